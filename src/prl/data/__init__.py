@@ -1,0 +1,1 @@
+"""Data sets: procedural problems, cold-start traces and the public sets, in one schema."""

@@ -1,0 +1,36 @@
+"""What can go wrong, as a small tree.
+
+    PrlError                 anything prl reports in one line instead of a traceback
+    ├── UsageError           a flag, a recipe key or a combination of them is wrong (exit status 2)
+    ├── DataError            a data file or a row in it is wrong; every bad row is listed
+    ├── ModelError           a model, adapter or tokenizer cannot be used as asked
+    └── RunError             a run folder cannot be written, read or continued
+
+Every message names the value, the rule it broke and the next step.
+"""
+
+from __future__ import annotations
+
+
+class PrlError(Exception):
+    """Base of every error that is the user's to act on; `exit_status` is what the command line returns."""
+
+    exit_status = 1
+
+
+class UsageError(PrlError):
+    """A flag, a recipe key or their combination is wrong."""
+
+    exit_status = 2
+
+
+class DataError(PrlError):
+    """A data set cannot be used; the message lists the offending rows."""
+
+
+class ModelError(PrlError):
+    """A model, adapter or tokenizer cannot be used as asked."""
+
+
+class RunError(PrlError):
+    """A run folder cannot be written, read or continued."""
