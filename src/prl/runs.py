@@ -1,0 +1,796 @@
+"""The run folder: what every stage writes and the next one reads.
+
+    lock               while a process writes here: its pid, host and time
+    config.yaml        the resolved settings
+    environment.json   stage, versions, machine and command line
+    metrics.jsonl      one JSON object a line
+    samples/           one parquet file for each logging of responses, until the run is done
+    samples.parquet    the same as one file, when it is done
+    checkpoint-*/      the trainer's
+    adapter/           what the next stage loads
+    DONE               the summary; written last
+
+Whole files appear by renaming, so that a reader never sees half of one, and what was logged before a kill
+stays readable. One process writes: with several (`accelerate launch`), the main one opens the run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import difflib
+import errno
+import importlib.metadata
+import io
+import json
+import logging
+import math
+import os
+import platform
+import re
+import secrets
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from enum import Enum
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, BinaryIO, Self
+
+import yaml
+
+from prl import __version__
+from prl.errors import RunError, UsageError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+log = logging.getLogger(__name__)
+
+LIBRARIES = (
+    "torch",
+    "transformers",
+    "trl",
+    "peft",
+    "accelerate",
+    "datasets",
+    "bitsandbytes",
+    "latex2sympy2",
+    "numpy",
+    "pyarrow",
+)
+"""Distributions whose versions environment.json records."""
+
+MIN_FREE_BYTES = 200 * 2**20
+"""Free disk space that a run must find when it opens: room for logs and one adapter."""
+
+SAMPLE_COLUMNS: dict[str, str] = {
+    "step": "int64",
+    "stage": "string",
+    "phase": "string",
+    "problem": "string",
+    "answer": "string",
+    "text": "string",
+    "token_ids": "list<int32>",
+    "length": "int32",
+    "truncated": "bool",
+    "extracted": "string",
+    "verdict": "string",
+    "faults": "list<string>",
+    "advantage": "double",
+}
+"""Columns that samples.parquet always has; `answer` is the gold, `length` is in tokens. There may be more: a
+`reward_<name>` (double) for each reward, and what else a stage logs, numbers as double, other things as
+string."""
+
+_SETTINGS = ("environment.json", "config.yaml", "lock")  # what a run holds before its stage has done anything
+_WRITTEN = (
+    "environment.json",
+    "config.yaml",
+    "metrics.jsonl",
+    "samples",
+    "samples.parquet",
+    "results.json",
+    "checkpoint-*",
+    "adapter",
+    "DONE",
+)
+_FRESH_LOCK_S = 10  # a lock without content is younger than this while its owner is about to write it
+_DISK_FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
+_SECRET = re.compile(r"(hub[_-]token|api[_-]?key|secret|password)$", re.IGNORECASE)
+_SECRET_VALUE = re.compile(r"\b(hf_|wandb_v1_|sk-)\w{16,}")
+
+
+@dataclasses.dataclass
+class Run:
+    """An open run folder, used as a context manager; `checkpoint` is what a resumed run goes on from."""
+
+    folder: Path
+    stage: str
+    started_at: str
+    checkpoint: Path | None
+    _lock: bytes
+    _opened: float = dataclasses.field(default_factory=time.monotonic)
+    _last_step: int = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+        if error is not None and _is_disk_full(error):
+            raise _disk_full(self.folder) from error
+
+    def close(self) -> None:
+        """Give the folder free. Without `finish` before, the run counts as interrupted."""
+        lock = self.folder / "lock"
+        with contextlib.suppress(OSError):
+            if lock.read_bytes() == self._lock:
+                lock.unlink()
+
+    def log_metrics(self, step: int, metrics: Mapping[str, Any]) -> None:
+        """Append a line: `step`, `time` (seconds since 1970) and the metrics; NaN and infinities as null."""
+        line = _json({"step": step, "time": round(time.time(), 3), **metrics}) + "\n"
+        path = self.folder / "metrics.jsonl"
+        with _writing(path), path.open("ab") as file:
+            file.write(line.encode())
+        self._last_step = max(self._last_step, step)
+
+    def log_samples(self, step: int, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Keep sampled responses, one mapping each (`SAMPLE_COLUMNS` and more); what is missing is null."""
+        if not rows:
+            return
+        folder = self.folder / "samples"
+        with _writing(folder):
+            folder.mkdir(exist_ok=True)
+        number = sum(1 for _ in folder.glob(f"step-{step:06d}-*.parquet"))
+        table = _sample_table([{"step": step, "stage": self.stage, **row} for row in rows])
+        write_atomic(folder / f"step-{step:06d}-{number:02d}.parquet", _parquet(table))
+        self._last_step = max(self._last_step, step)
+
+    def finish(self, summary: Mapping[str, Any] | None = None) -> None:
+        """Merge the samples and write DONE: stage, times, the last step logged, and `summary`."""
+        _merge_samples(self.folder)
+        done = {
+            "stage": self.stage,
+            "started_at": self.started_at,
+            "finished_at": _now(),
+            "wall_seconds": round(time.monotonic() - self._opened, 3),
+            "steps": self._last_step,
+            **(summary or {}),
+        }
+        write_json(self.folder / "DONE", done)
+        shutil.rmtree(self.folder / "samples", ignore_errors=True)
+
+
+def open_run(
+    output_dir: str | os.PathLike[str],
+    *,
+    stage: str,
+    config: Mapping[str, Any],
+    resume: bool = False,
+    overwrite: bool = False,
+) -> Run:
+    """Create, resume or overwrite the run folder `output_dir`, and own it until the run is closed.
+
+    `resume` goes on with an interrupted run of the same stage from its last whole checkpoint; what was logged
+    after that is dropped, because it is done again. `overwrite` removes what an earlier run wrote and leaves
+    other files. A run that ended before its stage logged or saved anything is simply started over.
+
+    Raises RunError: the folder belongs to a live process, holds a finished or interrupted run or anything
+    else, cannot be written, or its disk is nearly full; UsageError: both `resume` and `overwrite`.
+    """
+    folder = Path(output_dir).expanduser()
+    if resume and overwrite:
+        raise UsageError(
+            f"{folder} cannot be both resumed and overwritten: pass --resume or --overwrite_output_dir"
+        )
+    _check_space(folder)
+    with _writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    held = sorted(child.name for child in folder.iterdir() if not child.name.startswith("."))
+    if "environment.json" not in held and held not in ([], ["lock"]):
+        raise RunError(f"{folder} is not empty and no run ({_some(held)}): choose another --output_dir")
+    lock = _take_lock(folder)
+    try:
+        return _open_locked(folder, stage, config, resume, overwrite, lock)
+    except BaseException:
+        (folder / "lock").unlink(missing_ok=True)
+        raise
+
+
+def _open_locked(
+    folder: Path, stage: str, config: Mapping[str, Any], resume: bool, overwrite: bool, lock: bytes
+) -> Run:
+    earlier = _read_json(folder / "environment.json") or {}
+    found = earlier.get("stage", "unknown")
+    begun = {child.name for child in folder.iterdir() if not child.name.startswith(".")} - {*_SETTINGS}
+    if begun and not overwrite:
+        again = "choose another --output_dir or pass --overwrite_output_dir"
+        if found != stage:
+            raise RunError(f"{folder} is a run of stage {found}, not {stage}: {again}")
+        if "DONE" in begun:
+            raise RunError(f"{folder} is a finished {stage} run: {again}")
+        if not resume:
+            raise RunError(f"{folder} is an interrupted {stage} run: pass --resume, {again}")
+    if resume and not earlier:
+        raise RunError(f"{folder} holds no run to resume: start one, or name another --output_dir")
+
+    for leftover in (*folder.glob(".*.tmp"), *folder.glob("samples/.*.tmp")):
+        leftover.unlink(missing_ok=True)
+    checkpoint = last_checkpoint(folder) if resume else None
+    if overwrite:
+        for path in [path for name in _WRITTEN for path in folder.glob(name)]:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        earlier = {}
+    elif resume:
+        _rewind(folder, _step_of(checkpoint) if checkpoint else -1)
+
+    now = _now()
+    environment = describe_environment() | {
+        "stage": stage,
+        "started_at": earlier.get("started_at", now),
+        "resumed_at": [*earlier.get("resumed_at", []), now] if resume else [],
+    }
+    write_json(folder / "environment.json", environment)
+    settings = yaml.safe_dump(_without_secrets(_plain(config)), sort_keys=False, allow_unicode=True)
+    write_atomic(folder / "config.yaml", settings.encode())
+    return Run(folder, stage, environment["started_at"], checkpoint, lock)
+
+
+def read_config(run_dir: str | os.PathLike[str]) -> dict[str, Any]:
+    """The resolved settings of a run. Raises RunError when the folder is no run."""
+    folder = _run_folder(run_dir)
+    try:
+        return yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")) or {}
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise RunError(f"{folder / 'config.yaml'}: {_first_line(error)}. Run the stage again") from error
+
+
+def read_summary(run_dir: str | os.PathLike[str]) -> dict[str, Any] | None:
+    """What DONE holds; None while the run is not finished. Raises RunError when the folder is no run."""
+    return _read_json(_run_folder(run_dir) / "DONE")
+
+
+def read_metrics(run_dir: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl in order; one that a kill or a full disk tore is left out, with a notice."""
+    path = _run_folder(run_dir) / "metrics.jsonl"
+    if not path.exists():
+        return []
+    records: list[dict[str, Any]] = []
+    for number, line in enumerate(path.read_bytes().split(b"\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except ValueError:
+            record = None
+        if isinstance(record, dict):
+            records.append(record)
+        else:
+            log.warning("%s: line %d is torn and left out", path, number)
+    return records
+
+
+def read_samples(run_dir: str | os.PathLike[str]) -> pa.Table:
+    """All responses that a run logged, finished or not, as an arrow table (`.to_pylist()`, `.to_pandas()`).
+
+    Columns are those of `SAMPLE_COLUMNS` and all that any step had; a step without one has nulls there. A
+    file that cannot be read is left out, with a notice.
+    """
+    import pyarrow as pa
+
+    folder = _run_folder(run_dir)
+    paths = [folder / "samples.parquet"] if (folder / "samples.parquet").exists() else _shards(folder)
+    tables = [table for path in paths if (table := _read_parquet(path)) is not None]
+    schema = _union([_sample_table([]).schema, *(table.schema for table in tables)])
+    return pa.concat_tables([_fit(table, schema) for table in tables]) if tables else schema.empty_table()
+
+
+def last_checkpoint(run_dir: str | os.PathLike[str]) -> Path | None:
+    """The latest checkpoint that was written whole: the trainer writes `trainer_state.json` at its end."""
+    found = [path for path in Path(run_dir).glob("checkpoint-*") if path.name[11:].isdecimal()]
+    return max(
+        (path for path in found if _read_json(path / "trainer_state.json")), key=_step_of, default=None
+    )
+
+
+def adapter_dir(model: str | os.PathLike[str]) -> Path | None:
+    """The adapter that `--model_name_or_path` points to; None for a base, be it a Hub name or a local model.
+
+    A run folder stands for its `adapter/`, an adapter folder (also a run's checkpoint) for itself.
+    Raises RunError: the run has no adapter yet, or the folder holds neither run, adapter nor model.
+    """
+    folder = Path(model).expanduser()
+    if not folder.is_dir():
+        _check_is_hub_name(folder, str(model))
+        return None
+    if _is_adapter(folder):
+        return folder
+    if (folder / "environment.json").exists():
+        return _adapter_of_run(folder)
+    if (folder / "config.json").exists():
+        return None
+    held = sorted(child.name for child in folder.iterdir())
+    raise RunError(
+        f"{folder} is no run (environment.json), adapter (adapter_config.json and weights) or model "
+        f"(config.json): it holds {_some(held)}. Point --model_name_or_path at one of these"
+    )
+
+
+def base_of_adapter(adapter: str | os.PathLike[str]) -> str:
+    """The Hub name or path of the model that an adapter was trained on. Raises RunError when it says none."""
+    path = Path(adapter) / "adapter_config.json"
+    base = (_read_json(path) or {}).get("base_model_name_or_path")
+    if not isinstance(base, str) or not base:
+        raise RunError(f"{path} has no base_model_name_or_path: write it in, or train the adapter again")
+    return base
+
+
+def describe_environment() -> dict[str, Any]:
+    """Versions, machine and command line, with secrets masked; nothing from the environment variables."""
+    versions: dict[str, str | None] = {}
+    for library in LIBRARIES:
+        try:
+            versions[library] = importlib.metadata.version(library)
+        except importlib.metadata.PackageNotFoundError:
+            versions[library] = None
+    torch = sys.modules.get("torch")
+    cuda = torch.cuda if torch and torch.cuda.is_available() else None
+    return {
+        "prl": __version__,
+        "git_commit": _git_commit(Path(__file__).parents[2]),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpu_count": os.cpu_count(),
+        "gpus": [cuda.get_device_name(index) for index in range(cuda.device_count())] if cuda else [],
+        "versions": versions,
+        "argv": _mask_arguments(sys.argv),
+    }
+
+
+def write_atomic(path: Path, content: bytes) -> None:
+    """Write a whole file or none: under another name, through to the disk, then renamed. Raises RunError."""
+    with _replacing(path) as file:
+        file.write(content)
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """`write_atomic` of a JSON object; NaN and infinities as null, paths and enums as text."""
+    write_atomic(path, (_json(value, indent=2) + "\n").encode())
+
+
+# The lock
+
+
+def _take_lock(folder: Path) -> bytes:
+    """Own the folder or raise RunError; gives the lock's content, by which its owner knows it."""
+    mine = {
+        "pid": os.getpid(),
+        "process_start": _process_start(os.getpid()),
+        "host": platform.node(),
+        "time": _now(),
+        "token": secrets.token_hex(8),
+    }
+    content = json.dumps(mine).encode()
+    path = folder / "lock"
+    for _ in range(100):
+        try:
+            descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+        except FileExistsError:
+            _remove_stale_lock(folder)
+            continue
+        except OSError as error:
+            raise _cannot_write(folder, error) from error
+        with _writing(path), os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+        return content
+    raise RunError(f"{folder}: its lock changes hands all the time: choose another --output_dir")
+
+
+def _remove_stale_lock(folder: Path) -> None:
+    """Raises RunError while the owner of the lock lives, or may live."""
+    path = folder / "lock"
+    try:
+        content, age = path.read_bytes(), time.time() - path.stat().st_mtime
+    except FileNotFoundError:
+        return
+    try:
+        owner = json.loads(content)
+        pid, host, start = int(owner["pid"]), str(owner["host"]), str(owner["process_start"])
+    except (ValueError, TypeError, KeyError):
+        if age < _FRESH_LOCK_S:
+            raise _being_opened(folder) from None
+        pid, host, start = 0, platform.node(), ""
+    opened = f"process {pid} on {host}, which opened it {_ago(age)} ago"
+    if host != platform.node():
+        raise RunError(
+            f"{folder} is in use by {opened}: choose another --output_dir, or delete {path} if it is gone"
+        )
+    running = _process_start(pid)
+    if running is not None and start in (running, ""):
+        rest = "wait for it" if pid != os.getpid() else "it is this very process, so close that run"
+        raise RunError(f"{folder} is in use by {opened}: {rest}, or choose another --output_dir")
+
+    # Of two processes that find the same stale lock, the slower must not remove the new lock of the faster.
+    guard = folder / ".lock-takeover"
+    try:
+        os.close(os.open(guard, os.O_CREAT | os.O_EXCL))
+    except OSError:
+        with contextlib.suppress(OSError):
+            if time.time() - guard.stat().st_mtime > _FRESH_LOCK_S:
+                guard.unlink()  # its owner was killed right here
+                return
+        raise _being_opened(folder) from None
+    try:
+        if path.read_bytes() == content:
+            path.unlink()
+            log.warning("%s was left by %s and is gone: taking over", folder, opened)
+    except FileNotFoundError:
+        pass
+    finally:
+        guard.unlink(missing_ok=True)
+
+
+def _being_opened(folder: Path) -> RunError:
+    return RunError(f"{folder} is being opened by another process: try again, or choose another --output_dir")
+
+
+def _process_start(pid: int) -> str | None:
+    """None when no such process runs; else when it started, or "" where the system does not tell.
+
+    The start tells a process from a later one with the same pid.
+    """
+    if pid <= 0:
+        return None
+    if sys.platform == "win32":  # where os.kill(pid, 0) ends the process
+        import ctypes
+
+        kernel32 = ctypes.WinDLL("kernel32", use_last_error=True)
+        kernel32.OpenProcess.restype = ctypes.c_void_p
+        access_denied, query_limited_information, still_active = 5, 0x1000, 259
+        process = kernel32.OpenProcess(query_limited_information, False, pid)
+        if not process:
+            return "" if ctypes.get_last_error() == access_denied else None
+        code = ctypes.c_ulong()
+        known = kernel32.GetExitCodeProcess(ctypes.c_void_p(process), ctypes.byref(code))
+        kernel32.CloseHandle(ctypes.c_void_p(process))
+        return None if known and code.value != still_active else ""
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return None
+    except PermissionError:
+        pass
+    try:
+        # The name in parentheses may hold spaces. State and start are fields 3 and 22 (proc(5)).
+        fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return ""
+    return None if fields[0] in "ZX" else fields[19]
+
+
+# Samples
+
+
+def _sample_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+    import pyarrow as pa
+
+    types = {name: _arrow_type(kind) for name, kind in SAMPLE_COLUMNS.items()}
+    for name in dict.fromkeys(name for row in rows for name in row if name not in types):
+        numeric = all(
+            isinstance(value := _plain(row.get(name)), int | float) or value is None for row in rows
+        )
+        types[name] = pa.float64() if numeric or name.startswith("reward_") else pa.string()
+    columns = [pa.array([_cell(row.get(name), kind) for row in rows], kind) for name, kind in types.items()]
+    return pa.table(dict(zip(types, columns, strict=True)))
+
+
+def _arrow_type(kind: str) -> pa.DataType:
+    import pyarrow as pa
+
+    item = re.fullmatch(r"list<(\w+)>", kind)
+    return pa.list_(pa.type_for_alias(item[1])) if item else pa.type_for_alias(kind)
+
+
+def _cell(value: Any, kind: pa.DataType) -> Any:
+    import pyarrow.types as types
+
+    if value is not None and types.is_list(kind):
+        items = value.tolist() if hasattr(value, "tolist") else value
+        return [str(item) for item in items] if types.is_string(kind.value_type) else items
+    value = _plain(value)
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return None
+    if types.is_string(kind):
+        text = value if isinstance(value, str) else _json(value)
+        return text.encode("utf-8", "replace").decode()
+    return float(value) if types.is_floating(kind) else bool(value) if types.is_boolean(kind) else int(value)
+
+
+def _parquet(table: pa.Table) -> bytes:
+    import pyarrow.parquet as pq
+
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd")
+    return buffer.getvalue()
+
+
+def _shards(folder: Path) -> list[Path]:
+    """The files that `log_samples` wrote under samples/, in the order they were logged in."""
+    return sorted((folder / "samples").glob("step-*-*.parquet"), key=_shard_order)
+
+
+def _shard_order(path: Path) -> tuple[int, int]:
+    """The step, and the number of the logging within the step."""
+    _, step, number = path.stem.split("-")
+    return int(step), int(number)
+
+
+def _read_parquet(path: Path, *, only_schema: bool = False) -> Any:
+    """The table of a file, or its schema; None, with a notice, when the file is not whole."""
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as file:
+            return file.schema_arrow if only_schema else file.read()
+    except (OSError, ValueError) as error:
+        log.warning("%s cannot be read and is left out: %s", path, _first_line(error))
+        return None
+
+
+def _union(schemas: Sequence[pa.Schema]) -> pa.Schema:
+    """All columns, in order of appearance; one that changes its type is text."""
+    import pyarrow as pa
+
+    types: dict[str, pa.DataType] = {}
+    for field in (field for schema in schemas for field in schema):
+        types[field.name] = field.type if types.get(field.name, field.type) == field.type else pa.string()
+    return pa.schema(list(types.items()))
+
+
+def _fit(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    import pyarrow as pa
+
+    have = {*table.column_names}
+    columns = [
+        table[name].cast(kind) if name in have else pa.nulls(len(table), kind)
+        for name, kind in zip(schema.names, schema.types, strict=True)
+    ]
+    return pa.table(columns, schema=schema)
+
+
+def _merge_samples(folder: Path) -> None:
+    """Write samples.parquet from what was logged, one logging in memory at a time."""
+    import pyarrow.parquet as pq
+
+    read = {path: _read_parquet(path, only_schema=True) for path in _shards(folder)}
+    schemas = {path: schema for path, schema in read.items() if schema is not None}
+    if not schemas:
+        return
+    schema = _union([_sample_table([]).schema, *schemas.values()])
+    with (
+        _replacing(folder / "samples.parquet") as file,
+        pq.ParquetWriter(file, schema, compression="zstd") as writer,
+    ):
+        for path in schemas:
+            if (table := _read_parquet(path)) is not None:
+                writer.write_table(_fit(table, schema))
+
+
+# Resuming, and what a folder is
+
+
+def _rewind(folder: Path, step: int) -> None:
+    """Forget what was logged after `step`, and a merged samples.parquet, whose parts remain until DONE."""
+    path = folder / "metrics.jsonl"
+    if path.exists():
+        kept = [record for record in read_metrics(folder) if record.get("step", 0) <= step]
+        write_atomic(path, "".join(_json(record) + "\n" for record in kept).encode())
+    for shard in _shards(folder):
+        if _shard_order(shard)[0] > step:
+            shard.unlink()
+    (folder / "samples.parquet").unlink(missing_ok=True)
+
+
+def _step_of(checkpoint: Path) -> int:
+    return int(checkpoint.name.rpartition("-")[2])
+
+
+def _run_folder(run_dir: str | os.PathLike[str]) -> Path:
+    folder = Path(run_dir).expanduser()
+    if not folder.is_dir():
+        raise RunError(f"{folder}: no such folder.{_nearest_run(folder)} Name the --output_dir of a run")
+    if not (folder / "environment.json").exists():
+        raise RunError(f"{folder} is no run: it has no environment.json. Name the --output_dir of a run")
+    return folder
+
+
+def _nearest_run(folder: Path) -> str:
+    """A hint at the runs beside a folder that is not there; "" when there are none."""
+    beside = folder.parent.iterdir() if folder.parent.is_dir() else iter(())
+    runs = sorted(child.name for child in beside if (child / "environment.json").exists())
+    if close := difflib.get_close_matches(folder.name, runs, n=1):
+        return f" Did you mean {folder.parent / close[0]}?"
+    return f" There are: {_some(runs)}." if runs else ""
+
+
+def _check_is_hub_name(folder: Path, name: str) -> None:
+    if folder.exists():
+        raise RunError(f"{name} is a file: --model_name_or_path takes a Hub name or a folder")
+    hint = _nearest_run(folder)
+    is_path = name.startswith((".", "~")) or folder.is_absolute() or "\\" in name or name.count("/") > 1
+    if is_path or ("/" in name and hint):
+        raise RunError(f"{name}: no such folder.{hint} Name a Hub model, or the folder of a model or run")
+
+
+def _is_adapter(folder: Path) -> bool:
+    weights = ("adapter_model.safetensors", "adapter_model.bin")
+    return (folder / "adapter_config.json").exists() and any((folder / name).exists() for name in weights)
+
+
+def _adapter_of_run(folder: Path) -> Path:
+    if _is_adapter(folder / "adapter"):
+        return folder / "adapter"
+    stage = (_read_json(folder / "environment.json") or {}).get("stage", "unknown")
+    if (folder / "DONE").exists():
+        raise RunError(f"{folder} is a finished {stage} run without an adapter: name one of a training stage")
+    checkpoint = last_checkpoint(folder)
+    rest = "it has no checkpoint yet: let it finish, or start it again"
+    if checkpoint:
+        rest = f"it has {checkpoint.name}: finish it with --resume, or pass {checkpoint}"
+    raise RunError(f"{folder} is a {stage} run that is not finished; {rest}")
+
+
+# Disk
+
+
+def _check_space(folder: Path) -> None:
+    here = folder.absolute()
+    existing = next(path for path in (here, *here.parents) if path.is_dir())
+    free, floor = shutil.disk_usage(existing).free // 2**20, MIN_FREE_BYTES // 2**20
+    if free < floor:
+        raise RunError(
+            f"{folder}: its disk has {free} MiB free and a run needs {floor} MiB or more: free some space or "
+            "choose another --output_dir"
+        )
+
+
+@contextlib.contextmanager
+def _replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file that takes the place of `path` when the block ends without an error."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with _writing(path):
+        try:
+            with temporary.open("wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise (_disk_full(path) if _is_disk_full(error) else _cannot_write(path, error)) from error
+
+
+def _is_disk_full(error: BaseException) -> bool:
+    """Also by its text: safetensors and pyarrow raise errors of their own, without a number."""
+    return getattr(error, "errno", None) in _DISK_FULL or "No space left on device" in str(error)
+
+
+def _disk_full(path: Path) -> RunError:
+    return RunError(
+        f"no space left on the disk of {path}: what was written is kept. Free some space, then pass --resume"
+    )
+
+
+def _cannot_write(path: Path, error: OSError) -> RunError:
+    return RunError(f"{path} cannot be written: {error.strerror or error}. Choose another --output_dir")
+
+
+# Values as text
+
+
+def _json(value: Any, indent: int | None = None) -> str:
+    return json.dumps(_finite(_plain(value)), allow_nan=False, indent=indent)
+
+
+def _plain(value: Any) -> Any:
+    """`value` in None, bool, int, float, str, list and dict, which YAML and JSON read back as they were."""
+    if value is None or type(value) in (bool, int, float, str):
+        return value
+    if isinstance(value, Enum):
+        return _plain(value.value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, set | frozenset):
+        return sorted((_plain(item) for item in value), key=str)
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if hasattr(value, "tolist"):  # numpy and torch
+        return _plain(value.tolist())
+    return next((base(value) for base in (int, float, str) if isinstance(value, base)), str(value))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    """None when there is no such file, or no JSON object in it."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _without_secrets(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {
+            key: "***" if _SECRET.search(key) and item else _without_secrets(item)
+            for key, item in value.items()
+        }
+    if isinstance(value, list):
+        return [_without_secrets(item) for item in value]
+    return _SECRET_VALUE.sub("***", value) if isinstance(value, str) else value
+
+
+def _mask_arguments(arguments: Sequence[str]) -> list[str]:
+    masked: list[str] = []
+    for argument in arguments:
+        name, equals, _ = argument.partition("=")
+        after_name = bool(masked) and masked[-1].startswith("--") and bool(_SECRET.search(masked[-1]))
+        if equals and _SECRET.search(name):
+            masked.append(f"{name}=***")
+        else:
+            masked.append("***" if after_name else _SECRET_VALUE.sub("***", argument))
+    return masked
+
+
+def _git_commit(root: Path) -> str | None:
+    """The commit of a source checkout, with "-dirty" when files differ; None for an installed package."""
+    if not (root / ".git").exists():
+        return None
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        said = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return said.strip() or None
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _ago(seconds: float) -> str:
+    for unit, length in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds // length:.0f} {unit}"
+    return f"{max(seconds, 0):.0f} seconds"
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "") or "nothing"
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:300].rstrip(".")

@@ -1,0 +1,783 @@
+"""The run folder: kept whole through kills, refusals, torn files and full disks."""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import math
+import os
+import platform
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from prl import runs
+from prl.errors import RunError, UsageError
+from prl.runs import (
+    SAMPLE_COLUMNS,
+    adapter_dir,
+    base_of_adapter,
+    last_checkpoint,
+    open_run,
+    read_config,
+    read_metrics,
+    read_samples,
+    read_summary,
+)
+
+
+def make_checkpoint(run: Path, step: int, *, whole: bool = True) -> Path:
+    folder = run / f"checkpoint-{step}"
+    folder.mkdir(parents=True)
+    if whole:
+        (folder / "trainer_state.json").write_text('{"global_step": 1}')
+    return folder
+
+
+def make_adapter(folder: Path, base: str = "Qwen/Qwen3-0.6B-Base") -> Path:
+    folder.mkdir(parents=True)
+    (folder / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": base}))
+    (folder / "adapter_model.safetensors").write_bytes(b"weights")
+    return folder
+
+
+@contextmanager
+def another_process(program: str, *arguments: object) -> Iterator[subprocess.Popen[str]]:
+    """Run `program`; it must print a line when it is where the test wants it, and is killed in the end."""
+    command = [sys.executable, "-c", textwrap.dedent(program), *map(str, arguments)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+            yield process
+        finally:
+            process.kill()
+            process.wait()
+
+
+# --- a run from its beginning to its end
+
+
+def test_a_whole_run(tmp_path: Path) -> None:
+    folder = tmp_path / "runs" / "sft"
+    with open_run(folder, stage="sft", config={"learning_rate": 1e-5, "out": folder}) as run:
+        assert (folder / "lock").exists()
+        run.log_metrics(1, {"loss": 2.5})
+        run.log_metrics(2, {"loss": math.nan, "grad_norm": math.inf})
+        run.log_samples(2, [{"problem": "1+1?", "text": "2", "token_ids": [5, 6], "reward_accuracy": 1.0}])
+        assert read_summary(folder) is None
+        run.finish({"held_out_loss": 0.5})
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "DONE",
+        "config.yaml",
+        "environment.json",
+        "metrics.jsonl",
+        "samples.parquet",
+    ]
+    assert read_config(folder) == {"learning_rate": 1e-5, "out": str(folder)}
+    first, second = read_metrics(folder)
+    assert (first["step"], first["loss"]) == (1, 2.5)
+    assert second["time"] >= first["time"]
+    assert (second["loss"], second["grad_norm"]) == (None, None)
+    (sample,) = read_samples(folder).to_pylist()
+    assert (sample["step"], sample["stage"], sample["token_ids"]) == (2, "sft", [5, 6])
+    summary = read_summary(folder)
+    assert summary is not None
+    assert (summary["stage"], summary["steps"], summary["held_out_loss"]) == ("sft", 2, 0.5)
+    assert summary["wall_seconds"] >= 0
+    assert summary["finished_at"] >= summary["started_at"]
+
+
+class Kind(Enum):
+    CAUSAL = "causal"
+
+
+@dataclass
+class Settings:
+    model: Path
+    kind: Kind
+
+
+def test_config_is_plain_yaml_whatever_the_settings_hold(tmp_path: Path) -> None:
+    config = {
+        "settings": Settings(Path("a/b"), Kind.CAUSAL),
+        "betas": (0.9, 0.999),
+        "modules": {"v", "q"},
+        "number": np.float32(0.5),
+        "array": np.arange(2),
+        "text": np.str_("π"),
+        "type": int,
+        "no": False,
+        "none": None,
+    }
+    with open_run(tmp_path / "run", stage="sft", config=config):
+        pass
+    assert read_config(tmp_path / "run") == {
+        "settings": {"model": str(Path("a/b")), "kind": "causal"},
+        "betas": [0.9, 0.999],
+        "modules": ["q", "v"],
+        "number": 0.5,
+        "array": [0, 1],
+        "text": "π",
+        "type": "<class 'int'>",
+        "no": False,
+        "none": None,
+    }
+
+
+def test_no_secret_reaches_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    token = "hf_" + "a1" * 15
+    monkeypatch.setenv("HF_TOKEN", token)
+    monkeypatch.setattr(
+        sys, "argv", ["prl", "sft", "--hub_token", "mine1", "--api-key=mine2", f"--model={token}"]
+    )
+    config = {
+        "hub_token": "mine3",
+        "nested": [{"note": f"use {token}"}],
+        "eos_token": "<|im_end|>",
+        "password": None,
+    }
+    with open_run(tmp_path / "run", stage="sft", config=config):
+        pass
+    written = "".join(path.read_text() for path in (tmp_path / "run").iterdir())
+    assert not any(secret in written for secret in (token, "mine1", "mine2", "mine3"))
+    assert read_config(tmp_path / "run")["eos_token"] == "<|im_end|>"
+    environment = json.loads((tmp_path / "run" / "environment.json").read_text())
+    assert environment["argv"] == ["prl", "sft", "--hub_token", "***", "--api-key=***", "--model=***"]
+
+
+def test_the_environment_is_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda = SimpleNamespace(
+        is_available=lambda: True, device_count=lambda: 1, get_device_name=lambda index: "A GPU"
+    )
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=cuda))
+    environment = runs.describe_environment()
+    assert environment["gpus"] == ["A GPU"]
+    assert environment["python"] == platform.python_version()
+    assert environment["versions"]["trl"] is not None
+    assert set(environment["versions"]) == set(runs.LIBRARIES)
+    monkeypatch.delitem(sys.modules, "torch")
+    assert runs.describe_environment()["gpus"] == []
+    assert "torch" not in sys.modules
+
+
+def test_the_commit_of_a_checkout(tmp_path: Path) -> None:
+    assert runs._git_commit(tmp_path) is None
+    if shutil.which("git") is None:
+        pytest.skip("git is not installed")
+    identity = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false"]
+    (tmp_path / "file").write_text("1")
+    for command in (["init", "-q"], ["add", "file"], [*identity, "commit", "-qm", "first"]):
+        subprocess.run(["git", *command], cwd=tmp_path, check=True)
+    clean = runs._git_commit(tmp_path)
+    assert clean is not None
+    assert len(clean) == 40
+    (tmp_path / "file").write_text("2")
+    assert runs._git_commit(tmp_path) == f"{clean}-dirty"
+
+
+# --- killed, interrupted, resumed
+
+TRAINING = """
+    import sys, time
+    from pathlib import Path
+    from prl.runs import open_run
+
+    with open_run(sys.argv[1], stage="rl", config={"seed": 1}) as run:
+        for step in range(1, 4):
+            run.log_metrics(step, {"reward": step / 10})
+            run.log_samples(step, [{"text": f"response {step}", "reward_accuracy": step}] * 2)
+            folder = Path(sys.argv[1], f"checkpoint-{step}")
+            folder.mkdir()
+            if step < 3:
+                (folder / "trainer_state.json").write_text('{"global_step": 1}')
+        Path(sys.argv[1], "samples", ".step-000004-00.parquet.1.tmp").write_bytes(b"PAR1 half")
+        with open(Path(sys.argv[1], "metrics.jsonl"), "ab") as file:
+            file.write(b'{"step": 4, "rew')
+        print("ready", flush=True)
+        sys.stdin.read()
+"""
+
+
+def test_a_killed_run_keeps_everything_and_resumes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = tmp_path / "rl"
+    with (
+        another_process(TRAINING, folder) as process,
+        pytest.raises(RunError, match=rf"in use by process {process.pid} on .* seconds ago: wait for it"),
+    ):
+        open_run(folder, stage="rl", config={}, overwrite=True)
+    assert process.returncode != 0
+    assert (folder / "lock").exists()
+    assert [record["reward"] for record in read_metrics(folder)] == [0.1, 0.2, 0.3]
+    assert "line 4 is torn" in caplog.text
+    assert read_samples(folder)["text"].to_pylist() == [f"response {step}" for step in (1, 1, 2, 2, 3, 3)]
+    assert read_config(folder) == {"seed": 1}
+    assert read_summary(folder) is None
+
+    with pytest.raises(RunError, match="is an interrupted rl run: pass --resume, choose another"):
+        open_run(folder, stage="rl", config={})
+    assert "and is gone: taking over" in caplog.text
+    assert not (folder / "lock").exists()
+
+    with open_run(folder, stage="rl", config={"seed": 1}, resume=True) as run:
+        # Checkpoint 3 was not written to its end. Step 3 is done again, so its first traces go.
+        assert run.checkpoint == folder / "checkpoint-2"
+        assert [record["step"] for record in read_metrics(folder)] == [1, 2]
+        run.log_metrics(3, {"reward": 0.5})
+        run.log_samples(3, [{"text": "again"}])
+        assert read_samples(folder)["text"].to_pylist()[-2:] == ["response 2", "again"]
+        run.finish()
+    assert [record["reward"] for record in read_metrics(folder)] == [0.1, 0.2, 0.5]
+    assert len(read_samples(folder)) == 5
+    assert not list(folder.rglob("*.tmp"))
+    environment = json.loads((folder / "environment.json").read_text())
+    assert len(environment["resumed_at"]) == 1
+
+
+def test_an_exception_and_ctrl_c_leave_an_interrupted_run_without_a_lock(tmp_path: Path) -> None:
+    def interrupted(error: type[BaseException]) -> None:
+        with open_run(tmp_path / error.__name__, stage="sft", config={}) as run:
+            run.log_metrics(1, {"loss": 1})
+            raise error
+
+    for error in (ValueError, KeyboardInterrupt):
+        with pytest.raises(error):
+            interrupted(error)
+        folder = tmp_path / error.__name__
+        assert len(read_metrics(folder)) == 1
+        assert not (folder / "lock").exists()
+        assert read_summary(folder) is None
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGINT") or os.name == "nt", reason="needs POSIX signals")
+def test_ctrl_c_in_a_real_process_frees_the_folder(tmp_path: Path) -> None:
+    with another_process(TRAINING, tmp_path / "rl") as process:
+        process.send_signal(signal.SIGINT)
+        process.wait(timeout=30)
+        assert not (tmp_path / "rl" / "lock").exists()
+
+
+def test_a_kill_between_the_merge_and_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with open_run(tmp_path / "run", stage="rl", config={}) as run:
+        run.log_samples(1, [{"text": "one"}])
+        monkeypatch.setattr(runs, "write_json", lambda path, value: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            run.finish()
+    monkeypatch.undo()
+    make_checkpoint(run.folder, 1)
+    assert len(read_samples(run.folder)) == 1
+    with open_run(run.folder, stage="rl", config={}, resume=True) as run:
+        run.log_samples(2, [{"text": "two"}])
+        run.finish()
+    assert read_samples(run.folder)["text"].to_pylist() == ["one", "two"]
+
+
+def test_resuming_without_a_checkpoint_begins_again(tmp_path: Path) -> None:
+    with open_run(tmp_path / "run", stage="rl", config={}) as run:
+        run.log_metrics(0, {"reward": 1})
+        run.log_samples(0, [{"text": "one"}])
+    with open_run(tmp_path / "run", stage="rl", config={}, resume=True) as run:
+        assert run.checkpoint is None
+        assert read_metrics(run.folder) == []
+        assert len(read_samples(run.folder)) == 0
+
+
+def test_a_run_that_did_nothing_is_started_over(tmp_path: Path) -> None:
+    for stage in ("sft", "rl"):
+        with open_run(tmp_path / "run", stage=stage, config={"stage": stage}):
+            pass
+    assert read_config(tmp_path / "run") == {"stage": "rl"}
+
+
+# --- refusals
+
+
+def test_a_finished_run_and_one_of_another_stage_are_refused_until_overwritten(tmp_path: Path) -> None:
+    with open_run(tmp_path / "run", stage="sft", config={"a": 1}) as run:
+        run.log_metrics(1, {"loss": 1})
+        make_adapter(run.folder / "adapter")
+        make_checkpoint(run.folder, 1)
+        run.finish()
+    (run.folder / "notes.txt").write_text("mine")
+    for options in ({}, {"resume": True}):
+        with pytest.raises(
+            RunError, match=r"is a finished sft run: choose another --output_dir or pass --overwrite"
+        ):
+            open_run(run.folder, stage="sft", config={}, **options)
+    with pytest.raises(RunError, match="is a run of stage sft, not rl: choose another"):
+        open_run(run.folder, stage="rl", config={})
+    with open_run(run.folder, stage="rl", config={"b": 2}, overwrite=True):
+        assert sorted(path.name for path in run.folder.iterdir()) == [
+            "config.yaml",
+            "environment.json",
+            "lock",
+            "notes.txt",
+        ]
+        assert read_config(run.folder) == {"b": 2}
+
+
+def test_a_run_whose_environment_is_torn_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "environment.json").write_text('{"stage": "s')
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n')
+    with pytest.raises(RunError, match="is a run of stage unknown, not sft"):
+        open_run(tmp_path, stage="sft", config={})
+
+
+def test_a_folder_that_is_no_run_is_refused_and_left_alone(tmp_path: Path) -> None:
+    for name in ("thesis.tex", ".DS_Store"):
+        (tmp_path / name).write_text("mine")
+    for options in ({}, {"resume": True}, {"overwrite": True}):
+        with pytest.raises(
+            RunError, match=r"is not empty and no run \(thesis\.tex\): choose another --output_dir"
+        ):
+            open_run(tmp_path, stage="sft", config={}, **options)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".DS_Store", "thesis.tex"]
+    (tmp_path / "thesis.tex").unlink()
+    with open_run(tmp_path, stage="sft", config={}):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"resume": True, "overwrite": True}, UsageError, "both resumed and overwritten"),
+        ({"resume": True}, RunError, "holds no run to resume"),
+    ],
+)
+def test_contradictions(
+    tmp_path: Path, options: dict[str, bool], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        open_run(tmp_path / "run", stage="sft", config={}, **options)
+    assert not (tmp_path / "run" / "lock").exists()
+
+
+def test_places_where_no_folder_can_be(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for place in ("file", "file/below"):
+        with pytest.raises(RunError, match=r"cannot be written: .*\. Choose another --output_dir"):
+            open_run(tmp_path / place, stage="sft", config={})
+
+
+def test_a_second_run_in_the_same_process_is_refused(tmp_path: Path) -> None:
+    with (
+        open_run(tmp_path / "run", stage="sft", config={}),
+        pytest.raises(RunError, match=f"process {os.getpid()} .* this very process, so close that run"),
+    ):
+        open_run(tmp_path / "run", stage="sft", config={})
+    with open_run(tmp_path / "run", stage="sft", config={}):
+        pass
+
+
+def lock(tmp_path: Path, **changes: object) -> Path:
+    """A run that logged something, with somebody's lock on it."""
+    with open_run(tmp_path / "run", stage="sft", config={}):
+        owner = json.loads((tmp_path / "run" / "lock").read_text())
+    (tmp_path / "run" / "lock").write_text(json.dumps({**owner, **changes}))
+    return tmp_path / "run"
+
+
+@pytest.mark.parametrize("pid", [0, -5, 2**22 + 7, 2**70])
+def test_the_lock_of_a_process_that_is_gone_is_taken_over(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, pid: int
+) -> None:
+    folder = lock(tmp_path, pid=pid)
+    with open_run(folder, stage="sft", config={}):
+        assert f"process {pid} on" in caplog.text
+        assert "is gone: taking over" in caplog.text
+        assert json.loads((folder / "lock").read_text())["pid"] == os.getpid()
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="only Linux tells when a process started")
+def test_a_pid_that_was_given_again_does_not_keep_the_lock(tmp_path: Path) -> None:
+    with open_run(lock(tmp_path, process_start="17"), stage="sft", config={}):
+        pass
+
+
+def test_the_lock_of_another_host_stays(tmp_path: Path) -> None:
+    folder = lock(tmp_path, pid=2**22 + 7, host="elsewhere")
+    ago = (folder / "lock").stat().st_mtime - 3 * 3600
+    os.utime(folder / "lock", (ago, ago))
+    with pytest.raises(
+        RunError, match=r"on elsewhere, which opened it 3 hours ago: choose .* or delete .*lock"
+    ):
+        open_run(folder, stage="sft", config={})
+
+
+@pytest.mark.parametrize("content", [b"", b'{"pid": 1', b"[]", b'{"pid": "x", "host": 1}'])
+def test_a_lock_without_sense_counts_only_while_it_is_fresh(tmp_path: Path, content: bytes) -> None:
+    folder = lock(tmp_path)
+    (folder / "lock").write_bytes(content)
+    with pytest.raises(RunError, match="is being opened by another process"):
+        open_run(folder, stage="sft", config={})
+    ago = (folder / "lock").stat().st_mtime - 60
+    os.utime(folder / "lock", (ago, ago))
+    with open_run(folder, stage="sft", config={}):
+        pass
+
+
+def test_a_process_killed_while_taking_over_blocks_the_next_only_for_a_moment(tmp_path: Path) -> None:
+    folder = lock(tmp_path, pid=2**22 + 7)
+    guard = folder / ".lock-takeover"
+    guard.touch()
+    with pytest.raises(RunError, match="is being opened by another process: try again"):
+        open_run(folder, stage="sft", config={})
+    ago = guard.stat().st_mtime - 60
+    os.utime(guard, (ago, ago))
+    with open_run(folder, stage="sft", config={}):
+        assert not guard.exists()
+
+
+@pytest.mark.parametrize("attempt", range(10))
+def test_of_many_that_find_a_stale_lock_one_gets_the_folder(tmp_path: Path, attempt: int) -> None:
+    folder = lock(tmp_path, pid=2**22 + 7)
+    barrier = threading.Barrier(8)
+    opened: list[runs.Run] = []
+    refused: list[RunError] = []
+
+    def contend() -> None:
+        barrier.wait()
+        try:
+            opened.append(open_run(folder, stage="sft", config={}))
+        except RunError as error:
+            refused.append(error)
+
+    threads = [threading.Thread(target=contend) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(opened) == 1
+    assert len(refused) == 7
+    opened[0].close()
+
+
+# --- metrics
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+def nulled(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: nulled(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [nulled(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+@settings(max_examples=40)
+@given(
+    st.lists(st.dictionaries(st.text(min_size=6), JSON, max_size=3), min_size=1, max_size=3), st.floats(0, 1)
+)
+def test_metrics_read_back_as_written_also_before_a_torn_end(
+    tmp_path_factory: pytest.TempPathFactory, lines: list[dict[str, Any]], share: float
+) -> None:
+    folder = tmp_path_factory.mktemp("metrics")
+    with open_run(folder, stage="sft", config={}) as run:
+        for step, line in enumerate(lines):
+            run.log_metrics(step, line)
+    records = read_metrics(folder)
+    assert [
+        {key: value for key, value in record.items() if key not in ("step", "time")} for record in records
+    ] == [nulled(line) for line in lines]
+    whole = (folder / "metrics.jsonl").read_bytes()
+    last = whole.rstrip(b"\n").rfind(b"\n") + 1
+    (folder / "metrics.jsonl").write_bytes(whole[: last + int(share * (len(whole) - 2 - last))])
+    assert read_metrics(folder) == records[:-1]
+
+
+def test_a_torn_line_in_the_middle_is_left_out_with_its_number(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with open_run(tmp_path, stage="sft", config={}):
+        (tmp_path / "metrics.jsonl").write_bytes(b'{"step": 1}\n{"step": 2, \n\n\xff\n[1]\n{"step": 3}\n')
+    with caplog.at_level(logging.WARNING):
+        assert [record["step"] for record in read_metrics(tmp_path)] == [1, 3]
+    assert [number for number in range(1, 7) if f"line {number} is torn" in caplog.text] == [2, 4, 5]
+
+
+def test_numbers_of_numpy_are_numbers(tmp_path: Path) -> None:
+    with open_run(tmp_path, stage="sft", config={}) as run:
+        run.log_metrics(
+            1, {"a": np.float32(0.5), "b": np.int64(3), "c": np.array([1.0, np.nan]), "d": np.bool_(True)}
+        )
+    (record,) = read_metrics(tmp_path)
+    assert [record[name] for name in "abcd"] == [0.5, 3, [1.0, None], True]
+
+
+def test_each_line_is_on_disk_when_the_call_returns(tmp_path: Path) -> None:
+    with open_run(tmp_path, stage="sft", config={}) as run:
+        for step in range(3):
+            run.log_metrics(step, {})
+            assert len(read_metrics(tmp_path)) == step + 1
+
+
+# --- samples
+
+
+def test_samples_of_steps_with_different_rewards_merge(tmp_path: Path) -> None:
+    with open_run(tmp_path, stage="rl", config={}) as run:
+        run.log_samples(
+            1, [{"text": "a", "reward_accuracy": 1, "note": 1}, {"text": "b", "reward_accuracy": -1.0}]
+        )
+        run.log_samples(2, [{"text": "c", "reward_accuracy": math.nan, "reward_parallel": None, "note": "x"}])
+        run.log_samples(2, [{"text": "d", "reward_format": True, "phase": "tiered"}])
+        run.log_samples(10, [])
+        before = read_samples(tmp_path)
+        run.finish()
+    merged = read_samples(tmp_path)
+    assert merged.equals(before)
+    assert not (tmp_path / "samples").exists()
+    assert merged["text"].to_pylist() == ["a", "b", "c", "d"]
+    assert merged["reward_accuracy"].to_pylist() == [1.0, -1.0, None, None]
+    assert merged["reward_parallel"].to_pylist() == [None] * 4
+    assert merged["reward_format"].to_pylist() == [None, None, None, 1.0]
+    assert merged["note"].to_pylist() == ["1", None, "x", None]
+    assert merged["phase"].to_pylist() == [None, None, None, "tiered"]
+    assert set(SAMPLE_COLUMNS) <= set(merged.column_names)
+    assert merged.schema.field("token_ids").type == pa.list_(pa.int32())
+
+
+def test_a_full_row_survives_with_its_types(tmp_path: Path) -> None:
+    row = {
+        "phase": "accuracy",
+        "problem": "1+1?",
+        "answer": "2",
+        "text": "<Parallel>…\ud800\x00",
+        "token_ids": np.array([151669, 7]),
+        "length": np.int64(2),
+        "truncated": np.bool_(False),
+        "extracted": None,
+        "verdict": "no answer",
+        "faults": (Kind.CAUSAL.value, "truncated"),
+        "advantage": np.float32(-0.5),
+        "reward_accuracy": np.nan,
+        "difficulty": 3,
+        "extra": {"a": [1]},
+    }
+    with open_run(tmp_path, stage="rl", config={}) as run:
+        run.log_samples(3, [row])
+    (read,) = read_samples(tmp_path).to_pylist()
+    assert read == {
+        **row,
+        "step": 3,
+        "stage": "rl",
+        "text": "<Parallel>…?\x00",
+        "token_ids": [151669, 7],
+        "length": 2,
+        "truncated": False,
+        "faults": ["causal", "truncated"],
+        "advantage": -0.5,
+        "reward_accuracy": None,
+        "difficulty": 3.0,
+        "extra": '{"a": [1]}',
+    }
+
+
+def test_many_steps_keep_their_order_beyond_six_digits(tmp_path: Path) -> None:
+    with open_run(tmp_path, stage="rl", config={}) as run:
+        for step in (1_000_000, 2, 999_999):
+            run.log_samples(step, [{"text": str(step)}])
+        run.finish()
+    assert read_samples(tmp_path)["step"].to_pylist() == [2, 999_999, 1_000_000]
+
+
+def test_a_torn_shard_is_left_out_with_a_notice(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with open_run(tmp_path, stage="rl", config={}) as run:
+        for step in (1, 2, 3):
+            run.log_samples(step, [{"text": str(step)}])
+        shard = tmp_path / "samples" / "step-000002-00.parquet"
+        shard.write_bytes(shard.read_bytes()[:-20])
+        assert read_samples(tmp_path)["text"].to_pylist() == ["1", "3"]
+        assert "step-000002-00.parquet cannot be read and is left out" in caplog.text
+        run.finish()
+    assert read_samples(tmp_path)["text"].to_pylist() == ["1", "3"]
+
+
+def test_a_run_without_samples_reads_as_an_empty_table(tmp_path: Path) -> None:
+    with open_run(tmp_path, stage="eval", config={}) as run:
+        run.finish()
+    assert read_samples(tmp_path).num_rows == 0
+    assert read_samples(tmp_path).column_names == list(SAMPLE_COLUMNS)
+    assert read_metrics(tmp_path) == []
+
+
+def test_reading_what_is_no_run(tmp_path: Path) -> None:
+    with open_run(tmp_path / "sft", stage="sft", config={}):
+        pass
+    (tmp_path / "empty").mkdir()
+    for read in (read_metrics, read_samples, read_config, read_summary):
+        with pytest.raises(
+            RunError, match=r"no such folder\. Did you mean .*sft\? Name the --output_dir of a run"
+        ):
+            read(tmp_path / "sftt")
+        with pytest.raises(RunError, match=r"is no run: it has no environment\.json"):
+            read(tmp_path / "empty")
+    (tmp_path / "sft" / "config.yaml").write_text("a: [")
+    with pytest.raises(RunError, match=r"config.yaml: while parsing"):
+        read_config(tmp_path / "sft")
+
+
+# --- the disk
+
+
+def test_too_little_space_is_refused_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=5 * 2**20))
+    with pytest.raises(RunError, match="its disk has 5 MiB free and a run needs 200 MiB or more: free some"):
+        open_run(tmp_path / "a" / "run", stage="sft", config={})
+    assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux' /dev/full")
+def test_a_really_full_disk(tmp_path: Path) -> None:
+    with open_run(tmp_path, stage="sft", config={}) as run:
+        (tmp_path / "metrics.jsonl").symlink_to("/dev/full")
+        with pytest.raises(
+            RunError, match=r"no space left on the disk of .*metrics.jsonl: what was written is"
+        ):
+            run.log_metrics(1, {"loss": 1})
+
+
+def test_a_disk_that_fills_up_loses_nothing_that_was_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with open_run(tmp_path, stage="rl", config={}) as run:
+        run.log_samples(1, [{"text": "one"}])
+        monkeypatch.setattr(os, "fsync", full)
+        with pytest.raises(RunError, match=r"no space left on the disk of .*step-000002"):
+            run.log_samples(2, [{"text": "two"}])
+        with pytest.raises(RunError, match=r"no space left on the disk of .*samples\.parquet"):
+            run.finish()
+        assert read_samples(tmp_path)["text"].to_pylist() == ["one"]
+        assert not list(tmp_path.rglob("*.tmp"))
+        monkeypatch.undo()
+        run.finish()
+    assert read_summary(tmp_path) is not None
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        RuntimeError("I/O error: No space left on device (os error 28)"),  # safetensors
+    ],
+)
+def test_a_full_disk_under_the_trainer_is_the_same_line(tmp_path: Path, error: Exception) -> None:
+    with (
+        pytest.raises(RunError, match=r"no space left on the disk of .* Free some space, then pass --resume"),
+        open_run(tmp_path, stage="sft", config={}),
+    ):
+        raise error
+    assert not (tmp_path / "lock").exists()
+
+
+# --- what --model_name_or_path points to
+
+
+def test_adapters_of_runs_folders_and_checkpoints(tmp_path: Path) -> None:
+    with open_run(tmp_path / "sft", stage="sft", config={}) as run:
+        adapter = make_adapter(run.folder / "adapter")
+        run.finish()
+    assert adapter_dir(run.folder) == adapter_dir(str(adapter)) == adapter
+    checkpoint = make_adapter(run.folder / "checkpoint-5")
+    assert adapter_dir(checkpoint) == checkpoint
+    assert base_of_adapter(adapter) == "Qwen/Qwen3-0.6B-Base"
+
+
+def test_bases_have_no_adapter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "Qwen").mkdir()  # a folder of that name does not make a Hub name a path
+    (tmp_path / "local").mkdir()
+    (tmp_path / "local" / "config.json").write_text("{}")
+    for name in ("Qwen/Qwen3-0.6B-Base", "tiny", "local", tmp_path / "local"):
+        assert adapter_dir(name) is None
+
+
+def test_a_run_without_an_adapter_says_what_it_has(tmp_path: Path) -> None:
+    with open_run(tmp_path / "sft", stage="sft", config={}) as run:
+        with pytest.raises(RunError, match="is a sft run that is not finished; it has no checkpoint yet"):
+            adapter_dir(run.folder)
+        for step in (50, 100):
+            make_checkpoint(run.folder, step)
+        make_checkpoint(run.folder, 150, whole=False)
+        (run.folder / "checkpoint-best").mkdir()
+        assert last_checkpoint(run.folder) == run.folder / "checkpoint-100"
+        with pytest.raises(
+            RunError,
+            match=r"not finished; it has checkpoint-100: finish it with --resume, or pass .*checkpoint-100",
+        ):
+            adapter_dir(run.folder)
+        (run.folder / "adapter").mkdir()
+        (run.folder / "adapter" / "adapter_config.json").write_text("{}")  # its weights were not yet written
+        with pytest.raises(RunError, match="not finished"):
+            adapter_dir(run.folder)
+    with open_run(tmp_path / "eval", stage="eval", config={}) as run:
+        run.finish()
+    with pytest.raises(
+        RunError, match="is a finished eval run without an adapter: name one of a training stage"
+    ):
+        adapter_dir(run.folder)
+
+
+def test_wrong_model_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with open_run(tmp_path / "runs" / "sft", stage="sft", config={}):
+        pass
+    (tmp_path / "runs" / "notes.txt").write_text("")
+    (tmp_path / "data").mkdir()
+    for name, message in [
+        ("runs/sfft", r"runs/sfft: no such folder\. Did you mean runs.sft\?"),
+        ("runs/other-thing", r"no such folder\. There are: sft\."),
+        ("./sft", "no such folder"),
+        ("a/b/c", "no such folder"),
+        (str(tmp_path / "gone"), "no such folder"),
+        ("runs/notes.txt", "is a file"),
+        ("data", r"is no run \(environment\.json\), adapter .* it holds nothing\. Point"),
+    ]:
+        with pytest.raises(RunError, match=message):
+            adapter_dir(name)
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{}", '{"base_model_name_or_path": ""}', '{"base_model_name_or_path": 3}']
+)
+def test_an_adapter_that_names_no_base(tmp_path: Path, content: str) -> None:
+    (tmp_path / "adapter_config.json").write_text(content)
+    with pytest.raises(
+        RunError, match="has no base_model_name_or_path: write it in, or train the adapter again"
+    ):
+        base_of_adapter(tmp_path)
+
+
+def test_importing_runs_imports_nothing_heavy() -> None:
+    program = "import sys, prl.runs; print(sorted({'torch', 'pyarrow', 'numpy', 'pandas'} & {*sys.modules}))"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.strip() == "[]"
