@@ -1,0 +1,109 @@
+"""Procedural problems: right answers, disjoint splits, traces that hold the format and what they promise."""
+
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from prl.answers import extract_answer
+from prl.data import problems
+from prl.grammar import parse
+
+SPLITS = tuple(problems.LEVELS)
+ROOT = Path(__file__).parents[1]
+
+
+def terms_of(text: str) -> tuple[int, ...]:
+    """The signed terms of a problem, read from its words alone."""
+    if text.startswith("Compute "):
+        return tuple(int(term) for term in re.findall(r"-?\d+", text.replace("- ", "-")))
+    first, *events = re.findall(r"(\w+(?: away)?) (\d+)", text)
+    signs = {"buys": 1, "finds": 1, "gets": 1, "gives away": -1, "loses": -1, "sells": -1}
+    return (int(first[1]), *(signs[verb] * int(number) for verb, number in events))
+
+
+@pytest.fixture(scope="module")
+def cold_start() -> list[dict]:
+    return problems.generate("coldstart", 2000)
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_answers_are_right_and_levels_count_the_terms(split: str) -> None:
+    for row in problems.generate(split, 300, seed=7):
+        assert row["answer"] == str(sum(terms_of(row["problem"])))
+        assert row["level"] == len(terms_of(row["problem"])) - 1
+        assert row["level"] in problems.LEVELS[split]
+        assert ("trace" in row) == (split == "coldstart")
+
+
+@given(st.sampled_from(SPLITS), st.integers(0, 10**6), st.integers(0, 10**6))
+def test_an_item_depends_on_seed_split_and_index_alone(split: str, seed: int, index: int) -> None:
+    row = problems.make_row(split, index, seed)
+    assert row == problems.make_row(split, index, seed)
+    assert sum(terms_of(row["problem"])) >= 0
+    assert row["source"] == f"arithmetic:{split}"
+
+
+def test_rows_are_a_prefix_of_more_rows_and_seeds_differ() -> None:
+    assert problems.generate("hard", 20) == problems.generate("hard", 40)[:20]
+    # Neither does a later item of one seed come back as an earlier one of the next.
+    first, second = ({row["problem"] for row in problems.generate("hard", 100, seed)} for seed in (0, 1))
+    assert len(first & second) < 5
+
+
+def test_held_out_sums_are_in_no_training_split_whatever_the_wording() -> None:
+    def sums(split: str, seed: int) -> set[tuple[int, ...]]:
+        return {terms_of(row["problem"]) for row in problems.generate(split, 1500, seed)}
+
+    held_out = sums("heldout", 0) | sums("heldout", 1)
+    assert all(map(problems.is_held_out, held_out))
+    for split in ("coldstart", "easy", "hard"):
+        assert not any(map(problems.is_held_out, sums(split, 0)))
+
+
+def test_every_trace_is_valid_and_ends_in_the_right_answer(cold_start: list[dict]) -> None:
+    for row in cold_start:
+        trace = parse(row["trace"])
+        assert trace.is_valid, (row, trace.faults)
+        assert len(trace.blocks) <= 1
+        assert extract_answer(row["trace"]) == row["answer"]
+
+
+def test_every_step_is_true_but_for_one_slip_where_paths_disagree(cold_start: list[dict]) -> None:
+    for row in cold_start:
+        steps = re.findall(r"(-?\d+)([+-]\d+)=(-?\d+)", row["trace"])
+        slips = [step for step in steps if int(step[0]) + int(step[1]) != int(step[2])]
+        assert steps
+        assert len(slips) == (1 if "?" in row["trace"] else 0), row
+
+
+def test_paths_use_different_strategies_and_summaries_decide(cold_start: list[dict]) -> None:
+    blocks = [parse(row["trace"]).blocks[0] for row in cold_start if "<Parallel>" in row["trace"]]
+    for block in blocks:
+        strategies = [path.text.strip().split(":")[0] for path in block.paths]
+        assert len(set(strategies)) == len(strategies) >= 2
+    disagree = [block for block in blocks if "?" in block.summary.text]
+    for block in disagree:
+        totals = [re.findall(r"=(-?\d+)\.\s*$", path.text)[0] for path in block.paths]
+        assert len(set(totals)) == 2
+        assert re.findall(r"So (-?\d+)\.", block.summary.text)[0] in totals
+
+
+def test_shares_are_as_the_card_says(cold_start: list[dict]) -> None:
+    parallel = [row["trace"] for row in cold_start if "<Parallel>" in row["trace"]]
+    share = len(parallel) / len(cold_start)
+    assert share == pytest.approx(problems.PARALLEL_SHARE, abs=0.03)
+    assert sum("?" in trace for trace in parallel) / len(parallel) == pytest.approx(0.2, abs=0.03)
+    three = sum(len(parse(trace).blocks[0].paths) == 3 for trace in parallel) / len(parallel)
+    assert 0.1 < three <= problems.THREE_PATHS_SHARE + 0.03
+    stories = sum("Compute" not in row["problem"] for row in cold_start) / len(cold_start)
+    assert stories == pytest.approx(problems.STORY_SHARE, abs=0.03)
+
+
+def test_data_folder_is_what_make_data_writes(tmp_path: Path) -> None:
+    if not (ROOT / "data").is_dir():
+        pytest.skip("an installed wheel has no data/ folder")
+    for path in problems.write_sets(tmp_path):
+        assert path.read_bytes() == (ROOT / "data" / path.name).read_bytes(), f"{path.name}: run `make data`"
