@@ -1,0 +1,7 @@
+"""`python -m prl`, the same as the command `prl`."""
+
+import sys
+
+from prl.cli import main
+
+sys.exit(main())

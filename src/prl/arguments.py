@@ -1,0 +1,202 @@
+"""What each command takes: one dataclass a command, and what each field is for.
+
+Training commands also take every field of TRL's config (`TRAINER_CONFIGS`), so none is declared twice: there
+`output_dir`, `seed`, `learning_rate` are TRL's. `--help` reads this module; it imports nothing heavy.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+Device = Literal["auto", "cuda", "mps", "cpu"]
+PromptStyle = Literal["parallel", "sequential", "bare"]
+OnBadRows = Literal["error", "skip"]
+
+
+@dataclass
+class SFTArguments:
+    """Cold start: learn the format of parallel thinking from traces."""
+
+    recipe: str | None = None
+    model_name_or_path: str = "tiny"
+    prompt_style: PromptStyle = "parallel"
+    device: Device = "auto"
+    dtype: Dtype = "auto"
+    load_in_4bit: bool = False
+    threads: str = "auto"
+    lora_r: int = 16
+    lora_alpha: int = 32
+    lora_dropout: float = 0.0
+    lora_target_modules: list[str] = field(default_factory=lambda: ["all-linear"])
+    tag_learning_rate: float | None = None
+    dataset: str = "arithmetic:coldstart"
+    dataset_split: str = "train"
+    limit: int | None = None
+    eval_dataset: str | None = None
+    eval_dataset_split: str = "test"
+    eval_limit: int | None = None
+    on_bad_rows: OnBadRows = "error"
+    sample_count: int = 32
+    resume: bool = False
+    overwrite_output_dir: bool = False
+
+
+@dataclass
+class RLArguments:
+    """Reinforcement learning (GRPO): turn the format into a skill."""
+
+    recipe: str | None = None
+    model_name_or_path: str = "tiny"
+    prompt_style: PromptStyle = "parallel"
+    device: Device = "auto"
+    dtype: Dtype = "auto"
+    load_in_4bit: bool = False
+    threads: str = "auto"
+    lora_r: int = 16
+    lora_alpha: int = 32
+    lora_dropout: float = 0.0
+    lora_target_modules: list[str] = field(default_factory=lambda: ["all-linear"])
+    tag_learning_rate: float | None = None
+    dataset: str = "arithmetic:hard"
+    dataset_split: str = "train"
+    limit: int | None = None
+    eval_dataset: str | None = None
+    eval_dataset_split: str = "test"
+    eval_limit: int | None = None
+    on_bad_rows: OnBadRows = "error"
+    rewards: list[str] = field(default_factory=lambda: ["accuracy"])
+    resume: bool = False
+    overwrite_output_dir: bool = False
+
+
+@dataclass
+class EvalArguments:
+    """Accuracy, pass@k, parallel ratio and format validity, with 95 % intervals."""
+
+    recipe: str | None = None
+    model_name_or_path: str = "tiny"
+    prompt_style: PromptStyle = "parallel"
+    device: Device = "auto"
+    dtype: Dtype = "auto"
+    load_in_4bit: bool = False
+    threads: str = "auto"
+    trust_remote_code: bool = False
+    dataset: str = "arithmetic:heldout"
+    dataset_split: str = "test"
+    limit: int | None = None
+    on_bad_rows: OnBadRows = "error"
+    greedy: bool = True
+    samples: int = 4
+    temperature: float = 1.0
+    top_p: float = 1.0
+    max_completion_length: int = 512
+    batch_size: int = 64
+    bootstrap: int = 1000
+    seed: int = 0
+    output_dir: str = "runs/default/eval"
+    overwrite_output_dir: bool = False
+
+
+@dataclass
+class GenerateArguments:
+    """Answer one problem: `prl generate "What is 17 * 23?" --model_name_or_path RUN`."""
+
+    problem: str | None = None
+    recipe: str | None = None
+    model_name_or_path: str = "tiny"
+    prompt_style: PromptStyle = "parallel"
+    device: Device = "auto"
+    dtype: Dtype = "auto"
+    load_in_4bit: bool = False
+    threads: str = "auto"
+    trust_remote_code: bool = False
+    greedy: bool = False
+    samples: int = 1
+    temperature: float = 1.0
+    top_p: float = 1.0
+    max_completion_length: int = 512
+    seed: int = 0
+
+
+@dataclass
+class MergeArguments:
+    """Put an adapter into its base model, and check that the logits stay the same."""
+
+    model_name_or_path: str | None = None
+    output_dir: str | None = None
+    save_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    trust_remote_code: bool = False
+
+
+@dataclass
+class DataArguments:
+    """Write the procedural problem and trace sets; the same bytes every time."""
+
+    output_dir: str = "data"
+
+
+@dataclass
+class DemoArguments:
+    """Cold start, RL and evaluation on the model that ships; prints before and after."""
+
+    seed: int = 0
+    output_dir: str = "runs/demo"
+    quick: bool = False
+    threads: str = "auto"
+
+
+COMMANDS: dict[str, type] = {
+    "sft": SFTArguments,
+    "rl": RLArguments,
+    "eval": EvalArguments,
+    "generate": GenerateArguments,
+    "merge": MergeArguments,
+    "data": DataArguments,
+    "demo": DemoArguments,
+}
+
+TRAINER_CONFIGS = {"sft": "SFTConfig", "rl": "GRPOConfig"}
+"""command -> the class of TRL whose fields it takes besides its own."""
+
+REWARDS = ("accuracy", "format", "parallel")
+
+HELP = {
+    "recipe": "a recipe that ships (`prl recipes`) or a YAML file; if none: by the GPU's free memory",
+    "model_name_or_path": "Hub name, local model, adapter or run folder; `tiny` ships; short: --model",
+    "prompt_style": "instruction around the problem: think in parallel, step by step, or none",
+    "device": "where to compute; auto: a CUDA GPU if there is one",
+    "dtype": "precision; auto: bfloat16 where the GPU has it, float32 on a CPU",
+    "save_dtype": "precision of the weights on disk; the check is done in float32",
+    "load_in_4bit": "QLoRA: hold the base weights in 4 bits (NF4, double quantisation); needs bitsandbytes",
+    "threads": "CPU threads: a number, or auto to time what is fastest now",
+    "trust_remote_code": "run code that comes with the model; only from authors whom you trust",
+    "lora_r": "rank of the adapter: capacity for memory",
+    "lora_alpha": "the adapter's output is scaled by alpha / r",
+    "lora_dropout": "dropout on the adapter's input",
+    "lora_target_modules": "layers that get an adapter: all-linear, or names",
+    "tag_learning_rate": "learning rate of the six tag rows; if none: --learning_rate",
+    "dataset": "Hub name, file (parquet, jsonl, csv) or arithmetic:coldstart|easy|hard|heldout",
+    "dataset_split": "split of a Hub data set",
+    "limit": "take this many rows",
+    "eval_dataset": "data for evaluations during training, named like --dataset",
+    "eval_dataset_split": "split of a Hub data set for them",
+    "eval_limit": "evaluate on this many rows",
+    "on_bad_rows": "error: refuse a data set with bad rows; skip: leave them out with a warning",
+    "sample_count": "responses sampled at each evaluation to see the format; 0: none",
+    "rewards": "accuracy, format, parallel (correct and a valid block), added up by --reward_weights",
+    "resume": "go on with the interrupted run in --output_dir",
+    "overwrite_output_dir": "remove what an earlier run wrote to --output_dir",
+    "greedy": "take the likeliest token at each step (eval: besides the samples)",
+    "samples": "responses to sample for a problem",
+    "temperature": "sampling temperature",
+    "top_p": "sample from the likeliest tokens that hold this much probability",
+    "max_completion_length": "longest response, in tokens",
+    "batch_size": "responses decoded side by side: speed for memory",
+    "bootstrap": "resamples behind the 95 % intervals",
+    "problem": "the problem; also without the flag, or on stdin",
+    "seed": "seed of everything random",
+    "output_dir": "folder to write to",
+    "quick": "a few steps only: shows that it runs, not that it learns",
+}

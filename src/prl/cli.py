@@ -1,0 +1,275 @@
+"""prl <command>: the command line. Nothing heavy is imported until a command runs.
+
+Exit status: 0 done; 1 failed, or interrupted by Ctrl-C; 2 usage. What the user can act on is one line on
+stderr; a traceback is a bug in prl.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import importlib
+import os
+import shutil
+import sys
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, get_args, get_origin, get_type_hints
+
+from prl import __version__, arguments, recipes
+from prl.errors import PrlError, UsageError
+
+if TYPE_CHECKING:
+    from prl.config import Settings
+
+STAGES = {"sft": "prl.sft", "rl": "prl.rl", "eval": "prl.evaluation", "demo": "prl.demo"}
+"""command -> the module whose `run` gets its settings."""
+
+SUMMARIES = {
+    **{name: (cls.__doc__ or "").partition("\n")[0] for name, cls in arguments.COMMANDS.items()},
+    "recipes": "List, show, copy and check recipes.",
+    "answers": "Say step by step why an answer counts as right or wrong.",
+}
+
+MOST_USED = {
+    "sft": "output_dir max_steps num_train_epochs learning_rate per_device_train_batch_size "
+    "gradient_accumulation_steps max_length eval_strategy eval_steps save_steps report_to seed",
+    "rl": "output_dir max_steps learning_rate per_device_train_batch_size gradient_accumulation_steps "
+    "num_generations max_completion_length temperature beta epsilon_high eval_strategy eval_steps save_steps "
+    "report_to seed",
+}
+"""Fields of TRL's configs that `--help` names."""
+
+DEFAULTS_NOTE = "In brackets: what holds where neither the recipe nor a flag says otherwise."
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}; `{self.prog} --help` shows the usage")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return the exit status."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    name = f"prl {words[0]}" if words and words[0] in SUMMARIES else "prl"
+    try:
+        _dispatch(words)
+        sys.stdout.flush()
+        return 0
+    except PrlError as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        return error.exit_status
+    except KeyboardInterrupt:
+        print(f"{name}: interrupted", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        # The reader (`| head`) has gone; the interpreter's last flush must not complain either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _dispatch(words: list[str]) -> None:
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(_overview())
+    elif words[0] in ("-V", "--version"):
+        print(f"prl {__version__}")
+    elif words[0] == "recipes":
+        _recipes(words[1:])
+    elif words[0] == "answers":
+        _answers(words[1:])
+    elif words[0] in arguments.COMMANDS:
+        _command(words[0], words[1:])
+    else:
+        near = recipes.nearest(words[0], SUMMARIES)
+        raise UsageError(f"unknown command {words[0]!r}{near}; `prl --help` lists the commands")
+
+
+def _command(command: str, words: list[str]) -> None:
+    flags = words[: words.index("--")] if "--" in words else words
+    if "-h" in flags or "--help" in flags:
+        print(_help(command), end="")
+        return
+
+    from prl import config
+
+    if "--help-trainer" in flags and command in arguments.TRAINER_CONFIGS:
+        print(config.trainer_help(command), end="")
+        return
+    settings = config.parse(command, words)
+    try:
+        if command == "generate":
+            _generate(settings)
+        elif command == "merge":
+            _merge(settings.arguments)
+        elif command == "data":
+            from prl.data.problems import write_sets
+
+            write_sets(Path(settings.arguments.output_dir))
+        else:
+            importlib.import_module(STAGES[command]).run(settings)
+    except KeyboardInterrupt:
+        raise PrlError(f"interrupted; {_kept(settings)}") from None
+
+
+def _generate(settings: Settings[arguments.GenerateArguments]) -> None:
+    """Responses on stdout, everything else on stderr."""
+    given = settings.arguments
+    given.problem = given.problem or _problem_on_stdin()
+    from prl.evaluation import respond
+
+    for name, choice in settings.chosen.items():
+        print(f"{name}: {choice}", file=sys.stderr)
+    responses = respond(settings)
+    for number, response in enumerate(responses, 1):
+        if len(responses) > 1:
+            print(f"--- {number} of {len(responses)}")
+        print(response.text)
+        if response.truncated:
+            print(f"cut off at --max_completion_length {given.max_completion_length}", file=sys.stderr)
+
+
+def _merge(given: arguments.MergeArguments) -> None:
+    import torch
+
+    from prl.model import merge_and_verify
+
+    difference = merge_and_verify(
+        str(given.model_name_or_path),
+        Path(str(given.output_dir)),
+        dtype=getattr(torch, given.save_dtype),
+        trust_remote_code=given.trust_remote_code,
+    )
+    print(
+        f"{given.output_dir}: a whole model; its logits differ from the adapter's by at most {difference:.1e}"
+    )
+
+
+def _problem_on_stdin() -> str:
+    problem = "" if sys.stdin is None or sys.stdin.isatty() else sys.stdin.read().strip()
+    if not problem:
+        raise UsageError('no problem: `prl generate "What is 17 * 23?"`, or pipe one in')
+    return problem
+
+
+def _kept(settings: Settings[Any]) -> str:
+    """What an interrupted command leaves behind, and how to go on."""
+    from prl.runs import last_checkpoint
+
+    if settings.trainer and (checkpoint := last_checkpoint(settings.output_dir or "")):
+        return f"{checkpoint} is kept, and the same command with --resume goes on from it"
+    again = " with --overwrite_output_dir" if hasattr(settings.arguments, "overwrite_output_dir") else ""
+    return f"no checkpoint was written; the same command{again} starts over"
+
+
+def _recipes(words: list[str]) -> None:
+    parser = _Parser(prog="prl recipes", description=SUMMARIES["recipes"])
+    actions = parser.add_subparsers(dest="action", parser_class=_Parser, metavar="{list,show,cp,validate}")
+    actions.add_parser("list", help="the recipes that ship (the default)")
+    show = actions.add_parser("show", help="print one")
+    show.add_argument("recipe", metavar="NAME")
+    copy = actions.add_parser("cp", help="copy one to a file of yours, to change it")
+    copy.add_argument("recipe", metavar="NAME")
+    copy.add_argument("file", metavar="FILE", type=Path)
+    validate = actions.add_parser("validate", help="check a recipe for every command that it steers")
+    validate.add_argument("recipe", metavar="NAME|FILE")
+    given = parser.parse_args(words)
+    if given.action == "show":
+        print(recipes.locate(given.recipe).read_text(encoding="utf-8"), end="")
+    elif given.action == "cp":
+        _copy_recipe(recipes.locate(given.recipe), given.file)
+    elif given.action == "validate":
+        from prl import config
+
+        print(f"{given.recipe}: valid for {', '.join(config.validate(given.recipe))}")
+    else:
+        for name in recipes.NAMES:
+            print(f"{name:6}{recipes.title(name)}")
+
+
+def _copy_recipe(source: Path, target: Path) -> None:
+    if target.is_dir():
+        target /= source.name
+    try:
+        with target.open("xb") as file:
+            file.write(source.read_bytes())
+    except FileExistsError:
+        raise UsageError(f"{target} exists; name another file") from None
+    except OSError as error:
+        raise UsageError(f"{target} cannot be written: {error.strerror}") from None
+    print(f"{target}: change it, then `prl recipes validate {target}` and `prl sft --recipe {target}`")
+
+
+def _answers(words: list[str]) -> None:
+    parser = _Parser(prog="prl answers", description=SUMMARIES["answers"])
+    actions = parser.add_subparsers(dest="action", parser_class=_Parser, required=True)
+    explain = actions.add_parser("explain", help="how PRED is judged against GOLD")
+    explain.add_argument("pred", metavar="PRED", help="a response or an answer")
+    explain.add_argument("gold", metavar="GOLD", help="the right answer")
+    given = parser.parse_args(words)
+    from prl import answers
+
+    print(answers.explain(given.pred, given.gold))
+
+
+# --- Help
+
+
+def _overview() -> str:
+    width = max(map(len, SUMMARIES)) + 2
+    commands = "\n".join(f"  {name:{width}}{summary}" for name, summary in SUMMARIES.items())
+    return (
+        "usage: prl COMMAND [FLAGS]\n\n"
+        "Teach small language models to think in parallel: cold start (sft), reinforcement learning (rl), "
+        "evaluation.\n\n"
+        f"commands:\n{commands}\n\n"
+        "`prl COMMAND --help` lists a command's flags. Start with `prl demo`, or stage by stage:\n\n"
+        "  prl sft      --output_dir runs/mine/sft\n"
+        "  prl rl       --output_dir runs/mine/rl   --model runs/mine/sft\n"
+        "  prl eval     --output_dir runs/mine/eval --model runs/mine/rl"
+    )
+
+
+def _help(command: str) -> str:
+    cls = arguments.COMMANDS[command]
+    hints = get_type_hints(cls)
+    width = min(shutil.get_terminal_size().columns, 110)
+    parser = argparse.ArgumentParser(
+        prog=f"prl {command}",
+        usage=f"prl {command} {'PROBLEM ' if command == 'generate' else ''}[FLAGS]",
+        description=SUMMARIES[command] + ("\n" + DEFAULTS_NOTE if "recipe" in hints else ""),
+        epilog=_trainer_note(command, width) if command in arguments.TRAINER_CONFIGS else None,
+        formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(
+            prog, max_help_position=34, width=width
+        ),
+    )
+    for name, default in dataclasses.asdict(cls()).items():
+        text = arguments.HELP[name]
+        if default is not None and default is not False:
+            text += f" [{' '.join(default) if isinstance(default, list) else default}]"
+        parser.add_argument(f"--{name}", metavar=_metavar(hints[name]), help=text.replace("%", "%%"))
+    return parser.format_help()
+
+
+def _metavar(hint: Any) -> str:
+    if get_origin(hint) is Literal:
+        return "{" + ",".join(get_args(hint)) + "}"
+    if get_origin(hint) is list:
+        return "NAME ..."
+    kind = next(iter(get_args(hint)), hint)  # of `int | None`: int
+    return {int: "N", float: "X", bool: "[BOOL]"}.get(kind, "TEXT")
+
+
+def _trainer_note(command: str, width: int) -> str:
+    flags = textwrap.fill(
+        " ".join(f"--{name}" for name in MOST_USED[command].split()),
+        width,
+        initial_indent="  ",
+        subsequent_indent="  ",
+        break_on_hyphens=False,
+    )
+    config = arguments.TRAINER_CONFIGS[command]
+    return (
+        f"Any flag of trl.{config} also works: `prl {command} --help-trainer` lists them. The most used:\n"
+        f"{flags}"
+    )

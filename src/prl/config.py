@@ -1,0 +1,445 @@
+"""Settings of a command: recipe and flags, checked strictly and completed.
+
+    from prl.config import resolve
+    settings = resolve("rl", recipe="tiny", max_steps=3)  # as `prl rl --recipe tiny --max_steps 3`
+    settings.arguments.rewards, settings.trainer.learning_rate, settings.chosen["threads"]
+
+Later wins: TRL's default, prl's default, the recipe's common keys, the recipe's section, flags. Training
+commands take every field of TRL's config as a flag or recipe key; TRL's own parser reads each value, and all
+faults are reported at once. Importing this module imports nothing heavy; resolving does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field, fields
+from functools import cache
+from pathlib import Path
+from types import NoneType
+from typing import Any, Generic, TypeVar, get_args, get_type_hints
+
+from prl import machine, recipes
+from prl.arguments import COMMANDS, REWARDS, TRAINER_CONFIGS
+from prl.errors import UsageError
+from prl.recipes import Given, nearest
+
+Arguments = TypeVar("Arguments")
+
+
+@dataclass(frozen=True)
+class Settings(Generic[Arguments]):
+    """What one command does. `arguments.device`, `dtype` and `threads` hold what was chosen, never `auto`.
+
+    `trainer` is TRL's SFTConfig or GRPOConfig (else None), built from `trainer_given`: what is not left to
+    TRL's defaults. `chosen` maps each setting that was chosen for the user to "value: reason".
+    """
+
+    command: str
+    arguments: Arguments
+    recipe: str | None = None
+    chosen: dict[str, str] = field(default_factory=dict)
+    trainer: Any = None
+    trainer_given: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def output_dir(self) -> str | None:
+        """The folder that the command writes to."""
+        return getattr(self.trainer or self.arguments, "output_dir", None)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain YAML types for a run's config.yaml; as a recipe, such a file runs it again."""
+        arguments = asdict(self.arguments)  # type: ignore[call-overload]
+        for how_to_start in ("recipe", "resume", "overwrite_output_dir"):
+            arguments.pop(how_to_start, None)
+        return {
+            "command": self.command,
+            "recipe": self.recipe,
+            "chosen": dict(self.chosen),
+            self.command: arguments | self.trainer_given,
+        }
+
+
+def resolve(command: str, *, recipe: str | None = None, **overrides: Any) -> Settings[Any]:
+    """The settings of `command` under a recipe, with fields of its dataclass or of TRL's config overridden.
+
+    Chooses what is left open (recipe, device, precision, threads) and sets torch's thread count. Raises
+    UsageError with every fault: unknown keys (and the nearest), wrong types and choices, values out of range.
+    """
+    if command not in COMMANDS:
+        raise UsageError(f"unknown command {command!r}{nearest(command, COMMANDS)}")
+    given = [Given(key, _words(value), key) for key, value in overrides.items()]
+    if recipe is not None:
+        given.append(Given("recipe", [str(recipe)], "recipe"))
+    return _settle(command, given)
+
+
+def parse(command: str, argv: Iterable[str]) -> Settings[Any]:
+    """The settings of `prl COMMAND ARGV...`; see `resolve`."""
+    return _settle(command, _flags(argv))
+
+
+def validate(recipe: str) -> list[str]:
+    """The commands that a recipe steers, each resolved once with it. Raises UsageError."""
+    settings, _ = recipes.read(recipe)
+    sections = {given.section for given in settings if given.section} or {*recipes.SECTIONS}
+    commands = [name for name in recipes.SECTIONS if name in sections]
+    for name in commands:
+        resolve(name, recipe=recipe, threads=1)
+    return commands
+
+
+def trainer_help(command: str) -> str:
+    """Every flag of the TRL config behind `command`."""
+    from trl import TrlParser
+
+    return TrlParser([_trainer_class(command)], prog=f"prl {command}").format_help()
+
+
+@dataclass(frozen=True)
+class _Keys:
+    """The keys that a command knows: their types, and TRL's parser, which reads a value of each."""
+
+    types: dict[str, Any]
+    parser: Any
+
+
+@cache
+def _keys(command: str) -> _Keys:
+    from trl import TrlParser
+
+    classes = [COMMANDS[command], *([_trainer_class(command)] if command in TRAINER_CONFIGS else [])]
+    types = {
+        item.name: get_type_hints(cls)[item.name] for cls in classes for item in fields(cls) if item.init
+    }
+    return _Keys(types, TrlParser(classes, allow_abbrev=False, exit_on_error=False, add_help=False))
+
+
+def _trainer_class(command: str) -> Any:
+    import trl
+
+    return getattr(trl, TRAINER_CONFIGS[command])
+
+
+# --- Reading: what was written down, key by key
+
+_SHORT = {"model": "model_name_or_path"}
+_TRL_SCRIPT_NAMES = {"config": "recipe", "dataset_name": "dataset", "dataset_train_split": "dataset_split"}
+"""What TRL's own scripts call it, for the hint."""
+
+_AT_LEAST_ONE = (lambda value: value >= 1, "must be 1 or more")
+_RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "threads": (
+        lambda value: value == "auto" or (value.isdecimal() and int(value) >= 1),
+        "is a number or auto",
+    ),
+    "lora_dropout": (lambda value: 0 <= value < 1, "must be at least 0 and less than 1"),
+    **dict.fromkeys(("samples", "sample_count"), (lambda value: value >= 0, "must be 0 or more")),
+    "temperature": (lambda value: value > 0, "must be greater than 0"),
+    "rewards": (
+        lambda names: 0 < len(names) == len({*names} & {*REWARDS}),
+        f"must be of {', '.join(REWARDS)}, each once",
+    ),
+    "top_p": (lambda value: 0 < value <= 1, "must be greater than 0 and at most 1"),
+    **dict.fromkeys(("lora_r", "lora_alpha", "limit", "eval_limit"), _AT_LEAST_ONE),
+    **dict.fromkeys(("max_completion_length", "batch_size", "bootstrap"), _AT_LEAST_ONE),
+}
+
+
+class _Fault(Exception):
+    """Why one setting cannot be taken."""
+
+
+def _flags(argv: Iterable[str]) -> list[Given]:
+    """A command line grouped by its flags; words before the first flag, and behind `--`, have the key ""."""
+    groups: list[tuple[str, str, list[str]]] = [("", "", [])]
+    words = iter(argv)
+    for word in words:
+        if word == "--":
+            groups.append(("", "", list(words)))
+        elif word.startswith("--"):
+            name, equals, value = word[2:].partition("=")
+            key = name.replace("-", "_")
+            groups.append((_SHORT.get(key, key), f"--{name}", [value] if equals else []))
+        else:
+            groups[-1][2].append(word)
+    return [Given(key, values, where) for key, where, values in groups]
+
+
+def _words(value: Any) -> list[str] | None:
+    """A Python value as the words that would follow its flag."""
+    if value is None:
+        return None
+    if isinstance(value, list | tuple):
+        return [str(item) for item in value]
+    return [json.dumps(value) if isinstance(value, dict) else str(value)]
+
+
+def _read(given: Given, keys: _Keys) -> tuple[str, Any, list[str]]:
+    """Key, value and the words left over of one setting, read by TRL's parser. Raises _Fault."""
+    key, words = given.key, given.values
+    if words == [] and _is_switch(keys.types.get(key)):
+        words = ["true"]
+    elif words == [] and key.startswith("no_") and _is_switch(keys.types.get(key[3:])):
+        key, words = key[3:], ["false"]
+    if key not in keys.types:
+        raise _Fault(f"unknown setting{_hint(key, keys.types)}")
+    if words is None or words == ["null"]:
+        if NoneType in get_args(keys.types[key]):
+            return key, None, []
+        raise _Fault("null is no value of it; leave it out to keep the default")
+    # `--key=-1e-3`: argparse takes a negative number in a word of its own for a flag.
+    command_line = [f"--{key}={words[0]}"] if len(words) == 1 else [f"--{key}", *words]
+    try:
+        namespace, left_over = keys.parser.parse_known_args(command_line)
+    except argparse.ArgumentError as error:
+        choices = [str(choice) for choice in keys.parser._option_string_actions[f"--{key}"].choices or ()]
+        misspelt = next((word for word in words if word not in choices), "")
+        raise _Fault(f"{error.message}{nearest(misspelt, choices)}") from None
+    value = getattr(namespace, key)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise _Fault(f"{value} is not a finite number")
+    holds, rule = _RANGES.get(key, (lambda _: True, ""))
+    if value is not None and not holds(value):
+        raise _Fault(f"{value!r} {rule}")
+    return key, value, left_over
+
+
+def _is_switch(kind: Any) -> bool:
+    return kind in (bool, bool | None)
+
+
+def _hint(key: str, known: Iterable[str]) -> str:
+    return f"; nearest: {_TRL_SCRIPT_NAMES[key]}" if key in _TRL_SCRIPT_NAMES else nearest(key, known)
+
+
+def _read_flags(command: str, flags: list[Given], faults: list[str]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    loose: list[str] = []
+    for given in flags:
+        if given.key == "":
+            loose += given.values or []
+            continue
+        try:
+            key, value, left_over = _read(given, _keys(command))
+        except _Fault as fault:
+            faults.append(f"{given.where}: {fault}")
+        else:
+            values[key] = value
+            loose += left_over
+    if command == "generate" and loose:
+        values.setdefault("problem", " ".join(loose))
+    else:
+        faults += [f"{word!r}: belongs to no flag" for word in loose]
+    return values
+
+
+def _read_recipe(command: str, recipe: str, faults: list[str]) -> dict[str, Any]:
+    """What `recipe` says to `command`. All of it is checked: a slip in `rl` shows before hours of SFT."""
+    settings, form_faults = recipes.read(recipe)
+    faults += form_faults
+    common: dict[str, Any] = {}
+    own: dict[str, Any] = {}
+    for given in settings:
+        if not given.section and given.key in recipes.RECORD_KEYS:
+            continue
+        audience = [given.section] if given.section else [command, *recipes.SECTIONS]
+        reader = next((name for name in audience if given.key in _keys(name).types), None)
+        try:
+            if given.key == "recipe" or reader is None:
+                known = [key for name in audience for key in _keys(name).types if key != "recipe"]
+                known += [] if given.section else recipes.SECTIONS
+                raise _Fault(f"unknown setting{_hint(given.key, known)}")
+            if given.values == []:
+                raise _Fault("an empty list is no value of it; leave it out to keep the default")
+            key, value, left_over = _read(given, _keys(reader))
+            if left_over:
+                raise _Fault(f"takes one value, not {len(left_over) + 1}")
+        except _Fault as fault:
+            faults.append(f"{given.where}: {fault}")
+            continue
+        if reader == command:
+            (own if given.section else common)[key] = value
+    sections = {given.section for given in settings if given.section}
+    if command in TRAINER_CONFIGS and sections and command not in sections:
+        faults.append(f"{recipe}: holds no section {command}; add it, or name another recipe")
+    return common | own
+
+
+# --- Settling: what is left to choose, and what must hold together
+
+
+_DEFAULTS: dict[str, dict[str, Any]] = {
+    name: {"output_dir": f"runs/default/{name}", "logging_steps": 1, "save_total_limit": 2}
+    for name in TRAINER_CONFIGS
+}
+"""Where prl's defaults differ from TRL's; those that follow the device are in `_trainer_precision`."""
+
+
+def _settle(command: str, flags: list[Given]) -> Settings[Any]:
+    faults: list[str] = []
+    chosen: dict[str, str] = {}
+    values = _read_flags(command, flags, faults)
+    if command in recipes.SECTIONS:
+        here = _machine_asked_for(values)
+        flagged, values = values, _layered(command, values, here, chosen, faults)
+        _place(values, flagged, here, chosen, faults)
+    faults += _contradictions(command, values)
+    if faults:
+        raise UsageError(_report(command, faults))
+    if "threads" in _keys(command).types:
+        values["threads"] = _settle_threads(values.get("threads", "auto"), chosen)
+    if command in TRAINER_CONFIGS:
+        values = _trainer_precision(values) | values
+    own = {item.name for item in fields(COMMANDS[command])}
+    arguments = COMMANDS[command](**{key: value for key, value in values.items() if key in own})
+    trainer_given = {key: value for key, value in values.items() if key not in own}
+    trainer = _trainer(command, trainer_given) if command in TRAINER_CONFIGS else None
+    return Settings(command, arguments, values.get("recipe"), chosen, trainer, trainer_given)
+
+
+def _machine_asked_for(flagged: dict[str, Any]) -> machine.Machine:
+    if flagged.get("device") == "cpu" or flagged.get("use_cpu"):
+        return machine.Machine("cpu", "CPU", note="the CPU was asked for")
+    return machine.this_machine()
+
+
+def _layered(
+    command: str, flagged: dict[str, Any], here: machine.Machine, chosen: dict[str, str], faults: list[str]
+) -> dict[str, Any]:
+    """prl's defaults under the recipe, under the run that the model comes from, under the flags."""
+    model = flagged.get("model_name_or_path")
+    run = _run_behind(model)
+    recipe = flagged.get("recipe")
+    if recipe is None:
+        recipe, reason = _choose_recipe(here, model, run.get("recipe"))
+        chosen["recipe"] = f"{recipe}: {reason}"
+    values = _DEFAULTS.get(command, {}) | _read_recipe(command, recipe, faults)
+    style = run.get("prompt_style", values.get("prompt_style"))
+    if style != values.get("prompt_style") and "prompt_style" not in flagged:
+        values["prompt_style"] = style
+        chosen["prompt_style"] = f"{style}: the run {model} was trained with it"
+    if "dataset" in flagged and "eval_dataset" not in flagged and values.get("eval_dataset"):
+        chosen["eval_dataset"] = f"none: {values.pop('eval_dataset')} goes with the recipe's own dataset"
+    # transformers renamed these; the old names work but warn.
+    values |= flagged | {"recipe": recipe}
+    for old in ("gradient_checkpointing", "gradient_checkpointing_kwargs"):
+        if old in values:
+            values.setdefault(old.replace("gradient", "activation"), values.pop(old))
+    return values
+
+
+def _place(
+    values: dict[str, Any],
+    flagged: dict[str, Any],
+    here: machine.Machine,
+    chosen: dict[str, str],
+    faults: list[str],
+) -> None:
+    """Settle device, precision and 4-bit weights in `values`."""
+    if values.get("use_cpu"):
+        values["device"] = "cpu"
+    device = values.setdefault("device", "auto")
+    if device == "auto":
+        device = values["device"] = here.device
+        chosen["device"] = f"{device}: {here.note or here.name}"
+    elif device == "cuda" and here.device != "cuda":
+        faults.append(f"device cuda: {here.note}; --device cpu computes without it")
+    elif device == "mps" and not machine.has_mps():
+        faults.append("device mps: torch finds no Apple GPU; --device cpu computes without it")
+    if values.get("dtype", "auto") == "auto":
+        values["dtype"], reason = _choose_dtype(values, here)
+        chosen["dtype"] = f"{values['dtype']}: {reason}"
+    if device == "cpu" and values.get("load_in_4bit") and "load_in_4bit" not in flagged:
+        values["load_in_4bit"] = False
+        chosen["load_in_4bit"] = "off: it saves GPU memory and costs time on a CPU; --load_in_4bit keeps it"
+
+
+def _trainer_precision(values: dict[str, Any]) -> dict[str, Any]:
+    """The trainer's settings that follow from device and dtype."""
+    on_cpu = values["device"] == "cpu"
+    return {
+        "use_cpu": on_cpu,
+        "activation_checkpointing": not on_cpu,  # memory for a third more time; a CPU has the memory
+        "bf16": values["dtype"] == "bfloat16",  # TRL's default is bf16 everywhere, which a CPU refuses
+        "fp16": values["dtype"] == "float16",
+    }
+
+
+def _trainer(command: str, given: dict[str, Any]) -> Any:
+    try:
+        return _trainer_class(command)(**given)
+    except (ValueError, TypeError, NotImplementedError, ImportError) as error:
+        raise UsageError(f"TRL refuses these settings: {error}") from error
+
+
+def _choose_recipe(here: machine.Machine, model: str | None, of_run: str | None) -> tuple[str, str]:
+    if of_run and (of_run in recipes.NAMES or Path(of_run).is_file()):
+        return of_run, f"the run {model} was trained with it"
+    if model == "tiny":
+        return "tiny", "it goes with the model that ships"
+    name, reason = machine.choose_recipe(here)
+    if name == "tiny" and model is not None:
+        return "6gb", f"{reason}; the settings of tiny suit only the model that ships"
+    return name, reason
+
+
+def _choose_dtype(values: dict[str, Any], here: machine.Machine) -> tuple[str, str]:
+    for flag, dtype in (("bf16", "bfloat16"), ("fp16", "float16")):
+        if values.get(flag):
+            return dtype, f"{flag} is on"
+    if values.get("bf16") is False:
+        return "float32", "bf16 is off"
+    return machine.choose_dtype(here, values["device"])
+
+
+def _settle_threads(threads: str, chosen: dict[str, str]) -> str:
+    """Set torch's thread count, before any heavy work."""
+    if threads == "auto":
+        count, reason = machine.choose_threads()
+        chosen["threads"] = f"{count}: {reason}"
+        return str(count)
+    import torch
+
+    torch.set_num_threads(int(threads))
+    return threads
+
+
+def _run_behind(model: str | None) -> dict[str, str]:
+    """Recipe and prompt style of the run that wrote `model` (the run, or an adapter or checkpoint in it)."""
+    if model is None:
+        return {}
+    for folder in (Path(model), Path(model).parent):
+        if (folder / "config.yaml").is_file():
+            settings, _ = recipes.read(str(folder / "config.yaml"))
+            return {
+                item.key: item.values[0]
+                for item in settings
+                if item.key in ("recipe", "prompt_style") and item.values
+            }
+    return {}
+
+
+def _contradictions(command: str, values: dict[str, Any]) -> list[str]:
+    faults = []
+    if command == "merge":
+        faults += [
+            f"--{key} is missing" for key in ("model_name_or_path", "output_dir") if not values.get(key)
+        ]
+    rewards, weights = values.get("rewards", ["accuracy"]), values.get("reward_weights")
+    if weights is not None and len(weights) != len(rewards):
+        faults.append(
+            f"reward_weights holds {len(weights)} numbers for the {len(rewards)} rewards {', '.join(rewards)}"
+        )
+    if values.get("samples") == 0 and not values.get("greedy", command == "eval"):
+        faults.append("samples 0 without greedy leaves nothing to decode; take 1 or more, or --greedy")
+    return faults
+
+
+def _report(command: str, faults: list[str]) -> str:
+    help_line = f"`prl {command} --help` lists the flags"
+    if len(faults) == 1:
+        return f"{faults[0]}; {help_line}"
+    return "\n  ".join([f"{len(faults)} faults in the settings; {help_line}", *faults])

@@ -1,0 +1,132 @@
+"""What this machine offers, and what follows from it: recipe, device, precision, number of threads.
+
+Every choice comes back with its reason, to be printed once and stored in the run. torch is imported inside
+the functions; bitsandbytes never.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import warnings
+from dataclasses import dataclass
+
+CARD_SIZES = (24, 16, 12, 8, 6)
+"""Card memory in GB for which a recipe ships, largest first."""
+
+USABLE = 0.85
+"""Share of a card's nominal memory that its recipe may count on: a card of N GB shows less than N GiB (a T4
+of 16 GB: 14.7 GiB), and a desktop takes a few hundred MiB more."""
+
+_SECONDS_A_COUNT = 0.025
+_WORTH_ANOTHER_THREAD = 0.9
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The device that training would use; memory in GiB, 0 on a CPU; `note` says why no GPU is used."""
+
+    device: str
+    name: str
+    total_gib: float = 0.0
+    free_gib: float = 0.0
+    has_bfloat16: bool = False
+    note: str = ""
+
+
+def this_machine() -> Machine:
+    """The current CUDA GPU (ROCm counts as one) if it answers, else the CPU with the reason in `note`."""
+    import torch
+
+    with warnings.catch_warnings(record=True) as complaints:  # a broken driver only warns
+        warnings.simplefilter("always")
+        found = torch.cuda.is_available()
+    note = _first_line(complaints[0].message) if complaints else "no CUDA GPU"
+    if found:
+        try:
+            free, total = torch.cuda.mem_get_info()
+            return Machine(
+                device="cuda",
+                name=torch.cuda.get_device_name(),
+                total_gib=total / 2**30,
+                free_gib=free / 2**30,
+                # Emulated bfloat16, on cards before Ampere, is slower than float16.
+                has_bfloat16=torch.cuda.is_bf16_supported(including_emulation=False),
+            )
+        except RuntimeError as error:
+            note = f"the CUDA GPU does not answer: {_first_line(error)}"
+    elif has_mps():
+        note = "no CUDA GPU; the Apple GPU is used on request only (--device mps), prl was never run on one"
+    return Machine(device="cpu", name="CPU", note=note)
+
+
+def has_mps() -> bool:
+    """Whether torch can use an Apple GPU."""
+    import torch
+
+    return torch.backends.mps.is_available()
+
+
+def choose_recipe(machine: Machine) -> tuple[str, str]:
+    """The largest GPU recipe that the *free* memory holds, else `tiny`; and why."""
+    if machine.device != "cuda":
+        return "tiny", machine.note
+    memory = f"{machine.name} has {machine.free_gib:.1f} of {machine.total_gib:.1f} GiB free"
+    for size in CARD_SIZES:
+        if machine.free_gib >= USABLE * size:
+            return f"{size}gb", f"{memory}; this recipe needs {USABLE * size:.1f}"
+    return "tiny", f"{memory}; the smallest GPU recipe needs {USABLE * CARD_SIZES[-1]:.1f}"
+
+
+def choose_dtype(machine: Machine, device: str) -> tuple[str, str]:
+    """The precision to compute in on `device`; and why."""
+    if device != "cuda":
+        return "float32", f"the {device} path is exact and tested in float32"
+    if machine.has_bfloat16:
+        return "bfloat16", f"{machine.name} computes it natively"
+    return "float16", f"{machine.name} only emulates bfloat16"
+
+
+def choose_threads() -> tuple[int, str]:
+    """Set torch's thread count to the fastest by a short timing (25 ms a candidate); return it and why.
+
+    More threads are not always faster: where the second core is busy, two threads took 15 to 40 times as long
+    as one, because every product waits for the slower thread. The mean is compared, not the best, since those
+    waits are what costs. `OMP_NUM_THREADS`, if set, is the user's choice and is kept.
+    """
+    import torch
+
+    if os.environ.get("OMP_NUM_THREADS"):
+        return torch.get_num_threads(), "OMP_NUM_THREADS is set"
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if cores == 1:
+        torch.set_num_threads(1)
+        return 1, "one core"
+    counts = sorted({cores, *(2**power for power in range(cores.bit_length()))})
+    timings = {count: _product_ms(count) for count in counts}
+    chosen = counts[0]
+    for count in counts[1:]:
+        if timings[count] < _WORTH_ANOTHER_THREAD * timings[chosen]:
+            chosen = count
+    torch.set_num_threads(chosen)
+    shown = ", ".join(f"{count}: {milliseconds:.2f}" for count, milliseconds in timings.items())
+    return chosen, f"fastest by timing, ms a product at each thread count: {shown}"
+
+
+def _product_ms(threads: int) -> float:
+    """Mean milliseconds of a 256 x 256 product, about what one layer of a small model multiplies."""
+    import torch
+
+    torch.set_num_threads(threads)
+    left = torch.ones(256, 256)
+    for _ in range(3):  # the first products start the threads
+        torch.mm(left, left)
+    products, start = 0, time.perf_counter()
+    while (elapsed := time.perf_counter() - start) < _SECONDS_A_COUNT:
+        torch.mm(left, left)
+        products += 1
+    return 1000 * elapsed / products
+
+
+def _first_line(error: object) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

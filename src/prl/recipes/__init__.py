@@ -1,0 +1,145 @@
+"""The recipes that ship, and how one is read: a YAML file of settings that steers the whole pipeline.
+
+    model_name_or_path: tiny      # a common key: for every command that knows it
+    rl:                           # a section: for one command
+      learning_rate: 5e-4
+
+A recipe is flags written down: a value means what the same text means behind its flag. So `5e-4` is a number
+and `eval_strategy: no` a word, where YAML 1.1 alone would read a string and `false`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prl.errors import UsageError
+
+NAMES = ("tiny", "6gb", "8gb", "12gb", "16gb", "24gb")
+SECTIONS = ("sft", "rl", "eval", "generate")
+RECORD_KEYS = ("command", "recipe", "chosen")
+"""Keys that only a run's config.yaml holds; a recipe may keep them, so that such a file is one."""
+
+_LARGEST_FILE = 1 << 16  # bytes
+_DEEPEST = 16  # levels; settings need 3
+
+
+@dataclass(frozen=True)
+class Given:
+    """One setting as written down: in a recipe, as a flag or as a keyword.
+
+    `values` are the words behind the key, None for YAML's null; `where` is how a message names the place.
+    """
+
+    key: str
+    values: list[str] | None
+    where: str
+    section: str = ""
+
+
+def locate(recipe: str) -> Path:
+    """The file of a recipe that ships, by its name, or `recipe` itself if it is a file; else UsageError."""
+    path = Path(__file__).with_name(f"{recipe}.yaml") if recipe in NAMES else Path(recipe)
+    if path.is_file():
+        return path
+    raise UsageError(
+        f"recipe {recipe!r} neither ships nor is a file{nearest(recipe, NAMES)}; `prl recipes` lists them"
+    )
+
+
+def title(name: str) -> str:
+    """What a shipped recipe is for: the first line of its file."""
+    return locate(name).read_text(encoding="utf-8").partition("\n")[0].lstrip("# ")
+
+
+def read(recipe: str) -> tuple[list[Given], list[str]]:
+    """The settings of a recipe, in its order, and the faults of its form: every one, each with its line.
+
+    Raises UsageError where the file is not YAML at all. Keys and values are not judged here.
+    """
+    import yaml
+
+    path = locate(recipe)
+    if path.stat().st_size > _LARGEST_FILE:
+        raise UsageError(
+            f"{path}: larger than {_LARGEST_FILE} bytes, so not a recipe; name a YAML file of settings"
+        )
+    try:
+        text = path.read_text(encoding="utf-8")
+        _check_bounded(text, path)
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        if not isinstance(root, yaml.MappingNode):
+            raise UsageError(
+                f"{path}: holds no `key: value` lines; `prl recipes show tiny` prints an example"
+            )
+        return _settings(root, path.name)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+
+
+def nearest(word: str, options: Iterable[str]) -> str:
+    """`; nearest: …` for a misspelt `word`, or nothing where no option is near."""
+    known = list(options)
+    close = difflib.get_close_matches(word, known, n=1)
+    if word and not close:
+        close = [option for option in known if option.startswith(word) or word.startswith(option)]
+    return f"; nearest: {close[0]}" if close else ""
+
+
+def _check_bounded(text: str, path: Path) -> None:
+    """Refuse what makes a small file endless: aliases expand, nesting costs PyYAML its depth squared."""
+    import yaml
+
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if isinstance(event, yaml.AliasEvent):
+            raise UsageError(f"{path}: anchors (&, *) are not supported in a recipe; write the value out")
+        if depth > _DEEPEST:
+            raise UsageError(
+                f"{path}: nested deeper than {_DEEPEST} levels, so not a recipe; settings need 3"
+            )
+
+
+def _settings(root: Any, name: str) -> tuple[list[Given], list[str]]:
+    import yaml
+
+    settings: list[Given] = []
+    faults: list[str] = []
+    for key, node, where in _entries(root, name, faults):
+        if key in SECTIONS and isinstance(node, yaml.MappingNode):
+            for inner, value, place in _entries(node, name, faults):
+                settings.append(Given(inner, _words(value), f"{place}, section {key}: {inner}", key))
+        elif key in SECTIONS and _words(node) is not None:
+            faults.append(f"{where}: section {key} holds no `key: value` lines; indent its settings under it")
+        elif key not in SECTIONS:
+            settings.append(Given(key, _words(node), f"{where}: {key}"))
+    return settings, faults
+
+
+def _entries(mapping: Any, name: str, faults: list[str]) -> Iterator[tuple[str, Any, str]]:
+    """Key, value node and `file line n` of each entry; a key that comes twice is a fault (YAML drops one)."""
+    lines: dict[str, int] = {}
+    for key_node, value in mapping.value:
+        key, line = str(key_node.value), key_node.start_mark.line + 1
+        where = f"{name} line {line}"
+        if key in lines:
+            faults.append(f"{where}: {key} stands in line {lines[key]} already; keep one of them")
+            continue
+        lines[key] = line
+        yield key, value, where
+
+
+def _words(node: Any) -> list[str] | None:
+    """A value as the words that would follow its flag; a mapping is one word of JSON, as for TRL's flags."""
+    import yaml
+
+    if isinstance(node, yaml.MappingNode):
+        return [json.dumps(yaml.safe_load(yaml.serialize(node)), default=str)]
+    if isinstance(node, yaml.SequenceNode):
+        return [word for item in node.value for word in _words(item) or ["null"]]
+    return None if node.tag == "tag:yaml.org,2002:null" else [str(node.value)]

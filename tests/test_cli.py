@@ -1,0 +1,351 @@
+"""The command line: help, errors as one line, exit statuses. The stages are stand-ins here."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from prl import __version__, arguments, cli, recipes
+from prl.errors import DataError, RunError, UsageError
+
+COMMANDS = list(cli.SUMMARIES)
+HELP_SECONDS = 0.3
+
+
+@pytest.fixture
+def stage(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Any]]:
+    """Put a stand-in in a stage's place; the list receives the settings it is called with."""
+
+    def replace(
+        module: str, function: str, error: BaseException | None = None, result: Any = None
+    ) -> list[Any]:
+        calls: list[Any] = []
+
+        def record(*args: Any, **keywords: Any) -> Any:
+            calls.extend([*args, *keywords.values()])
+            if error:
+                raise error
+            return result
+
+        monkeypatch.setitem(sys.modules, module, SimpleNamespace(**{function: record}))
+        return calls
+
+    return replace
+
+
+def prl(*words: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "prl", *words], capture_output=True, text=True, **options)
+
+
+# --- Help
+
+
+@pytest.mark.parametrize(
+    "words", [[], *([name] for name in COMMANDS)], ids=lambda words: words[0] if words else "prl"
+)
+def test_help_answers_at_once(words: list[str]) -> None:
+    seconds = []
+    for _ in range(5):
+        started = time.perf_counter()
+        done = prl(*words, "--help")
+        seconds.append(time.perf_counter() - started)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.startswith(f"usage: {' '.join(['prl', *words])}")
+        if min(seconds) <= HELP_SECONDS:
+            break
+    assert min(seconds) <= HELP_SECONDS, seconds
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_imports_nothing_heavy(name: str) -> None:
+    code = (
+        "import contextlib, io, sys\nfrom prl.cli import main\n"
+        "with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):\n"
+        f"    main([{name!r}, '--help'])\n"
+        "heavy = {'torch', 'transformers', 'trl', 'peft', 'datasets', 'numpy', 'pyarrow', 'sympy', 'yaml'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("name", arguments.COMMANDS)
+def test_help_shows_every_flag(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([name, "--help"]) == 0
+    shown = capsys.readouterr().out
+    for field in arguments.COMMANDS[name].__dataclass_fields__:
+        assert f"--{field} " in shown
+    assert max(map(len, shown.splitlines())) <= 110
+
+
+@pytest.mark.parametrize("name", arguments.TRAINER_CONFIGS)
+def test_help_points_to_trls_flags_and_they_exist(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    cli.main([name, "--help"])
+    shown = capsys.readouterr().out
+    config = arguments.TRAINER_CONFIGS[name]
+    assert f"Any flag of trl.{config} also works: `prl {name} --help-trainer` lists them." in shown
+    assert cli.main([name, "--help-trainer"]) == 0
+    everything = capsys.readouterr().out
+    for flag in cli.MOST_USED[name].split():
+        assert f"--{flag}" in shown
+        assert f"--{flag}" in everything
+
+
+@pytest.mark.parametrize("words", [[], ["--help"], ["-h"], ["help"]])
+def test_overview_lists_every_command(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(words) == 0
+    shown = capsys.readouterr().out
+    for name in COMMANDS:
+        assert f"\n  {name} " in shown
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"prl {__version__}\n"
+
+
+# --- Errors
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["stf"], "prl: unknown command 'stf'; nearest: sft; `prl --help` lists the commands"),
+        (["evaluation"], "prl: unknown command 'evaluation'; nearest: eval; `prl --help` lists the commands"),
+        (["xyzzy"], "prl: unknown command 'xyzzy'; `prl --help` lists the commands"),
+        (["--sft"], "prl: unknown command '--sft'; nearest: sft; `prl --help` lists the commands"),
+        (
+            ["data", "--outputdir", "x"],
+            "prl data: --outputdir: unknown setting; nearest: output_dir; `prl data --help`",
+        ),
+        (["data", "x"], "prl data: 'x': belongs to no flag; `prl data --help` lists the flags"),
+        (["recipes", "shwo"], "prl recipes: argument {list,show,cp,validate}: invalid choice: 'shwo'"),
+        (
+            ["recipes", "show"],
+            "prl recipes: the following arguments are required: NAME; `prl recipes show --help`",
+        ),
+        (["recipes", "show", "9gb"], "prl recipes: recipe '9gb' neither ships nor is a file; nearest:"),
+        (["answers"], "prl answers: the following arguments are required: action"),
+        (["answers", "explain", "1"], "prl answers: the following arguments are required: GOLD"),
+    ],
+)
+def test_usage_error_is_one_line_and_status_2(
+    words: list[str], line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(words) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith(line)
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "line"),
+    [
+        (RunError("runs/x is a finished sft run"), 1, "prl sft: runs/x is a finished sft run\n"),
+        (DataError("no rows"), 1, "prl sft: no rows\n"),
+        (UsageError("no such style"), 2, "prl sft: no such style\n"),
+    ],
+)
+def test_stages_error_is_one_line(
+    stage: Any, capsys: pytest.CaptureFixture[str], error: Exception, status: int, line: str
+) -> None:
+    stage("prl.sft", "run", error)
+    assert cli.main(["sft", "--recipe", "tiny", "--threads", "1"]) == status
+    assert capsys.readouterr().err == line
+
+
+def test_bug_keeps_its_traceback(stage: Any) -> None:
+    stage("prl.sft", "run", KeyError("a bug"))
+    with pytest.raises(KeyError, match="a bug"):
+        cli.main(["sft", "--recipe", "tiny", "--threads", "1"])
+
+
+def test_interrupt_names_what_is_kept(stage: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    stage("prl.rl", "run", KeyboardInterrupt())
+    words = ["rl", "--recipe", "tiny", "--threads", "1", "--output_dir", str(tmp_path)]
+    assert cli.main(words) == 1
+    assert capsys.readouterr().err == (
+        "prl rl: interrupted; no checkpoint was written; "
+        "the same command with --overwrite_output_dir starts over\n"
+    )
+    for step in (9, 10):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text(f'{{"global_step": {step}}}')
+    (tmp_path / "checkpoint-11").mkdir()  # torn: the trainer writes its state last
+    assert cli.main(words) == 1
+    assert capsys.readouterr().err == (
+        f"prl rl: interrupted; {tmp_path / 'checkpoint-10'} is kept, "
+        "and the same command with --resume goes on from it\n"
+    )
+
+
+def test_interrupt_before_the_stage(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(words: list[str]) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "_dispatch", interrupt)
+    assert cli.main(["sft"]) == 1
+    assert capsys.readouterr().err == "prl sft: interrupted\n"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows reports a closed pipe as another error")
+def test_reader_that_left_is_no_noise() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "prl", "recipes", "show", "6gb"], stdout=writing, stderr=subprocess.PIPE
+        )
+    finally:
+        os.close(writing)
+    assert (done.returncode, done.stderr) == (1, b"")
+
+
+def test_exit_status_reaches_the_shell() -> None:
+    done = prl("stf")
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("prl: unknown command 'stf'")
+
+
+# --- What runs
+
+
+@pytest.mark.parametrize("command", cli.STAGES)
+def test_stage_gets_its_settings(stage: Any, command: str) -> None:
+    calls = stage(cli.STAGES[command], "run")
+    recipe = [] if command == "demo" else ["--recipe", "tiny"]
+    assert cli.main([command, *recipe, "--threads", "1"]) == 0
+    (settings,) = calls
+    assert settings.command == command
+    assert isinstance(settings.arguments, arguments.COMMANDS[command])
+    assert (settings.trainer is not None) == (command in arguments.TRAINER_CONFIGS)
+
+
+def test_merge_gets_adapter_and_folder(stage: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    calls = stage("prl.model", "merge_and_verify", result=2e-6)
+    words = ["merge", "--model", "runs/x/rl", "--output_dir", "merged", "--save_dtype", "bfloat16"]
+    assert cli.main(words) == 0
+    assert calls == ["runs/x/rl", Path("merged"), torch.bfloat16, False]
+    assert "by at most 2.0e-06" in capsys.readouterr().out
+
+
+def test_data_gets_the_folder(stage: Any) -> None:
+    calls = stage("prl.data.problems", "write_sets")
+    assert cli.main(["data"]) == 0
+    assert calls == [Path("data")]
+
+
+def test_responses_go_to_stdout_and_remarks_to_stderr(stage: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    responses = [SimpleNamespace(text="4", truncated=False), SimpleNamespace(text="It is", truncated=True)]
+    calls = stage("prl.evaluation", "respond", result=responses)
+    assert cli.main(["generate", "2 + 2?", "--model", "tiny", "--samples", "2", "--threads", "1"]) == 0
+    assert calls[0].arguments.problem == "2 + 2?"
+    out, err = capsys.readouterr()
+    assert out == "--- 1 of 2\n4\n--- 2 of 2\nIt is\n"
+    assert err == (
+        "recipe: tiny: it goes with the model that ships\ncut off at --max_completion_length 224\n"
+    )
+
+
+def test_problem_comes_from_stdin_too(stage: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = stage("prl.evaluation", "respond", result=[])
+    monkeypatch.setattr(sys, "stdin", io.StringIO("  What is 17 * 23?\n"))
+    assert cli.main(["generate", "--recipe", "tiny", "--threads", "1"]) == 0
+    assert calls[0].arguments.problem == "What is 17 * 23?"
+
+
+def test_no_problem_is_a_usage_error(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO(" \n"))
+    assert cli.main(["generate", "--recipe", "tiny", "--threads", "1"]) == 2
+    assert capsys.readouterr().err.startswith("prl generate: no problem: `prl generate ")
+
+
+@pytest.mark.parametrize("words", [["recipes"], ["recipes", "list"]])
+def test_recipes_are_listed_with_their_titles(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(words) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == list(recipes.NAMES)
+    assert "Qwen3-0.6B-Base" in lines[1]
+
+
+def test_recipe_is_copied_changed_and_validated(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    own = tmp_path / "own.yaml"
+    assert cli.main(["recipes", "cp", "tiny", str(own)]) == 0
+    cli.main(["recipes", "show", "tiny"])
+    assert own.read_text(encoding="utf-8") in capsys.readouterr().out
+    assert cli.main(["recipes", "validate", str(own)]) == 0
+    assert capsys.readouterr().out == f"{own}: valid for sft, rl, eval, generate\n"
+
+    assert cli.main(["recipes", "cp", "tiny", str(own)]) == 2
+    assert capsys.readouterr().err == f"prl recipes: {own} exists; name another file\n"
+    assert cli.main(["recipes", "cp", "tiny", str(tmp_path)]) == 0
+    assert (tmp_path / "tiny.yaml").is_file()
+    assert cli.main(["recipes", "cp", "tiny", str(tmp_path / "no" / "own.yaml")]) == 2
+    assert "cannot be written: No such file or directory" in capsys.readouterr().err
+
+    own.write_text(
+        own.read_text(encoding="utf-8").replace("max_steps: 300", "max_step: 300"), encoding="utf-8"
+    )
+    assert cli.main(["recipes", "validate", str(own)]) == 2
+    assert "max_step: unknown setting; nearest: max_steps" in capsys.readouterr().err
+
+
+def test_answers_explain_prints_its_steps(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["answers", "explain", "The answer is 1/2.", "0.5"]) == 0
+    assert capsys.readouterr().out.strip()
+
+
+# --- make
+
+ROOT = Path(__file__).resolve().parents[1]
+needs_make = pytest.mark.skipif(shutil.which("make") is None, reason="no make on this machine")
+
+
+@needs_make
+def test_make_lists_every_target() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = next(line for line in makefile.splitlines() if line.startswith(".PHONY:")).split()[1:]
+    shown = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    listed = [line.split()[0] for line in shown.splitlines()]
+    assert sorted(listed) == sorted([*targets, "variables:"])
+
+
+@needs_make
+@pytest.mark.parametrize(
+    ("words", "command"),
+    [
+        (["sft"], "prl sft --output_dir 'runs/default/sft'"),
+        (["rl"], "prl rl --output_dir 'runs/default/rl' --model_name_or_path 'runs/default/sft'"),
+        (["eval"], "prl eval --output_dir 'runs/default/eval' --model_name_or_path 'runs/default/rl'"),
+        (["demo", "SEED=3"], "prl demo --seed 3"),
+        (
+            ["sft", "RUN=runs/a", "RECIPE=8gb", "MODEL=m", "DATA=d.jsonl", "SEED=1", "ARGS=--limit 5"],
+            "prl sft --output_dir 'runs/a/sft' --model_name_or_path 'm' --recipe '8gb' --dataset 'd.jsonl' "
+            "--seed 1 --limit 5",
+        ),
+        (
+            ["generate", "PROBLEM=2+2?"],
+            "prl generate \"$PROBLEM_TEXT\" --model_name_or_path 'runs/default/rl'",
+        ),
+    ],
+)
+def test_make_steers_the_stages(words: list[str], command: str) -> None:
+    done = subprocess.run(["make", "-n", *words], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert command in " ".join(done.stdout.split())
