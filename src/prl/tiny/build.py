@@ -1,0 +1,162 @@
+"""Build the tiny base model that ships with prl: `python -m prl.tiny.build` (about 20 minutes on one core).
+
+A Qwen3 in miniature, with the real one's architecture, ChatML turns, tied embeddings and spare embedding
+rows, pretrained from scratch on sequential arithmetic (`prl.data.problems`, training side only). It has never
+seen a tag: what it knows before the cold start is how to add. Differs from a real pretraining in that the
+corpus is endless and made on the fly, so there are no epochs and no validation split; `prl eval
+--model_name_or_path tiny` measures it on held-out sums.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+
+import torch
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+
+from prl.data.problems import applicable_strategies, make_problem
+from prl.grammar import TAGS
+from prl.prompts import CHAT_TEMPLATE, FINAL_ANSWER, render_prompt, render_response
+
+VOCABULARY = 384  # BPE tokens, the three control tokens included
+EMBEDDING_ROWS = 512  # the rest is spare, as in Qwen3 (151,936 rows for 151,669 tokens)
+CONTROL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+# Qwen3's own pattern in short: one digit a token, words with their leading space, runs of line ends.
+PATTERN = r" ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\n+|\s+"
+
+
+def documents(seed: int) -> Iterator[str]:
+    """Endless training texts: a problem as a chat turn, and one or two sequential solutions of it."""
+    rng = Random(f"{seed}/pretrain")
+    while True:
+        problem = make_problem(rng, rng.choice(("easy", "hard", "coldstart")))
+        strategies = applicable_strategies(problem.terms)
+        rng.shuffle(strategies)
+        solutions = [
+            strategy(problem.terms, int.__add__)[0] for strategy in strategies[: rng.choice((1, 1, 2))]
+        ]
+        verdict = f"\n\nBoth give {problem.answer}." if len(solutions) == 2 else ""
+        solution = "\n\n".join(solutions) + f"{verdict}\n\n{FINAL_ANSWER} {problem.answer}"
+        yield render_prompt(problem.text, "bare") + render_response(solution)
+
+
+def train_tokenizer(seed: int) -> PreTrainedTokenizerFast:
+    """A byte-level BPE of 384 tokens with single digits, trained on 4,000 documents."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(PATTERN), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    texts = documents(seed)
+    tokenizer.train_from_iterator(
+        (next(texts) for _ in range(4000)),
+        trainers.BpeTrainer(
+            vocab_size=VOCABULARY,
+            special_tokens=list(CONTROL_TOKENS),
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        ),
+    )
+    assert not any(tag in tokenizer.get_vocab() for tag in TAGS)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        additional_special_tokens=["<|im_start|>"],
+        chat_template=CHAT_TEMPLATE,
+        padding_side="left",
+        clean_up_tokenization_spaces=False,
+        model_max_length=1024,
+    )
+
+
+def new_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> Qwen3ForCausalLM:
+    torch.manual_seed(seed)
+    model = Qwen3ForCausalLM(
+        Qwen3Config(
+            vocab_size=EMBEDDING_ROWS,
+            hidden_size=128,
+            intermediate_size=384,
+            num_hidden_layers=4,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            head_dim=32,
+            max_position_embeddings=1024,
+            tie_word_embeddings=True,
+            bos_token_id=None,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+    return model
+
+
+def batches(tokenizer: PreTrainedTokenizerFast, seed: int, rows: int, length: int) -> Iterator[torch.Tensor]:
+    """Endless packed batches of token ids, shape (rows, length)."""
+    texts = documents(seed)
+    buffer: list[int] = []
+    while True:
+        while len(buffer) < rows * length:
+            buffer += [
+                token for ids in tokenizer([next(texts) for _ in range(256)])["input_ids"] for token in ids
+            ]
+        yield torch.tensor(buffer[: rows * length]).view(rows, length)
+        buffer = buffer[rows * length :]
+
+
+def pretrain(
+    model: Qwen3ForCausalLM, stream: Iterator[torch.Tensor], *, steps: int, learning_rate: float
+) -> None:
+    """AdamW with warm-up and cosine decay; prints the loss every 50 steps."""
+    matrices = [p for p in model.parameters() if p.ndim == 2]
+    vectors = [p for p in model.parameters() if p.ndim != 2]
+    optimizer = torch.optim.AdamW(
+        [{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}],
+        betas=(0.9, 0.95),
+    )
+    warmup, started = max(1, steps // 50), time.monotonic()
+    for step in range(steps):
+        decay = 0.5 * (1 + math.cos(math.pi * step / steps))
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate * min(1.0, (step + 1) / warmup) * (0.02 + 0.98 * decay)
+        ids = next(stream)
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = model(input_ids=ids, labels=ids).loss
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        if step % 50 == 0 or step == steps - 1:
+            print(f"step {step:5d}  loss {loss.item():.4f}  {time.monotonic() - started:6.0f} s", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Pretrain the tiny base model from scratch.")
+    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "base")
+    parser.add_argument("--steps", type=int, default=2500)
+    parser.add_argument("--learning_rate", type=float, default=4e-3)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=2)
+    arguments = parser.parse_args()
+
+    torch.set_num_threads(arguments.threads)
+    tokenizer = train_tokenizer(arguments.seed)
+    model = new_model(tokenizer, arguments.seed)
+    print(f"{sum(p.numel() for p in model.parameters()):,} parameters, {len(tokenizer)} tokens")
+    stream = batches(tokenizer, arguments.seed, rows=48, length=192)
+    pretrain(model, stream, steps=arguments.steps, learning_rate=arguments.learning_rate)
+    model.to(torch.bfloat16).save_pretrained(arguments.output)
+    tokenizer.save_pretrained(arguments.output)
+
+
+if __name__ == "__main__":
+    main()

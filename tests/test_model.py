@@ -1,0 +1,294 @@
+"""Model and tags: rows of their own, checks that refuse, adapters that survive saving, handing over and
+merging."""
+
+import importlib.metadata
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AddedToken, AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
+from trl.trainer.utils import add_fused_lm_head
+
+from prl import tiny
+from prl.errors import ModelError
+from prl.grammar import TAGS
+from prl.model import (
+    Lora,
+    add_tags,
+    check_tags,
+    describe,
+    load_model,
+    merge_and_verify,
+    save_adapter,
+    tag_ids,
+)
+from prl.prompts import CHAT_TEMPLATE, IM_END, render_prompt, render_response
+
+TEXT = render_prompt("Compute 3 + 4.", "bare") + render_response(
+    "<Parallel><Path>\n3+4=7.\n</Path><Path>\n4+3=7.\n</Path></Parallel>\n<Summary>\nBoth give 7.\n</Summary>"
+)
+
+
+@pytest.fixture(scope="module")
+def untied(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A random two-layer Qwen3 with separate embeddings and fewer rows than the tags need."""
+    folder = tmp_path_factory.mktemp("untied")
+    tokenizer = AutoTokenizer.from_pretrained(tiny.BASE)
+    torch.manual_seed(0)
+    config = Qwen3Config(
+        vocab_size=len(tokenizer), hidden_size=64, intermediate_size=128, num_hidden_layers=2,
+        num_attention_heads=2, num_key_value_heads=1, head_dim=32, tie_word_embeddings=False,
+    )  # fmt: skip
+    Qwen3ForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(params=["tied", "untied"])
+def base(request: pytest.FixtureRequest, untied: str) -> str:
+    return tiny.NAME if request.param == "tied" else untied
+
+
+def train_a_little(model, tokenizer, steps: int = 3) -> None:
+    """A few large steps on one text, through TRL's fused head as both trainers call it."""
+    ids = tokenizer(TEXT, return_tensors="pt", add_special_tokens=False)["input_ids"]
+    if not hasattr(model, "is_fused"):
+        add_fused_lm_head(model.get_base_model())
+        model.is_fused = True
+    model.train()
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2)
+    for _ in range(steps):
+        model(input_ids=ids, labels=ids, fused_lm_head=True).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+@torch.no_grad()
+def logits(model, tokenizer) -> torch.Tensor:
+    return model.eval()(**tokenizer(TEXT, return_tensors="pt", add_special_tokens=False)).logits
+
+
+def test_tags_are_single_visible_tokens_with_rows_of_their_own(base: str) -> None:
+    model, tokenizer = load_model(base)
+    ids = tokenizer(TEXT, add_special_tokens=False)["input_ids"]
+    assert [ids.count(index) for index in tag_ids(tokenizer)] == [1, 1, 2, 2, 1, 1]
+    assert all(tag in tokenizer.decode(ids, skip_special_tokens=True) for tag in TAGS)
+    rows = torch.nn.functional.normalize(model.get_input_embeddings().weight[tag_ids(tokenizer)], dim=-1)
+    assert (rows @ rows.T - 2 * torch.eye(6)).max() < 0.99
+    usual = model.get_input_embeddings().weight[:384].norm(dim=-1).median()
+    trained = model.get_input_embeddings().weight[tag_ids(tokenizer)].norm(dim=-1)
+    assert torch.allclose(trained, usual.expand(6), rtol=0.05)
+
+
+def test_a_turn_ends_with_eos_everywhere(base: str) -> None:
+    model, tokenizer = load_model(base)
+    end = tokenizer.convert_tokens_to_ids(IM_END)
+    assert (tokenizer.eos_token_id, model.config.eos_token_id, model.generation_config.eos_token_id) == (
+        end,
+    ) * 3
+    assert tokenizer.pad_token_id not in (None, end)
+    assert tokenizer(TEXT, add_special_tokens=False)["input_ids"][-1] == end
+
+
+def test_fused_head_equals_the_plain_forward_and_reaches_the_tag_rows(base: str) -> None:
+    # The bridge is needed for, and was written against, these two.
+    assert importlib.metadata.version("trl").startswith("1.16.")
+    assert importlib.metadata.version("peft").startswith("0.21.")
+    model, tokenizer = load_model(base, lora=Lora(r=4), trainable=True)
+    train_a_little(model, tokenizer)  # away from the initial point, where LoRA's B is zero
+    ids = tokenizer(TEXT, return_tensors="pt", add_special_tokens=False)["input_ids"]
+    gradients = []
+    for fused in ({"fused_lm_head": True}, {}):
+        model.zero_grad()
+        loss = model(input_ids=ids, labels=ids, **fused).loss
+        loss.backward()
+        gradients.append(
+            (loss.item(), {n: p.grad.clone() for n, p in model.named_parameters() if p.requires_grad})
+        )
+    (fused_loss, fused_grads), (plain_loss, plain_grads) = gradients
+    assert fused_loss == pytest.approx(plain_loss, abs=1e-5)
+    for name, gradient in plain_grads.items():
+        torch.testing.assert_close(fused_grads[name], gradient, atol=1e-5, rtol=1e-3, msg=name)
+    rows = [gradient for name, gradient in fused_grads.items() if "trainable_tokens" in name]
+    assert len(rows) == (1 if base == tiny.NAME else 2)
+    assert all(gradient.abs().sum(dim=-1).min() > 0 for gradient in rows)
+
+
+def test_fused_head_reads_the_base_rows_when_the_adapter_is_disabled() -> None:
+    model, tokenizer = load_model(tiny.NAME, lora=Lora(r=4), trainable=True)
+    train_a_little(model, tokenizer)
+    ids = tokenizer(TEXT, return_tensors="pt", add_special_tokens=False)["input_ids"]
+    with torch.no_grad(), model.disable_adapter():
+        fused = model(input_ids=ids, labels=ids, fused_lm_head=True).loss
+        plain = model(input_ids=ids, labels=ids).loss
+    assert fused.item() == pytest.approx(plain.item(), abs=1e-5)
+
+
+def test_adapter_survives_saving_handing_over_and_merging(base: str, tmp_path: Path) -> None:
+    model, tokenizer = load_model(base, lora=Lora(r=4), trainable=True, seed=3)
+    frozen = {name: p.clone() for name, p in model.named_parameters() if not p.requires_grad}
+    before = logits(model, tokenizer)
+    train_a_little(model, tokenizer)
+    assert all(torch.equal(p, frozen[name]) for name, p in model.named_parameters() if name in frozen)
+    after = logits(model, tokenizer)
+    assert (after - before).abs().max() > 0.1
+    save_adapter(model, tokenizer, tmp_path / "adapter")
+    assert (
+        json.loads((tmp_path / "adapter/adapter_config.json").read_text())["base_model_name_or_path"] == base
+    )
+
+    # On another seed the fresh tag rows differ; those of the adapter must win.
+    again, tokenizer = load_model(str(tmp_path / "adapter"), trainable=True, seed=4)
+    assert (logits(again, tokenizer) - after).abs().max() <= 1e-4
+    assert describe(again) == describe(model)
+    train_a_little(again, tokenizer)
+    assert (logits(again, tokenizer) - after).abs().max() > 0.1
+
+    assert merge_and_verify(str(tmp_path / "adapter"), tmp_path / "merged") <= 1e-4
+    merged, tokenizer = load_model(str(tmp_path / "merged"))
+    assert (logits(merged, tokenizer) - after).abs().max() <= 1e-4
+
+
+def test_merge_refuses_a_base_and_reports_a_difference(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ModelError, match="'tiny' is not an adapter"):
+        merge_and_verify("tiny", tmp_path / "merged")
+    model, tokenizer = load_model(tiny.NAME, lora=Lora(r=4), trainable=True)
+    train_a_little(model, tokenizer)
+    save_adapter(model, tokenizer, tmp_path / "adapter")
+    merge = type(model).merge_and_unload if hasattr(type(model), "merge_and_unload") else None
+    assert merge is None  # PeftModel forwards it to its tuner
+    tuner = type(model.base_model)
+    monkeypatch.setattr(tuner, "merge_and_unload", lambda self, *a, **k: self.unload())
+    with pytest.raises(ModelError, match="merged model differ"):
+        merge_and_verify(str(tmp_path / "adapter"), tmp_path / "merged")
+    assert not (tmp_path / "merged").exists()
+
+
+def test_qlora_trains_on_the_cpu_backend_and_comes_back(tmp_path: Path) -> None:
+    bitsandbytes = pytest.importorskip("bitsandbytes", reason="QLoRA needs bitsandbytes")
+    model, tokenizer = load_model(tiny.NAME, lora=Lora(r=4), trainable=True, load_in_4bit=True)
+    quantised = [m for m in model.modules() if type(m) is bitsandbytes.nn.Linear4bit]
+    assert len(quantised) == 4 * 7
+    before = logits(model, tokenizer)
+    train_a_little(model, tokenizer)
+    after = logits(model, tokenizer)
+    assert (after - before).abs().max() > 0.1
+    save_adapter(model, tokenizer, tmp_path)
+    again, tokenizer = load_model(str(tmp_path), load_in_4bit=True)
+    assert (logits(again, tokenizer) - after).abs().max() <= 1e-4
+
+
+def test_qlora_has_its_gradient_after_sampling() -> None:
+    """The gradient of the first layer passes through all quantised ones; the reference is their dequantised copy."""
+    bitsandbytes = pytest.importorskip("bitsandbytes", reason="QLoRA needs bitsandbytes")
+    model, tokenizer = load_model(tiny.NAME, lora=Lora(r=4), trainable=True, load_in_4bit=True)
+    train_a_little(model, tokenizer)
+    logits(model, tokenizer)  # in evaluation mode, as a rollout is
+    ids = tokenizer(TEXT, return_tensors="pt", add_special_tokens=False)["input_ids"]
+
+    def gradients() -> dict[str, torch.Tensor]:
+        model.train().zero_grad()
+        model(input_ids=ids, labels=ids).loss.backward()
+        return {name: p.grad.clone() for name, p in model.named_parameters() if p.requires_grad}
+
+    quantised = gradients()
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            if type(child) is bitsandbytes.nn.Linear4bit:
+                weight = bitsandbytes.functional.dequantize_4bit(child.weight.data, child.weight.quant_state)
+                plain = torch.nn.Linear(child.in_features, child.out_features, bias=False)
+                plain.weight = torch.nn.Parameter(weight.float(), requires_grad=False)
+                setattr(module, name, plain)
+    reference = gradients()
+    for name, gradient in quantised.items():
+        torch.testing.assert_close(gradient, reference[name], atol=1e-4, rtol=1e-2, msg=name)
+
+
+def spoiled(how: str):
+    model, tokenizer = load_model(tiny.NAME)
+    if how == "special":
+        tokenizer = AutoTokenizer.from_pretrained(tiny.BASE)
+        tokenizer.add_tokens([AddedToken(tag, special=True) for tag in TAGS], special_tokens=True)
+    elif how == "absent":
+        tokenizer = AutoTokenizer.from_pretrained(tiny.BASE)
+    elif how == "same rows":
+        with torch.no_grad():
+            model.get_input_embeddings().weight[tag_ids(tokenizer)] = 1.0
+    elif how == "few rows":
+        model.resize_token_embeddings(len(tokenizer) - 1)
+    elif how == "generation":
+        model.generation_config.eos_token_id = 0
+    elif how == "eos":
+        tokenizer.eos_token = "<|endoftext|>"
+    elif how == "pad":
+        tokenizer.pad_token = IM_END
+    return model, tokenizer
+
+
+@pytest.mark.parametrize(
+    ("how", "reason"),
+    [
+        ("special", "<Path> is a special token, so rewards would never see it"),
+        ("absent", "<Parallel> is not a single token"),
+        ("same rows", r"two tags have the same embedding row \(cosine 1.0000\)"),
+        ("few rows", "</Summary> has id 389, the embedding only 389 rows"),
+        ("generation", "generation stops at 0, a turn ends with 2"),
+        ("eos", r"the tokenizer's EOS is '<\|endoftext\|>', a turn ends with '<\|im_end\|>'"),
+        ("pad", "pad and EOS are the same token"),
+    ],
+)
+def test_check_refuses_with_the_reason(how: str, reason: str) -> None:
+    with pytest.raises(ModelError, match=reason):
+        check_tags(*spoiled(how))
+
+
+def test_check_lists_every_reason_at_once() -> None:
+    model, tokenizer = spoiled("same rows")
+    model.generation_config.eos_token_id = 0
+    with pytest.raises(ModelError, match=r"same embedding row.*; generation stops at 0"):
+        check_tags(model, tokenizer)
+
+
+def test_unknown_models_are_named_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ModelError, match=r"cannot be loaded: .*Give a Hub name such as") as error:
+        load_model(str(tmp_path))
+    assert "\n" not in str(error.value)
+
+
+def test_tag_rows_are_the_same_for_the_same_seed() -> None:
+    rows = [load_model(tiny.NAME, seed=seed)[0].get_input_embeddings().weight for seed in (0, 0, 1)]
+    assert torch.equal(rows[0], rows[1])
+    assert not torch.equal(rows[0], rows[2])
+
+
+def test_exported_template_renders_what_the_stages_render() -> None:
+    _, tokenizer = load_model(tiny.NAME)
+    assert tokenizer.chat_template == CHAT_TEMPLATE
+    turn = [{"role": "user", "content": "Compute 3 + 4."}]
+    rendered = tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
+    assert rendered == render_prompt("Compute 3 + 4.", "bare")
+
+
+@pytest.mark.real
+def test_qwen3_tokenizer_gives_the_tags_the_ids_of_the_paper(real_tokenizer) -> None:
+    model = Qwen3ForCausalLM(
+        Qwen3Config(
+            vocab_size=151936, hidden_size=16, intermediate_size=16, num_hidden_layers=1,
+            num_attention_heads=1, num_key_value_heads=1, head_dim=16, tie_word_embeddings=True,
+        )
+    )  # fmt: skip
+    added = add_tags(model, real_tokenizer, seed=0)
+    check_tags(model, real_tokenizer)
+    assert added == tag_ids(real_tokenizer) == list(range(151669, 151675))
+    assert model.get_input_embeddings().num_embeddings == 151936
+
+
+@pytest.mark.real
+def test_real_135m_model_gets_its_tags_and_new_rows(real_model: Path) -> None:
+    model, tokenizer = load_model(str(real_model), lora=Lora(r=8), trainable=True)
+    assert model.get_input_embeddings().weight.shape[0] == len(tokenizer) == 49152 + 6
+    assert 0 < describe(model)["trained_parameters"] < 0.05 * describe(model)["parameters"]
