@@ -15,6 +15,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
+os.environ["HF_HUB_OFFLINE"] = "1"  # before any test imports huggingface_hub, and for its child processes
+
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:

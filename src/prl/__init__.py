@@ -5,9 +5,12 @@ its modules, e.g. `from prl.rewards import accuracy_reward`.
 """
 
 import logging
+import warnings
 
 # At import (PEFT's, on any machine) bitsandbytes warns about an optional CPU kernel that nothing here asks
 # for.
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+# In a notebook kernel without ipywidgets, tqdm asks for them; prl shows its own bars.
+warnings.filterwarnings("ignore", message="IProgress not found")
 
 __version__ = "0.1.0"

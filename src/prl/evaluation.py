@@ -1,0 +1,270 @@
+"""Evaluation on held-out problems: greedy and sampled, with 95 % intervals (`prl eval`), and answers to one
+problem.
+
+Every problem is answered once greedily and k times by sampling. Reported: accuracy (greedy, and mean@k as in
+Parallel-R1's tables), the unbiased pass@k of Chen et al. (arXiv 2107.03374), parallel ratio, format validity
+and lengths. Intervals are percentile bootstraps over problems, because the samples of one problem are not
+independent of each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from math import comb
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.table import Table
+
+from prl import runs
+from prl.answers import default_checker, extract_answer
+from prl.arguments import EvalArguments, GenerateArguments
+from prl.config import Settings
+from prl.data.hub import load_rows
+from prl.decoding import Response, generate
+from prl.grammar import Trace, parse
+from prl.model import load_model
+from prl.progress import announce, batches_bar, console, quiet_libraries
+from prl.prompts import render_prompt
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over problems with its 95 % bootstrap interval."""
+
+    mean: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.mean:6.1%}  [{self.low:.1%}, {self.high:.1%}]"
+
+
+@dataclass(frozen=True)
+class EvalResult:
+    """`metrics` by name; `scores` is the share of right samples of each problem (for paired comparisons),
+    shape (problems,)."""
+
+    folder: Path
+    metrics: dict[str, Estimate]
+    scores: dict[str, list[float]]
+
+
+def run(settings: Settings[EvalArguments]) -> EvalResult:
+    """Evaluate a model and write the run folder with results.json. Raises PrlError for what the user can
+    mend."""
+    quiet_libraries()
+    arguments = settings.arguments
+    rows = load_rows(
+        arguments.dataset,
+        split=arguments.dataset_split,
+        need=("problem", "answer"),
+        limit=arguments.limit,
+        seed=arguments.seed,
+        on_bad=arguments.on_bad_rows,
+    )
+    with runs.open_run(
+        arguments.output_dir,
+        stage="eval",
+        config=settings.as_dict(),
+        overwrite=arguments.overwrite_output_dir,
+    ) as folder:
+        model, tokenizer = _load(settings)
+        announce(
+            "eval",
+            settings.chosen,
+            {"model": arguments.model_name_or_path, "problems": len(rows), "samples": arguments.samples},
+        )
+        prompts = [render_prompt(row["problem"], arguments.prompt_style) for row in rows]
+        metrics: dict[str, Estimate] = {}
+        scores: dict[str, list[float]] = {}
+        for mode, samples, temperature in _modes(arguments):
+            with batches_bar(mode, len(prompts) * samples) as on_batch:
+                answers = generate(
+                    model,
+                    tokenizer,
+                    prompts,
+                    samples=samples,
+                    temperature=temperature,
+                    top_p=arguments.top_p,
+                    max_new_tokens=arguments.max_completion_length,
+                    batch_size=arguments.batch_size,
+                    seed=arguments.seed,
+                    on_batch=on_batch,
+                )
+            traces = [[parse(each.text, truncated=each.truncated) for each in group] for group in answers]
+            judged = judge(rows, answers)
+            folder.log_samples(0, _samples(mode, rows, answers, traces, judged))
+            found = summarise(
+                [[verdict.equal for _, verdict in group] for group in judged],
+                traces,
+                answers,
+                resamples=arguments.bootstrap,
+                seed=arguments.seed,
+            )
+            metrics |= {f"{mode}/{name}": estimate for name, estimate in found.items()}
+            scores[mode] = [float(np.mean([verdict.equal for _, verdict in group])) for group in judged]
+        runs.write_json(
+            folder.folder / "results.json",
+            {
+                "model": arguments.model_name_or_path,
+                "dataset": arguments.dataset,
+                "problems": len(rows),
+                "samples": arguments.samples,
+                "temperature": arguments.temperature,
+                "max_completion_length": arguments.max_completion_length,
+                "prompt_style": arguments.prompt_style,
+                "seed": arguments.seed,
+                "metrics": {name: asdict(estimate) for name, estimate in metrics.items()},
+                "scores": scores,
+            },
+        )
+        folder.finish({name: estimate.mean for name, estimate in metrics.items()})
+    console.print(table(metrics, title=f"{arguments.model_name_or_path} on {len(rows)} problems"))
+    return EvalResult(folder.folder, metrics, scores)
+
+
+def respond(settings: Settings[GenerateArguments]) -> list[Response]:
+    """Answer one problem `samples` times (`prl generate`)."""
+    quiet_libraries()
+    arguments = settings.arguments
+    model, tokenizer = _load(settings)
+    (responses,) = generate(
+        model,
+        tokenizer,
+        [render_prompt(str(arguments.problem), arguments.prompt_style)],
+        samples=arguments.samples,
+        temperature=0.0 if arguments.greedy else arguments.temperature,
+        top_p=arguments.top_p,
+        max_new_tokens=arguments.max_completion_length,
+        seed=arguments.seed,
+    )
+    return responses
+
+
+def judge(
+    rows: Sequence[dict[str, Any]], answers: Sequence[Sequence[Response]]
+) -> list[list[tuple[str | None, Any]]]:
+    """For each response, the answer found in it and the checker's verdict against the row's `answer`."""
+    extracted = [[extract_answer(each.text) for each in group] for group in answers]
+    pairs = [
+        (answer, str(row["answer"])) for row, group in zip(rows, extracted, strict=True) for answer in group
+    ]
+    verdicts = iter(default_checker().check_many(pairs))
+    return [[(answer, next(verdicts)) for answer in group] for group in extracted]
+
+
+def summarise(
+    correct: Sequence[Sequence[bool]],
+    traces: Sequence[Sequence[Trace]],
+    answers: Sequence[Sequence[Response]],
+    *,
+    resamples: int,
+    seed: int,
+) -> dict[str, Estimate]:
+    """All metrics of one decoding mode from its (problems × samples) responses."""
+    count = len(correct[0])
+    per_problem: dict[str, list[float]] = {"accuracy": [float(np.mean(group)) for group in correct]}
+    for k in (k for k in (2, 4, 8, 16, 32, 64) if k <= count):
+        per_problem[f"pass@{k}"] = [pass_at_k(count, sum(group), k) for group in correct]
+    per_problem["parallel_ratio"] = [float(np.mean([t.uses_parallel for t in group])) for group in traces]
+    per_problem["format_valid"] = [float(np.mean([t.is_valid for t in group])) for group in traces]
+    per_problem["truncated"] = [float(np.mean([a.truncated for a in group])) for group in answers]
+    per_problem["tokens"] = [float(np.mean([len(a.token_ids) for a in group])) for group in answers]
+    return {name: bootstrap(values, resamples=resamples, seed=seed) for name, values in per_problem.items()}
+
+
+def pass_at_k(samples: int, correct: int, k: int) -> float:
+    """Unbiased estimate of the chance that one of k samples is right: 1 − C(n − c, k) / C(n, k) (arXiv
+    2107.03374).
+
+    >>> pass_at_k(4, 1, 2)
+    0.5
+    """
+    return 1.0 - comb(samples - correct, k) / comb(samples, k)
+
+
+def bootstrap(values: Sequence[float], *, resamples: int = 1000, seed: int = 0) -> Estimate:
+    """Mean of `values` (one a problem) and its 95 % percentile interval over resampled problems."""
+    data = np.asarray(values, dtype=float)
+    rng = np.random.default_rng(seed)
+    means = [data[rng.integers(0, len(data), len(data))].mean() for _ in range(resamples)]
+    low, high = np.percentile(means, [2.5, 97.5]) if means else (data.mean(), data.mean())
+    return Estimate(float(data.mean()), float(low), float(high))
+
+
+def paired_difference(
+    before: Sequence[float], after: Sequence[float], *, resamples: int = 1000, seed: int = 0
+) -> Estimate:
+    """Mean gain of `after` over `before` on the same problems, with its paired 95 % bootstrap interval."""
+    gains = [b - a for a, b in zip(before, after, strict=True)]
+    return bootstrap(gains, resamples=resamples, seed=seed)
+
+
+def table(metrics: dict[str, Estimate], title: str) -> Table:
+    """The metrics for people: a row a metric, a column a decoding mode."""
+    modes = list(dict.fromkeys(name.split("/")[0] for name in metrics))
+    grid = Table(title=title, title_justify="left")
+    grid.add_column("95 % interval")
+    for mode in modes:
+        grid.add_column(mode, justify="right")
+    for name in dict.fromkeys(name.split("/")[1] for name in metrics):
+        cells = [metrics.get(f"{mode}/{name}") for mode in modes]
+        shown = [
+            ""
+            if cell is None
+            else f"{cell.mean:.0f}  [{cell.low:.0f}, {cell.high:.0f}]"
+            if name == "tokens"
+            else str(cell)
+            for cell in cells
+        ]
+        grid.add_row(name, *shown)
+    return grid
+
+
+def _modes(arguments: EvalArguments) -> list[tuple[str, int, float]]:
+    greedy = [("greedy", 1, 0.0)] if arguments.greedy else []
+    sampled = [("sampled", arguments.samples, arguments.temperature)] if arguments.samples else []
+    return greedy + sampled
+
+
+def _load(settings: Settings[Any]) -> Any:
+    arguments = settings.arguments
+    return load_model(
+        arguments.model_name_or_path,
+        load_in_4bit=arguments.load_in_4bit,
+        dtype=getattr(torch, arguments.dtype),
+        device=arguments.device,
+        trust_remote_code=arguments.trust_remote_code,
+        seed=arguments.seed,
+    )
+
+
+def _samples(
+    mode: str,
+    rows: Sequence[dict[str, Any]],
+    answers: Sequence[Sequence[Response]],
+    traces: Sequence[Sequence[Trace]],
+    judged: Sequence[Sequence[tuple[str | None, Any]]],
+) -> list[dict[str, Any]]:
+    return [
+        {
+            "phase": mode,
+            "problem": row["problem"],
+            "answer": row["answer"],
+            "level": row.get("level"),
+            "text": response.text,
+            "token_ids": response.token_ids,
+            "length": len(response.token_ids),
+            "truncated": response.truncated,
+            "extracted": extracted,
+            "verdict": str(verdict.reason),
+            "correct": float(verdict.equal),
+            "faults": [fault.kind.value for fault in trace.faults],
+        }
+        for row, group, shapes, verdicts in zip(rows, answers, traces, judged, strict=True)
+        for response, trace, (extracted, verdict) in zip(group, shapes, verdicts, strict=True)
+    ]

@@ -1,0 +1,191 @@
+"""What a person sees while a stage runs: what was chosen and why, a bar with the time left, a line every few
+steps.
+
+The libraries below are asked to keep quiet (25-metric dumps, loading bars, notices about what prl decided on
+purpose); every number they report is in the run's `metrics.jsonl`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from transformers import (
+    PrinterCallback,
+    ProgressCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+
+from prl.runs import Run
+
+# In a notebook rich would turn every line into an output of its own; plain text stays small.
+console = Console(stderr=True, highlight=False, soft_wrap=True, force_jupyter=False)
+
+QUIET_LOGGERS = (
+    "transformers",
+    "trl",
+    "peft",
+    "accelerate",
+    "datasets",
+    "bitsandbytes",
+    "huggingface_hub",
+    "torch",
+)
+
+
+def quiet_libraries() -> None:
+    """Errors only from the libraries, and no progress bars but ours. Does nothing under `PRL_DEBUG=1`."""
+    if os.environ.get("PRL_DEBUG"):
+        return
+    import datasets
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
+    datasets.disable_progress_bars()
+    for name in QUIET_LOGGERS:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module=r"(transformers|trl|peft|accelerate|datasets|torch)(\.|$)")
+
+
+def announce(stage: str, chosen: Mapping[str, str], facts: Mapping[str, Any]) -> None:
+    """Say once what this stage works on, and what was chosen for the user and why."""
+    console.print(f"[bold]prl {stage}[/bold]  " + "  ".join(f"{key} {value}" for key, value in facts.items()))
+    for name, reason in chosen.items():
+        console.print(f"  {name}: {reason}", style="dim", markup=False)
+
+
+@contextmanager
+def batches_bar(name: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A bar over `total` responses; yields the function that takes how many are done."""
+    with _bar() as bar:
+        task = bar.add_task(name, total=total)
+        yield lambda done: bar.update(task, completed=done)
+
+
+def take_over(trainer: Trainer) -> None:
+    """Remove the trainer's own bar or printer of metrics; RunLog shows what they would."""
+    trainer.remove_callback(ProgressCallback)
+    trainer.remove_callback(PrinterCallback)
+
+
+class RunLog(TrainerCallback):
+    """Writes every metric of a trainer to the run, shows a bar, and prints `line(metrics)` at every logging
+    step.
+
+    `latest` holds the last value of each metric.
+    """
+
+    def __init__(self, run: Run, line: Callable[[Mapping[str, Any]], str]) -> None:
+        self.run, self.line = run, line
+        self.started = time.monotonic()
+        self.latest: dict[str, Any] = {}
+        self.bar = _bar()
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.bar.start()
+        self.task = self.bar.add_task(self.run.stage, total=state.max_steps, completed=state.global_step)
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.bar.update(self.task, completed=state.global_step)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        logs = logs or {}
+        self.latest |= logs
+        self.run.log_metrics(state.global_step, logs)
+        if text := self.line(logs):
+            done = max(1, state.global_step)
+            left = (time.monotonic() - self.started) / done * (state.max_steps - done)
+            console.print(
+                f"step {state.global_step:>5}/{state.max_steps}  {text}  left {_duration(left)}", markup=False
+            )
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.bar.stop()
+
+
+class StopOnInterrupt(TrainerCallback):
+    """Ctrl-C ends the step at hand, saves a checkpoint and stops; a second Ctrl-C stops at once.
+
+    After `trainer.train()`, `raise_if_stopped` tells the command line (KeyboardInterrupt).
+    """
+
+    def __init__(self) -> None:
+        self.stopped = False
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if threading.current_thread() is threading.main_thread():  # signals can be handled nowhere else
+            self.previous = signal.signal(signal.SIGINT, self._stop)
+
+    def _stop(self, number: int, frame: Any) -> None:
+        if self.stopped:
+            raise KeyboardInterrupt
+        self.stopped = True
+        console.print("finishing this step, then saving; Ctrl-C again stops at once")
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if self.stopped:
+            control.should_save = control.should_training_stop = True
+
+    def raise_if_stopped(self) -> None:
+        """Give Ctrl-C back to Python; KeyboardInterrupt where training was stopped by it."""
+        if hasattr(self, "previous"):
+            signal.signal(signal.SIGINT, self.previous)
+        if self.stopped:
+            raise KeyboardInterrupt
+
+
+def _bar() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not sys.stderr.isatty(),
+    )
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}" if minutes >= 60 else f"{minutes}:{rest:02}"

@@ -1,0 +1,219 @@
+"""The cold start: supervised fine-tuning on parallel traces (`prl sft`, Parallel-R1 section 3.2).
+
+TRL's SFTTrainer on a LoRA adapter, with the loss on the response alone. Differs from a plain SFT script in
+that prompts are rendered and tokenised here, the same way as in RL and evaluation, and that at every
+evaluation some responses are sampled: a falling loss does not say whether the model can hold the format on
+its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from transformers import PreTrainedTokenizerBase, TrainerCallback
+from trl import SFTTrainer
+
+from prl import runs
+from prl.arguments import SFTArguments
+from prl.config import Settings
+from prl.data.hub import load_rows
+from prl.decoding import generate
+from prl.errors import DataError
+from prl.grammar import parse
+from prl.model import Lora, describe, load_model, make_optimizer, save_adapter
+from prl.progress import RunLog, StopOnInterrupt, announce, console, quiet_libraries, take_over
+from prl.prompts import render_prompt, render_response
+
+HELD_OUT_SHARE, HELD_OUT_MOST = 0.1, 128
+"""Traces kept from training for the evaluations, where no --eval_dataset is given."""
+
+
+@dataclass(frozen=True)
+class SFTResult:
+    """Where the adapter is and what the last evaluation said (held-out loss, format validity, parallel
+    ratio)."""
+
+    folder: Path
+    metrics: dict[str, float]
+
+
+def run(settings: Settings[SFTArguments]) -> SFTResult:
+    """Train an adapter on the traces of `settings` and write the run folder. Raises PrlError for what the
+    user can mend."""
+    quiet_libraries()
+    arguments, training = settings.arguments, settings.trainer
+    rows = _load(arguments, arguments.dataset, arguments.dataset_split, arguments.limit, training.seed)
+    if arguments.eval_dataset:
+        held_out = _load(
+            arguments,
+            arguments.eval_dataset,
+            arguments.eval_dataset_split,
+            arguments.eval_limit,
+            training.seed,
+        )
+    else:
+        rows, held_out = hold_out(rows, arguments.eval_limit)
+
+    with runs.open_run(
+        training.output_dir,
+        stage="sft",
+        config=settings.as_dict(),
+        resume=arguments.resume,
+        overwrite=arguments.overwrite_output_dir,
+    ) as folder:
+        model, tokenizer = load_model(
+            arguments.model_name_or_path,
+            lora=Lora(
+                arguments.lora_r, arguments.lora_alpha, arguments.lora_dropout, arguments.lora_target_modules
+            ),
+            trainable=True,
+            load_in_4bit=arguments.load_in_4bit,
+            dtype=getattr(torch, arguments.dtype),
+            device=arguments.device,
+            trust_remote_code=training.trust_remote_code,
+            seed=training.seed,
+        )
+        train_set, too_long = tokenize(rows, tokenizer, arguments.prompt_style, training.max_length)
+        eval_set, _ = tokenize(held_out, tokenizer, arguments.prompt_style, training.max_length)
+        facts = describe(model) | {"traces": len(train_set), "held_out": len(eval_set), "too_long": too_long}
+        announce("sft", settings.chosen, {"model": arguments.model_name_or_path, **facts})
+
+        sampler = FormatSampler(folder, tokenizer, held_out[: arguments.sample_count], arguments, training)
+        log, interrupt = RunLog(folder, _line), StopOnInterrupt()
+        trainer = SFTTrainer(
+            model=model,
+            args=training,
+            train_dataset=train_set,
+            eval_dataset=eval_set if len(eval_set) else None,
+            processing_class=tokenizer,
+            optimizers=(make_optimizer(model, training, arguments.tag_learning_rate), None),
+            callbacks=[log, sampler, interrupt],
+        )
+        take_over(trainer)
+        try:
+            trainer.train(resume_from_checkpoint=str(folder.checkpoint) if folder.checkpoint else None)
+        finally:
+            interrupt.raise_if_stopped()
+        evaluated = any("eval_loss" in entry for entry in trainer.state.log_history[-2:])
+        if len(eval_set) and not evaluated:
+            trainer.evaluate()
+        metrics = {
+            name: value for name, value in log.latest.items() if isinstance(value, float)
+        } | sampler.latest
+        save_adapter(trainer.model, tokenizer, folder.folder / "adapter")
+        folder.finish({**facts, **metrics})
+    console.print(f"adapter: {folder.folder / 'adapter'}", markup=False)
+    return SFTResult(folder.folder, metrics)
+
+
+def hold_out(
+    rows: list[dict[str, Any]], most: int | None
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Split off the last tenth of the rows (at most `most` or 128) for the evaluations."""
+    count = min(int(len(rows) * HELD_OUT_SHARE), HELD_OUT_MOST if most is None else most)
+    return rows[: len(rows) - count], rows[len(rows) - count :]
+
+
+def tokenize(
+    rows: Sequence[Mapping[str, Any]],
+    tokenizer: PreTrainedTokenizerBase,
+    prompt_style: str,
+    max_length: int | None,
+) -> tuple[Dataset, int]:
+    """Rows as `input_ids` and `labels` (-100 on the prompt); and how many were left out because longer than
+    `max_length`.
+
+    Prompt and response are tokenised apart, as they are at generation. A trace that does not fit is left out
+    whole: cut short, it would teach to leave a block open. Raises DataError when none fits.
+    """
+    examples, longest = [], 0
+    for row in rows:
+        prompt = tokenizer(render_prompt(row["problem"], prompt_style), add_special_tokens=False)["input_ids"]
+        response = tokenizer(render_response(row["trace"]), add_special_tokens=False)["input_ids"]
+        longest = max(longest, len(prompt) + len(response))
+        if max_length is None or len(prompt) + len(response) <= max_length:
+            examples.append({"input_ids": prompt + response, "labels": [-100] * len(prompt) + response})
+    if rows and not examples:
+        raise DataError(
+            f"no trace fits --max_length {max_length}, the longest has {longest} tokens: raise it"
+        )
+    return Dataset.from_list(examples), len(rows) - len(examples)
+
+
+class FormatSampler(TrainerCallback):
+    """At every evaluation, answers some held-out problems and logs how many responses hold the format.
+
+    `eval_format_valid`: share without a fault; `eval_parallel_ratio`: share with a valid block (Parallel-R1,
+    section 4).
+    """
+
+    def __init__(
+        self,
+        folder: runs.Run,
+        tokenizer: PreTrainedTokenizerBase,
+        rows: Sequence[Mapping[str, Any]],
+        arguments: SFTArguments,
+        training: Any,
+    ) -> None:
+        self.folder, self.tokenizer, self.rows, self.seed = folder, tokenizer, rows, training.seed
+        self.prompts = [render_prompt(row["problem"], arguments.prompt_style) for row in rows]
+        self.max_new_tokens = training.max_length or 512
+        self.batch_size = training.per_device_eval_batch_size
+        self.latest: dict[str, float] = {}
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        if not self.rows:
+            return
+        answers = generate(
+            model,
+            self.tokenizer,
+            self.prompts,
+            max_new_tokens=self.max_new_tokens,
+            batch_size=self.batch_size,
+            seed=self.seed,
+        )
+        traces = [parse(response.text, truncated=response.truncated) for (response,) in answers]
+        self.latest = {
+            "eval_format_valid": sum(trace.is_valid for trace in traces) / len(traces),
+            "eval_parallel_ratio": sum(trace.uses_parallel for trace in traces) / len(traces),
+        }
+        self.folder.log_metrics(state.global_step, self.latest)
+        self.folder.log_samples(
+            state.global_step,
+            [
+                {
+                    "problem": row["problem"],
+                    "answer": row.get("answer"),
+                    "text": response.text,
+                    "token_ids": response.token_ids,
+                    "length": len(response.token_ids),
+                    "truncated": response.truncated,
+                    "faults": [fault.kind.value for fault in trace.faults],
+                }
+                for row, (response,), trace in zip(self.rows, answers, traces, strict=True)
+            ],
+        )
+        console.print(
+            f"  sampled {len(traces)}: valid format {self.latest['eval_format_valid']:.0%}, "
+            f"parallel {self.latest['eval_parallel_ratio']:.0%}",
+            markup=False,
+        )
+
+
+def _load(
+    arguments: SFTArguments, dataset: str, split: str, limit: int | None, seed: int
+) -> list[dict[str, Any]]:
+    return load_rows(
+        dataset, split=split, need=("problem", "trace"), limit=limit, seed=seed, on_bad=arguments.on_bad_rows
+    )
+
+
+def _line(logs: Mapping[str, Any]) -> str:
+    if "eval_loss" in logs:
+        return f"held-out loss {logs['eval_loss']:.4f}"
+    return f"loss {logs['loss']:.4f}  lr {logs['learning_rate']:.1e}" if "loss" in logs else ""
