@@ -1,0 +1,226 @@
+"""The curves of a run and the intervals of evaluations, as matplotlib figures (extra `report`).
+
+    plot_run("runs/default/rl")                     reward, share correct, format, dead groups over steps
+    plot_evaluations({"before": "runs/eval-sft", "after": "runs/eval-rl"})    means, 95 % intervals
+
+A figure belongs to no window and no global state: show it in a notebook (`%matplotlib inline`) or
+`figure.savefig("rl.png")`. `read_curves` gives the same points without matplotlib.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+from prl import runs
+from prl.errors import RunError, UsageError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Curve = list[tuple[int, float]]
+"""(step, value), by step."""
+
+METRICS: dict[str, dict[str, str]] = {
+    "sft": {
+        "loss": "loss",
+        "eval_loss": "held-out loss",
+        "eval_format_valid": "valid format",
+        "eval_parallel_ratio": "parallel ratio",
+    },
+    "rl": {
+        "reward": "reward",
+        "eval_reward": "held-out reward",
+        "accuracy/correct": "share correct",
+        "eval_accuracy/correct": "held-out share correct",
+        "format_valid": "valid format",
+        "parallel_ratio": "parallel ratio",
+        "frac_reward_zero_std": "dead groups",
+    },
+}
+"""Stage -> key in metrics.jsonl -> name of its curve. Of a cold start, format and parallel ratio are those of
+responses sampled to held-out problems; of RL, those of the responses it trains on."""
+
+_PANELS: dict[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
+    "sft": (("loss", ("loss", "held-out loss")), ("share of responses", ("valid format", "parallel ratio"))),
+    "rl": (
+        ("reward", ("reward", "held-out reward")),
+        (
+            "share of responses",
+            ("share correct", "held-out share correct", "valid format", "parallel ratio"),
+        ),
+        ("share of groups", ("dead groups",)),
+    ),
+}
+"""Stage -> axis label and curves of each panel."""
+
+# Okabe and Ito's colours, which colour-blind readers can tell apart; a name has one colour in every figure.
+_COLOURS = {
+    "loss": "#0072b2",
+    "reward": "#0072b2",
+    "share correct": "#0072b2",
+    "valid format": "#009e73",
+    "parallel ratio": "#cc79a7",
+    "dead groups": "#000000",
+    "held-out loss": "#d55e00",
+    "held-out reward": "#d55e00",
+    "held-out share correct": "#d55e00",
+}
+_RUN_COLOURS = ("#999999", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#000000")
+
+_FEW = 20  # points up to which each gets a marker
+
+_EVALUATED = {"accuracy": "accuracy", "format_valid": "valid format", "parallel_ratio": "parallel ratio"}
+
+
+def read_curves(run_dir: str | os.PathLike[str]) -> dict[str, Curve]:
+    """The curves that an sft or rl run has logged so far, by name (`METRICS`).
+
+    A value that is no finite number is left out; of two at one step the later counts, as after a resumed run.
+    RunError: no run, a stage without curves, or nothing logged yet.
+    """
+    return _stage_and_curves(run_dir)[1]
+
+
+def plot_run(run_dir: str | os.PathLike[str], *, smooth: int = 1) -> Figure:
+    """Draw the curves of an sft or rl run over its steps; it may still be running.
+
+    `smooth` > 1 draws the mean over that many latest steps, and what was logged pale behind it.
+    RunError as for `read_curves`; UsageError: matplotlib is missing, or `smooth` is less than 1.
+    """
+    if smooth < 1:
+        raise UsageError(f"smooth {smooth} must be 1 or more: the number of steps to average over")
+    stage, curves = _stage_and_curves(run_dir)
+    panels = [
+        (label, drawn) for label, names in _PANELS[stage] if (drawn := [n for n in names if n in curves])
+    ]
+    figure = _figure(width=4.2 * len(panels), height=3.2)
+    figure.suptitle(f"{stage}: {'/'.join(Path(run_dir).resolve().parts[-2:])}")
+    grid = figure.subplots(1, len(panels), sharex=True, squeeze=False)[0]
+    for axes, (label, names) in zip(grid, panels, strict=True):
+        for name in names:
+            _draw_curve(axes, name, curves[name], smooth)
+        axes.set(xlabel="step", ylabel=label)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.legend(frameon=False)
+        if label.startswith("share"):
+            _as_shares(axes)
+    return figure
+
+
+def plot_evaluations(run_dirs: Mapping[str, str | os.PathLike[str]]) -> Figure:
+    """Draw accuracy, valid format and parallel ratio of evaluation runs, each with its 95 % interval.
+
+    `run_dirs` maps the name in the legend to the folder. One panel a decoding mode (greedy, sampled).
+    RunError: a folder holds no evaluation, or the evaluations share no mode; UsageError: no run is named, or
+    matplotlib is missing.
+    """
+    if not run_dirs:
+        raise UsageError("no evaluation to draw: name one or more, {name: folder}")
+    found = {name: _read_evaluation(Path(folder).expanduser()) for name, folder in run_dirs.items()}
+    common = set.intersection(*map(set, found.values()))
+    modes = [mode for mode in ("greedy", "sampled") if all(f"{mode}/{key}" in common for key in _EVALUATED)]
+    if not modes:
+        raise RunError(f"the evaluations {', '.join(found)} have no decoding mode in common: run one again")
+    figure = _figure(width=4.2 * len(modes), height=3.2)
+    figure.suptitle("held-out problems, 95 % intervals")
+    for axes, mode in zip(figure.subplots(1, len(modes), squeeze=False)[0], modes, strict=True):
+        for number, (name, metrics) in enumerate(found.items()):
+            shift = 0.16 * (number - (len(found) - 1) / 2)
+            estimates = [metrics[f"{mode}/{key}"] for key in _EVALUATED]
+            _draw_estimates(axes, name, estimates, shift, _RUN_COLOURS[number % len(_RUN_COLOURS)])
+        axes.set_xticks(range(len(_EVALUATED)), list(_EVALUATED.values()))
+        axes.set(xlim=(-0.5, len(_EVALUATED) - 0.5), ylabel="share of responses", title=mode)
+        axes.legend(frameon=False)
+        _as_shares(axes)
+    return figure
+
+
+# What was logged
+
+
+def _stage_and_curves(run_dir: str | os.PathLike[str]) -> tuple[str, dict[str, Curve]]:
+    stage = str(runs.read_config(run_dir).get("command"))
+    if stage not in METRICS:
+        raise RunError(f"{run_dir} is a run of stage {stage}, which has no curves: name an sft or rl run")
+    points: dict[str, dict[int, float]] = {}
+    for line in runs.read_metrics(run_dir):
+        for key, name in METRICS[stage].items():
+            if _is_number(line.get("step")) and _is_number(line.get(key)):
+                points.setdefault(name, {})[line["step"]] = line[key]
+    if not points:
+        raise RunError(f"{run_dir} has logged nothing to draw yet: wait for its first steps")
+    return stage, {name: sorted(of_name.items()) for name, of_name in points.items()}
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _read_evaluation(folder: Path) -> dict[str, Any]:
+    """The metrics of results.json: "mode/name" -> mean, low, high."""
+    path = folder / "results.json"
+    try:
+        metrics = json.loads(path.read_bytes())["metrics"]
+        return {
+            key: {side: float(each[side]) for side in ("mean", "low", "high")}
+            for key, each in metrics.items()
+        }
+    except FileNotFoundError:
+        raise RunError(f"{folder} holds no results.json: name the folder that `prl eval` wrote to") from None
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise RunError(f"{path} is no result of an evaluation ({error!r}): run `prl eval` again") from error
+
+
+# Drawing
+
+
+def _figure(width: float, height: float) -> Figure:
+    """An empty figure of that many inches; without pyplot, which would keep it and look for a window."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise UsageError("curves need matplotlib, which is not installed: pip install prl[report]") from None
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _draw_curve(axes: Axes, name: str, curve: Curve, smooth: int) -> None:
+    steps, values = zip(*curve, strict=True)
+    marker = "o" if len(curve) <= _FEW else None
+    if smooth > 1:
+        axes.plot(steps, values, color=_COLOURS[name], alpha=0.25, linewidth=1)
+        values = _latest_means(curve, smooth)
+    axes.plot(steps, values, color=_COLOURS[name], label=name, marker=marker, markersize=4)
+
+
+def _latest_means(curve: Curve, steps: int) -> tuple[float, ...]:
+    """At each point, the mean of those that lie less than `steps` before it, and itself."""
+    means, first = [], 0
+    for at, (step, _) in enumerate(curve):
+        while curve[first][0] <= step - steps:
+            first += 1
+        means.append(fmean(value for _, value in curve[first : at + 1]))
+    return tuple(means)
+
+
+def _draw_estimates(
+    axes: Axes, name: str, estimates: Sequence[Mapping[str, float]], shift: float, colour: str
+) -> None:
+    at = [place + shift for place in range(len(estimates))]
+    means = [each["mean"] for each in estimates]
+    below = [max(0, each["mean"] - each["low"]) for each in estimates]
+    above = [max(0, each["high"] - each["mean"]) for each in estimates]
+    axes.errorbar(at, means, yerr=[below, above], fmt="o", capsize=4, color=colour, label=name)
+
+
+def _as_shares(axes: Axes) -> None:
+    from matplotlib.ticker import PercentFormatter
+
+    axes.set_ylim(-0.03, 1.03)
+    axes.yaxis.set_major_formatter(PercentFormatter(1))
