@@ -134,13 +134,15 @@ def make_trace(rng: Random, problem: Problem, *, parallel: bool) -> str:
 
     chosen = strategies[: 3 if rng.random() < THREE_PATHS_SHARE else 2]
     paths = [strategy(terms, _add) for strategy in chosen]
-    summary = f"{'Both' if len(paths) == 2 else 'All'} give {problem.answer}."
+    summary = f"Both give {problem.answer}."
     if rng.random() < DISAGREE_SHARE:
         wrong = rng.randrange(len(paths))
         paths[wrong] = _slip(rng, chosen[wrong], terms)
-        totals = " or ".join(dict.fromkeys(str(total) for _, total in paths))
-        check, _ = in_order(terms, _add)
-        summary = f"{totals}? {check} So {problem.answer}."
+    totals = [total for _, total in paths]
+    if len(totals) > 2 or len(set(totals)) > 1:
+        summary = " ".join(f"{total}." for total in totals)
+    if len(set(totals)) > 1:
+        summary += f" {in_order(terms, _add)[0]}"
     return f"{opening}{render([text for text, _ in paths], summary)}\n\n{FINAL_ANSWER} {problem.answer}"
 
 
