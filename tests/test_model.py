@@ -182,7 +182,7 @@ def test_qlora_trains_on_the_cpu_backend_and_comes_back(tmp_path: Path) -> None:
 
 
 def test_qlora_has_its_gradient_after_sampling() -> None:
-    """The gradient of the first layer passes through all quantised ones; the reference is their dequantised copy."""
+    """The first gradient passes through every quantised layer; the reference is their dequantised copy."""
     bitsandbytes = pytest.importorskip("bitsandbytes", reason="QLoRA needs bitsandbytes")
     model, tokenizer = load_model(tiny.NAME, lora=Lora(r=4), trainable=True, load_in_4bit=True)
     train_a_little(model, tokenizer)

@@ -20,7 +20,7 @@ from prl.data import problems
 from prl.errors import DataError, RunError
 from prl.grammar import parse
 from prl.model import load_model, merge_and_verify
-from prl.sft import tokenize
+from prl.sft import hold_out, tokenize
 
 SFT = {
     "limit": 64, "max_steps": 6, "per_device_train_batch_size": 8, "sample_count": 4, "eval_steps": 2,
@@ -194,6 +194,20 @@ def test_too_long_traces_are_left_out_whole() -> None:
     assert all(example["labels"][-1] == tokenizer.eos_token_id for example in most)
     with pytest.raises(DataError, match=f"the longest has {longest} tokens"):
         tokenize(rows, tokenizer, "bare", 10)
+
+
+@pytest.mark.parametrize(
+    ("rows", "most", "held_out"), [(5, None, 1), (100, None, 10), (5000, None, 128), (100, 4, 4), (5, 0, 0)]
+)
+def test_a_tenth_is_held_out_of_the_cold_start(rows: int, most: int | None, held_out: int) -> None:
+    kept, out = hold_out([{"problem": str(i)} for i in range(rows)], most)
+    assert len(out) == held_out
+    assert [row["problem"] for row in kept + out] == [str(i) for i in range(rows)]
+
+
+def test_evaluating_on_nothing_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no rows are left to evaluate on, --eval_strategy is steps"):
+        sft.run(settings("sft", tmp_path / "sft", **SFT, eval_limit=0))
 
 
 def test_the_loss_is_on_the_response_alone() -> None:

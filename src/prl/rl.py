@@ -106,6 +106,7 @@ def run(settings: Settings[RLArguments]) -> RLResult:
         try:
             trainer.train(resume_from_checkpoint=str(folder.checkpoint) if folder.checkpoint else None)
         finally:
+            log.bar.stop()
             interrupt.raise_if_stopped()
         save_adapter(trainer.model, tokenizer, folder.folder / "adapter")
         metrics = {k: v for k, v in log.latest.items() if isinstance(v, float)}

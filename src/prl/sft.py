@@ -80,6 +80,11 @@ def run(settings: Settings[SFTArguments]) -> SFTResult:
         )
         train_set, too_long = tokenize(rows, tokenizer, arguments.prompt_style, training.max_length)
         eval_set, _ = tokenize(held_out, tokenizer, arguments.prompt_style, training.max_length)
+        if not len(eval_set) and training.eval_strategy != "no":
+            raise DataError(
+                f"no rows are left to evaluate on, --eval_strategy is {training.eval_strategy}: "
+                "raise --eval_limit, or pass --eval_strategy no"
+            )
         facts = describe(model) | {"traces": len(train_set), "held_out": len(eval_set), "too_long": too_long}
         announce("sft", settings.chosen, {"model": arguments.model_name_or_path, **facts})
 
@@ -98,6 +103,7 @@ def run(settings: Settings[SFTArguments]) -> SFTResult:
         try:
             trainer.train(resume_from_checkpoint=str(folder.checkpoint) if folder.checkpoint else None)
         finally:
+            log.bar.stop()
             interrupt.raise_if_stopped()
         evaluated = any("eval_loss" in entry for entry in trainer.state.log_history[-2:])
         if len(eval_set) and not evaluated:
@@ -114,8 +120,8 @@ def run(settings: Settings[SFTArguments]) -> SFTResult:
 def hold_out(
     rows: list[dict[str, Any]], most: int | None
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Split off the last tenth of the rows (at most `most` or 128) for the evaluations."""
-    count = min(int(len(rows) * HELD_OUT_SHARE), HELD_OUT_MOST if most is None else most)
+    """Split off the last tenth of the rows (one at least, `most` or 128 at most) for the evaluations."""
+    count = min(max(1, int(len(rows) * HELD_OUT_SHARE)), HELD_OUT_MOST if most is None else most)
     return rows[: len(rows) - count], rows[len(rows) - count :]
 
 
