@@ -9,7 +9,6 @@ import math
 import os
 import platform
 import shutil
-import signal
 import subprocess
 import sys
 import textwrap
@@ -17,6 +16,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from enum import Enum
 from pathlib import Path
 from types import SimpleNamespace
@@ -58,6 +58,10 @@ def make_adapter(folder: Path, base: str = "Qwen/Qwen3-0.6B-Base") -> Path:
     return folder
 
 
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+
+
 @contextmanager
 def another_process(program: str, *arguments: object) -> Iterator[subprocess.Popen[str]]:
     """Run `program`; it must print a line when it is where the test wants it, and is killed in the end."""
@@ -78,19 +82,12 @@ def another_process(program: str, *arguments: object) -> Iterator[subprocess.Pop
 def test_a_whole_run(tmp_path: Path) -> None:
     folder = tmp_path / "runs" / "sft"
     with open_run(folder, stage="sft", config={"learning_rate": 1e-5, "out": folder}) as run:
-        assert (folder / "lock").exists()
         run.log_metrics(1, {"loss": 2.5})
         run.log_metrics(2, {"loss": math.nan, "grad_norm": math.inf})
         run.log_samples(2, [{"problem": "1+1?", "text": "2", "token_ids": [5, 6], "reward_accuracy": 1.0}])
         assert read_summary(folder) is None
         run.finish({"held_out_loss": 0.5})
-    assert sorted(path.name for path in folder.iterdir()) == [
-        "DONE",
-        "config.yaml",
-        "environment.json",
-        "metrics.jsonl",
-        "samples.parquet",
-    ]
+    assert names(folder) == ["DONE", "config.yaml", "environment.json", "metrics.jsonl", "samples.parquet"]
     assert read_config(folder) == {"learning_rate": 1e-5, "out": str(folder)}
     first, second = read_metrics(folder)
     assert (first["step"], first["loss"]) == (1, 2.5)
@@ -186,10 +183,12 @@ def test_the_commit_of_a_checkout(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("1")
     for command in (["init", "-q"], ["add", "file"], [*identity, "commit", "-qm", "first"]):
         subprocess.run(["git", *command], cwd=tmp_path, check=True)
+    runs._git_commit.cache_clear()
     clean = runs._git_commit(tmp_path)
     assert clean is not None
     assert len(clean) == 40
     (tmp_path / "file").write_text("2")
+    runs._git_commit.cache_clear()
     assert runs._git_commit(tmp_path) == f"{clean}-dirty"
 
 
@@ -224,7 +223,6 @@ def test_a_killed_run_keeps_everything_and_resumes(tmp_path: Path, caplog: pytes
     ):
         open_run(folder, stage="rl", config={}, overwrite=True)
     assert process.returncode != 0
-    assert (folder / "lock").exists()
     assert [record["reward"] for record in read_metrics(folder)] == [0.1, 0.2, 0.3]
     assert "line 4 is torn" in caplog.text
     assert read_samples(folder)["text"].to_pylist() == [f"response {step}" for step in (1, 1, 2, 2, 3, 3)]
@@ -233,8 +231,6 @@ def test_a_killed_run_keeps_everything_and_resumes(tmp_path: Path, caplog: pytes
 
     with pytest.raises(RunError, match="is an interrupted rl run: pass --resume, choose another"):
         open_run(folder, stage="rl", config={})
-    assert "and is gone: taking over" in caplog.text
-    assert not (folder / "lock").exists()
 
     with open_run(folder, stage="rl", config={"seed": 1}, resume=True) as run:
         # Checkpoint 3 was not written to its end. Step 3 is done again, so its first traces go.
@@ -248,10 +244,11 @@ def test_a_killed_run_keeps_everything_and_resumes(tmp_path: Path, caplog: pytes
     assert len(read_samples(folder)) == 5
     assert not list(folder.rglob("*.tmp"))
     environment = json.loads((folder / "environment.json").read_text())
-    assert len(environment["resumed_at"]) == 1
+    assert environment["resumed_at"] == [environment["opened_at"]]
+    assert environment["pid"] == os.getpid()
 
 
-def test_an_exception_and_ctrl_c_leave_an_interrupted_run_without_a_lock(tmp_path: Path) -> None:
+def test_an_exception_and_ctrl_c_leave_an_interrupted_run_that_is_free(tmp_path: Path) -> None:
     def interrupted(error: type[BaseException]) -> None:
         with open_run(tmp_path / error.__name__, stage="sft", config={}) as run:
             run.log_metrics(1, {"loss": 1})
@@ -262,16 +259,9 @@ def test_an_exception_and_ctrl_c_leave_an_interrupted_run_without_a_lock(tmp_pat
             interrupted(error)
         folder = tmp_path / error.__name__
         assert len(read_metrics(folder)) == 1
-        assert not (folder / "lock").exists()
         assert read_summary(folder) is None
-
-
-@pytest.mark.skipif(not hasattr(signal, "SIGINT") or os.name == "nt", reason="needs POSIX signals")
-def test_ctrl_c_in_a_real_process_frees_the_folder(tmp_path: Path) -> None:
-    with another_process(TRAINING, tmp_path / "rl") as process:
-        process.send_signal(signal.SIGINT)
-        process.wait(timeout=30)
-        assert not (tmp_path / "rl" / "lock").exists()
+        with open_run(folder, stage="sft", config={}, resume=True):
+            pass
 
 
 def test_a_kill_between_the_merge_and_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -316,6 +306,7 @@ def test_a_finished_run_and_one_of_another_stage_are_refused_until_overwritten(t
         make_checkpoint(run.folder, 1)
         run.finish()
     (run.folder / "notes.txt").write_text("mine")
+    environment = (run.folder / "environment.json").read_bytes()
     for options in ({}, {"resume": True}):
         with pytest.raises(
             RunError, match=r"is a finished sft run: choose another --output_dir or pass --overwrite"
@@ -323,14 +314,30 @@ def test_a_finished_run_and_one_of_another_stage_are_refused_until_overwritten(t
             open_run(run.folder, stage="sft", config={}, **options)
     with pytest.raises(RunError, match="is a run of stage sft, not rl: choose another"):
         open_run(run.folder, stage="rl", config={})
+    assert (run.folder / "environment.json").read_bytes() == environment
     with open_run(run.folder, stage="rl", config={"b": 2}, overwrite=True):
-        assert sorted(path.name for path in run.folder.iterdir()) == [
-            "config.yaml",
-            "environment.json",
-            "lock",
-            "notes.txt",
-        ]
+        assert names(run.folder) == ["config.yaml", "environment.json", "notes.txt"]
         assert read_config(run.folder) == {"b": 2}
+
+
+def test_an_overwriting_that_is_cut_short_can_only_be_done_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_run(tmp_path, stage="rl", config={}):
+        make_checkpoint(tmp_path, 1)
+    for cut, seen in ((KeyboardInterrupt(), KeyboardInterrupt), (PermissionError(13, "Denied"), RunError)):
+
+        def cut_short(path: Path, cut: BaseException = cut) -> None:
+            raise cut
+
+        with monkeypatch.context() as patch:
+            patch.setattr(shutil, "rmtree", cut_short)
+            with pytest.raises(seen):
+                open_run(tmp_path, stage="rl", config={}, overwrite=True)
+        with pytest.raises(RunError, match=r"is a run of stage unknown, not rl: .* --overwrite_output_dir"):
+            open_run(tmp_path, stage="rl", config={}, resume=True)
+    with open_run(tmp_path, stage="rl", config={}, overwrite=True):
+        assert names(tmp_path) == ["config.yaml", "environment.json"]
 
 
 def test_a_run_whose_environment_is_torn_is_refused(tmp_path: Path) -> None:
@@ -366,7 +373,8 @@ def test_contradictions(
 ) -> None:
     with pytest.raises(error, match=message):
         open_run(tmp_path / "run", stage="sft", config={}, **options)
-    assert not (tmp_path / "run" / "lock").exists()
+    with open_run(tmp_path / "run", stage="sft", config={}):
+        pass
 
 
 def test_places_where_no_folder_can_be(tmp_path: Path) -> None:
@@ -386,68 +394,30 @@ def test_a_second_run_in_the_same_process_is_refused(tmp_path: Path) -> None:
         pass
 
 
-def lock(tmp_path: Path, **changes: object) -> Path:
-    """A run that logged something, with somebody's lock on it."""
-    with open_run(tmp_path / "run", stage="sft", config={}):
-        owner = json.loads((tmp_path / "run" / "lock").read_text())
-    (tmp_path / "run" / "lock").write_text(json.dumps({**owner, **changes}))
-    return tmp_path / "run"
-
-
-@pytest.mark.parametrize("pid", [0, -5, 2**22 + 7, 2**70])
-def test_the_lock_of_a_process_that_is_gone_is_taken_over(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, pid: int
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({}, "in use by process 7 on elsewhere, which opened it 3 hours ago: wait for it, or choose another"),
+        ({"opened_at": "9999-01-01T00:00:00+00:00"}, "which opened it 0 seconds ago: "),  # clocks differ
+        ({"opened_at": "2020-01-01"}, "in use by another process: wait for it, or choose another"),
+        ({"opened_at": 3}, "in use by another process: "),
+        ({"host": None}, "process 7 on None, "),
+        (None, "in use by another process: wait for it, or choose another --output_dir"),
+    ],
+)
+def test_the_owner_is_named_as_far_as_it_is_known(
+    tmp_path: Path, changes: dict[str, object] | None, message: str
 ) -> None:
-    folder = lock(tmp_path, pid=pid)
-    with open_run(folder, stage="sft", config={}):
-        assert f"process {pid} on" in caplog.text
-        assert "is gone: taking over" in caplog.text
-        assert json.loads((folder / "lock").read_text())["pid"] == os.getpid()
-
-
-@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="only Linux tells when a process started")
-def test_a_pid_that_was_given_again_does_not_keep_the_lock(tmp_path: Path) -> None:
-    with open_run(lock(tmp_path, process_start="17"), stage="sft", config={}):
-        pass
-
-
-def test_the_lock_of_another_host_stays(tmp_path: Path) -> None:
-    folder = lock(tmp_path, pid=2**22 + 7, host="elsewhere")
-    ago = (folder / "lock").stat().st_mtime - 3 * 3600
-    os.utime(folder / "lock", (ago, ago))
-    with pytest.raises(
-        RunError, match=r"on elsewhere, which opened it 3 hours ago: choose .* or delete .*lock"
-    ):
-        open_run(folder, stage="sft", config={})
-
-
-@pytest.mark.parametrize("content", [b"", b'{"pid": 1', b"[]", b'{"pid": "x", "host": 1}'])
-def test_a_lock_without_sense_counts_only_while_it_is_fresh(tmp_path: Path, content: bytes) -> None:
-    folder = lock(tmp_path)
-    (folder / "lock").write_bytes(content)
-    with pytest.raises(RunError, match="is being opened by another process"):
-        open_run(folder, stage="sft", config={})
-    ago = (folder / "lock").stat().st_mtime - 60
-    os.utime(folder / "lock", (ago, ago))
-    with open_run(folder, stage="sft", config={}):
-        pass
-
-
-def test_a_process_killed_while_taking_over_blocks_the_next_only_for_a_moment(tmp_path: Path) -> None:
-    folder = lock(tmp_path, pid=2**22 + 7)
-    guard = folder / ".lock-takeover"
-    guard.touch()
-    with pytest.raises(RunError, match="is being opened by another process: try again"):
-        open_run(folder, stage="sft", config={})
-    ago = guard.stat().st_mtime - 60
-    os.utime(guard, (ago, ago))
-    with open_run(folder, stage="sft", config={}):
-        assert not guard.exists()
+    with open_run(tmp_path, stage="sft", config={}):
+        ago = (datetime.now(UTC) - timedelta(hours=3.5)).isoformat()
+        owner = json.dumps({"pid": 7, "host": "elsewhere", "opened_at": ago, **(changes or {})})
+        (tmp_path / "environment.json").write_text(owner if changes is not None else owner[:-9])
+        with pytest.raises(RunError, match=message):
+            open_run(tmp_path, stage="sft", config={})
 
 
 @pytest.mark.parametrize("attempt", range(10))
-def test_of_many_that_find_a_stale_lock_one_gets_the_folder(tmp_path: Path, attempt: int) -> None:
-    folder = lock(tmp_path, pid=2**22 + 7)
+def test_of_many_threads_one_gets_the_folder_and_any_may_close_it(tmp_path: Path, attempt: int) -> None:
     barrier = threading.Barrier(8)
     opened: list[runs.Run] = []
     refused: list[RunError] = []
@@ -455,7 +425,7 @@ def test_of_many_that_find_a_stale_lock_one_gets_the_folder(tmp_path: Path, atte
     def contend() -> None:
         barrier.wait()
         try:
-            opened.append(open_run(folder, stage="sft", config={}))
+            opened.append(open_run(tmp_path, stage="sft", config={}))
         except RunError as error:
             refused.append(error)
 
@@ -466,7 +436,51 @@ def test_of_many_that_find_a_stale_lock_one_gets_the_folder(tmp_path: Path, atte
         thread.join()
     assert len(opened) == 1
     assert len(refused) == 7
+    assert all("is in use by" in str(error) for error in refused)
     opened[0].close()
+    with open_run(tmp_path, stage="sft", config={}):
+        opened[0].close()  # once more: it must not free what is another's by now
+        with pytest.raises(RunError, match="is in use by"):
+            open_run(tmp_path, stage="sft", config={})
+
+
+FORKING = """
+    import os, sys
+    from prl.runs import open_run
+
+    run = open_run(sys.argv[1], stage="sft", config={})
+    if os.fork() == 0:
+        run.close()
+        os._exit(0)
+    os.wait()
+    if os.fork() > 0:
+        print("ready", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_child_neither_frees_the_folder_nor_keeps_it(tmp_path: Path) -> None:
+    with another_process(FORKING, tmp_path) as process:
+        with pytest.raises(RunError, match=f"in use by process {process.pid} on"):
+            open_run(tmp_path, stage="sft", config={})
+        process.kill()
+        process.wait()
+        with open_run(tmp_path, stage="sft", config={}):  # the second child still reads from us
+            pass
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def flock(descriptor: int, operation: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(pytest.importorskip("fcntl"), "flock", flock)
+    with pytest.raises(RunError, match=rf"cannot be locked: {os.strerror(number)}\. Choose another --output"):
+        open_run(tmp_path, stage="sft", config={})
+    assert names(tmp_path) == []
 
 
 # --- metrics
@@ -486,7 +500,7 @@ def nulled(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(
     st.lists(st.dictionaries(st.text(min_size=6), JSON, max_size=3), min_size=1, max_size=3), st.floats(0, 1)
 )
@@ -694,7 +708,8 @@ def test_a_full_disk_under_the_trainer_is_the_same_line(tmp_path: Path, error: E
         open_run(tmp_path, stage="sft", config={}),
     ):
         raise error
-    assert not (tmp_path / "lock").exists()
+    with open_run(tmp_path, stage="sft", config={}):
+        pass
 
 
 # --- what --model_name_or_path points to

@@ -1,17 +1,18 @@
 """The run folder: what every stage writes and the next one reads.
 
-    lock               while a process writes here: its pid, host and time
     config.yaml        the resolved settings
-    environment.json   stage, versions, machine and command line
+    environment.json   stage, versions, machine, command line, and the process that opened the run last
     metrics.jsonl      one JSON object a line
     samples/           one parquet file for each logging of responses, until the run is done
     samples.parquet    the same as one file, when it is done
     checkpoint-*/      the trainer's
     adapter/           what the next stage loads
     DONE               the summary; written last
+    .lock              empty; locked while a process writes here
 
 Whole files appear by renaming, so that a reader never sees half of one, and what was logged before a kill
-stays readable. One process writes: with several (`accelerate launch`), the main one opens the run.
+stays readable. One process writes: with several (`accelerate launch`), the main one opens the run. Hidden
+names do not count as content.
 """
 
 from __future__ import annotations
@@ -20,27 +21,26 @@ import contextlib
 import dataclasses
 import difflib
 import errno
+import functools
 import importlib.metadata
-import io
 import json
 import logging
 import math
 import os
 import platform
 import re
-import secrets
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from enum import Enum
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 import yaml
+from filelock import BaseFileLock, FileLock, Timeout
 
 from prl import __version__
 from prl.errors import RunError, UsageError
@@ -86,19 +86,17 @@ SAMPLE_COLUMNS: dict[str, str] = {
 `reward_<name>` (double) for each reward, and what else a stage logs, numbers as double, other things as
 string."""
 
-_SETTINGS = ("environment.json", "config.yaml", "lock")  # what a run holds before its stage has done anything
+_SETTINGS = {"environment.json", "config.yaml"}  # what a run holds before its stage has done anything
 _WRITTEN = (
-    "environment.json",
+    "DONE",  # first: what follows is no longer whole
+    "adapter",
+    "checkpoint-*",
     "config.yaml",
     "metrics.jsonl",
+    "results.json",
     "samples",
     "samples.parquet",
-    "results.json",
-    "checkpoint-*",
-    "adapter",
-    "DONE",
 )
-_FRESH_LOCK_S = 10  # a lock without content is younger than this while its owner is about to write it
 _DISK_FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 _SECRET = re.compile(r"(hub[_-]token|api[_-]?key|secret|password)$", re.IGNORECASE)
 _SECRET_VALUE = re.compile(r"\b(hf_|wandb_v1_|sk-)\w{16,}")
@@ -112,26 +110,22 @@ class Run:
     stage: str
     started_at: str
     checkpoint: Path | None
-    _lock: bytes
+    _lock: BaseFileLock
     _opened: float = dataclasses.field(default_factory=time.monotonic)
     _last_step: int = 0
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self.close()
         if error is not None and _is_disk_full(error):
             raise _disk_full(self.folder) from error
 
     def close(self) -> None:
         """Give the folder free. Without `finish` before, the run counts as interrupted."""
-        lock = self.folder / "lock"
         with contextlib.suppress(OSError):
-            if lock.read_bytes() == self._lock:
-                lock.unlink()
+            self._lock.release()
 
     def log_metrics(self, step: int, metrics: Mapping[str, Any]) -> None:
         """Append a line: `step`, `time` (seconds since 1970) and the metrics; NaN and infinities as null."""
@@ -145,12 +139,15 @@ class Run:
         """Keep sampled responses, one mapping each (`SAMPLE_COLUMNS` and more); what is missing is null."""
         if not rows:
             return
+        import pyarrow.parquet as pq
+
         folder = self.folder / "samples"
         with _writing(folder):
             folder.mkdir(exist_ok=True)
         number = sum(1 for _ in folder.glob(f"step-{step:06d}-*.parquet"))
         table = _sample_table([{"step": step, "stage": self.stage, **row} for row in rows])
-        write_atomic(folder / f"step-{step:06d}-{number:02d}.parquet", _parquet(table))
+        with _replacing(folder / f"step-{step:06d}-{number:02d}.parquet") as file:
+            pq.write_table(table, file, compression="zstd")
         self._last_step = max(self._last_step, step)
 
     def finish(self, summary: Mapping[str, Any] | None = None) -> None:
@@ -193,23 +190,44 @@ def open_run(
     _check_space(folder)
     with _writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    held = sorted(child.name for child in folder.iterdir() if not child.name.startswith("."))
-    if "environment.json" not in held and held not in ([], ["lock"]):
+        held = _held(folder)
+    if held and "environment.json" not in held:
         raise RunError(f"{folder} is not empty and no run ({_some(held)}): choose another --output_dir")
-    lock = _take_lock(folder)
+    # It takes a while, hence before the lock: whoever finds the folder locked is to read there by whom.
+    environment = describe_environment() | {"opened_at": _now()}
+    lock = _lock(folder)
     try:
-        return _open_locked(folder, stage, config, resume, overwrite, lock)
+        with _writing(folder):
+            earlier = _run_to_resume(folder, stage, resume, overwrite)
+            for leftover in (*folder.glob(".*.tmp"), *folder.glob("samples/.*.tmp")):
+                leftover.unlink(missing_ok=True)
+            if overwrite:
+                # Without a stage: after a kill amid the removal, it can be overwritten but not resumed.
+                write_json(folder / "environment.json", environment)
+                for path in [path for name in _WRITTEN for path in folder.glob(name)]:
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+            environment |= {
+                "stage": stage,
+                "started_at": earlier.get("started_at", environment["opened_at"]),
+                "resumed_at": [*earlier.get("resumed_at", []), environment["opened_at"]] if resume else [],
+            }
+            write_json(folder / "environment.json", environment)
+            settings = yaml.safe_dump(_without_secrets(_plain(config)), sort_keys=False, allow_unicode=True)
+            write_atomic(folder / "config.yaml", settings.encode())
+            checkpoint = last_checkpoint(folder) if resume else None
+            if resume:
+                _rewind(folder, _step_of(checkpoint) if checkpoint else -1)
+            return Run(folder, stage, environment["started_at"], checkpoint, lock)
     except BaseException:
-        (folder / "lock").unlink(missing_ok=True)
+        lock.release()
         raise
 
 
-def _open_locked(
-    folder: Path, stage: str, config: Mapping[str, Any], resume: bool, overwrite: bool, lock: bytes
-) -> Run:
-    earlier = _read_json(folder / "environment.json") or {}
+def _run_to_resume(folder: Path, stage: str, resume: bool, overwrite: bool) -> dict[str, Any]:
+    """What environment.json holds of the run to go on with, nothing where one begins; or raises RunError."""
+    earlier = _read_json(folder / "environment.json")
     found = earlier.get("stage", "unknown")
-    begun = {child.name for child in folder.iterdir() if not child.name.startswith(".")} - {*_SETTINGS}
+    begun = {*_held(folder)} - _SETTINGS
     if begun and not overwrite:
         again = "choose another --output_dir or pass --overwrite_output_dir"
         if found != stage:
@@ -220,27 +238,7 @@ def _open_locked(
             raise RunError(f"{folder} is an interrupted {stage} run: pass --resume, {again}")
     if resume and not earlier:
         raise RunError(f"{folder} holds no run to resume: start one, or name another --output_dir")
-
-    for leftover in (*folder.glob(".*.tmp"), *folder.glob("samples/.*.tmp")):
-        leftover.unlink(missing_ok=True)
-    checkpoint = last_checkpoint(folder) if resume else None
-    if overwrite:
-        for path in [path for name in _WRITTEN for path in folder.glob(name)]:
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-        earlier = {}
-    elif resume:
-        _rewind(folder, _step_of(checkpoint) if checkpoint else -1)
-
-    now = _now()
-    environment = describe_environment() | {
-        "stage": stage,
-        "started_at": earlier.get("started_at", now),
-        "resumed_at": [*earlier.get("resumed_at", []), now] if resume else [],
-    }
-    write_json(folder / "environment.json", environment)
-    settings = yaml.safe_dump(_without_secrets(_plain(config)), sort_keys=False, allow_unicode=True)
-    write_atomic(folder / "config.yaml", settings.encode())
-    return Run(folder, stage, environment["started_at"], checkpoint, lock)
+    return earlier if resume else {}
 
 
 def read_config(run_dir: str | os.PathLike[str]) -> dict[str, Any]:
@@ -254,7 +252,7 @@ def read_config(run_dir: str | os.PathLike[str]) -> dict[str, Any]:
 
 def read_summary(run_dir: str | os.PathLike[str]) -> dict[str, Any] | None:
     """What DONE holds; None while the run is not finished. Raises RunError when the folder is no run."""
-    return _read_json(_run_folder(run_dir) / "DONE")
+    return _read_json(_run_folder(run_dir) / "DONE") or None
 
 
 def read_metrics(run_dir: str | os.PathLike[str]) -> list[dict[str, Any]]:
@@ -288,7 +286,7 @@ def read_samples(run_dir: str | os.PathLike[str]) -> pa.Table:
     folder = _run_folder(run_dir)
     paths = [folder / "samples.parquet"] if (folder / "samples.parquet").exists() else _shards(folder)
     tables = [table for path in paths if (table := _read_parquet(path)) is not None]
-    schema = _union([_sample_table([]).schema, *(table.schema for table in tables)])
+    schema = _union(table.schema for table in tables)
     return pa.concat_tables([_fit(table, schema) for table in tables]) if tables else schema.empty_table()
 
 
@@ -316,30 +314,23 @@ def adapter_dir(model: str | os.PathLike[str]) -> Path | None:
         return _adapter_of_run(folder)
     if (folder / "config.json").exists():
         return None
-    held = sorted(child.name for child in folder.iterdir())
     raise RunError(
         f"{folder} is no run (environment.json), adapter (adapter_config.json and weights) or model "
-        f"(config.json): it holds {_some(held)}. Point --model_name_or_path at one of these"
+        f"(config.json): it holds {_some(_held(folder))}. Point --model_name_or_path at one of these"
     )
 
 
 def base_of_adapter(adapter: str | os.PathLike[str]) -> str:
     """The Hub name or path of the model that an adapter was trained on. Raises RunError when it says none."""
     path = Path(adapter) / "adapter_config.json"
-    base = (_read_json(path) or {}).get("base_model_name_or_path")
+    base = _read_json(path).get("base_model_name_or_path")
     if not isinstance(base, str) or not base:
         raise RunError(f"{path} has no base_model_name_or_path: write it in, or train the adapter again")
     return base
 
 
 def describe_environment() -> dict[str, Any]:
-    """Versions, machine and command line, with secrets masked; nothing from the environment variables."""
-    versions: dict[str, str | None] = {}
-    for library in LIBRARIES:
-        try:
-            versions[library] = importlib.metadata.version(library)
-        except importlib.metadata.PackageNotFoundError:
-            versions[library] = None
+    """Versions, machine, process and command line, secrets masked; nothing from the environment variables."""
     torch = sys.modules.get("torch")
     cuda = torch.cuda if torch and torch.cuda.is_available() else None
     return {
@@ -347,9 +338,11 @@ def describe_environment() -> dict[str, Any]:
         "git_commit": _git_commit(Path(__file__).parents[2]),
         "python": platform.python_version(),
         "platform": platform.platform(),
+        "host": platform.node(),
+        "pid": os.getpid(),
         "cpu_count": os.cpu_count(),
         "gpus": [cuda.get_device_name(index) for index in range(cuda.device_count())] if cuda else [],
-        "versions": versions,
+        "versions": {library: _version(library) for library in LIBRARIES},
         "argv": _mask_arguments(sys.argv),
     }
 
@@ -368,111 +361,35 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
 # The lock
 
 
-def _take_lock(folder: Path) -> bytes:
-    """Own the folder or raise RunError; gives the lock's content, by which its owner knows it."""
-    mine = {
-        "pid": os.getpid(),
-        "process_start": _process_start(os.getpid()),
-        "host": platform.node(),
-        "time": _now(),
-        "token": secrets.token_hex(8),
-    }
-    content = json.dumps(mine).encode()
-    path = folder / "lock"
-    for _ in range(100):
-        try:
-            descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
-        except FileExistsError:
-            _remove_stale_lock(folder)
-            continue
-        except OSError as error:
-            raise _cannot_write(folder, error) from error
-        with _writing(path), os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-        return content
-    raise RunError(f"{folder}: its lock changes hands all the time: choose another --output_dir")
+def _lock(folder: Path) -> BaseFileLock:
+    """Own the folder or raise RunError. The system frees the lock when its process ends, also by a kill.
 
-
-def _remove_stale_lock(folder: Path) -> None:
-    """Raises RunError while the owner of the lock lives, or may live."""
-    path = folder / "lock"
-    try:
-        content, age = path.read_bytes(), time.time() - path.stat().st_mtime
-    except FileNotFoundError:
-        return
-    try:
-        owner = json.loads(content)
-        pid, host, start = int(owner["pid"]), str(owner["host"]), str(owner["process_start"])
-    except (ValueError, TypeError, KeyError):
-        if age < _FRESH_LOCK_S:
-            raise _being_opened(folder) from None
-        pid, host, start = 0, platform.node(), ""
-    opened = f"process {pid} on {host}, which opened it {_ago(age)} ago"
-    if host != platform.node():
-        raise RunError(
-            f"{folder} is in use by {opened}: choose another --output_dir, or delete {path} if it is gone"
-        )
-    running = _process_start(pid)
-    if running is not None and start in (running, ""):
-        rest = "wait for it" if pid != os.getpid() else "it is this very process, so close that run"
-        raise RunError(f"{folder} is in use by {opened}: {rest}, or choose another --output_dir")
-
-    # Of two processes that find the same stale lock, the slower must not remove the new lock of the faster.
-    guard = folder / ".lock-takeover"
-    try:
-        os.close(os.open(guard, os.O_CREAT | os.O_EXCL))
-    except OSError:
-        with contextlib.suppress(OSError):
-            if time.time() - guard.stat().st_mtime > _FRESH_LOCK_S:
-                guard.unlink()  # its owner was killed right here
-                return
-        raise _being_opened(folder) from None
-    try:
-        if path.read_bytes() == content:
-            path.unlink()
-            log.warning("%s was left by %s and is gone: taking over", folder, opened)
-    except FileNotFoundError:
-        pass
-    finally:
-        guard.unlink(missing_ok=True)
-
-
-def _being_opened(folder: Path) -> RunError:
-    return RunError(f"{folder} is being opened by another process: try again, or choose another --output_dir")
-
-
-def _process_start(pid: int) -> str | None:
-    """None when no such process runs; else when it started, or "" where the system does not tell.
-
-    The start tells a process from a later one with the same pid.
+    The file itself stays, but on Windows: were it removed, one process could lock it just before that, and
+    another the one made after. There is no fallback to a mere marker file, which would outlive a kill.
     """
-    if pid <= 0:
-        return None
-    if sys.platform == "win32":  # where os.kill(pid, 0) ends the process
-        import ctypes
+    lock = FileLock(folder / ".lock", timeout=0, thread_local=False, fallback_to_soft=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise _in_use(folder) from None
+    except OSError as error:
+        raise RunError(
+            f"{folder} cannot be locked: {error.strerror or error}. Choose another --output_dir"
+        ) from error
+    return lock
 
-        kernel32 = ctypes.WinDLL("kernel32", use_last_error=True)
-        kernel32.OpenProcess.restype = ctypes.c_void_p
-        access_denied, query_limited_information, still_active = 5, 0x1000, 259
-        process = kernel32.OpenProcess(query_limited_information, False, pid)
-        if not process:
-            return "" if ctypes.get_last_error() == access_denied else None
-        code = ctypes.c_ulong()
-        known = kernel32.GetExitCodeProcess(ctypes.c_void_p(process), ctypes.byref(code))
-        kernel32.CloseHandle(ctypes.c_void_p(process))
-        return None if known and code.value != still_active else ""
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return None
-    except PermissionError:
-        pass
-    try:
-        # The name in parentheses may hold spaces. State and start are fields 3 and 22 (proc(5)).
-        fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
-    except OSError:
-        return ""
-    return None if fields[0] in "ZX" else fields[19]
+
+def _in_use(folder: Path) -> RunError:
+    """Names the owner, once it has written environment.json."""
+    owner, rest = "another process", "wait for it"
+    environment = _read_json(folder / "environment.json")
+    with contextlib.suppress(KeyError, TypeError, ValueError):
+        pid, host = environment["pid"], environment["host"]
+        opened = datetime.now(UTC) - datetime.fromisoformat(environment["opened_at"])
+        owner = f"process {pid} on {host}, which opened it {_ago(opened.total_seconds())} ago"
+        if (pid, host) == (os.getpid(), platform.node()):
+            rest = "it is this very process, so close that run"
+    return RunError(f"{folder} is in use by {owner}: {rest}, or choose another --output_dir")
 
 
 # Samples
@@ -513,14 +430,6 @@ def _cell(value: Any, kind: pa.DataType) -> Any:
     return float(value) if types.is_floating(kind) else bool(value) if types.is_boolean(kind) else int(value)
 
 
-def _parquet(table: pa.Table) -> bytes:
-    import pyarrow.parquet as pq
-
-    buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd")
-    return buffer.getvalue()
-
-
 def _shards(folder: Path) -> list[Path]:
     """The files that `log_samples` wrote under samples/, in the order they were logged in."""
     return sorted((folder / "samples").glob("step-*-*.parquet"), key=_shard_order)
@@ -544,12 +453,12 @@ def _read_parquet(path: Path, *, only_schema: bool = False) -> Any:
         return None
 
 
-def _union(schemas: Sequence[pa.Schema]) -> pa.Schema:
-    """All columns, in order of appearance; one that changes its type is text."""
+def _union(schemas: Iterable[pa.Schema]) -> pa.Schema:
+    """`SAMPLE_COLUMNS` and all others, in order of appearance; one that changes its type is text."""
     import pyarrow as pa
 
     types: dict[str, pa.DataType] = {}
-    for field in (field for schema in schemas for field in schema):
+    for field in (field for schema in (_sample_table([]).schema, *schemas) for field in schema):
         types[field.name] = field.type if types.get(field.name, field.type) == field.type else pa.string()
     return pa.schema(list(types.items()))
 
@@ -573,7 +482,7 @@ def _merge_samples(folder: Path) -> None:
     schemas = {path: schema for path, schema in read.items() if schema is not None}
     if not schemas:
         return
-    schema = _union([_sample_table([]).schema, *schemas.values()])
+    schema = _union(schemas.values())
     with (
         _replacing(folder / "samples.parquet") as file,
         pq.ParquetWriter(file, schema, compression="zstd") as writer,
@@ -598,6 +507,10 @@ def _rewind(folder: Path, step: int) -> None:
     (folder / "samples.parquet").unlink(missing_ok=True)
 
 
+def _held(folder: Path) -> list[str]:
+    return sorted(child.name for child in folder.iterdir() if not child.name.startswith("."))
+
+
 def _step_of(checkpoint: Path) -> int:
     return int(checkpoint.name.rpartition("-")[2])
 
@@ -613,8 +526,7 @@ def _run_folder(run_dir: str | os.PathLike[str]) -> Path:
 
 def _nearest_run(folder: Path) -> str:
     """A hint at the runs beside a folder that is not there; "" when there are none."""
-    beside = folder.parent.iterdir() if folder.parent.is_dir() else iter(())
-    runs = sorted(child.name for child in beside if (child / "environment.json").exists())
+    runs = sorted(found.parent.name for found in folder.parent.glob("*/environment.json"))
     if close := difflib.get_close_matches(folder.name, runs, n=1):
         return f" Did you mean {folder.parent / close[0]}?"
     return f" There are: {_some(runs)}." if runs else ""
@@ -637,7 +549,7 @@ def _is_adapter(folder: Path) -> bool:
 def _adapter_of_run(folder: Path) -> Path:
     if _is_adapter(folder / "adapter"):
         return folder / "adapter"
-    stage = (_read_json(folder / "environment.json") or {}).get("stage", "unknown")
+    stage = _read_json(folder / "environment.json").get("stage", "unknown")
     if (folder / "DONE").exists():
         raise RunError(f"{folder} is a finished {stage} run without an adapter: name one of a training stage")
     checkpoint = last_checkpoint(folder)
@@ -681,7 +593,11 @@ def _writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise (_disk_full(path) if _is_disk_full(error) else _cannot_write(path, error)) from error
+        if _is_disk_full(error):
+            raise _disk_full(path) from error
+        raise RunError(
+            f"{path} cannot be written: {error.strerror or error}. Choose another --output_dir"
+        ) from error
 
 
 def _is_disk_full(error: BaseException) -> bool:
@@ -695,15 +611,13 @@ def _disk_full(path: Path) -> RunError:
     )
 
 
-def _cannot_write(path: Path, error: OSError) -> RunError:
-    return RunError(f"{path} cannot be written: {error.strerror or error}. Choose another --output_dir")
-
-
 # Values as text
 
 
 def _json(value: Any, indent: int | None = None) -> str:
-    return json.dumps(_finite(_plain(value)), allow_nan=False, indent=indent)
+    """NaN and infinities, which JSON does not have, as null."""
+    finite = json.loads(json.dumps(_plain(value)), parse_constant=lambda name: None)
+    return json.dumps(finite, indent=indent)
 
 
 def _plain(value: Any) -> Any:
@@ -725,21 +639,13 @@ def _plain(value: Any) -> Any:
     return next((base(value) for base in (int, float, str) if isinstance(value, base)), str(value))
 
 
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _read_json(path: Path) -> dict[str, Any] | None:
-    """None when there is no such file, or no JSON object in it."""
+def _read_json(path: Path) -> dict[str, Any]:
+    """Empty when there is no such file, or no JSON object in it."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return None
-    return value if isinstance(value, dict) else None
+        return {}
+    return value if isinstance(value, dict) else {}
 
 
 def _without_secrets(value: Any) -> Any:
@@ -765,6 +671,18 @@ def _mask_arguments(arguments: Sequence[str]) -> list[str]:
     return masked
 
 
+# Asked once: what runs is what was loaded, whatever becomes of the files.
+
+
+@functools.cache
+def _version(library: str) -> str | None:
+    try:
+        return importlib.metadata.version(library)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+@functools.cache
 def _git_commit(root: Path) -> str | None:
     """The commit of a source checkout, with "-dirty" when files differ; None for an installed package."""
     if not (root / ".git").exists():
