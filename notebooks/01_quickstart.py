@@ -31,13 +31,10 @@
 
 # %%
 import os
-import warnings
 from pathlib import Path
 
 import pandas as pd
 from IPython.display import HTML
-
-warnings.filterwarnings("ignore", "IProgress not found")  # said by tqdm; the stages draw no widgets
 
 from prl import evaluation, rl, runs, sft
 from prl.config import resolve
@@ -99,9 +96,8 @@ HTML(trace_html(parse(example["trace"])))
 # notice, recompute and decide. (`trace_text` draws the same for a terminal.)
 
 # %%
-disagreement = next(row for row in examples if "?" in row["trace"])
-print(disagreement["problem"], "\n")
-print(trace_text(parse(disagreement["trace"])))
+traces = [parse(row["trace"]) for row in examples]
+print(next(trace_text(trace) for trace in traces for block in trace.blocks if "=" in block.summary.text))
 
 # %% [markdown]
 # ## 2. The base model
@@ -175,9 +171,10 @@ faults.value_counts().head(5).to_frame("how often")
 # ## 4. Reinforcement learning
 #
 # Now nobody shows the model what to write. To each problem it samples a *group* of responses, a checker compares
-# their final answers with the right one, and each response gets a *reward*: here +1 if right, −1 if wrong. What a
-# reward is worth depends on the problem: +1 is nothing special where every response earns it. So the algorithm, GRPO,
-# measures a response by its group. Its *advantage* is
+# their final answers with the right one, and each response gets a *reward*: here +1 if its answer is right and it
+# holds a valid block, −1 otherwise, and 1 more if its format has no fault at all. What a reward is worth depends on
+# the problem: it is nothing special where every response earns it. So the algorithm, GRPO, measures a response by
+# its group. Its *advantage* is
 #
 # $$\text{advantage} = \frac{\text{reward} - \text{mean reward of the group}}{\text{standard deviation of the group}}$$
 #
@@ -192,26 +189,26 @@ skill = rl.run(settings("rl", "rl", model_name_or_path=str(cold_start.folder)))
 
 # %%
 samples = runs.read_samples(skill.folder).to_pandas()
-group_size = runs.read_config(skill.folder)["rl"]["num_generations"]
-groups = [samples[start : start + group_size] for start in range(0, len(samples), group_size)]
-alive = [group for group in groups if group["reward_accuracy"].nunique() > 1]
+samples["reward"] = samples["reward_parallel"] + samples["reward_format"]
+groups = [group for _, group in samples.groupby(["step", "group"])]
+alive = [group for group in groups if group["reward"].nunique() > 1]
 group = (alive or groups)[0]
 
 print(group["problem"].iloc[0], "The answer is", group["answer"].iloc[0])
-group[["extracted", "verdict", "reward_accuracy", "advantage", "length"]]
+group[["extracted", "verdict", "reward_parallel", "reward_format", "advantage", "length"]]
 
 # %% [markdown]
 # The formula gives the same advantages (GRPO adds 0.0001 to the standard deviation, so that it never divides by
 # zero):
 
 # %%
-reward = group["reward_accuracy"]
+reward = group["reward"]
 by_hand = (reward - reward.mean()) / (reward.std() + 1e-4)
 print(f"largest difference: {(by_hand - group['advantage']).abs().max():.1e}")
 
 # %% [markdown]
-# What if all responses of a group are right, or all are wrong? Then every reward equals the mean, every advantage is
-# zero, and the group teaches nothing. Such a group is *dead*. Problems that are far too hard or far too easy make
+# What if all responses of a group earn the same? Then every reward equals the mean, every advantage is zero, and the
+# group teaches nothing. Such a group is *dead*. Problems that are far too hard or far too easy make
 # dead groups, and the time to sample them is lost.
 
 # %%
@@ -251,8 +248,8 @@ for before, after in [("base", "cold-start"), ("cold-start", "rl")]:
 #
 # - The *base* model. A cold start can cost accuracy: the model leaves the form in which it has practised adding. A
 #   gain of RL over the cold start is not yet a gain over the base.
-# - The *parallel ratio* after RL. This reward pays for right answers and for nothing else, so RL may also give
-#   blocks up. The reward `parallel` pays only for right answers with a valid block.
+# - The *parallel ratio* after RL. This reward pays for blocks. Would the model keep them for their own sake? Pass
+#   `rewards=["accuracy"]`, which pays for right answers and for nothing else, and see.
 # - The *length*, `tokens` in the tables. Paths cost tokens; whether parallel thinking is worth them is a question for
 #   a comparison at equal numbers of tokens. And one run with one seed is one observation.
 #

@@ -25,7 +25,7 @@ SFT = [
     (2, {"train_loss": 2.0, "train_runtime": 9.0}),
 ]
 RL = [
-    (step, {"loss": 0.1, "reward": -1 + 0.1 * step, "accuracy/correct": 0.05 * step, "format_valid": 0.9,
+    (step, {"loss": 0.1, "reward": -1 + 0.1 * step, "correct": 0.05 * step, "format_valid": 0.9,
             "parallel_ratio": 0.6, "frac_reward_zero_std": 0.25, "rewards/accuracy_reward/mean": 0.0})
     for step in range(1, 31)
 ]  # fmt: skip
@@ -80,12 +80,12 @@ def test_rl_shows_reward_correctness_format_and_dead_groups(tmp_path: Path) -> N
         "share of groups": ["dead groups"],
     }
     assert shown["reward"]["reward"] == [(step, line["reward"]) for step, line in RL]
-    correct = [(step, line["accuracy/correct"]) for step, line in RL]
+    correct = [(step, line["correct"]) for step, line in RL]
     assert shown["share of responses"]["share correct"] == correct
 
 
 def test_a_run_with_held_out_evaluations_shows_them(tmp_path: Path) -> None:
-    lines = [*RL, (30, {"eval_reward": 0.5, "eval_accuracy/correct": 0.75})]
+    lines = [*RL, (30, {"eval_reward": 0.5, "eval_correct": 0.75})]
     curves = read_curves(run_folder(tmp_path / "rl", "rl", lines))
     assert curves["held-out reward"] == [(30, 0.5)]
     assert curves["held-out share correct"] == [(30, 0.75)]

@@ -139,8 +139,8 @@ class SampleRecorder(TrainerCallback):
         self.batch: dict[str, Sequence[Any]] | None = None
 
     def observe(self, reward: Reward) -> Reward:
-        """`reward`, remembering the batch that it judges and logging the shares of valid and parallel
-        responses."""
+        """`reward`, remembering the batch that it judges, whatever it pays for, and logging the shares of
+        right, valid and parallel responses."""
 
         @functools.wraps(reward)
         def observed(
@@ -148,19 +148,26 @@ class SampleRecorder(TrainerCallback):
         ) -> Sequence[float | None]:
             truncated = [not ids or ids[-1] != self.eos_token_id for ids in completion_ids]
             traces = [parse(text, truncated=cut) for text, cut in zip(completions, truncated, strict=True)]
+            extracted = [extract_answer(text) for text in completions]
+            verdicts = default_checker().check_many(list(zip(extracted, columns["answer"], strict=True)))
             self.batch = {
                 "problem": columns["problem"],
                 "answer": columns["answer"],
+                "extracted": extracted,
+                "verdict": [str(verdict.reason) for verdict in verdicts],
                 "text": completions,
                 "token_ids": completion_ids,
                 "length": [len(ids) for ids in completion_ids],
                 "truncated": truncated,
                 "faults": [[fault.kind.value for fault in trace.faults] for trace in traces],
             }
-            columns["log_metric"]("format_valid", sum(trace.is_valid for trace in traces) / len(traces))
-            columns["log_metric"](
-                "parallel_ratio", sum(trace.uses_parallel for trace in traces) / len(traces)
-            )
+            shares = {
+                "correct": [verdict.equal for verdict in verdicts],
+                "format_valid": [trace.is_valid for trace in traces],
+                "parallel_ratio": [trace.uses_parallel for trace in traces],
+            }
+            for name, hits in shares.items():
+                columns["log_metric"](name, sum(hits) / len(hits))
             return reward(completions=completions, completion_ids=completion_ids, **columns)
 
         if isinstance(reward, functools.partial):
@@ -171,13 +178,9 @@ class SampleRecorder(TrainerCallback):
         if self.batch is None or self.trainer is None:
             return
         logs = self.trainer._logs
-        extracted = [extract_answer(text) for text in self.batch["text"]]
-        verdicts = default_checker().check_many(list(zip(extracted, self.batch["answer"], strict=True)))
         group_size = self.trainer.num_generations
         columns = self.batch | {
-            "group": [index // group_size for index in range(len(extracted))],
-            "extracted": extracted,
-            "verdict": [str(verdict.reason) for verdict in verdicts],
+            "group": [index // group_size for index in range(len(self.batch["text"]))],
             "advantage": logs["advantages"],
             **{f"reward_{name.removesuffix('_reward')}": values for name, values in logs["rewards"].items()},
         }
@@ -213,7 +216,7 @@ def _line(logs: Mapping[str, Any]) -> str:
         return ""
     shown = {
         "reward": "{:+.2f}",
-        "accuracy/correct": "correct {:.0%}",
+        "correct": "correct {:.0%}",
         "parallel_ratio": "parallel {:.0%}",
         "format_valid": "valid {:.0%}",
         "frac_reward_zero_std": "dead groups {:.0%}",

@@ -37,8 +37,8 @@ METRICS: dict[str, dict[str, str]] = {
     "rl": {
         "reward": "reward",
         "eval_reward": "held-out reward",
-        "accuracy/correct": "share correct",
-        "eval_accuracy/correct": "held-out share correct",
+        "correct": "share correct",
+        "eval_correct": "held-out share correct",
         "format_valid": "valid format",
         "parallel_ratio": "parallel ratio",
         "frac_reward_zero_std": "dead groups",
