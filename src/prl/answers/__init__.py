@@ -1,0 +1,29 @@
+"""Final answers of a response, and whether they are right. No torch; sympy in worker processes only.
+
+    extract_answer(text)                  the answer that a response commits to, or None
+    is_equal(pred, gold)                  a bool; never raises, never hangs
+    AnswerChecker().check(pred, gold)     a Verdict(equal, reason, detail); REASONS says what a reason means
+    AnswerChecker().check_many(pairs)     verdicts in order, judged in parallel
+    default_checker()                     the checker that is_equal and the rewards share
+    explain(pred, gold)                   the steps of a judgement; print it
+
+A pair goes through extraction (what is the answer), notation (one spelling), reading (its structure) and
+comparing (is it the same). Structure and exact arithmetic decide most pairs in this process; what needs
+algebra goes to a worker that can be killed. What counts as equal in ambiguous cases: `DECISIONS.md`.
+"""
+
+from prl.answers.checker import AnswerChecker, default_checker, is_equal
+from prl.answers.explaining import Explanation, explain
+from prl.answers.extraction import extract_answer
+from prl.answers.judging import REASONS, Verdict
+
+__all__ = [
+    "REASONS",
+    "AnswerChecker",
+    "Explanation",
+    "Verdict",
+    "default_checker",
+    "explain",
+    "extract_answer",
+    "is_equal",
+]

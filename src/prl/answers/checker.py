@@ -1,0 +1,167 @@
+"""`AnswerChecker`: the fast path in this process, the cache, and the pool of workers behind them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import weakref
+from collections.abc import Iterable
+from fractions import Fraction
+from functools import cache
+from types import TracebackType
+
+from prl.answers.comparing import NeedsAlgebra
+from prl.answers.extraction import commits, extract_answer
+from prl.answers.judging import Verdict, judge
+from prl.answers.limits import MAX_CHARS
+from prl.answers.pool import Pool
+
+_PLAIN = re.compile(r"[+-]?\d{1,40}(?:\.\d{1,40})?")
+_IDENTICAL, _EQUAL, _DIFFERENT = (
+    Verdict(True, "identical"),
+    Verdict(True, "equal"),
+    Verdict(False, "different"),
+)
+_TRANSIENT = ("timed out", "crashed")  # not remembered: a busy machine may be the cause
+
+
+class AnswerChecker:
+    r"""Judges predictions against gold answers. Thread-safe, works after a fork.
+
+    Plain numbers, identical answers and all that exact arithmetic decides are judged in this process; no
+    worker starts for them. Workers end when the checker is closed or collected, and at exit.
+
+    >>> with AnswerChecker() as checker:
+    ...     checker.check("0.5", r"\frac12").equal
+    True
+    """
+
+    def __init__(
+        self,
+        *,
+        workers: int | None = None,
+        deadline: float = 2.0,
+        memory_mb: int = 2048,
+        cache: int = 16_384,
+        paths: bool = True,
+    ) -> None:
+        """Nothing starts here.
+
+        `workers`: at most so many processes; by default the cores, at most 4, shared among a launcher's local
+        ranks. `deadline`: seconds for one pair. `memory_mb`: address space of a worker, where the system can
+        cap it. `cache`: pairs remembered. `paths`: as in `extract_answer`.
+        """
+        if workers is None:
+            ranks = os.environ.get("LOCAL_WORLD_SIZE", "1")
+            workers = min(4, (os.cpu_count() or 1) // max(1, int(ranks) if ranks.isdecimal() else 1))
+        self.paths = paths
+        self.workers = max(1, workers)
+        self._pool = Pool(self.workers, deadline, memory_mb << 20)
+        self._cache: dict[tuple[str, str], Verdict] = {}
+        self._cache_size = cache
+        weakref.finalize(self, self._pool.close)
+
+    def __enter__(self) -> AnswerChecker:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the workers. The checker stays usable and starts new ones when they are needed."""
+        self._pool.close()
+
+    def check(self, pred: str | None, gold: str) -> Verdict:
+        """The verdict on one pair: `pred` an extracted answer, a bare one, or a response that commits to one.
+
+        Never raises; never takes longer than the deadline and, the first time, a worker's start.
+        """
+        verdict = self._quick(pred, gold)
+        if verdict is None:
+            answer, wanted = bare_answer(pred, self.paths), bare_answer(gold, self.paths)
+            verdict = self._pool.judge(answer or "", wanted or "")
+            self._remember(pred, gold, verdict)
+        return verdict
+
+    def check_many(self, pairs: Iterable[tuple[str | None, str]]) -> list[Verdict]:
+        """The verdicts on many pairs, in their order; what needs a worker runs on all of them in parallel."""
+        pairs = list(pairs)
+        verdicts = [self._quick(pred, gold) for pred, gold in pairs]
+        slow = [pair for pair, verdict in zip(pairs, verdicts, strict=True) if verdict is None]
+        judged = self._check_slow(list(dict.fromkeys(slow)))
+        return [
+            judged[pair] if verdict is None else verdict
+            for pair, verdict in zip(pairs, verdicts, strict=True)
+        ]
+
+    def _check_slow(self, pairs: list[tuple[str | None, str]]) -> dict[tuple[str | None, str], Verdict]:
+        if len(pairs) < 2 or self.workers == 1:
+            return {pair: self.check(*pair) for pair in pairs}
+        from concurrent.futures import ThreadPoolExecutor
+
+        threads = ThreadPoolExecutor(min(self.workers, len(pairs)))
+        try:
+            return dict(zip(pairs, threads.map(lambda pair: self.check(*pair), pairs), strict=True))
+        finally:
+            threads.shutdown(cancel_futures=True)  # Ctrl-C does not wait for the rest
+
+    def _quick(self, pred: str | None, gold: str) -> Verdict | None:
+        """The verdict where this process can give it, else None."""
+        if isinstance(pred, str) and isinstance(gold, str):
+            if len(pred) < 90 and len(gold) < 90 and _PLAIN.fullmatch(pred) and _PLAIN.fullmatch(gold):
+                if pred == gold:
+                    return _IDENTICAL
+                return _EQUAL if Fraction(pred) == Fraction(gold) else _DIFFERENT
+            # The least recently used goes first. Dict operations are atomic: threads can at worst miss.
+            verdict = self._cache.pop((pred, gold), None)
+            if verdict is not None:
+                self._cache[pred, gold] = verdict
+                return verdict
+        answer, wanted = bare_answer(pred, self.paths), bare_answer(gold, self.paths)
+        if not wanted:
+            return Verdict(False, "unparseable gold", "empty")
+        if not answer:
+            return Verdict(False, "no answer")
+        try:
+            verdict = judge(answer, wanted)
+        except NeedsAlgebra:
+            return None
+        except Exception as error:  # a fault of ours must not end a training run; the reason tells
+            return Verdict(False, "crashed", f"{type(error).__name__}: {error}")
+        self._remember(pred, gold, verdict)
+        return verdict
+
+    def _remember(self, pred: str | None, gold: str, verdict: Verdict) -> None:
+        if pred is None or verdict.reason in _TRANSIENT or len(pred) + len(gold) > 2 * MAX_CHARS:
+            return
+        self._cache[pred, gold] = verdict
+        while len(self._cache) > self._cache_size:
+            with contextlib.suppress(StopIteration, RuntimeError):  # another thread was here
+                self._cache.pop(next(iter(self._cache)), None)
+
+
+def bare_answer(text: object, paths: bool = True) -> str | None:
+    """What `text` commits to; or a short text itself, when it holds no mark of a commitment."""
+    if not isinstance(text, str):
+        return None
+    if len(text) > MAX_CHARS or commits(text):
+        return extract_answer(text, paths=paths)
+    return text.strip() or None
+
+
+@cache
+def default_checker() -> AnswerChecker:
+    """The checker that `is_equal`, `explain` and the rewards share: made at first use, closed at exit."""
+    return AnswerChecker()
+
+
+def is_equal(pred: str | None, gold: str) -> bool:
+    r"""Whether `pred` is the answer `gold`. Never raises, never hangs.
+
+    >>> is_equal("x = 1/2", r"\frac{1}{2}"), is_equal("[1, 2)", "(1, 2)")
+    (True, False)
+    """
+    return default_checker().check(pred, gold).equal

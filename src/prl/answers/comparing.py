@@ -1,0 +1,486 @@
+"""When two readings are the same answer. DECISIONS.md lists the ambiguous cases.
+
+`same` decides all that exact arithmetic and structure decide. What needs algebra goes to `algebra`, a
+worker's view of sympy; in the parent process there is none, and `NeedsAlgebra` is raised instead, so that
+both processes run this one piece of code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from fractions import Fraction
+from functools import reduce
+from typing import Protocol
+
+from prl.answers import approximation, spans
+from prl.answers.expression import E_NAME, I_NAME, combine, near, variable_name
+from prl.answers.reading import Answer
+from prl.answers.spans import FAR, Span
+from prl.answers.translation import translate
+
+_FLIP = {"<": ">", ">": "<", "<=": ">=", ">=": "<=", "=": "=", "!=": "!="}
+
+
+class NeedsAlgebra(Exception):
+    """The pair cannot be decided by exact rational arithmetic and structure."""
+
+
+class Algebra(Protocol):
+    """What a worker answers about LaTeX that `translation.translate` wrote."""
+
+    def equal(self, left: str, right: str) -> bool:
+        """Whether two expressions are the same function of their variables."""
+
+    def constant(self, latex: str) -> Fraction | None:
+        """A real constant to 40 decimals; None when it is not real or has variables."""
+
+    def proportional(self, left: str, right: str) -> int:
+        """Sign of the constant c ≠ 0 with left = c · right; 0 when there is none."""
+
+    def same_zeros(self, left: str, right: str) -> bool:
+        """Whether left = 0 and right = 0 are the same equation."""
+
+    def solve(self, sides: tuple[str, str], sign: str) -> list[Span] | None:
+        """The real solutions of a relation in one variable, as spans; None when it cannot tell."""
+
+
+def same(pred: Answer, gold: Answer, algebra: Algebra | None = None) -> bool:
+    """Whether `pred` is the answer `gold`. Raises NeedsAlgebra where that is needed and `algebra` is None."""
+    return _Comparison(algebra).same(pred, gold)
+
+
+class _Comparison:
+    def __init__(self, algebra: Algebra | None) -> None:
+        self._algebra = algebra
+
+    @property
+    def algebra(self) -> Algebra:
+        if self._algebra is None:
+            raise NeedsAlgebra
+        return self._algebra
+
+    def same(self, pred: Answer, gold: Answer) -> bool:
+        """Dispatch on the kinds, from those that only match themselves to those with several writings."""
+        kinds = {pred.kind, gold.kind}
+        if kinds == {"expression"}:
+            return self.expressions(pred, gold)
+        if pred.alternative and gold.kind not in ("expression", "choice"):
+            return self.same(pred.alternative, gold)
+        if gold.alternative and pred.kind not in ("expression", "choice"):
+            if pred.kind == gold.alternative.kind == "list":  # 12, 345 against 12,345: a list in this order
+                return self.all_same(pred.items, gold.alternative.items)
+            return self.same(pred, gold.alternative)
+        if kinds & {"word", "choice"}:
+            return self.words(pred, gold)
+        if "base" in kinds:
+            return pred.kind == gold.kind and (pred.text, pred.value) == (gold.text, gold.value)
+        if "ratio" in kinds:
+            return self.ratios(pred, gold)
+        if "matrix" in kinds:
+            return self.matrices(pred, gold)
+        if kinds == {"relation"} and self.relations(pred, gold):
+            return True
+        if kinds == {"member"}:
+            return self.all_same(pred.items, gold.items)
+        pred_region, gold_region = _is_region(pred), _is_region(gold)
+        if pred_region and gold_region and kinds != {"tuple"} and kinds != {"set"}:
+            return self.regions(pred, gold)
+        if pred.kind == "member" and not gold_region:
+            return self.same(pred.items[1], gold)
+        if gold.kind == "member" and not pred_region:
+            return self.same(pred, gold.items[1])
+        if kinds <= {"list", "set"}:
+            return self.collections(pred, gold)
+        if kinds == {"tuple"}:
+            return self.tuples(pred, gold)
+        if kinds == {"tuple", "list"}:
+            return self.tuple_and_list(pred, gold)
+        if kinds == {"tuple", "expression"}:
+            return self.vectors(pred, gold)
+        if pred.kind == "relation" and gold.kind != "relation":
+            return self.assigned(pred, gold)
+        if gold.kind == "relation" and pred.kind != "relation":
+            return self.assigned(gold, pred)
+        many, one = (gold, pred) if pred.kind == "expression" else (pred, gold)
+        if many.kind == "set" or (many.kind == "list" and many.text in ("±", "or")):  # {5}, ±0, 3/4 or 0.75
+            return one.kind == "expression" and all(self.same(item, one) for item in many.items)
+        return False
+
+    # -- single values
+
+    def expressions(self, pred: Answer, gold: Answer) -> bool:
+        pred, gold = _with_letter_unit(pred, gold), _with_letter_unit(gold, pred)
+        scale = Fraction(1)
+        if pred.unit and gold.unit:
+            if pred.unit[0] != gold.unit[0]:
+                return False
+            scale = pred.unit[1] / gold.unit[1]
+        scales = [scale]
+        if pred.percent != gold.percent:  # a % that one side leaves out
+            scales.append(scale / 100 if pred.percent else scale * 100)
+        return any(self.multiple(pred, factor, gold) for factor in scales)
+
+    def multiple(self, pred: Answer, factor: Fraction, gold: Answer) -> bool:
+        """Whether `factor` times `pred` is `gold`."""
+        if pred.value is not None and gold.value is not None:
+            return pred.value * factor == gold.value
+        if factor != 1:
+            pred = _times(
+                pred, Answer("expression", text=f"\\frac{{{factor.numerator}}}{{{factor.denominator}}}")
+            )
+        elif pred.text == gold.text:
+            return True
+        return not _far_apart(pred, gold) and self.algebra.equal(pred.text, gold.text)
+
+    def words(self, pred: Answer, gold: Answer) -> bool:
+        if pred.kind == gold.kind == "choice":
+            return pred.text == gold.text
+        if gold.kind == "choice" and pred.kind == "expression" and pred.plain == gold.text.lower():
+            # b stands for B; e and i are numbers
+            return gold.alternative is None and pred.alternative is None and pred.plain not in "ei"
+        if pred.kind == "choice":
+            return pred.alternative is not None and gold.kind != "list" and self.same(pred.alternative, gold)
+        if gold.kind == "choice":
+            return gold.alternative is not None and pred.kind != "list" and self.same(pred, gold.alternative)
+        return pred.plain == gold.plain != ""
+
+    def ratios(self, pred: Answer, gold: Answer) -> bool:
+        if pred.kind != gold.kind:
+            ratio, other = (pred, gold) if pred.kind == "ratio" else (gold, pred)
+            return (
+                other.kind == "expression"
+                and len(ratio.items) == 2
+                and self.expressions(_quotient(ratio), other)
+            )
+        first, second = pred.items[0], gold.items[0]
+        return len(pred.items) == len(gold.items) and all(
+            self.expressions(_times(one, second), _times(other, first))
+            for one, other in zip(pred.items[1:], gold.items[1:], strict=True)
+        )
+
+    # -- collections
+
+    def all_same(self, pred: Sequence[Answer], gold: Sequence[Answer]) -> bool:
+        """In order."""
+        return len(pred) == len(gold) and all(map(self.same, pred, gold))
+
+    def unordered(self, pred: Sequence[Answer], gold: Sequence[Answer]) -> bool:
+        """Whether the items can be paired off; greedy, since sameness of items is transitive."""
+        left = list(gold)
+        for item in pred if len(pred) == len(gold) else ():
+            index = self.find(item, left)
+            if index is None:
+                return False
+            del left[index]
+        return not left
+
+    def find(self, item: Answer, among: Sequence[Answer]) -> int | None:
+        """Index of the first answer that is the same; what exact arithmetic finds comes before algebra."""
+        undecided = []
+        for index, other in enumerate(among):
+            try:
+                if same(item, other):
+                    return index
+            except NeedsAlgebra:
+                undecided.append(index)
+        return next((index for index in undecided if self.same(item, among[index])), None)
+
+    def distinct(self, items: Sequence[Answer]) -> list[Answer]:
+        kept: list[Answer] = []
+        for item in items:
+            if self.find(item, kept) is None:
+                kept.append(item)
+        return kept
+
+    def collections(self, pred: Answer, gold: Answer) -> bool:
+        """Lists and sets. x = 1, y = 2 has its order against bare values and none against other equations."""
+        if {pred.text, gold.text} == {"and", "or"} and all(map(_is_name, pred.items)):
+            return False  # of statements; of solutions, "2 and 3" says what "2 or 3" does
+        named = [bool(_names(answer.items)) for answer in (pred, gold)]
+        if named[0] != named[1]:
+            names, other = (pred.items, gold.items) if named[0] else (gold.items, pred.items)
+            values = [item.items[1] for item in names]
+            if len({name.text for name in _names(names)}) > 1:
+                return self.all_same(values, other)
+            return self.unordered(values, other)
+        if not named[0] and "set" in (pred.kind, gold.kind):
+            return self.unordered(self.distinct(pred.items), self.distinct(gold.items))
+        return self.unordered(pred.items, gold.items)
+
+    def tuples(self, pred: Answer, gold: Answer) -> bool:
+        """Two entries may be an interval: there the brackets count, but (1,2) may be the vector ⟨1,2⟩."""
+        brackets = {pred.text, gold.text}
+        if len(pred.items) == 2 and len(brackets) == 2 and brackets != {"()", "<>"}:
+            return False
+        return self.all_same(pred.items, gold.items)
+
+    def tuple_and_list(self, pred: Answer, gold: Answer) -> bool:
+        """A tuple against a bare list (1, 2 or x = 1, y = 2): in the tuple's order."""
+        ordered, loose = (pred, gold) if pred.kind == "tuple" else (gold, pred)
+        names = [name.text for name in _names(loose.items)]
+        if loose.text in ("±", "or") or len(set(names)) < len(names):
+            return False
+        if len(ordered.items) == 2 and ordered.text not in ("()", "<>"):
+            return False
+        return self.all_same(ordered.items, [item.items[1] if names else item for item in loose.items])
+
+    def matrices(self, pred: Answer, gold: Answer) -> bool:
+        """A matrix against a matrix, a vector in another notation, or rows in brackets."""
+        if pred.kind == gold.kind:
+            return self.same_rows(pred.items, gold.items)
+        matrix, other = (pred, gold) if pred.kind == "matrix" else (gold, pred)
+        rows = matrix.items
+        if other.kind == "relation":
+            return self.assigned(other, matrix)
+        is_column = all(len(row.items) == 1 for row in rows)
+        entries = [row.items[0] for row in rows] if is_column else list(rows[0].items)
+        if other.kind == "expression":
+            return is_column and self.vectors(Answer("tuple", tuple(entries)), other)
+        if other.kind != "tuple" or other.text in ("[)", "(]"):
+            return False
+        if is_column or len(rows) == 1:
+            return self.all_same(entries, other.items)
+        return all(item.kind == "tuple" for item in other.items) and self.same_rows(rows, other.items)
+
+    def same_rows(self, pred: Sequence[Answer], gold: Sequence[Answer]) -> bool:
+        return len(pred) == len(gold) and all(
+            self.all_same(one.items, other.items) for one, other in zip(pred, gold, strict=True)
+        )
+
+    def vectors(self, pred: Answer, gold: Answer) -> bool:
+        """A vector's entries against a sum of unit vectors, 2i - 3j in bold."""
+        entries, total = (pred, gold) if pred.kind == "tuple" else (gold, pred)
+        if len(entries.items) > 3 or not any(unit.text in total.text for unit in _UNIT_VECTORS):
+            return False
+        terms = [_times(*term) for term in zip(entries.items, _UNIT_VECTORS, strict=False)]
+        return self.expressions(reduce(_plus, terms), total)
+
+    # -- relations and sets of reals
+
+    def assigned(self, relation: Answer, other: Answer) -> bool:
+        """x = 5 against 5: the name is dropped; x = 2 + 3 = 5 counts by its last side."""
+        if set(relation.text.split()) != {"="}:
+            return False
+        first, last = relation.items[0], relation.items[-1]
+        if _is_name(first):
+            return self.same(last, other) and (_is_name(last) or not _is_name(other))
+        if _is_name(last):
+            return self.same(first, other)
+        if first.kind == "tuple" and all(map(_is_name, first.items)):
+            return self.same(last, other)
+        # 2 + 3 = 5 against 5: a true statement about numbers
+        return not any(map(_variables, relation.items)) and self.same(first, last) and self.same(last, other)
+
+    def relations(self, pred: Answer, gold: Answer) -> bool:
+        signs, others = pred.text.split(), gold.text.split()
+        if signs == others and self.all_same(pred.items, gold.items):
+            return True
+        if [_FLIP[sign] for sign in reversed(signs)] == others and self.all_same(
+            pred.items[::-1], gold.items
+        ):
+            return True
+        if len(signs) == len(others) == 1:
+            return self.single_relations(pred, gold)
+        ends = [[answer.items[0], answer.items[-1]] for answer in (pred, gold)]
+        return {*signs, *others} == {"="} and self.all_same(*ends)  # y = 2x + 2x = 4x
+
+    def single_relations(self, pred: Answer, gold: Answer) -> bool:
+        """Whether left - right of one is a multiple of the other's; a negative one turns the sign round."""
+        sides = (*pred.items, *gold.items)
+        if pred.text == gold.text == "=" and _is_graph(pred.items[0], gold.items[0]):
+            return self.same(pred.items[1], gold.items[1])
+        if any(side.kind != "expression" for side in sides):
+            return False
+        if not any("\\frac" in side.text for side in sides) and _unproportional(pred, gold):
+            return False
+        left, right = (f"({one.text})-({other.text})" for one, other in (pred.items, gold.items))
+        if pred.text == gold.text and pred.text in ("=", "!="):
+            return self.algebra.same_zeros(left, right)
+        if pred.text in (gold.text, _FLIP[gold.text]):
+            return self.algebra.proportional(left, right) == (1 if pred.text == gold.text else -1)
+        return False
+
+    def regions(self, pred: Answer, gold: Answer) -> bool:
+        """Two descriptions of sets of reals, by the sets; relations in several variables item by item."""
+        if len(_subjects(pred) | _subjects(gold)) > 1:
+            return pred.kind == gold.kind == "list" and self.unordered(pred.items, gold.items)
+        if pred.kind == gold.kind == "union" and self.unordered(pred.items, gold.items):
+            return True  # (a, b) ∪ (c, d) has no end points to sort
+        left, right = self.region(pred), self.region(gold)
+        return left is not None and left == right
+
+    def region(self, answer: Answer) -> list[Span] | None:
+        """The set of reals that `answer` describes; None when it describes none."""
+        if answer.kind == "reals":
+            return [spans.span(-FAR, FAR)]
+        if answer.kind == "empty":
+            return []
+        if answer.kind == "member":
+            return self.region(answer.items[1])
+        if answer.kind == "relation":
+            return self.solved(answer)
+        if answer.kind == "expression":
+            value = self.bound(answer)
+            return None if value is None else [spans.point(value)]
+        if answer.kind == "tuple":
+            return self.interval(answer)
+        if answer.kind not in ("union", "set", "list", "intersection", "difference"):
+            return None
+        if answer.kind == "set" and any(item.kind != "expression" for item in answer.items):
+            return None  # of sets or points
+        parts = [part for item in answer.items if (part := self.region(item)) is not None]
+        if len(parts) < len(answer.items):
+            return None
+        if answer.kind == "difference":
+            return spans.intersection(
+                parts[0], spans.complement([each for part in parts[1:] for each in part])
+            )
+        if answer.kind == "intersection" or (answer.kind == "list" and answer.text != "or"):
+            return reduce(spans.intersection, parts)  # x > 1, x < 3: both hold
+        return spans.union([each for part in parts for each in part])
+
+    def interval(self, answer: Answer) -> list[Span] | None:
+        if len(answer.items) != 2 or answer.text == "<>":
+            return None
+        low, high = map(self.bound, answer.items)
+        if low is None or high is None or low > high:
+            return None
+        return [spans.span(low, high, answer.text[0] == "[", answer.text[1] == "]")]
+
+    def bound(self, answer: Answer) -> Fraction | None:
+        if answer.kind != "expression":
+            return None
+        if answer.text.lstrip("+-") == r"\infty":
+            return -FAR if answer.text[0] == "-" else FAR
+        value = self.algebra.constant(answer.text) if answer.value is None else answer.value
+        return None if value is None else spans.rounded(value)
+
+    def solved(self, relation: Answer) -> list[Span] | None:
+        """The solutions of a chain of relations in one real variable."""
+        result = [spans.span(-FAR, FAR)]
+        for left, sign, right in zip(relation.items, relation.text.split(), relation.items[1:], strict=False):
+            if left.kind != "expression" or right.kind != "expression":
+                return None
+            if _is_name(right) and not _variables(left):
+                left, sign, right = right, _FLIP[sign], left
+            if _is_name(left) and not _variables(right):
+                value = self.bound(right)
+                found = None if value is None else spans.half_line(sign, value)
+            else:
+                found = self.algebra.solve((left.text, right.text), sign)
+            if found is None:
+                return None
+            result = spans.intersection(result, found)
+        return result
+
+
+def _is_region(answer: Answer) -> bool:
+    """Whether `answer` describes a set of reals other than by listing values one by one."""
+    if answer.kind == "tuple":
+        return len(answer.items) == 2 and answer.text != "<>"
+    if answer.kind == "relation":
+        return "=" not in answer.text.split()
+    if answer.kind == "list":  # x < 1 or x = 5; but x = 1, x = 5 lists values, and (1,2), (3,4) points
+        kinds = {item.kind for item in answer.items}
+        regions = [_is_region(item) for item in answer.items]
+        return (
+            any(regions)
+            and (all(regions) or kinds == {"relation"})
+            and ("tuple" not in kinds or answer.text == "or")
+        )
+    return answer.kind in ("set", "reals", "empty", "union", "intersection", "difference", "member")
+
+
+def _subjects(answer: Answer) -> set[str]:
+    """The variables that inequalities and memberships are about."""
+    if answer.kind == "member":
+        return _variables(answer.items[0])
+    if answer.kind == "relation":
+        return set().union(*map(_variables, answer.items))
+    if answer.kind in ("list", "union", "intersection"):
+        return set().union(*map(_subjects, answer.items))
+    return set()
+
+
+def _variables(answer: Answer) -> set[str]:
+    names = {f"x_{{{piece.split('}', 1)[0]}}}" for piece in answer.text.split("x_{")[1:]}
+    return names - {I_NAME, E_NAME}
+
+
+def _is_name(answer: Answer) -> bool:
+    r"""A bare variable or a function of one, `x`, `a_1`, `f(x)`, or a word such as \text{Area}."""
+    return answer.kind == "word" or (answer.kind == "expression" and _variables(answer) == {answer.text})
+
+
+def _is_graph(one: Answer, other: Answer) -> bool:
+    """Whether one side is `f(x)` and the other `y`."""
+    names = [
+        variable_name(side.text) for side in (one, other) if side.kind == "expression" and _is_name(side)
+    ]
+    return len(names) == 2 and "y" in names and any(name.startswith(("f(", "g(", "h(")) for name in names)
+
+
+def _names(items: Sequence[Answer]) -> list[Answer]:
+    """The left sides when every item is an assignment, else nothing."""
+    names = [
+        item.items[0]
+        for item in items
+        if item.kind == "relation" and item.text == "=" and _is_name(item.items[0])
+    ]
+    return names if len(names) == len(items) else []
+
+
+def _with_letter_unit(answer: Answer, other: Answer) -> Answer:
+    """`answer` as 5 metres where it reads `5m` and the other side is a plain number or has a unit."""
+    metres = answer.alternative
+    if (
+        metres is None
+        or metres.unit is None
+        or not (other.unit or (other.value is not None and not other.alternative))
+    ):
+        return answer
+    return metres
+
+
+def _far_apart(one: Answer, other: Answer) -> bool:
+    """Whether two expressions certainly differ at a sample point."""
+    return any(
+        left is not None and right is not None and approximation.far_apart(left, right)
+        for left, right in zip(one.near, other.near, strict=True)
+    )
+
+
+def _unproportional(one: Answer, other: Answer) -> bool:
+    """Whether left − right of two relations certainly are no multiples of each other."""
+    differences = [
+        combine(approximation.subtract, *(side.near for side in each.items)) for each in (one, other)
+    ]
+    first, second = combine(approximation.divide, *differences)
+    return first is not None and second is not None and approximation.far_apart(first, second)
+
+
+def _times(one: Answer, other: Answer) -> Answer:
+    value = None if one.value is None or other.value is None else one.value * other.value
+    product = combine(approximation.multiply, one.near, other.near)
+    return replace(one, text=f"({one.text}) \\cdot ({other.text})", value=value, near=product)
+
+
+def _plus(one: Answer, other: Answer) -> Answer:
+    total = combine(approximation.add, one.near, other.near)
+    return replace(one, text=f"{one.text}+{other.text}", value=None, near=total)
+
+
+def _quotient(ratio: Answer) -> Answer:
+    top, bottom = ratio.items
+    value = None if top.value is None or not bottom.value else top.value / bottom.value
+    quotient = combine(approximation.divide, top.near, bottom.near)
+    return replace(top, text=f"\\frac{{{top.text}}}{{{bottom.text}}}", value=value, near=quotient)
+
+
+def _unit_vector(name: str) -> Answer:
+    expression = translate([name])
+    return Answer("expression", text=expression.latex, near=near(expression))
+
+
+_UNIT_VECTORS = [_unit_vector(name) for name in (r"\uniti", r"\unitj", r"\unitk")]

@@ -1,0 +1,404 @@
+"""What an answer is: a number, an expression, a list, an interval, a matrix, a relation, a word, …
+
+`read` splits the structures that latex2sympy2's grammar does not know and leaves the parts to
+`translation.translate`. It never evaluates anything but bounded rational arithmetic.
+"""
+
+# ruff: noqa: SIM905 (lists of names read better as words)
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from itertools import product
+
+from prl.answers.expression import Near, near
+from prl.answers.limits import MAX_CELLS, Refused, Unreadable, check_size
+from prl.answers.notation import LETTER_UNITS, WORDS, clean, match_groups, plain_words, tokens
+from prl.answers.translation import translate
+from prl.answers.units import known_unit, split_unit
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One reading of an answer.
+
+    kind        items / text
+    expression  text: LaTeX for latex2sympy2; value: exact, if rational; unit and percent beside it
+    word        text: letters and digits in lower case
+    choice      text: the letter in upper case
+    base        text: digits; value: the base
+    ratio       items: the terms
+    list        items, unordered; text "and", "or" or ","
+    set         items
+    tuple       items; text: its two brackets, e.g. "[)"
+    matrix      items: rows, each a tuple
+    relation    items: sides; text: signs between them, e.g. "< <="
+    member      items: variable, set
+    union, intersection, difference   items: sets
+    reals, empty
+    """
+
+    kind: str
+    items: tuple[Answer, ...] = ()
+    text: str = ""
+    value: Fraction | None = None
+    unit: tuple[str, Fraction] | None = None
+    percent: bool = False
+    near: Near = (None, None)  # of an expression, at two sample points
+    alternative: Answer | None = None  # a second reading, taken when the other side is clearly of that kind
+    plain: str = ""  # letters and digits as written, for word comparison
+
+
+_RELATIONS = {"<": "<", ">": ">", "=": "=", r"\le": "<=", r"\ge": ">=", r"\ne": "!="}
+_OPERATOR = r"(?![-+*/^=<>_!,;(\[|]|\\(?:cdot|times|le|ge|ne|lt|gt|cup|cap|in|pm|mp)(?![a-zA-Z]))"
+_CHOICE = re.compile(  # (A)  (a)  [A]  A  A.  A)  A: 12  (B) 12  Option C
+    r"(?:(?:[Oo]ption|[Cc]hoice|[Aa]nswer)\s*)?(?:[(\[]\s*([A-Ja-j])\s*[)\]](?=\s|[.:]|$)|([A-J])(?=[.):]|$))"
+    rf"\s*[.):]?\s*{_OPERATOR}(.*)",
+    re.DOTALL,
+)
+_PLAIN_WORDS = re.compile(r"[^\W\d_](?:[^\W\d_]|[ .,'’()-])*|[^\W\d_]{3}[\w .,;:'’-]*|[A-Z]{2,}")
+_REALS = frozenset("allrealnumber allreal realnumber real".split())
+_EMPTY = frozenset("emptyset nullset nosolution norealsolution".split())
+_TIME = re.compile(r"(\d{1,2})(?::(\d\d))?\s*(?:\\text\{)?\s*([ap])\.?\s?m\.?\s*\}?", re.IGNORECASE)
+_BASE_WORDS = {
+    word: str(n)
+    for n, word in enumerate("two three four five six seven eight nine ten eleven twelve".split(), 2)
+}
+_BASE_TAIL = re.compile(
+    r"^\(?([0-9A-Za-z]+(?:\.[0-9A-Za-z]+)?)\)?\s*(?:\\text\{)?\s*\(?(?:in )?base[- ]?(\w+)\)?\s*\}?$"
+)
+
+
+def read(text: str) -> Answer:
+    """The reading of `text`, a bare answer. Raises Refused over a limit, Unreadable where there is none."""
+    check_size(text)
+    cleaned = clean(text)
+    if not cleaned:
+        raise Unreadable("nothing")
+    answer = _words(cleaned)
+    if answer is None:
+        whole = re.fullmatch(r"\\text\{([^{}]*)\}", cleaned)
+        answer = _whole(tokens(whole[1] if whole else cleaned))
+    return answer if answer.plain else replace(answer, plain=plain_words(cleaned))
+
+
+def _whole(items: list[str]) -> Answer:
+    """The reading of all tokens of an answer, with what only stands at its ends."""
+    if not items:
+        raise Unreadable("nothing")
+    if items[0] == "]" or items[-1] == "[":  # French brackets: ]1,2[
+        items = ["(" if items[0] == "]" else items[0], *items[1:-1], ")" if items[-1] == "[" else items[-1]]
+    if items[-1] == ")" and items.count(")") == items.count("(") + 1 and "[" not in items:
+        items = items[:-1]
+    answer = _structure(items)
+    if len(items) == 1 and "," in items[0]:
+        return replace(answer, alternative=_structure(_without_thousands(items[0])))
+    number = all(token[0].isdecimal() or token in "-+/." for token in items[:-1])
+    if number and items[-1] in LETTER_UNITS and len(items) > 1 and items[-2][0].isdecimal():
+        return replace(answer, alternative=replace(_structure(items[:-1]), unit=known_unit(items[-1])))
+    return answer
+
+
+def _words(cleaned: str) -> Answer | None:
+    """Answers that are words: times, numbers "in base six", choice letters, plain text; else None."""
+    whole = re.fullmatch(r"\\text\{([^{}]*)\}", cleaned)
+    bare = (whole[1] if whole else re.sub(r"\\text\{([^{}]*)\}", r"\1", cleaned)).strip()
+    if match := _TIME.fullmatch(bare):
+        time = f"{int(match[1])}:{match[2] or '00'}{match[3].lower()}m"
+        return Answer("word", text=time, plain=time)
+    if match := _BASE_TAIL.match(bare):
+        base = _BASE_WORDS.get(match[2].lower(), match[2])
+        if base.isdecimal():
+            return _based(match[1], int(base))
+    if match := _CHOICE.fullmatch(bare):
+        letter = match[1] or match[2]
+        if letter.isupper() or bare != letter:
+            return Answer("choice", text=letter.upper(), alternative=_content(match[3]))
+    plain = plain_words(bare)
+    if "\\" in bare or bare in WORDS or not plain or not _PLAIN_WORDS.fullmatch(bare):
+        return None
+    if plain in _REALS:
+        return Answer("reals")
+    if plain in _EMPTY:
+        return Answer("empty")
+    parts = re.split(r"\s*,?\s+and\s+|\s*[,;]\s*", bare)
+    if len(parts) > 1:
+        words = [_words(part) for part in parts]
+        if all(word and word.kind == "word" for word in words):
+            return Answer("list", tuple(replace(word, plain=word.text) for word in words if word), ",")
+        return None
+    if (len(bare) > 1 and "\\text" in cleaned) or _wordlike(bare):
+        return Answer("word", text=plain, plain=plain)
+    return None
+
+
+def _content(text: str) -> Answer | None:
+    """What stands beside a choice letter, `12` in "(B) 12"."""
+    try:
+        return replace(_words(text) or _structure(tokens(text)), plain=plain_words(text)) if text else None
+    except Unreadable:
+        return None
+
+
+def _wordlike(bare: str) -> bool:
+    runs = re.findall(r"[^\W\d_]+", bare)
+    if re.fullmatch(r"[A-Z]{2,}", bare):
+        return True
+    return any(len(run) > 2 for run in runs) and not any(run in WORDS for run in runs)
+
+
+def _split(
+    items: list[str], separators: frozenset[str], closing: dict[int, int]
+) -> tuple[list[list[str]], list[str]]:
+    """Parts of `items` between separators outside groups, and the separators."""
+    parts: list[list[str]] = [[]]
+    found: list[str] = []
+    index = 0
+    while index < len(items):
+        end = closing.get(index)
+        if end is not None:
+            parts[-1] += items[index : end + 1]
+            index = end + 1
+            continue
+        if items[index] in separators:
+            found.append(items[index])
+            parts.append([])
+        else:
+            parts[-1].append(items[index])
+        index += 1
+    return parts, found
+
+
+_COMMAS = frozenset([",", ", ", ";", r"\and", r"\or"])
+
+
+def _structure(items: list[str]) -> Answer:
+    """The reading of tokens, from the loosest structure to the tightest."""
+    if not items:
+        raise Unreadable("an empty part")
+    closing = match_groups(items)
+    if items[0] == "{" and closing[0] == len(items) - 1:
+        return _structure(items[1:-1])
+    parts, separators = _split(items, _COMMAS, closing)
+    if separators:
+        return _list([part for part in parts if part], separators)
+    for sign, kind in ((r"\cup", "union"), (r"\cap", "intersection"), (r"\setminus", "difference")):
+        parts, separators = _split(items, frozenset([sign]), closing)
+        if separators:
+            return Answer(kind, tuple(_structure(part) for part in parts))
+    if items[0] == r"\reals" and items[1:2] == ["-"]:
+        return Answer("difference", (Answer("reals"), _structure(items[2:])))
+    parts, separators = _split(items, frozenset([r"\approx"]), closing)
+    if separators:  # 2√2 ≈ 2.83 states 2√2; x ≈ 2.83 and ≈ 2.83 state 2.83
+        only_name = not parts[0] or (len(parts[0]) == 1 and parts[0][0].isalpha())
+        return _structure(parts[-1] if only_name else parts[0])
+    parts, separators = _split(items, frozenset([r"\in"]), closing)
+    if len(parts) == 2:
+        return Answer("member", (_structure(parts[0]), _structure(parts[1])))
+    parts, separators = _split(items, frozenset(_RELATIONS), closing)
+    if separators:
+        if not parts[0] and len(parts) == 2 and separators == ["="]:
+            return _structure(parts[1])
+        return _relation(parts, [_RELATIONS[sign] for sign in separators])
+    if items[0] in ("(", "[", r"\{", r"\langle") and closing[0] == len(items) - 1:
+        return _group(items)
+    if items[0].isalpha() and items[0].isupper() and items[1:2] == ["("] and closing[1] == len(items) - 1:
+        point = _group(items[1:])
+        if point.kind == "tuple":  # P(1, 2)
+            return point
+    if items == [r"\reals"]:
+        return Answer("reals")
+    if items == [r"\emptyset"]:
+        return Answer("empty")
+    if matrix := _matrix(items, closing):
+        return matrix
+    parts, separators = _split(items, frozenset([":"]), closing)
+    if separators and all(parts):
+        return Answer("ratio", tuple(_structure(part) for part in parts))
+    if based := _subscripted_base(items):
+        return based
+    signs = [index for index, token in enumerate(items) if token in (r"\pm", r"\mp")]
+    if signs:
+        return _plus_minus(items, signs)
+    return _leaf(items)
+
+
+def _list(parts: list[list[str]], separators: list[str]) -> Answer:
+    if not parts:
+        raise Unreadable("only separators")
+    if len(parts) == 1:
+        return _structure(parts[0])
+    if len(parts) > MAX_CELLS:
+        raise Refused(f"more than {MAX_CELLS} items")
+    read_parts = [_structure(part) for part in parts]
+    first, *rest = read_parts
+    if first.kind == "relation" and first.text == "=" and all(p.kind in ("expression", "base") for p in rest):
+        read_parts = [first, *(replace(first, items=(first.items[0], part)) for part in rest)]  # x = 1, 2
+    word = "or" if r"\or" in separators else "and" if r"\and" in separators else ","
+    return Answer("list", _flat(read_parts), word)
+
+
+def _flat(items: list[Answer]) -> tuple[Answer, ...]:
+    """`items` with the lists that ± made spliced in."""
+    flat: list[Answer] = []
+    for item in items:
+        flat += item.items if item.kind == "list" and item.text == "±" else (item,)
+    return tuple(flat)
+
+
+def _relation(parts: list[list[str]], signs: list[str]) -> Answer:
+    named = signs[0] == "=" and _NAME_OF_SOMETHING.fullmatch("".join(parts[0]))
+    first = None
+    if not named:
+        try:
+            first = _structure(parts[0])
+        except Unreadable:  # \lim_{x \to 0} f(x) = 1 states 1
+            if signs != ["="]:
+                raise
+    sides = [first or _name("".join(parts[0])), *map(_structure, parts[1:])]
+    if signs == ["="] and sides[1].kind == "list" and sides[1].text == "±":
+        return Answer("list", tuple(Answer("relation", (sides[0], x), "=") for x in sides[1].items), "±")
+    return Answer("relation", tuple(sides), " ".join(signs))
+
+
+# P(A), f'(x), f^{-1}(x), AB, |AB|: on the left of an equation a name, not a product
+_MARK = r"'{1,2}|\^\{-1\}|_\{?\w+\}?"
+_NAME_OF_SOMETHING = re.compile(
+    rf"(?:[fgh](?:{_MARK})|[pqFGHPQEVASTCNR](?:{_MARK})?)\([^()]*\)|\|?[A-Z]{{2,4}}\|?"
+)
+
+
+def _name(text: str) -> Answer:
+    named = translate([f"\\name{{{text[:40]}}}"])
+    return Answer("expression", text=named.latex, near=near(named))
+
+
+def _group(items: list[str]) -> Answer:
+    opening, ending, inner = items[0].lstrip("\\"), items[-1].lstrip("\\"), items[1:-1]
+    if not inner:
+        if opening == "{":
+            return Answer("empty")
+        raise Unreadable("an empty group")
+    if ", " not in inner and ";" not in inner:  # (1,234) is a point; (1,234, 5) holds the number 1,234
+        inner = [piece for token in inner for piece in _without_thousands(token)]
+    parts, _ = _split(inner, _COMMAS, match_groups(inner))
+    if opening == "{":
+        conditions, bars = _split(inner, frozenset(["|", ":"]), match_groups(inner))
+        if len(bars) == 1 and any(token in _RELATIONS or token == r"\in" for token in conditions[1]):
+            return _structure(conditions[1])
+        return Answer("set", _flat([_structure(part) for part in parts if part]))
+    if len(parts) == 1:
+        return _structure(inner) if opening in "([" else Answer("tuple", (_structure(inner),), "<>")
+    if not all(parts):
+        raise Unreadable("an empty entry")
+    if len(parts) > MAX_CELLS:
+        raise Refused(f"more than {MAX_CELLS} entries")
+    brackets = "<>" if opening == "langle" else opening + ending
+    return Answer("tuple", tuple(_structure(part) for part in parts), brackets)
+
+
+def _without_thousands(token: str) -> list[str]:
+    """`token`, or its three-digit groups with commas between when it is a number like 12,345."""
+    if not token[0].isdecimal():
+        return [token]
+    return re.split("(,)", token)
+
+
+def _matrix(items: list[str], closing: dict[int, int]) -> Answer | None:
+    starts = [index for index, token in enumerate(items) if token.startswith(r"\begin")]
+    if not starts or closing.get(starts[0]) != len(items) - 1:
+        return None
+    start = starts[0]
+    name = re.sub(r"\\begin\s*\{(\w+)\*?\}", r"\1", items[start])
+    body = items[start + 1 : -1]
+    if name == "array" and body[:1] == ["{"]:
+        body = body[match_groups(body)[0] + 1 :]
+    if name not in ("matrix", "pmatrix", "bmatrix", "array", "smallmatrix", "psmallmatrix", "bsmallmatrix"):
+        raise Unreadable(f"a {name} environment")
+    rows, _ = _split(body, frozenset([r"\\"]), match_groups(body))
+    rows = [row for row in rows if row and row != [r"\hline"]]
+    factor = items[:start]
+    while factor and factor[-1] == r"\cdot":
+        factor = factor[:-1]
+    prefix = ["(", *(["-", "1"] if factor == ["-"] else factor), ")", r"\cdot"] if factor else []
+    table = []
+    for row in rows:
+        cells, _ = _split(row, frozenset(["&"]), match_groups(row))
+        read_cells = (_structure([*prefix, "(", *cell, ")"] if factor else cell) for cell in cells)
+        table.append(Answer("tuple", tuple(read_cells), "()"))
+    if len({len(row.items) for row in table}) != 1 or len(table) * len(table[0].items) > MAX_CELLS:
+        raise Unreadable("a matrix with ragged rows, or none")
+    return Answer("matrix", tuple(table))
+
+
+_BASED_DIGITS = re.compile(r"\d[0-9A-Za-z]*(?:\.[0-9A-Za-z]+)?|[A-Z]{2,}[0-9A-Z]*|[a-z]{2,}")
+
+
+def _subscripted_base(items: list[str]) -> Answer | None:
+    if "_" not in items:
+        return None
+    if items[0] == "-":
+        based = _subscripted_base(items[1:])
+        return None if based is None else replace(based, text="-" + based.text)
+    at = items.index("_")
+    digits, base = (re.sub(r"\\text|[\s{}(),]", "", "".join(part)) for part in (items[:at], items[at + 1 :]))
+    base = base.lower().removeprefix("base")
+    base = _BASE_WORDS.get(base, base)
+    # A_{16} could be an indexed name; digits above 9 need a digit before them, or two of them
+    if not base.isdecimal() or not re.fullmatch(_BASED_DIGITS, digits):
+        return None
+    if not digits[0].isdecimal() and int(base) <= 10:
+        return None
+    return _based(digits, int(base))
+
+
+def _based(digits: str, base: int) -> Answer:
+    if not 2 <= base <= 36:
+        raise Unreadable(f"base {base}")
+    whole, _, part = digits.upper().partition(".")
+    if any(int(digit, 36) >= base for digit in whole + part):
+        raise Unreadable(f"{digits} is not written in base {base}")
+    if base == 10:
+        return Answer("expression", text=digits, value=Fraction(digits))
+    return Answer(
+        "base",
+        text=(whole.lstrip("0") or "0") + ("." + part.rstrip("0") if part.strip("0") else ""),
+        value=Fraction(base),
+    )
+
+
+def _plus_minus(items: list[str], signs: list[int]) -> Answer:
+    """Every choice of the signs; `\\mp` is tied to `\\pm`, several `\\pm` are independent."""
+    if len(signs) > 3:
+        raise Refused("more than three ± signs")
+    tied = any(items[index] == r"\mp" for index in signs)
+    readings = []
+    for choice in product("+-", repeat=1 if tied else len(signs)):
+        copy = list(items)
+        for sign, index in zip(choice * len(signs) if tied else choice, signs, strict=False):
+            copy[index] = sign if items[index] == r"\pm" else ("-" if sign == "+" else "+")
+        readings.append(_structure(copy[1:] if copy[0] == "+" else copy))
+    return Answer("list", tuple(readings), "±")
+
+
+def _leaf(items: list[str]) -> Answer:
+    """An expression with what surrounds it: currency, unit, percent, degree sign."""
+    body, unit = split_unit(items)
+    percent = body[-1:] == [r"\pct"]
+    if percent:
+        body = body[:-1]
+    if not body:
+        raise Unreadable("only a unit")
+    if body[0].startswith(r"\text") and len(body) == 1:
+        return Answer("word", text=plain_words(body[0]))
+    expression = translate(list(body))
+    return Answer(
+        "expression",
+        text=expression.latex,
+        value=expression.value,
+        unit=unit,
+        percent=percent,
+        near=near(expression),
+    )

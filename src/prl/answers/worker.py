@@ -1,0 +1,84 @@
+"""A worker process: pairs come in on standard input, verdicts go out on standard output.
+
+Frames are a four-byte length and JSON: nothing is unpickled on either side. Started by `pool.Worker`; has no
+other use.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import json
+import os
+import struct
+import sys
+from typing import IO
+
+HEADER = struct.Struct(">I")
+MAX_FRAME = 1 << 20
+# latex2sympy2's parser builds its tables at the first expression of each form; that is part of the start.
+WARM_UP = [r"x^2-3xy+1", r"(x+1)(y-2)", r"\frac{-1+\sqrt{5}}{2}", r"2\sin x\cos 2y", r"e^{x+1}-\ln y"]
+WARM_UP += [r"\sqrt[3]{x}+|y|", r"-\pi r^2", r"\frac{1}{x+1}", "n!"]
+
+
+def send(stream: IO[bytes], message: object) -> None:
+    """Write one frame."""
+    body = json.dumps(message).encode()
+    stream.write(HEADER.pack(len(body)) + body)
+    stream.flush()
+
+
+def receive(stream: IO[bytes]) -> dict[str, object] | None:
+    """Read one frame; None at the end of the stream or when it is cut."""
+    header = stream.read(HEADER.size)
+    if len(header) < HEADER.size:
+        return None
+    (length,) = HEADER.unpack(header)
+    body = stream.read(length) if length <= MAX_FRAME else b""
+    return json.loads(body) if len(body) == length else None
+
+
+def main() -> None:
+    """Serve until standard input ends. Arguments: seconds a pair may take, memory cap in bytes."""
+    deadline, memory = float(sys.argv[1]), int(sys.argv[2])
+    reader, writer = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # a stray print must not break a frame
+    _cap_memory(memory)
+    from prl.answers import algebra
+    from prl.answers.judging import judge
+    from prl.answers.reading import read
+
+    for text in WARM_UP:
+        algebra.equal(read(text).text, f"{read(text).text}+1")
+    send(writer, {"ready": os.getpid()})
+    while (request := receive(reader)) is not None:
+        # The parent kills at the deadline. Should it be gone, this ends the process: a C thread, without GIL.
+        faulthandler.dump_traceback_later(6 * deadline + 5, exit=True, file=sys.stderr)
+        try:
+            verdict = judge(str(request["pred"]), str(request["gold"]), algebra)
+            answer = {"equal": verdict.equal, "reason": verdict.reason, "detail": verdict.detail}
+        except MemoryError:
+            answer = {"equal": False, "reason": "crashed", "detail": "out of memory", "retire": True}
+        except Exception as error:  # a fault of ours, or of a library on a strange text: one pair's loss
+            answer = {"equal": False, "reason": "crashed", "detail": f"{type(error).__name__}: {error}"[:200]}
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+        send(writer, answer)
+
+
+def _cap_memory(limit: int) -> None:
+    """Cap the address space where the system can: Linux does, macOS ignores it, Windows has no `resource`.
+
+    Elsewhere the size limits of `limits` and the deadline bound what a pair can use.
+    """
+    try:
+        import resource
+    except ImportError:
+        return
+    try:
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    except (ValueError, OSError):
+        return
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,74 @@
+"""The public corpus: every pair is judged as its label says."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from prl.answers import AnswerChecker
+
+CORPUS = Path(__file__).parent / "corpus.jsonl"
+
+
+def load() -> list[dict[str, Any]]:
+    """Rows of pred, gold, equal, category, reason; a long `pred` is stored as a list of [text, times]."""
+    rows = [json.loads(line) for line in CORPUS.read_text(encoding="utf-8").splitlines()]
+    for row in rows:
+        if isinstance(row["pred"], list):
+            row["pred"] = "".join(text * count for text, count in row["pred"])
+    return rows
+
+
+ROWS = load()
+# A commitment, a choice's text and the two readings of 12,345 depend on which side is the gold one.
+ONE_SIDED = ("extraction", "hostile", "choice", "thousands")
+CATEGORIES = list(dict.fromkeys(row["category"] for row in ROWS))
+
+
+@pytest.fixture(scope="module")
+def checker():
+    with AnswerChecker(workers=1) as made:
+        made.check("x + 1", "1 + x")
+        yield made
+
+
+def test_the_corpus_is_what_it_says():
+    assert len(ROWS) >= 400
+    assert all(set(row) == {"pred", "gold", "equal", "category", "reason"} for row in ROWS)
+    repeated = [
+        pair for pair, count in Counter((row["pred"], row["gold"]) for row in ROWS).items() if count > 1
+    ]
+    assert repeated == []
+    for category in CATEGORIES:
+        labels = {row["equal"] for row in ROWS if row["category"] == category}
+        assert labels == {True, False} or category == "text and code", (
+            f"{category} has labels of one kind only"
+        )
+
+
+@pytest.mark.parametrize("category", CATEGORIES)
+def test_pairs_are_judged_as_labelled(checker, category):
+    wrong = []
+    for row in ROWS:
+        if row["category"] != category:
+            continue
+        verdict = checker.check(row["pred"], row["gold"])
+        if verdict.equal != row["equal"] or verdict.reason in ("timed out", "crashed"):
+            wrong.append(f"{row['pred'][:60]!r} | {row['gold'][:60]!r} | {verdict} | {row['reason']}")
+    assert wrong == []
+
+
+@pytest.mark.parametrize("category", [name for name in CATEGORIES if name not in ONE_SIDED])
+def test_equality_is_symmetric(checker, category):
+    """Gold and prediction change places."""
+    wrong = []
+    for row in ROWS:
+        if row["category"] == category and row["gold"] and row["pred"].strip():
+            verdict = checker.check(row["gold"], row["pred"])
+            if verdict.equal != row["equal"] and verdict.reason != "unparseable gold":
+                wrong.append(f"{row['gold'][:60]!r} | {row['pred'][:60]!r} | {verdict}")
+    assert wrong == []

@@ -1,0 +1,140 @@
+r"""What a response commits to: marks, their order, paths, wrapping, and text that means harm."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from prl.answers import extract_answer
+from prl.grammar import render
+
+BLOCK = render([r"try 1: \boxed{1}", r"try 2: the answer is 2"], r"so \boxed{3}")
+
+TABLE = [
+    ("Final Answer: 42", "42", "label"),
+    ("final answer: 42", "42", "case"),
+    ("Final Answer:\n\n42", "42", "on the next line"),
+    ("## Final Answer\n$42$\n", "42", "heading"),
+    ("**Final Answer:** 42", "42", "bold label"),
+    ("**Final Answer: 42**", "42", "bold line"),
+    ("Final Answer: **42**", "42", "bold answer"),
+    ("Thus we stop. Final Answer: 42.", "42", "in a line, full stop"),
+    ("The final answer is: 42", "42", "sentence label"),
+    ("Answer: 42", "42", "short label"),
+    ("* Answer: 42", "42", "short label in a list"),
+    ("Answers: 1, 2", "1, 2", "plural"),
+    ("Final Answer: 42<|im_end|>", "42", "end-of-turn token"),
+    ("Final Answer: 42<|im_end|>\n<|endoftext|>", "42", "two of them"),
+    (r"so \boxed{42}.", "42", "box"),
+    (r"so $\boxed{\frac{1}{\sqrt{2}}}$", r"\frac{1}{\sqrt{2}}", "nested braces"),
+    (r"\boxed{\{1,2\}}", r"\{1,2\}", "escaped braces"),
+    (r"\boxed{\text{(A) } \frac{1}{2}}", r"\text{(A) } \frac{1}{2}", "text in a box"),
+    (r"\fbox{42}", "42", "fbox"),
+    (r"\boxed 42", "42", "no braces"),
+    (r"\boxed{3}, no: \boxed{4}", "4", "the corrected box"),
+    (r"$x=\boxed{1}$, so $y=\boxed{2}$", "2", "text between boxes: the last"),
+    (r"$\boxed{1}$ and $\boxed{2}$", "2", "boxes are not joined, as in MATH's own answers"),
+    (r"\boxed{4} \boxed{}", "4", "an empty box commits to nothing"),
+    (r"\boxed{4} \boxed{\frac{1", "4", "a box cut off commits to nothing"),
+    (r"Final Answer: \boxed{5}", "5", "box in a label"),
+    (r"Final Answer: $\boxed{5}$ (see above)", "5", "box in a label with a remark"),
+    (r"\boxed{4}. Final Answer: 5", "5", "a later label beats a box"),
+    (r"Final Answer: 4. Wait: \boxed{5}", "5", "a later box beats a label"),
+    ("Final Answer: 4\nFinal Answer: 5", "5", "the last label"),
+    ("a\n#### 5", "5", "GSM8K"),
+    ("a\n#### -1,234", "-1,234", "GSM8K, thousands"),
+    ("#### 5\nsome words", "5", "words after it"),
+    ("##### not an answer\n#### 5", "5", "a heading of five is no mark"),
+    ("The answer is 5.", "5", "sentence"),
+    ("The answer is 3.14.", "3.14", "a decimal point is no full stop"),
+    ("the answer is $5.50.", "$5.50", "currency"),
+    ("The answer is 5, because 2+3=5.", "5", "reason"),
+    ("The answer is 5 (since 2+3=5).", "5", "reason in brackets"),
+    ("The answer is (B).", "(B)", "choice"),
+    ("The correct option is B.", "B", "option"),
+    ("The answer to the question is 5.", "5", "words between"),
+    ("The answer is therefore 5", "5", "filler"),
+    (r"The answer is \(\dfrac{3}{4}\).", r"\dfrac{3}{4}", "inline math"),
+    (r"The answer is \[ x = 5 \]", "x = 5", "display math"),
+    ("The answer is not 5.", None, "negated"),
+    ("The answer isn't 5.", None, "negated"),
+    ("The answer is 4. No, the answer is 5.", "5", "the last sentence"),
+    (r"\boxed{5} The answer is correct.", "5", "a remark"),
+    (r"\boxed{4} Hence the answer is 5.", "5", "a later quantity"),
+    ("answer is Friday", "Friday", "a word, when nothing else commits"),
+    ("The answer is 4:30 p.m.", "4:30 p.m.", "time"),
+    ("I think 42.", None, "no commitment"),
+    ("", None, "empty"),
+    ("Final Answer:", None, "nothing behind the label"),
+    ("Final Answer: ...", None, "no letter or digit"),
+    (r"\boxed", None, "a bare command"),
+    (BLOCK + "\nFinal Answer: 4", "4", "after a block"),
+    ("Final Answer: 4\n" + BLOCK, "3", "the summary is main thread and comes later"),
+    (BLOCK, "3", "the summary commits"),
+    (render([r"\boxed{1}", r"\boxed{2}"], "no idea"), "2", "only paths commit: the last of them"),
+    (r"<Path>\boxed{1}</Path> Final Answer: 2", "2", "a stray path"),
+    (r"Final Answer: 2 <Path>\boxed{1}</Path>", "2", "a stray path after the answer"),
+    (r"Final Answer: 2 <Path>\boxed{1}", "2", "a path that never closes"),
+    (r"<Parallel><Path>\boxed{1}", "1", "cut off inside a block"),
+]
+
+
+@pytest.mark.parametrize(("text", "answer", "why"), TABLE, ids=[row[2] for row in TABLE])
+def test_extraction(text, answer, why):
+    assert extract_answer(text) == answer, why
+
+
+def test_paths_can_be_left_out():
+    text = render([r"\boxed{1}", r"\boxed{2}"], "no idea")
+    assert extract_answer(text, paths=False) is None
+    assert extract_answer(text + " Final Answer: 3", paths=False) == "3"
+
+
+@pytest.mark.parametrize("text", [None, 5, b"Final Answer: 5", ["\\boxed{5}"]])
+def test_what_is_no_text_commits_to_nothing(text):
+    assert extract_answer(text) is None
+
+
+PIECES = [
+    *r"\boxed{}$.#: 5",
+    "Final Answer:",
+    "\\boxed{",
+    "####",
+    "<Path>",
+    "</Path>",
+    "the answer is ",
+    "\n",
+]
+
+
+@given(st.lists(st.sampled_from(PIECES)).map("".join))
+def test_any_text_gives_a_text_or_none(text):
+    answer = extract_answer(text)
+    assert answer is None or (answer == answer.strip() and answer)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        r"\boxed{" * 50_000,
+        r"\boxed{1}" * 50_000,
+        "#### " * 100_000,
+        "Final Answer: " * 60_000,
+        "the answer is " * 60_000,
+        "the answer to " * 60_000,
+        "<Path>" * 100_000,
+        "{" * 500_000 + r"\boxed{5}",
+        "*" * 1_000_000,
+        "answer" * 150_000,
+        "\n" * 1_000_000,
+        " " * 1_000_000 + ".",
+    ],
+    ids=lambda text: repr(text[:14]),
+)
+def test_a_megabyte_takes_linear_time(text):
+    start = time.process_time()
+    extract_answer(text)
+    assert time.process_time() - start < 5

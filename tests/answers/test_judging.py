@@ -1,0 +1,175 @@
+r"""Properties that no table can show: nothing raises, an answer is itself, poison does not spread."""
+
+# ruff: noqa: SIM905 (pieces of LaTeX read better as words)
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from prl.answers import REASONS, AnswerChecker, Verdict, explain, is_equal
+from prl.answers.comparing import NeedsAlgebra
+from prl.answers.judging import judge
+from prl.answers.limits import Refused, Unreadable
+from prl.answers.reading import read
+
+PIECES = [
+    *"0123456789xyabei+-*/^_=<>()[]{}|!,.;:&%$ '°±√²½∞①٣",
+    *(r"\frac \sqrt \text{ \begin{pmatrix} \end{pmatrix} \\ \left \right \cup \in \pm \le \infty \pi").split(
+        " "
+    ),
+    *(r"\sin \log \{ \} \% \$ \circ \overline \over \choose \binom \cdot and or base million cm").split(" "),
+    "\0",
+    "1,234",
+    "x = ",
+    r"\frac{1}{2}",
+]
+ANSWERS = st.lists(st.sampled_from(PIECES), max_size=16).map("".join)
+
+
+@given(ANSWERS)
+@example("9^9^9^9")
+@example("(" * 30 + "1" + ")" * 30)
+@example("36①/47")
+@example("solution = 3")
+def test_reading_any_text_gives_an_answer_or_says_why_not(text):
+    try:
+        outcome = read(text).kind
+    except (Unreadable, Refused) as error:
+        outcome = str(error)
+    assert outcome
+
+
+@given(ANSWERS, ANSWERS)
+def test_judging_any_pair_gives_a_known_reason(pred, gold):
+    try:
+        verdict = judge(pred, gold)
+    except NeedsAlgebra:
+        return
+    assert verdict.reason in REASONS
+    assert verdict.equal == (verdict.reason in ("identical", "equal"))
+
+
+@given(ANSWERS)
+def test_an_answer_is_itself(text):
+    assert judge(text, text).equal
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.text(max_size=200), st.text(max_size=50))
+def test_is_equal_never_raises(pred, gold):
+    assert is_equal(pred, gold) in (True, False)
+
+
+@given(st.fractions(max_denominator=10**6))
+def test_fractions_in_every_notation(value):
+    p, q = value.numerator, value.denominator
+    sign = "-" if p < 0 else ""
+    notations = [f"{p}/{q}", f"\\frac{{{p}}}{{{q}}}", f"{sign}\\dfrac{{{abs(p)}}}{{{q}}}", f"$x = {p}/{q}$"]
+    whole, rest = divmod(abs(p), q)
+    if whole and rest:
+        notations += [f"{sign}{whole}\\frac{{{rest}}}{{{q}}}", f"{sign}{whole} {rest}/{q}"]
+    for notation in notations:
+        assert judge(notation, notations[0]).equal, notation
+        assert not judge(notation, f"{p + 1}/{q}").equal, notation
+
+
+@pytest.mark.parametrize(
+    ("pred", "gold", "reason"),
+    [
+        ("7", "7", "identical"),
+        ("x = 7", "7", "equal"),
+        ("7", "8", "different"),
+        (None, "7", "no answer"),
+        ("", "7", "no answer"),
+        ("the answer is not 7", "7", "no answer"),
+        (r"\frac{1", "7", "unparseable"),
+        ("7", r"\frac{1", "unparseable gold"),
+        ("7", "", "unparseable gold"),
+        (r"\frac{1", r"\frac{1", "identical"),
+        ("9^9^9^9", "7", "too large"),
+        ("100000!", "7", "too large"),
+        ("7" * 2000, "7", "too large"),
+    ],
+)
+def test_reasons(pred, gold, reason):
+    with AnswerChecker() as checker:
+        assert checker.check(pred, gold).reason == reason
+        assert checker._pool._idle == [], "decided without a worker"
+
+
+@pytest.mark.parametrize("pred", [5, 5.0, b"5", ["5"], {"a": 1}])
+def test_what_is_no_text_is_no_answer(pred):
+    assert not is_equal(pred, "5")
+
+
+def test_a_differential_does_not_poison_later_pairs():
+    with AnswerChecker(workers=1, cache=0) as checker:
+        for poison in (
+            r"3\,dx",
+            r"\frac{d}{dx}x",
+            r"\int_0^1 x\,dx",
+            "x = 5",
+            r"a \in \mathbb{R}^{2\times 2}",
+            "i = 3",
+        ):
+            checker.check(poison, "3dx+x")
+            assert checker.check("x+1", "1+x").equal
+            assert checker.check("(1+i)^2", "2i").equal
+
+
+def test_the_answer_is_remembered_but_a_timeout_is_not():
+    checker = AnswerChecker(workers=1, cache=2)
+    judged = []
+    checker._pool.judge = lambda pred, gold: judged.append(pred) or Verdict(True, "equal")
+    checker.check("x+1", "1+x")
+    checker.check("x+1", "1+x")
+    assert judged == ["x+1"]
+    checker.check("x+2", "2+x")
+    checker.check("x+3", "3+x")
+    checker.check("x+1", "1+x")
+    assert judged == ["x+1", "x+2", "x+3", "x+1"], "the least recently used pair went"
+    checker._pool.judge = lambda pred, gold: judged.append(pred) or Verdict(False, "timed out")
+    checker.check("x+4", "4+x")
+    checker.check("x+4", "4+x")
+    assert judged[-2:] == ["x+4", "x+4"]
+
+
+def test_explanations_show_every_step():
+    text = str(explain("Final Answer: $x = 1/2$", r"\frac12"))
+    for step in ("prediction", "extracted", "normalised", "parsed as", "compared by", "verdict", "equal"):
+        assert step in text
+    assert "relation" in text
+    assert explain("x + 1", "1 + x").verdict.equal
+    assert "worker" in str(explain("x + 1", "1 + x"))
+
+
+def test_importing_is_light():
+    code = (
+        "import sys, time; start = time.process_time(); import prl.answers; used = time.process_time() - start;"
+        "assert not {'sympy', 'latex2sympy2', 'mpmath', 'antlr4', 'torch', 'numpy'} & set(sys.modules);"
+        "assert prl.answers.is_equal('7', '7.0') and prl.answers.is_equal('1/2', '0.5');"
+        "assert 'sympy' not in sys.modules; print(used)"
+    )
+    environment = dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path))
+    command = [sys.executable, "-c", code]
+    runs = [subprocess.run(command, env=environment, capture_output=True, check=True) for _ in range(3)]
+    assert min(float(done.stdout) for done in runs) < 0.2
+
+
+def test_plain_numbers_are_fast():
+    with AnswerChecker() as checker:
+        start = time.process_time()
+        for n in range(20_000):
+            checker.check(str(n), "12345")
+        assert 20_000 / (time.process_time() - start) > 20_000  # measured: over 100,000 on an idle core
+
+
+def test_the_package_documents_every_reason():
+    assert all(meaning and meaning[0].islower() for meaning in REASONS.values())
