@@ -1,0 +1,75 @@
+"""Every command and code block of the README is run, parsed by the command line, or found in the Makefile."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from prl import arguments, config, recipes
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
+
+
+COMMANDS = [
+    line.partition("#")[0].strip()
+    for block in blocks("sh")
+    for line in block.splitlines()
+    if line.partition("#")[0].strip()
+]
+
+
+def parts() -> list[str]:
+    return [part.strip() for command in COMMANDS for part in command.split("&&")]
+
+
+@pytest.mark.parametrize("command", sorted({part for part in parts() if part.startswith("make ")}))
+def test_make_commands_name_real_targets(command: str) -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z-]+):", makefile, flags=re.MULTILINE))
+    named = [word for word in shlex.split(command)[1:] if "=" not in word]
+    assert named
+    assert set(named) <= targets
+
+
+@pytest.mark.parametrize("command", sorted({part for part in parts() if part.startswith("prl ")}))
+def test_prl_commands_are_accepted(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    _, name, *words = shlex.split(command)
+    if name in arguments.COMMANDS:
+        if name in recipes.SECTIONS and "--recipe" not in words:
+            words += ["--recipe", "tiny"]  # no run folder to read the recipe from
+        config.parse(name, [*words, *(["--threads", "1"] if name in recipes.SECTIONS else [])])
+    else:
+        done = subprocess.run([sys.executable, "-m", "prl", name, *words], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+
+
+def test_nothing_else_is_asked_of_a_shell() -> None:
+    assert [part for part in parts() if not part.startswith(("make ", "prl "))] == []
+
+
+@pytest.mark.parametrize("block", blocks("python"))
+def test_python_blocks_run(block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    exec(compile(block, "README.md", "exec"), {"__name__": "readme"})
+
+
+def test_the_file_tree_names_what_is_there() -> None:
+    (tree,) = [block for block in blocks("text") if block.startswith("src/prl/")]
+    named = re.findall(r"^  (\S+)", tree, flags=re.MULTILINE)
+    assert named
+    assert [name for name in named if not (ROOT / "src" / "prl" / name.rstrip("/")).exists()] == []
+    there = {
+        path.name
+        for path in (ROOT / "src" / "prl").iterdir()
+        if path.suffix in ("", ".py") and not path.name.startswith("__")
+    }
+    assert there - {name.rstrip("/") for name in named} == set()
