@@ -39,8 +39,11 @@ from transformers import (
 
 from prl.runs import Run
 
-# In a notebook rich would turn every line into an output of its own; plain text stays small.
-console = Console(stderr=True, highlight=False, soft_wrap=True, force_jupyter=False)
+# In a notebook: plain text in one stream, where rich would make an HTML output of every line, and not in the
+# red of stderr. In a shell stdout is kept free for results.
+IN_NOTEBOOK = "ipykernel" in sys.modules
+console = Console(stderr=not IN_NOTEBOOK, highlight=False, soft_wrap=True, force_jupyter=False)
+
 
 QUIET_LOGGERS = (
     "transformers",
