@@ -258,7 +258,7 @@ def test_responses_go_to_stdout_and_remarks_to_stderr(stage: Any, capsys: pytest
     out, err = capsys.readouterr()
     assert out == "--- 1 of 2\n4\n--- 2 of 2\nIt is\n"
     assert err == (
-        "recipe: tiny: it goes with the model that ships\ncut off at --max_completion_length 224\n"
+        "recipe: tiny: it goes with the model that ships\ncut off at --max_completion_length 256\n"
     )
 
 
@@ -322,7 +322,8 @@ needs_make = pytest.mark.skipif(shutil.which("make") is None, reason="no make on
 def test_make_lists_every_target() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     targets = next(line for line in makefile.splitlines() if line.startswith(".PHONY:")).split()[1:]
-    shown = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    plain = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL")}
+    shown = subprocess.run(["make"], cwd=ROOT, env=plain, capture_output=True, text=True, check=True).stdout
     listed = [line.split()[0] for line in shown.splitlines()]
     assert sorted(listed) == sorted([*targets, "variables:"])
 

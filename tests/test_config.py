@@ -91,7 +91,7 @@ def test_keyword_and_flag_are_the_same() -> None:
         (["--no-disable-dropout"], "disable_dropout", False),
         (["--min_p", "null"], "min_p", None),
         (["--lr_scheduler_kwargs", '{"num_cycles": 2}'], "lr_scheduler_kwargs", {"num_cycles": 2}),
-        (["--reward_weights", "0.5"], "reward_weights", [0.5]),
+        (["--reward_weights", "1", "0.5"], "reward_weights", [1.0, 0.5]),
         (["--report_to", "none"], "report_to", []),
         (["--run_name=--odd"], "run_name", "--odd"),
     ],
@@ -125,7 +125,7 @@ def test_flags_are_read_as_trl_reads_them(words: list[str], name: str, value: An
         (["--threads", "many"], "--threads: 'many' is a number or auto"),
         (["--threads", "0"], "--threads: '0' is a number or auto"),
         (["--rewards", "acuracy"], "--rewards: ['acuracy'] must be of accuracy, format, parallel, each once"),
-        (["--reward_weights", "1", "2"], "reward_weights holds 2 numbers for the 1 rewards accuracy"),
+        (["--reward_weights", "1"], "reward_weights holds 1 numbers for the 2 rewards parallel, format"),
     ],
 )
 def test_wrong_flag_is_one_line(words: list[str], fault: str) -> None:

@@ -53,10 +53,12 @@ def test_the_kept_notebook_was_made_from_its_source(source: Path) -> None:
 
 def test_the_quickstart_shows_lanes_curves_and_intervals() -> None:
     notebook = jupytext.read(FOLDER / "01_quickstart.ipynb")
-    results = [output.get("data", {}) for cell in notebook.cells for output in cell.get("outputs", [])]
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    results = [output.get("data", {}) for output in outputs]
     assert sum("image/png" in data for data in results) == 3
     assert any("<b>Path 2</b>" in data.get("text/html", "") for data in results)
-    assert "95 % interval" in str(results)
+    assert "95 % interval" in "".join(output.get("text", "") for output in outputs)
+    assert "\x1b" not in "".join(output.get("text", "") for output in outputs)
 
 
 def cells(notebook: Any) -> list[tuple[str, str]]:

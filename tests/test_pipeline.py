@@ -197,7 +197,8 @@ def test_too_long_traces_are_left_out_whole() -> None:
 
 
 @pytest.mark.parametrize(
-    ("rows", "most", "held_out"), [(5, None, 1), (100, None, 10), (5000, None, 128), (100, 4, 4), (5, 0, 0)]
+    ("rows", "most", "held_out"),
+    [(5, None, 1), (100, None, 10), (5000, None, 128), (100, 4, 4), (1, None, 0)],
 )
 def test_a_tenth_is_held_out_of_the_cold_start(rows: int, most: int | None, held_out: int) -> None:
     kept, out = hold_out([{"problem": str(i)} for i in range(rows)], most)
@@ -207,7 +208,7 @@ def test_a_tenth_is_held_out_of_the_cold_start(rows: int, most: int | None, held
 
 def test_evaluating_on_nothing_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no rows are left to evaluate on, --eval_strategy is steps"):
-        sft.run(settings("sft", tmp_path / "sft", **SFT, eval_limit=0))
+        sft.run(settings("sft", tmp_path / "sft", **(SFT | {"limit": 1})))
 
 
 def test_the_loss_is_on_the_response_alone() -> None:

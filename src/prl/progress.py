@@ -42,7 +42,13 @@ from prl.runs import Run
 # In a notebook: plain text in one stream, where rich would make an HTML output of every line, and not in the
 # red of stderr. In a shell stdout is kept free for results.
 IN_NOTEBOOK = "ipykernel" in sys.modules
-console = Console(stderr=not IN_NOTEBOOK, highlight=False, soft_wrap=True, force_jupyter=False)
+console = Console(
+    stderr=not IN_NOTEBOOK,
+    color_system=None if IN_NOTEBOOK else "auto",
+    highlight=False,
+    soft_wrap=True,
+    force_jupyter=False,
+)
 
 
 QUIET_LOGGERS = (

@@ -82,7 +82,7 @@ def run(settings: Settings[SFTArguments]) -> SFTResult:
         eval_set, _ = tokenize(held_out, tokenizer, arguments.prompt_style, training.max_length)
         if not len(eval_set) and training.eval_strategy != "no":
             raise DataError(
-                f"no rows are left to evaluate on, --eval_strategy is {training.eval_strategy}: "
+                f"no rows are left to evaluate on, --eval_strategy is {training.eval_strategy.value}: "
                 "raise --eval_limit, or pass --eval_strategy no"
             )
         facts = describe(model) | {"traces": len(train_set), "held_out": len(eval_set), "too_long": too_long}
@@ -121,7 +121,8 @@ def hold_out(
     rows: list[dict[str, Any]], most: int | None
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Split off the last tenth of the rows (one at least, `most` or 128 at most) for the evaluations."""
-    count = min(max(1, int(len(rows) * HELD_OUT_SHARE)), HELD_OUT_MOST if most is None else most)
+    most = min(HELD_OUT_MOST if most is None else most, len(rows) - 1)
+    count = min(max(1, int(len(rows) * HELD_OUT_SHARE)), most)
     return rows[: len(rows) - count], rows[len(rows) - count :]
 
 
