@@ -1,4 +1,4 @@
-"""Build the tiny base model that ships with prl: `python -m prl.tiny.build` (about 20 minutes on one core).
+"""Build the tiny base model that ships with prl: `python -m prl.tiny.build` (20 minutes on two busy cores).
 
 A Qwen3 in miniature, with the real one's architecture, ChatML turns, tied embeddings and spare embedding
 rows, pretrained from scratch on sequential arithmetic (`prl.data.problems`, training side only). It has never
