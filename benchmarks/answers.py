@@ -2,7 +2,9 @@
 
     corpus      tests/answers/corpus.jsonl, the project's own labelled pairs; every disagreement is listed
     variants    answers of MATH rewritten by rules that keep or break them; neither checker was tuned on these
-    MATH        the answer boxed in each solution against the answer column, and against the next row's
+    MATH        the whole solution against the answer column (as in the file, where 66 answers are cut off at
+                their first closing brace; without those rows; and with them as prl.data mends them), and each
+                answer against the next row's
     speed       pairs a second in this process, milliseconds of a LaTeX pair, the same pairs against the peer
     hostile     seconds to each verdict and memory afterwards
 
@@ -55,11 +57,18 @@ def main() -> None:
     rows = load_math(options.math)
     variants = list(make_variants([row["answer"] for row in rows], seed=0))
     same = [{"pred": boxed(row["solution"]), "gold": row["answer"]} for row in rows]
+    mended = [{**pair, "gold": row["mended"]} for pair, row in zip(same, rows, strict=True)]
     following = [
-        {"pred": row["answer"], "gold": after["answer"]}
+        {"pred": row["mended"], "gold": after["mended"]}
         for row, after in zip(rows, rows[1:] + rows[:1], strict=True)
     ]
-    sets = {"corpus": corpus, "variants": variants, "same": same, "following": following}
+    sets = {
+        "corpus": corpus,
+        "variants": variants,
+        "same": same,
+        "mended": mended,
+        "following": following,
+    }
     ours = {name: judge_ours(pairs, options.workers) for name, pairs in sets.items()}
     peers = {} if options.no_peer else {name: judge_peer(pairs) for name, pairs in sets.items()}
 
@@ -67,7 +76,7 @@ def main() -> None:
         if sets[name]:
             report_labels(name, sets[name], ours[name], peers.get(name))
     if rows:
-        report_math(same, following, ours, peers)
+        report_math(sets, ours, peers)
     report_speed(corpus, variants, options.workers)
     report_hostile([pair for pair in corpus if pair["category"] == "hostile"])
 
@@ -89,7 +98,11 @@ def load_math(path: Path) -> list[dict[str, str]]:
         return []
     import pyarrow.parquet as parquet
 
-    return parquet.read_table(path, columns=["answer", "solution"]).to_pylist()
+    from prl.data.hub import load_rows
+
+    rows = parquet.read_table(path, columns=["answer", "solution"]).to_pylist()
+    mended = load_rows(str(path), need=("problem", "answer"))
+    return [{**row, "mended": whole["answer"]} for row, whole in zip(rows, mended, strict=True)]
 
 
 def boxed(solution: str) -> str:
@@ -403,36 +416,38 @@ def short(text: str) -> str:
     return text if len(text) <= 60 else f"{text[:60]}… ({len(text):,})"
 
 
-def report_math(same: list[Pair], following: list[Pair], ours: dict[str, Any], peers: dict[str, Any]) -> None:
-    intact = [index for index, pair in enumerate(same) if balanced(pair["gold"])]
-    print(
-        f"\n## MATH: {len(same):,} rows, of which {len(same) - len(intact)} hold an answer that was cut off"
-    )
+def report_math(sets: dict[str, list[Pair]], ours: dict[str, Any], peers: dict[str, Any]) -> None:
+    count = len(sets["same"])
+    uncut = [index for index, pair in enumerate(sets["same"]) if balanced(pair["gold"])]
+    print(f"\n## MATH: {count:,} rows, the box of the solution against the answer")
     for who, judged in (("prl.answers", ours), ("math-verify 0.9", peers)):
         if not judged:
             continue
-        right = sum(judged["same"]["results"][index][0] for index in intact)
-        equal = [
-            pair
-            for pair, (verdict, _) in zip(following, judged["following"]["results"], strict=True)
-            if verdict and pair["pred"] != pair["gold"]
-        ]
-        print(
-            f"{who}: box of the solution = answer in {right:,} of {len(intact):,} ({right / len(intact):.2%})"
-        )
-        print(
-            f"    {len(same) / judged['same']['total']:,.0f} pairs/s; answer against the next row's:", end=" "
-        )
-        print(
-            f"{len(following) / judged['following']['total']:,.0f} pairs/s; equal though written differently:"
-        )
-        for pair in equal:
-            print(f"    {short(pair['pred'])} | {short(pair['gold'])}")
-    if peers:
-        times = [peers[name]["total"] / ours[name]["total"] for name in ("same", "following")]
-        print(
-            f"throughput over math-verify's: {times[0]:.0f} x on box = answer, {times[1]:.0f} x on the next"
-        )
+        for name, what, rows in (
+            ("same", "all rows, answers as in the file", range(count)),
+            ("same", "rows whose answer is not cut off", uncut),
+            ("mended", "all rows, as prl.data.load_rows gives them", range(count)),
+        ):
+            right = sum(judged[name]["results"][index][0] for index in rows)
+            print(f"{who:<16} {what:<43} {right:,} of {len(rows):,} ({right / len(rows):.2%})")
+        for pair, (equal, reason) in zip(sets["mended"], judged["mended"]["results"], strict=True):
+            if not equal and who == "prl.answers":
+                print(f"    missed: {short(pair['pred'])} | {short(pair['gold'])} | {reason}")
+    print("each answer against the next row's (as load_rows gives them); equal though written differently:")
+    for who, judged in (("prl.answers", ours), ("math-verify 0.9", peers)):
+        if judged:
+            results = judged["following"]["results"]
+            equal = [pair for pair, (yes, _) in zip(sets["following"], results, strict=True) if yes]
+            unlike = [pair for pair in equal if pair["pred"] != pair["gold"]]
+            print(f"{who:<16} {len(equal)} equal, of which {len(unlike)} written differently")
+            for pair in unlike:
+                print(f"    {short(pair['pred'])} | {short(pair['gold'])}")
+    for name, what in (("same", "box = answer"), ("following", "the next row's")):
+        rates = [f"prl.answers {count / ours[name]['total']:,.0f} pairs/s"]
+        if peers:
+            rates.append(f"math-verify {count / peers[name]['total']:,.0f}")
+            rates.append(f"{peers[name]['total'] / ours[name]['total']:.0f} x")
+        print(f"throughput, {what}: {', '.join(rates)}")
 
 
 def report_speed(corpus: list[Pair], variants: list[Pair], workers: int) -> None:

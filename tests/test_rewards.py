@@ -190,6 +190,17 @@ def test_a_gold_answer_that_cannot_be_read_is_skipped(gold: Any) -> None:
     assert log.metrics["accuracy/unparseable_gold"] == 1.0
 
 
+def test_a_group_is_skipped_as_a_whole() -> None:
+    """One reward of a group that is not None would be compared with the others' absence."""
+    log = Log()
+    group = ["Final Answer: 42", "I do not know", "", r"\boxed{\frac{1", r"Final Answer: \frac{1}{2}"]
+    golds = [r"\frac{\sqrt{3"] * len(group)
+    assert accuracy_reward(group, golds, **log.keywords()) == [None] * len(group)
+    assert ParallelReward()(group, golds) == [None] * len(group)
+    assert log.columns["verdict"] == ["unparseable gold"] * len(group)
+    assert log.metrics["accuracy/no_answer"] == 0.0
+
+
 def test_a_gold_answer_may_be_a_number() -> None:
     assert accuracy_reward(["Final Answer: 42"] * 2, [42, 42.5]) == [1.0, -1.0]
 

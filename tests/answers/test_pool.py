@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from pathlib import Path
 
 import psutil
@@ -27,7 +28,7 @@ def workers() -> list[psutil.Process]:
 @pytest.fixture
 def checker():
     before = {process.pid for process in workers()}
-    with AnswerChecker(workers=1, deadline=1.0, cache=0) as made:
+    with AnswerChecker(workers=1, deadline=0.5, cache=0) as made:
         yield made
     assert {process.pid for process in workers()} <= before, "a closed checker leaves no process"
 
@@ -148,13 +149,13 @@ def test_a_checker_that_is_dropped_ends_its_workers():
     worker.wait(5)
 
 
-def run(code: str, folder: Path, *, expect: int = 0) -> str:
+def run(code: str, folder: Path, *, expect: int = 0, launcher: tuple[str, ...] = ()) -> str:
     """Run a program of its own, as users do: a file without a `__main__` guard; it must end by itself."""
     script = folder / "program.py"
     script.write_text(textwrap.dedent(code))
-    environment = dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path))
+    environment = dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path), OMP_NUM_THREADS="1")
     done = subprocess.run(
-        [sys.executable, str(script)],
+        [sys.executable, *launcher, str(script)],
         cwd=folder,
         env=environment,
         capture_output=True,
@@ -166,9 +167,12 @@ def run(code: str, folder: Path, *, expect: int = 0) -> str:
 
 
 def assert_gone(pids: str) -> None:
+    assert pids
+    latest = time.monotonic() + 10
     for pid in map(int, pids.split()):
         with contextlib.suppress(psutil.NoSuchProcess):
-            psutil.Process(pid).wait(10)
+            while psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:  # an orphan's zombie is init's
+                assert time.monotonic() < latest, f"{pid} is left"
 
 
 PRELUDE = """
@@ -188,12 +192,44 @@ def test_a_program_without_a_guard_ends_and_leaves_no_worker(tmp_path):
 
 
 @POSIX
-def test_a_killed_program_leaves_no_worker(tmp_path):
-    output = run(
-        PRELUDE + "    print(pid, flush=True)\n    os.kill(os.getpid(), signal.SIGKILL)",
-        tmp_path,
-        expect=-signal.SIGKILL,
-    )
+@pytest.mark.parametrize(
+    ("ending", "status"), [("", 0), ("os.kill(os.getpid(), signal.SIGKILL)", -signal.SIGKILL)]
+)
+def test_a_busy_worker_ends_with_its_program(tmp_path, ending, status):
+    """A daemon thread waits for a worker that runs for good; the program ends, or is killed, meanwhile."""
+    code = f"""
+    import prl.answers.pool as pool
+    forever = "judging.judge = lambda *pair: any(0 for _ in iter(int, 1))"
+    pool.PROGRAM = f"import prl.answers.judging as judging; {{forever}}; {{pool.PROGRAM}}"
+    checker = AnswerChecker(workers=1, deadline=200, cache=0)
+    threading.Thread(target=checker.check, args=("x + 5", "5 + x"), daemon=True).start()
+    while not checker._pool._busy:
+        pass
+    print(pid, *(worker.process.pid for worker in checker._pool._busy), flush=True)
+    {ending}
+    """
+    output = run(PRELUDE + code, tmp_path, expect=status)
+    assert_gone(output.split("\n")[1])
+
+
+@POSIX
+def test_ctrl_c_ends_check_many_at_once_and_leaves_no_worker(tmp_path):
+    code = """
+    checker = AnswerChecker(workers=2, deadline=200, cache=0)
+    checker.check_many([("x + 1", "1 + x"), ("x + 2", "2 + x")])
+    stuck = [worker.process.pid for worker in checker._pool._idle]
+    print(*stuck, flush=True)
+    for each in stuck:
+        os.kill(each, signal.SIGSTOP)  # as deaf as a worker inside one C call
+    os.setpgid(0, 0)
+    def interrupt():
+        while len(checker._pool._busy) < 2:
+            pass
+        os.killpg(0, signal.SIGINT)
+    threading.Thread(target=interrupt).start()
+    checker.check_many([(f"x^{n} + 1", f"1 + x^{n}") for n in range(2, 40)])
+    """
+    output = run(PRELUDE + code, tmp_path, expect=-signal.SIGINT)
     assert_gone(output.split("\n")[1])
 
 
@@ -253,3 +289,66 @@ def test_daemonic_processes_can_judge(tmp_path, method):
         print(process.exitcode)
     """
     assert run(code, tmp_path).split("\n")[:2] == ["(True, True)", "0"]
+
+
+def test_a_dataloader_worker_can_judge(tmp_path):
+    """A process of torch's, forked and spawned; the daemonic ones start no `multiprocessing` children."""
+    code = """
+    import os
+    from torch.utils.data import DataLoader, Dataset
+    from prl.answers import is_equal
+
+    class Pairs(Dataset):
+        def __len__(self):
+            return 2
+
+        def __getitem__(self, n):
+            return is_equal(f"x + {n}", f"{1 - n} + x") if n else is_equal("x + 1", "1 + x")
+
+    if __name__ == "__main__":
+        for method in ("spawn", "fork") if hasattr(os, "fork") else ("spawn",):
+            loader = DataLoader(Pairs(), num_workers=1, multiprocessing_context=method)
+            print([bool(equal) for batch in loader for equal in batch])
+    """
+    assert set(run(code, tmp_path).split("\n")) == {"[True, False]", ""}
+
+
+@POSIX
+def test_two_processes_of_accelerate_launch_can_judge(tmp_path):
+    code = """
+    import torch.distributed
+    from accelerate import Accelerator
+    from prl.answers import default_checker, is_equal
+
+    accelerator = Accelerator(cpu=True)
+    equal = is_equal("x + 1", "1 + x")
+    pid = default_checker()._pool._idle[0].process.pid
+    print(f"{accelerator.process_index} of {accelerator.num_processes} {equal} {pid}\\n", end="", flush=True)
+    torch.distributed.destroy_process_group()
+    """
+    options = "--multi_gpu --num_processes 2 --num_machines 1 --mixed_precision no --dynamo_backend no"
+    launcher = ("-m", "accelerate.commands.launch", *options.split(), "--main_process_port", "0")
+    lines = sorted(run(code, tmp_path, launcher=launcher).split("\n"))
+    assert [line[:11] for line in lines[1:]] == ["0 of 2 True", "1 of 2 True"]
+    assert_gone(" ".join(line.split()[-1] for line in lines[1:]))
+
+
+def test_a_notebook_can_judge(tmp_path, monkeypatch):
+    nbclient = pytest.importorskip("nbclient", reason="needs the extra `notebooks`")
+    pytest.importorskip("ipykernel", reason="needs the extra `notebooks`")
+    import nbformat
+
+    for name in ("JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "JUPYTER_CONFIG_DIR", "IPYTHONDIR"):
+        monkeypatch.setenv(name, str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+    source = """
+    from prl.answers import default_checker, is_equal
+    print(is_equal("x + 1", "1 + x"), is_equal("2x + 2", "2(x + 2)"))
+    print(is_equal("x + 1", "1 + x"), default_checker()._pool._idle[0].process.pid)
+    """
+    cell = nbformat.v4.new_code_cell(textwrap.dedent(source))
+    notebook = nbformat.v4.new_notebook(cells=[cell])
+    nbclient.NotebookClient(notebook, kernel_name="python3", timeout=120).execute()
+    first, second = notebook.cells[0].outputs[0]["text"].splitlines()
+    assert first == "True False"
+    assert_gone(second.split()[-1])

@@ -10,14 +10,22 @@ latex2sympy2 never sees a model's own text.
 
 from __future__ import annotations
 
+import operator
 import re
 from fractions import Fraction
 from functools import lru_cache
+from itertools import pairwise, product
 
 import latex2sympy2
 import mpmath  # type: ignore[import-untyped]
 import sympy
-from antlr4 import PredictionMode  # type: ignore[import-untyped]
+from antlr4 import (  # type: ignore[import-untyped]
+    ParserATNSimulator,
+    ParserRuleContext,
+    PredictionMode,
+    Token,
+    TokenStream,
+)
 
 from prl.answers import spans
 from prl.answers.evaluation import value
@@ -26,6 +34,7 @@ from prl.answers.limits import Refused, Unreadable
 from prl.answers.spans import FAR, Span
 
 _DIGITS = 100
+_MAX_DEGREE = 24  # of a relation that is solved, both sides together; answers have 2 to 6
 # One-token names for up to 26 variables; \\iota and \\eta are kept for i and e.
 _NAMES = [
     f"\\{name}"
@@ -37,19 +46,42 @@ _RELATIONS = {"<": sympy.Lt, ">": sympy.Gt, "<=": sympy.Le, ">=": sympy.Ge, "=":
 _CODE = re.compile(r"x_\{\d+\}")
 
 
-class _SllParser(latex2sympy2.PSParser):
-    """latex2sympy2's parser in ANTLR's SLL mode, 20 to 100 times faster on powers and functions.
+class _Prediction(ParserATNSimulator):
+    """ANTLR's choices in SLL mode, 20 to 100 times faster than full LL on powers and functions.
 
-    Where SLL succeeds it gives the parse that full LL gives (Parr, The Definitive ANTLR 4 Reference, section
-    13.7); where it fails, LL is tried.
+    Where SLL succeeds it gives the parse that LL gives (Parr, The Definitive ANTLR 4 Reference, section
+    13.7). Two choices look ahead to the end of the text and took most of the time on a form not met before,
+    but are plain in what `translate` writes: an expression is no list, and a product goes on at `\\cdot`.
     """
 
-    def __init__(self, tokens: object) -> None:
+    def adaptivePredict(self, stream: TokenStream, decision: int, context: ParserRuleContext) -> int:
+        if decision == _LIST_OR_NOT:
+            return 1
+        if decision == _PRODUCT_GOES_ON:
+            goes_on = stream.LA(1) == self.parser.CMD_CDOT and self.parser.precpred(self.parser._ctx, 2)
+            return 1 if goes_on else 2
+        return super().adaptivePredict(stream, decision, context)
+
+
+_LIST_OR_NOT, _PRODUCT_GOES_ON = 0, 18  # decisions of latex2sympy2 1.9.1's grammar
+
+
+class _Parser(latex2sympy2.PSParser):
+    """latex2sympy2's parser with these choices, for all of the text."""
+
+    def __init__(self, tokens: TokenStream) -> None:
         super().__init__(tokens)
+        self._interp = _Prediction(self, self.atn, self.decisionsToDFA, self.sharedContextCache)
         self._interp.predictionMode = PredictionMode.SLL
 
+    def math(self) -> ParserRuleContext:
+        found = super().math()
+        if self._input.LA(1) != Token.EOF:
+            raise Unreadable("a part only")
+        return found
 
-_PARSERS = (_SllParser, latex2sympy2.PSParser)
+
+latex2sympy2.PSParser = _Parser
 
 
 def named(*latex: str) -> list[str]:
@@ -69,23 +101,16 @@ def parse(latex: str) -> sympy.Expr:
     latex2sympy2 keeps variable tables between calls (a differential in one answer once broke every later
     one): they are emptied first.
     """
-    failure: Exception | None = None
-    for parser in _PARSERS:
-        latex2sympy2.variances, latex2sympy2.var = {}, {}
-        latex2sympy2.PSParser = parser
-        try:
-            parsed = latex2sympy2.latex2sympy(latex)
-        except RecursionError as error:
-            raise Refused("nested too deep to parse") from error
-        except Exception as error:  # latex2sympy2 raises bare Exception for a syntax error
-            failure = error
-            continue
-        if not isinstance(parsed, sympy.Expr):
-            raise Unreadable(f"latex2sympy2 read a {type(parsed).__name__}")
-        return parsed.xreplace(_CONSTANTS)
-    raise Unreadable(
-        f"latex2sympy2: {str(failure).splitlines()[0] if str(failure) else type(failure).__name__}"
-    )
+    latex2sympy2.variances, latex2sympy2.var = {}, {}
+    try:
+        parsed = latex2sympy2.latex2sympy(latex)
+    except RecursionError as error:
+        raise Refused("nested too deep to parse") from error
+    except Exception as error:  # latex2sympy2 raises bare Exception for a syntax error
+        raise Unreadable(f"latex2sympy2: {(str(error) or type(error).__name__).splitlines()[0]}") from error
+    if not isinstance(parsed, sympy.Expr):
+        raise Unreadable(f"latex2sympy2 read a {type(parsed).__name__}")
+    return parsed.xreplace(_CONSTANTS)
 
 
 def equal(left: str, right: str) -> bool:
@@ -144,13 +169,21 @@ def solve(sides: tuple[str, str], sign: str) -> list[Span] | None:
     symbols = left.free_symbols | right.free_symbols
     if len(symbols) != 1:
         return None
-    to_real = dict.fromkeys(symbols, sympy.Symbol("t", real=True))
+    real = sympy.Symbol("t", real=True)
+    to_real = dict.fromkeys(symbols, real)
     try:
-        relation = _RELATIONS[sign](*(side.xreplace(to_real).doit() for side in (left, right)))
+        left, right = (side.xreplace(to_real).doit() for side in (left, right))
+        if _degree(left) + _degree(right) > _MAX_DEGREE:
+            raise Refused(f"a relation of a degree above {_MAX_DEGREE}")
+        if (found := _solve_by_signs(left - right, real, sign)) is not None:
+            return found
+        relation = _RELATIONS[sign](left, right)
         solutions = sympy.S.Reals if relation == sympy.true else relation.as_set()
+    except Refused:
+        raise
     except Exception as error:  # sympy's solvers raise whatever they meet
         raise Unreadable(f"cannot solve the relation: {type(error).__name__}") from error
-    found: list[Span] = []
+    found = []
     for piece in solutions.args if isinstance(solutions, sympy.Union) else (solutions,):
         if isinstance(piece, sympy.FiniteSet):
             ends = [(end, end, True, True) for end in map(_bound, piece)]
@@ -167,6 +200,89 @@ def solve(sides: tuple[str, str], sign: str) -> list[Span] | None:
     return spans.union(found)
 
 
+def _degree(expression: sympy.Expr) -> int:
+    """A bound of the degrees of the polynomials that solving meets."""
+    if expression.is_Symbol:
+        return 1
+    inside = sum(map(_degree, expression.args))
+    if expression.is_Pow and expression.exp.is_Rational:
+        return int(sympy.ceiling(abs(expression.exp))) * inside
+    return inside
+
+
+def _solve_by_signs(difference: sympy.Expr, symbol: sympy.Symbol, sign: str) -> list[Span] | None:
+    """Where `difference` `sign` 0 holds, for a rational function with rational coefficients and at most three
+    absolute values; None for another.
+
+    It keeps its sign between the zeros and poles of all ways to drop the absolute values.
+    """
+    absolutes = sorted(difference.atoms(sympy.Abs), key=str)
+    if len(absolutes) > 3:
+        return None
+    insides = [each.args[0] for each in absolutes]
+    branches = [
+        difference.xreplace(dict(zip(absolutes, choice, strict=True)))
+        for choice in product(*((inside, -inside) for inside in insides))
+    ]
+    zeros: dict[Fraction, Fraction] = {}  # rounded -> to 90 digits
+    poles: dict[Fraction, Fraction] = {}
+    try:
+        for each in branches + insides:
+            top, bottom = sympy.together(each).as_numer_denom()
+            zeros |= _real_roots(top, symbol)
+            poles |= _real_roots(bottom, symbol)
+    except sympy.polys.polyerrors.BasePolynomialError:
+        return None
+    edges = zeros | poles
+    ordered = sorted(edges)
+    middles = [(low + high) / 2 for low, high in pairwise(ordered)]
+    samples = [ordered[0] - 1, *middles, ordered[-1] + 1] if ordered else [Fraction(0)]
+    with mpmath.workdps(_DIGITS):
+
+        def holds(at: Fraction) -> bool:
+            found = value(difference, {symbol: mpmath.mpf(at.numerator) / at.denominator}, real=True)
+            if found is None:
+                return False
+            size = 0 if abs(found) < mpmath.mpf(10) ** -70 else mpmath.re(found)
+            return bool(_HOLDS[sign](size, 0))
+
+        solved = [spans.point(edge) for edge in edges.keys() - poles.keys() if holds(edges[edge])]
+        for gap, sample in zip(pairwise([-FAR, *ordered, FAR]), samples, strict=True):
+            if holds(sample):
+                solved.append(spans.span(*gap))
+    return spans.union(solved)
+
+
+_HOLDS = {
+    "<": operator.lt,
+    ">": operator.gt,
+    "<=": operator.le,
+    ">=": operator.ge,
+    "=": operator.eq,
+    "!=": operator.ne,
+}
+
+
+def _real_roots(expression: sympy.Expr, symbol: sympy.Symbol) -> dict[Fraction, Fraction]:
+    """Real roots of a polynomial, rounded -> to 90 digits. Raises PolynomialError for anything else."""
+    polynomial = sympy.Poly(expression, symbol, domain="QQ")
+    if polynomial.degree() < 1:
+        return {}
+    polynomial = polynomial.sqf_part()
+    roots = []
+    with mpmath.workdps(_DIGITS):
+        coefficients = [mpmath.mpf(each.p) / each.q for each in polynomial.all_coeffs()]
+        for low, high in polynomial.intervals(eps=sympy.Rational(1, 10**9), sqf=True):
+            root = mpmath.mpf((low + high).p) / (low + high).q / 2
+            for _ in range(5 if low < high else 0):  # Newton's steps: each doubles the digits
+                level, slope = mpmath.polyval(coefficients, root, derivative=True)
+                root -= level / slope
+            roots.append(_fraction(root))
+            if low < high and not low < roots[-1] < high:
+                raise sympy.PolynomialError("roots too close for Newton's steps")
+    return {spans.rounded(root): root for root in roots}
+
+
 def _bound(end: sympy.Expr) -> Fraction | None:
     if end in (sympy.oo, -sympy.oo):
         return FAR if end == sympy.oo else -FAR
@@ -180,7 +296,12 @@ def _real(expression: sympy.Expr) -> Fraction | None:
         found = value(expression, {}, real=True)
         if found is None or not mpmath.isfinite(found):
             return None
-        sign, mantissa, exponent, _ = mpmath.re(found)._mpf_
+        return _fraction(mpmath.re(found))
+
+
+def _fraction(number: mpmath.mpf) -> Fraction:
+    """The exact value of a floating-point number."""
+    sign, mantissa, exponent, _ = number._mpf_
     magnitude = Fraction(int(mantissa)) * Fraction(2) ** int(exponent)
     return -magnitude if sign else magnitude
 

@@ -13,9 +13,8 @@ from types import TracebackType
 
 from prl.answers.comparing import NeedsAlgebra
 from prl.answers.extraction import commits, extract_answer
-from prl.answers.judging import Verdict, judge
+from prl.answers.judging import Verdict, judge, unreadable
 from prl.answers.limits import MAX_CHARS
-from prl.answers.pool import Pool
 
 _PLAIN = re.compile(r"[+-]?\d{1,40}(?:\.\d{1,40})?")
 _IDENTICAL, _EQUAL, _DIFFERENT = (
@@ -57,6 +56,8 @@ class AnswerChecker:
             workers = min(4, (os.cpu_count() or 1) // max(1, int(ranks) if ranks.isdecimal() else 1))
         self.paths = paths
         self.workers = max(1, workers)
+        from prl.answers.pool import Pool  # a fifth of the time of importing this package
+
         self._pool = Pool(self.workers, deadline, memory_mb << 20)
         self._cache: dict[tuple[str, str], Verdict] = {}
         self._cache_size = cache
@@ -105,8 +106,12 @@ class AnswerChecker:
         threads = ThreadPoolExecutor(min(self.workers, len(pairs)))
         try:
             return dict(zip(pairs, threads.map(lambda pair: self.check(*pair), pairs), strict=True))
+        except BaseException:  # Ctrl-C waits for no pair
+            threads.shutdown(wait=False, cancel_futures=True)
+            self._pool.interrupt()
+            raise
         finally:
-            threads.shutdown(cancel_futures=True)  # Ctrl-C does not wait for the rest
+            threads.shutdown()
 
     def _quick(self, pred: str | None, gold: str) -> Verdict | None:
         """The verdict where this process can give it, else None."""
@@ -122,10 +127,11 @@ class AnswerChecker:
                 return verdict
         answer, wanted = bare_answer(pred, self.paths), bare_answer(gold, self.paths)
         if not wanted:
-            return Verdict(False, "unparseable gold", "empty")
-        if not answer:
-            return Verdict(False, "no answer")
+            return _skipped("empty")
         try:
+            if not answer:  # the gold first: every response to one problem is skipped, or none
+                fault = unreadable(wanted)
+                return Verdict(False, "no answer") if fault is None else _skipped(fault)
             verdict = judge(answer, wanted)
         except NeedsAlgebra:
             return None
@@ -141,6 +147,10 @@ class AnswerChecker:
         while len(self._cache) > self._cache_size:
             with contextlib.suppress(StopIteration, RuntimeError):  # another thread was here
                 self._cache.pop(next(iter(self._cache)), None)
+
+
+def _skipped(fault: str) -> Verdict:
+    return Verdict(False, "unparseable gold", fault)
 
 
 def bare_answer(text: object, paths: bool = True) -> str | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
-from functools import reduce
+from functools import cache, reduce
 from typing import Protocol
 
 from prl.answers import approximation, spans
@@ -83,6 +83,10 @@ class _Comparison:
             return True
         if kinds == {"member"}:
             return self.all_same(pred.items, gold.items)
+        if kinds == {"set", "tuple"}:  # {(1, 2)} against (1, 2)
+            only, other = (pred, gold) if pred.kind == "set" else (gold, pred)
+            if len(only.items) == 1 and only.items[0].kind == "tuple":
+                return self.same(only.items[0], other)
         pred_region, gold_region = _is_region(pred), _is_region(gold)
         if pred_region and gold_region and kinds != {"tuple"} and kinds != {"set"}:
             return self.regions(pred, gold)
@@ -195,7 +199,9 @@ class _Comparison:
 
     def collections(self, pred: Answer, gold: Answer) -> bool:
         """Lists and sets. x = 1, y = 2 has its order against bare values and none against other equations."""
-        if {pred.text, gold.text} == {"and", "or"} and all(map(_is_name, pred.items)):
+        if {pred.text, gold.text} == {"and", "or"} and all(
+            item.kind == "choice" or _is_name(item) for item in pred.items
+        ):
             return False  # of statements; of solutions, "2 and 3" says what "2 or 3" does
         named = [bool(_names(answer.items)) for answer in (pred, gold)]
         if named[0] != named[1]:
@@ -251,9 +257,10 @@ class _Comparison:
     def vectors(self, pred: Answer, gold: Answer) -> bool:
         """A vector's entries against a sum of unit vectors, 2i - 3j in bold."""
         entries, total = (pred, gold) if pred.kind == "tuple" else (gold, pred)
-        if len(entries.items) > 3 or not any(unit.text in total.text for unit in _UNIT_VECTORS):
+        units = _unit_vectors()
+        if len(entries.items) > 3 or not any(unit.text in total.text for unit in units):
             return False
-        terms = [_times(*term) for term in zip(entries.items, _UNIT_VECTORS, strict=False)]
+        terms = [_times(*term) for term in zip(entries.items, units, strict=False)]
         return self.expressions(reduce(_plus, terms), total)
 
     # -- relations and sets of reals
@@ -337,7 +344,9 @@ class _Comparison:
                 parts[0], spans.complement([each for part in parts[1:] for each in part])
             )
         if answer.kind == "intersection" or (answer.kind == "list" and answer.text != "or"):
-            return reduce(spans.intersection, parts)  # x > 1, x < 3: both hold
+            both = reduce(spans.intersection, parts)  # x > 1, x < 3: both hold
+            if both or answer.text != ",":  # x < 1, x > 3: a comma for "or", since they cannot
+                return both
         return spans.union([each for part in parts for each in part])
 
     def interval(self, answer: Answer) -> list[Span] | None:
@@ -478,9 +487,7 @@ def _quotient(ratio: Answer) -> Answer:
     return replace(top, text=f"\\frac{{{top.text}}}{{{bottom.text}}}", value=value, near=quotient)
 
 
-def _unit_vector(name: str) -> Answer:
-    expression = translate([name])
-    return Answer("expression", text=expression.latex, near=near(expression))
-
-
-_UNIT_VECTORS = [_unit_vector(name) for name in (r"\uniti", r"\unitj", r"\unitk")]
+@cache
+def _unit_vectors() -> list[Answer]:
+    expressions = [translate([name]) for name in (r"\uniti", r"\unitj", r"\unitk")]
+    return [Answer("expression", text=each.latex, near=near(each)) for each in expressions]

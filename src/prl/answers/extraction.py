@@ -1,9 +1,10 @@
 r"""Which answer a response commits to.
 
 A response commits to an answer by `\boxed{…}`, by a label (`Final Answer: …`, or `Answer: …` at the start of
-a line), by GSM8K's `#### …`, or by a sentence ("the answer is …"). The last commitment of the main thread
-wins; text inside `<Path>` is exploration and counts only when the main thread commits to nothing. A summary
-belongs to the main thread here: it says what the paths came to. Linear in the text, whatever the text is.
+a line), by GSM8K's `#### …`, by `<answer>…</answer>`, or by a sentence ("the answer is …"). The last
+commitment of the main thread wins; text inside `<Path>` is exploration and counts only when the main thread
+commits to nothing. A summary belongs to the main thread here: it says what the paths came to. Linear in the
+text, whatever the text is.
 """
 
 from __future__ import annotations
@@ -24,13 +25,22 @@ _LABEL = re.compile(
     re.IGNORECASE | re.MULTILINE,
 )
 _HASHES = re.compile(r"(?<!#)####[ \t]{0,8}(?=[^\s#])")
+_ANSWER_TAG = re.compile(r"<answer>", re.IGNORECASE)
 _SENTENCE = re.compile(
     r"\b(?:answers?|(?:correct|right|best)\s{1,4}(?:option|choice))\s{1,4}"
     r"(?:is|are|equals|=|would\s{1,4}be|must\s{1,4}be|to\s[^.\n]{1,60}?\s(?:is|are))(?![a-z'’])\s{0,4}:?\s{0,4}"
-    r"(?:(?:therefore|thus|simply|exactly|then|just|also|hence|approximately|about|given\s{1,4}by)\s{1,4})?",
+    r"(?:(?:therefore|thus|simply|exactly|then|just|also|hence|indeed|actually|approximately|about"
+    r"|given\s{1,4}by)\s{1,4})?",
     re.IGNORECASE,
 )
 _NEGATED = re.compile(r"(?:not|never|unknown|unclear|wrong|incorrect)\b", re.IGNORECASE)
+_REMARK = re.compile(r"(?:correct|right|reasonable|clear|obvious|as follows|above|below)\W*", re.IGNORECASE)
+# "The number of ways is 24", "There are 24": an answer in a sentence of its own, behind a label
+_STATEMENT = re.compile(
+    r"[A-Z][a-z]*\b(?:(?!n't|\bnot\b|\bnever\b)[^\d\\$=<>\n]){0,200}?\s(?:is|are|equals|has|have)\s+"
+    r"(?=[-+(\[*]*[\d\\$])"
+)
+_DISPLAY = re.compile(r"\s*(?:\\\[(.*?)\\\]|\$\$(.*?)\$\$)", re.DOTALL)
 _SENTENCE_END = re.compile(
     r"\.(?=[\s*$\"')]|\Z)(?<!a\.m\.)(?<!p\.m\.)|[\n\r]|[!?](?=\s|\Z)"
     r"|,?\s\(?(?:since|because|which|so|as|where|given)\s|<"
@@ -38,8 +48,9 @@ _SENTENCE_END = re.compile(
 _TAG = re.compile("|".join(TAGS))
 _STRAY_PATH = re.compile(rf"{PATH}.*?(?:{END_PATH}|\Z)", re.DOTALL)
 _END_OF_TURN = re.compile(r"<\|[a-z_]{1,30}\|>")
-_QUANTITY = re.compile(r"\d|\\[a-zA-Z]|\$|^\(?[A-Z]\)?$")
+_QUANTITY = re.compile(r"(?!(?:[a-z]{2,}|a) +[a-z]).*(?:\d|\\[a-zA-Z]|\$)|\(?[A-Z]\)?$", re.DOTALL)
 _MEANING = re.compile(r"[^\W_]|\\[a-zA-Z]")
+_EMPTY = ("N/A", "answer", r"\boxed{}", r"\boxed")
 _PAIRS = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), ("__", "__"), ("_", "_"), ("'", "'"))
 
 
@@ -74,7 +85,7 @@ def committed_thread(text: str) -> str:
 def commits(text: str) -> bool:
     """Whether `text` holds a mark of a committed answer, so that it is a response rather than a bare
     answer."""
-    return any(mark.search(text) for mark in (_BOX, _LABEL, _HASHES, _SENTENCE))
+    return any(mark.search(text) for mark in (_BOX, _LABEL, _HASHES, _ANSWER_TAG, _SENTENCE))
 
 
 def strip_wrapping(answer: str) -> str:
@@ -94,16 +105,17 @@ def strip_wrapping(answer: str) -> str:
 
 
 def _last_commitment(text: str) -> str | None:
-    """The answer behind the last mark. A sentence counts beside other marks only when it states a quantity:
-    "the answer is correct" after a box is a remark."""
-    box = _last_box(text)
-    label = _last(_LABEL, text, lambda rest: _inner(rest.lstrip("\n \t").partition("\n")[0]))
-    hashes = _last(_HASHES, text, lambda rest: _inner(rest.partition("\n")[0]))
-    sentence = _last(_SENTENCE, text, _sentence)
-    found = [mark for mark in (box, label, hashes) if mark]
-    if sentence and (not found or _QUANTITY.search(sentence[1])):
-        found.append(sentence)
-    return max(found)[1] if found else None
+    """The answer behind the last mark. A sentence that states no quantity counts only when nothing else does:
+    "the answer is even" after a box is a remark, alone it is an answer."""
+    marks = [
+        _last_box(text),
+        _last(_LABEL, text, _labelled),
+        _last(_HASHES, text, lambda rest: _inner(rest.partition("\n")[0])),
+        _last(_ANSWER_TAG, text, _tagged),
+        _last(_SENTENCE, text, lambda rest: _sentence(rest, quantity=True)),
+    ]
+    last = max((mark for mark in marks if mark), default=None) or _last(_SENTENCE, text, _sentence)
+    return last[1] if last else None
 
 
 def _last(mark: re.Pattern[str], text: str, read: Callable[[str], str | None]) -> tuple[int, str] | None:
@@ -140,11 +152,32 @@ def _braces(text: str) -> dict[int, int]:
     return closing
 
 
-def _sentence(rest: str) -> str | None:
+def _labelled(rest: str) -> str | None:
+    """The display formula or the line behind a label, which may be the next line."""
+    if display := _DISPLAY.match(rest):
+        return _inner(display[1] or display[2] or "")
+    line = rest.lstrip("\n \t").partition("\n")[0]
+    if statement := _STATEMENT.match(line):
+        return _sentence(line[statement.end() :])
+    return _inner(line)
+
+
+def _tagged(rest: str) -> str | None:
+    inside = re.split("</?answer>", rest, maxsplit=1, flags=re.IGNORECASE)[0]
+    return _last_commitment(inside) or _usable(inside)
+
+
+def _sentence(rest: str, *, quantity: bool = False) -> str | None:
+    """What a sentence states; with `quantity`, None unless that is one."""
     if _NEGATED.match(rest):
         return None
+    display = _DISPLAY.match(rest)
     end = _SENTENCE_END.search(rest, 0, 1000)
-    return _inner(rest[: end.start() if end else 1000])
+    stated = (display[1] or display[2] or "") if display else rest[: end.start() if end else 1000]
+    if not display and end and stated.count("$") % 2 and rest.startswith(".$", end.start()):
+        stated += "$"
+    answer = None if _REMARK.fullmatch(stated) else _inner(stated)
+    return answer if answer and (not quantity or display or _QUANTITY.match(answer)) else None
 
 
 def _inner(answer: str) -> str | None:
@@ -158,4 +191,4 @@ def _inner(answer: str) -> str | None:
 
 def _usable(answer: str) -> str | None:
     answer = strip_wrapping(answer)
-    return answer if _MEANING.search(answer) and answer not in ("N/A", "answer") else None
+    return answer if _MEANING.search(answer) and answer not in _EMPTY else None

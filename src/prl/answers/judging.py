@@ -35,6 +35,12 @@ class Verdict:
         return self.equal
 
 
+def unreadable(gold: str) -> str | None:
+    """Why the bare answer `gold` cannot be read; None when it can."""
+    wanted = _read(gold)
+    return str(wanted) if isinstance(wanted, Exception) else None
+
+
 def judge(pred: str, gold: str, algebra: Algebra | None = None) -> Verdict:
     """Whether the bare answer `pred` is `gold`; what cannot be read is a reason.
 

@@ -58,6 +58,7 @@ _SYMBOLS = {
     "€": "\\eur ",
     "£": "\\gbp ",
     "¥": "\\jpy ",
+    "₹": "\\inr ",
     "％": "%",
     "，": ",",
     "；": ";",
@@ -129,7 +130,8 @@ _RULES = (
     (r"\+/-", r"\\pm "),
     (r"\\not\s*=", r"\\ne "),
     (r"(?<=\d)\s*([kc]?m|ft|mi)\s*/\s*(s|h|hr|min|sec)(?:\^\{?(2)\}?)?$", r"\\text{\1/\2\3}"),
-    (r"(?<=\d)\s+to\s+(?=\d)", ":"),
+    (r"(?<=\d)\s*(?:\\text\{\s*to\s*\}|\bto\b)\s*(?=\d)", ":"),
+    (r"(?<=[\d})])\s*\\q?quad\s*(?=-?\d)", ", "),
     (r"(?:\\text\{\s*)?\b(?:positive|plus)\s+infinity\b\s*\}?", r"\\infty "),
     (r"(?:\\text\{\s*)?\b(?:negative|minus)\s+infinity\b\s*\}?", r"-\\infty "),
     (r"^\s*either\b|\bm\s*(?=\\angle(?![a-zA-Z]))", " "),
@@ -139,7 +141,7 @@ _RULES = (
 )
 _TOKEN = re.compile(
     r"\\text\{[^{}]*\}|\\(?:begin|end)\s*\{[a-zA-Z*]+\}|\\[a-zA-Z]+|\\."
-    r"|[1-9]\d{0,2}(?:,\d{3})+(?![\d,]|\.\d+\.)(?:\.\d+)?|\d+\.\d+|\d+\.(?!\d)|\.\d+|\d+|, |[a-zA-Z]+"
+    r"|[1-9]\d{0,2}(?:,\d{3})+(?!\d|,(?! )|\.\d+\.)(?:\.\d+)?|\d+\.\d+|\d+\.(?!\d)|\.\d+|\d+|, |[a-zA-Z]+"
     r"|\*\*|<=|=<|>=|!=|/=|==|~=|\+-|\.\.\.|\S",
     re.DOTALL,
 )
@@ -216,13 +218,14 @@ WORDS: dict[str, list[str]] = {
     **{name: [r"\pct"] for name in ("percent", "percentage")},
     "cbrt": [r"\sqrt", "[", "3", "]"],
     "USD": [r"\usd"],
+    "Pi": [r"\pi"],
     **{word: [r"\cdot", "10", "^", power] for word, power in _SCALES.items()},
 }
 LETTER_UNITS = frozenset("mgshLl")  # after a number, in \\text or against a bare number or another unit
 # Words of two or three letters that are no product of variables.
 UNIT_WORDS = frozenset(
-    "mm cm km ft yd mi in kg mg ml mL lb lbs oz hr hrs sec min gm mph kph rpm yr yrs rad day sq cu men per"
-    "".split()
+    "mm cm km ft yd mi in kg mg ml mL lb lbs oz hr hrs sec min gm mph kph rpm yr yrs rad day sq cu men per "
+    "old".split()
 )
 _GLUED = re.compile(r"(arcsin|arccos|arctan|sqrt|sin|cos|tan|cot|sec|csc|ln|log|pi)([a-zA-Z]?)")
 

@@ -24,6 +24,7 @@ from prl.answers.worker import receive, send
 START_SECONDS = 120.0  # imports of sympy from a cold disk, on a machine that is busy
 PATIENCE = 5  # times the deadline, for a worker that gets less than STARVED of a core
 STARVED = 0.25
+PROGRAM = "from prl.answers.worker import main; main()"
 RECYCLE_AFTER = 20_000  # pairs, so that a slow leak in a library stays small
 
 
@@ -58,7 +59,6 @@ class Worker:
     def __init__(self, deadline: float, memory: int) -> None:
         self.deadline = deadline
         self.served = 0
-        source = "from prl.answers.worker import main; main()"
         path = [str(Path(__file__).parents[2]), *_module_path()]
         environment = {name: value for name, value in os.environ.items() if name != "PYTHONINSPECT"}
         environment |= {
@@ -67,7 +67,7 @@ class Worker:
             "PYTHONWARNINGS": "ignore",
         }
         self.process = subprocess.Popen(
-            [sys.executable, "-P", "-c", source, str(deadline), str(memory)],
+            [sys.executable, "-P", "-c", PROGRAM, str(deadline), str(memory)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -169,6 +169,7 @@ class Pool:
         self._slots = threading.BoundedSemaphore(self.size)
         self._lock = threading.Lock()
         self._idle: list[Worker] = []
+        self._busy: set[Worker] = set()
 
     def judge(self, pred: str, gold: str) -> Verdict:
         """A worker's verdict on the pair; "timed out" or "crashed" when it gave none. Blocks while all
@@ -188,8 +189,10 @@ class Pool:
             ) as error:  # no process, no thread or no interpreter to be had
                 return Verdict(False, "crashed", str(error))
             try:
+                self._busy.add(worker)
                 verdict = worker.judge(pred, gold)
             finally:
+                self._busy.discard(worker)
                 if worker.alive:
                     with self._lock:
                         self._idle.append(worker)
@@ -207,6 +210,11 @@ class Pool:
             idle, self._idle = self._idle, []
         for worker in idle:
             worker.close()
+
+    def interrupt(self) -> None:
+        """Kill the workers that are at work, so that the threads that wait for them can end."""
+        for worker in list(self._busy):
+            worker.process.kill()
 
     def forget(self) -> None:
         """In a forked child: the workers are the parent's. Their pipes are dropped, unused; this process

@@ -58,9 +58,16 @@ _CHOICE = re.compile(  # (A)  (a)  [A]  A  A.  A)  A: 12  (B) 12  Option C
     rf"\s*[.):]?\s*{_OPERATOR}(.*)",
     re.DOTALL,
 )
+_ONE = r"(?:\([A-J]\)|\[[A-J]\]|[A-J])"
+_CHOICES = re.compile(rf"{_ONE}(?:\s*(?:,\s*)?(,|;|\band\b|\bor\b)\s*{_ONE})+[.]?")  # (A) and (C)
+# Behind a choice: (A) or (B), A. 12 and B. 13: two choices at once are not one
+_ANOTHER_CHOICE = re.compile(
+    r"(?:[^A-Za-z]|and\b|or\b)*?(?:\([A-J]\)(?!\w)|\[[A-J]\]|(?:[,;/]|\band\b|\bor\b)\s*[A-J](?:[.):]|\s|$))"
+)
 _PLAIN_WORDS = re.compile(r"[^\W\d_](?:[^\W\d_]|[ .,'’()-])*|[^\W\d_]{3}[\w .,;:'’-]*|[A-Z]{2,}")
 _REALS = frozenset("allrealnumber allreal realnumber real".split())
 _EMPTY = frozenset("emptyset nullset nosolution norealsolution".split())
+_SYNONYMS = {"dne": "doesnotexist", "infinitelymanysolution": "infinitelymany"}
 _TIME = re.compile(r"(\d{1,2})(?::(\d\d))?\s*(?:\\text\{)?\s*([ap])\.?\s?m\.?\s*\}?", re.IGNORECASE)
 _BASE_WORDS = {
     word: str(n)
@@ -112,11 +119,16 @@ def _words(cleaned: str) -> Answer | None:
         base = _BASE_WORDS.get(match[2].lower(), match[2])
         if base.isdecimal():
             return _based(match[1], int(base))
-    if match := _CHOICE.fullmatch(bare):
+    if match := _CHOICES.fullmatch(bare):
+        letters = re.findall(r"\b[A-J]\b", bare)
+        choices = (Answer("choice", text=letter, alternative=_leaf([letter])) for letter in letters)
+        return Answer("list", tuple(choices), match[1])
+    if (match := _CHOICE.fullmatch(bare)) and not _ANOTHER_CHOICE.match(match[3]):
         letter = match[1] or match[2]
         if letter.isupper() or bare != letter:
             return Answer("choice", text=letter.upper(), alternative=_content(match[3]))
     plain = plain_words(bare)
+    plain = _SYNONYMS.get(plain, plain)
     if "\\" in bare or bare in WORDS or not plain or not _PLAIN_WORDS.fullmatch(bare):
         return None
     if plain in _REALS:
@@ -127,7 +139,8 @@ def _words(cleaned: str) -> Answer | None:
     if len(parts) > 1:
         words = [_words(part) for part in parts]
         if all(word and word.kind == "word" for word in words):
-            return Answer("list", tuple(replace(word, plain=word.text) for word in words if word), ",")
+            together = "and" if re.search(r"\band\b", bare) else ","
+            return Answer("list", tuple(replace(word, plain=word.text) for word in words if word), together)
         return None
     if (len(bare) > 1 and "\\text" in cleaned) or _wordlike(bare):
         return Answer("word", text=plain, plain=plain)
@@ -144,7 +157,7 @@ def _content(text: str) -> Answer | None:
 
 def _wordlike(bare: str) -> bool:
     runs = re.findall(r"[^\W\d_]+", bare)
-    if re.fullmatch(r"[A-Z]{2,}", bare):
+    if re.fullmatch(r"[A-Z]{2,}", bare) or bare.lower() == "no":
         return True
     return any(len(run) > 2 for run in runs) and not any(run in WORDS for run in runs)
 
@@ -263,10 +276,11 @@ def _relation(parts: list[list[str]], signs: list[str]) -> Answer:
     return Answer("relation", tuple(sides), " ".join(signs))
 
 
-# P(A), f'(x), f^{-1}(x), AB, |AB|: on the left of an equation a name, not a product
+# P(A), f'(x), f^{-1}(x), y', dy/dx, AB, |AB|: on the left of an equation a name, not a product
 _MARK = r"'{1,2}|\^\{-1\}|_\{?\w+\}?"
 _NAME_OF_SOMETHING = re.compile(
-    rf"(?:[fgh](?:{_MARK})|[pqFGHPQEVASTCNR](?:{_MARK})?)\([^()]*\)|\|?[A-Z]{{2,4}}\|?"
+    rf"(?:[fgh](?:{_MARK})|[pqFGHPQEVASTCNR](?:{_MARK})?)\([^()]*\)"
+    r"|[a-z]'{1,2}|\\frac\{d[a-z]?\}\{d[a-z]\}|\|?[A-Z]{2,4}\|?"
 )
 
 
@@ -392,7 +406,8 @@ def _leaf(items: list[str]) -> Answer:
     if not body:
         raise Unreadable("only a unit")
     if body[0].startswith(r"\text") and len(body) == 1:
-        return Answer("word", text=plain_words(body[0]))
+        word = plain_words(body[0])
+        return Answer("word", text=word, plain=word)
     expression = translate(list(body))
     return Answer(
         "expression",

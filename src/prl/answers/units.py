@@ -40,6 +40,7 @@ _TABLE: dict[str, dict[str, str]] = {
     "euro": {"eur euro euros": "1"},
     "sterling": {"gbp": "1", "pence": "1/100"},
     "yen": {"jpy yen": "1"},
+    "rupee": {"inr rupee rupees": "1"},
     "angle": {"deg": "1"},
     "celsius": {"celsius": "1"},
     "fahrenheit": {"fahrenheit": "1"},
@@ -52,7 +53,7 @@ _UNITS = {
     for name in group.split()
 }
 _ABBREVIATIONS = {"mph": "mile/hour", "kph": "km/hour"}
-_CURRENCY = frozenset([r"\usd", r"\eur", r"\gbp", r"\jpy"])
+_CURRENCY = frozenset([r"\usd", r"\eur", r"\gbp", r"\jpy", r"\inr"])
 _TAIL = frozenset(["^", "{", "}", "/", "(", ")", r"\cdot", "-"])
 _POWER_WORDS = {"square": 2, "sq": 2, "squared": 2, "cubic": 3, "cu": 3, "cubed": 3}
 
@@ -60,8 +61,9 @@ _POWER_WORDS = {"square": 2, "sq": 2, "squared": 2, "cubic": 3, "cu": 3, "cubed"
 def split_unit(items: list[str]) -> tuple[list[str], tuple[str, Fraction] | None]:
     """`items` without the unit or currency beside the expression, and its (dimension, size) when it is a
     known one."""
-    if items[0] in _CURRENCY:
-        return items[1:], known_unit(items[0])
+    if items[0] in _CURRENCY and len(items) > 1:
+        body, _ = split_unit(items[1:])  # $5 per hour
+        return body, known_unit(items[0]) if len(body) == len(items) - 1 else None
     if items[0] == "-" and len(items) > 2 and items[1] in _CURRENCY:
         return ["-", *items[2:]], known_unit(items[1])
     if items[-1] in _CURRENCY:

@@ -9,15 +9,18 @@ from __future__ import annotations
 import faulthandler
 import json
 import os
+import queue
 import struct
 import sys
+import threading
 from typing import IO
 
 HEADER = struct.Struct(">I")
 MAX_FRAME = 1 << 20
-# latex2sympy2's parser builds its tables at the first expression of each form; that is part of the start.
+# latex2sympy2's parser builds its tables at the first expression of each form, sympy's solver at the first
+# relation; that is part of the start.
 WARM_UP = [r"x^2-3xy+1", r"(x+1)(y-2)", r"\frac{-1+\sqrt{5}}{2}", r"2\sin x\cos 2y", r"e^{x+1}-\ln y"]
-WARM_UP += [r"\sqrt[3]{x}+|y|", r"-\pi r^2", r"\frac{1}{x+1}", "n!"]
+WARM_UP += [r"\sqrt[3]{x}+|y|", r"-\pi r^2", r"\frac{1}{x+1}", "n!", r"\sin(x+y)"]
 
 
 def send(stream: IO[bytes], message: object) -> None:
@@ -38,7 +41,7 @@ def receive(stream: IO[bytes]) -> dict[str, object] | None:
 
 
 def main() -> None:
-    """Serve until standard input ends. Arguments: seconds a pair may take, memory cap in bytes."""
+    """Serve until killed, or standard input ends. Arguments: seconds a pair may take, memory cap in bytes."""
     deadline, memory = float(sys.argv[1]), int(sys.argv[2])
     reader, writer = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # a stray print must not break a frame
@@ -49,9 +52,13 @@ def main() -> None:
 
     for text in WARM_UP:
         algebra.equal(read(text).text, f"{read(text).text}+1")
+    algebra.solve((read(r"\sqrt{x}").text, "2"), "<")
+    requests: queue.SimpleQueue[dict[str, object]] = queue.SimpleQueue()
+    threading.Thread(target=_listen, args=(reader, requests), daemon=True).start()
     send(writer, {"ready": os.getpid()})
-    while (request := receive(reader)) is not None:
-        # The parent kills at the deadline. Should it be gone, this ends the process: a C thread, without GIL.
+    while request := requests.get():
+        # The parent kills at the deadline. Should it be gone, and one C call keep `_listen` from seeing that,
+        # this ends the process: a C thread, without GIL.
         faulthandler.dump_traceback_later(6 * deadline + 5, exit=True, file=sys.stderr)
         try:
             verdict = judge(str(request["pred"]), str(request["gold"]), algebra)
@@ -63,6 +70,15 @@ def main() -> None:
         finally:
             faulthandler.cancel_dump_traceback_later()
         send(writer, answer)
+
+
+def _listen(reader: IO[bytes], requests: queue.SimpleQueue[dict[str, object]]) -> None:
+    """Pass requests on. The end of the input, when the parent closes it or dies, ends the process at once."""
+    try:
+        while request := receive(reader):
+            requests.put(request)
+    finally:
+        os._exit(0)
 
 
 def _cap_memory(limit: int) -> None:
