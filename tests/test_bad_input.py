@@ -45,6 +45,9 @@ def prl(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.
         (["merge", "--model", "tiny", "--output_dir", "out"], 1, "'tiny' is not an adapter"),
         (["rl", "--limit", "3"], 1, "gives 3 problems, one generation takes 32"),
         (["evl"], 2, "nearest: eval"),
+        (["compare", "a", "b"], 1, "a holds neither a finished demo (demo.json) nor"),
+        (["compare", "a"], 2, "--second is missing"),
+        (["sft", "--attention", "structural"], 2, "nearest: structured"),
     ],
 )
 def test_one_line_names_the_value_and_the_next_step(prl, words: list[str], status: int, said: str) -> None:

@@ -228,8 +228,8 @@ def test_exit_status_reaches_the_shell() -> None:
 @pytest.mark.parametrize("command", cli.STAGES)
 def test_stage_gets_its_settings(stage: Any, command: str) -> None:
     calls = stage(cli.STAGES[command], "run")
-    recipe = [] if command == "demo" else ["--recipe", "tiny"]
-    assert cli.main([command, *recipe, "--threads", "1"]) == 0
+    words = {"demo": ["--threads", "1"], "compare": ["runs/a", "runs/b"]}
+    assert cli.main([command, *words.get(command, ["--recipe", "tiny", "--threads", "1"])]) == 0
     (settings,) = calls
     assert settings.command == command
     assert isinstance(settings.arguments, arguments.COMMANDS[command])
@@ -258,7 +258,9 @@ def test_responses_go_to_stdout_and_remarks_to_stderr(stage: Any, capsys: pytest
     out, err = capsys.readouterr()
     assert out == "--- 1 of 2\n4\n--- 2 of 2\nIt is\n"
     assert err == (
-        "recipe: tiny: it goes with the model that ships\ncut off at --max_completion_length 256\n"
+        "recipe: tiny: it goes with the model that ships\n"
+        "attention: causal: tiny is a base model, and --attention structured is possible too\n"
+        "cut off at --max_completion_length 256\n"
     )
 
 
@@ -329,6 +331,17 @@ def test_make_lists_every_target() -> None:
 
 
 @needs_make
+def test_make_compare_keeps_the_demos_that_are_done(tmp_path: Path) -> None:
+    (tmp_path / "compare" / "causal").mkdir(parents=True)
+    (tmp_path / "compare" / "causal" / "demo.json").touch()
+    done = subprocess.run(
+        ["make", "-n", "compare", f"RUN={tmp_path}"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert "--attention structured" in done.stdout
+    assert "--attention causal" not in done.stdout
+
+
+@needs_make
 @pytest.mark.parametrize(
     ("words", "command"),
     [
@@ -336,6 +349,19 @@ def test_make_lists_every_target() -> None:
         (["rl"], "prl rl --output_dir 'runs/default/rl' --model_name_or_path 'runs/default/sft'"),
         (["eval"], "prl eval --output_dir 'runs/default/eval' --model_name_or_path 'runs/default/rl'"),
         (["demo", "SEED=3"], "prl demo --seed 3"),
+        (
+            ["demo", "ATTENTION=structured"],
+            "prl demo --attention 'structured' --output_dir runs/demo-structured",
+        ),
+        (["rl", "ATTENTION=causal"], "--model_name_or_path 'runs/default/sft' --attention 'causal'"),
+        (
+            ["compare", "RUN=runs/none", "SEED=3"],
+            "prl demo --attention causal --output_dir 'runs/none/compare-seed-3/causal' --seed 3",
+        ),
+        (
+            ["compare", "RUN=runs/none"],
+            "prl compare 'runs/none/compare/causal' 'runs/none/compare/structured'",
+        ),
         (
             ["sft", "RUN=runs/a", "RECIPE=8gb", "MODEL=m", "DATA=d.jsonl", "SEED=1", "ARGS=--limit 5"],
             "prl sft --output_dir 'runs/a/sft' --model_name_or_path 'm' --recipe '8gb' --dataset 'd.jsonl' "

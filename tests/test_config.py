@@ -81,7 +81,7 @@ def test_keyword_and_flag_are_the_same() -> None:
     [
         (["--learning_rate", "1e-5"], "learning_rate", 1e-5),
         (["--learning-rate=1e-5"], "learning_rate", 1e-5),
-        (["--min_p=-1e-3"], "min_p", -1e-3),
+        (["--beta=-1e-3"], "beta", -1e-3),
         (["--max_steps", "-1"], "max_steps", -1),
         (["--bf16"], "bf16", True),
         (["--mask_truncated_completions", "no"], "mask_truncated_completions", False),
@@ -122,6 +122,13 @@ def test_flags_are_read_as_trl_reads_them(words: list[str], name: str, value: An
         (["--lora_dropout", "1"], "--lora_dropout: 1.0 must be at least 0 and less than 1"),
         (["--temperature", "0"], "--temperature: 0.0 must be greater than 0"),
         (["--limit", "0"], "--limit: 0 must be 1 or more"),
+        (["--top_k", "-1"], "--top_k: -1 must be 0 or more"),
+        (["--min_p", "1"], "--min_p: 1.0 must be at least 0 and less than 1"),
+        (["--paths", "1"], "--paths: '1' is a number from 2, or auto"),
+        (["--paths", "two"], "--paths: 'two' is a number from 2, or auto"),
+        (["--max_paths", "1"], "--max_paths: 1 must be 2 or more"),
+        (["--max_blocks=-1"], "--max_blocks: -1 must be 0 or more"),
+        (["--max_path_length", "0"], "--max_path_length: 0 must be 1 or more"),
         (["--threads", "many"], "--threads: 'many' is a number or auto"),
         (["--threads", "0"], "--threads: '0' is a number or auto"),
         (["--rewards", "acuracy"], "--rewards: ['acuracy'] must be of accuracy, format, parallel, each once"),
@@ -137,6 +144,8 @@ def test_wrong_flag_is_one_line(words: list[str], fault: str) -> None:
 def test_misspelt_choice_names_the_nearest() -> None:
     with pytest.raises(UsageError, match=r"--dtype: invalid choice: 'bfloat'.*; nearest: bfloat16"):
         parse("rl", ["--dtype", "bfloat"])
+    with pytest.raises(UsageError, match=r"--attention: invalid choice: 'struct'.*; nearest: structured"):
+        parse("eval", ["--attention", "struct"])
 
 
 def test_all_faults_come_at_once_with_their_places(recipe: Any) -> None:
@@ -211,6 +220,19 @@ def test_problem_stands_before_the_flags_or_behind_two_dashes() -> None:
     assert given.arguments.problem == "--5 + 7?"
 
 
+def test_two_folders_are_compared_and_no_more() -> None:
+    given = parse("compare", ["a", "b", "--bootstrap", "10"]).arguments
+    assert (given.first, given.second, given.bootstrap) == ("a", "b", 10)
+    assert (
+        parse("compare", ["a", "--second", "b"]).arguments
+        == resolve("compare", first="a", second="b").arguments
+    )
+    with pytest.raises(UsageError, match="--second is missing"):
+        parse("compare", ["a"])
+    with pytest.raises(UsageError, match="'c': belongs to no flag"):
+        parse("compare", ["a", "b", "c"])
+
+
 # --- What is chosen
 
 
@@ -274,6 +296,61 @@ def test_four_bits_on_a_cpu_only_on_request(on: Any) -> None:
     assert not settings.arguments.load_in_4bit
     assert settings.chosen["load_in_4bit"].startswith("off")
     assert resolve("sft", recipe="8gb", threads=1, load_in_4bit=True).arguments.load_in_4bit
+
+
+@pytest.fixture
+def adapter(tmp_path: Path) -> Any:
+    """A run with an adapter, as far as the settings look at it."""
+
+    def write(attention: str | None) -> str:
+        folder = tmp_path / "run" / "adapter"
+        folder.mkdir(parents=True)
+        (tmp_path / "run" / "environment.json").write_text("{}")
+        (folder / "adapter_config.json").write_text('{"base_model_name_or_path": "tiny"}')
+        (folder / "adapter_model.safetensors").touch()
+        if attention:
+            (folder / "prl.json").write_text(f'{{"attention": "{attention}"}}')
+        return str(tmp_path / "run")
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("written", "attention"), [("structured", "structured"), ("causal", "causal"), (None, "causal")]
+)
+@pytest.mark.parametrize("command", ["sft", "rl", "eval", "generate"])
+def test_attention_is_what_the_adapter_was_trained_with(
+    adapter: Any, command: str, written: str | None, attention: str
+) -> None:
+    model = adapter(written)
+    for given in ({}, {"attention": "auto"}):
+        settings = resolve(command, recipe="tiny", threads=1, model_name_or_path=model, **given)
+        assert settings.arguments.attention == attention
+        assert settings.chosen["attention"] == f"{attention}: {model} was trained with it"
+
+
+def test_attention_of_a_base_is_causal_unless_asked(adapter: Any, recipe: Any) -> None:
+    settings = resolve("sft", recipe="tiny", threads=1)
+    assert settings.arguments.attention == "causal"
+    assert settings.chosen["attention"].startswith("causal: tiny is a base model")
+    settings = resolve("sft", recipe="tiny", threads=1, attention="structured")
+    assert settings.arguments.attention == "structured"
+    assert "attention" not in settings.chosen
+    own = recipe("attention: structured\nmodel_name_or_path: tiny\n")
+    assert resolve("sft", recipe=own, threads=1).arguments.attention == "structured"
+    # As with the prompt style, the run beats the recipe, and a flag beats both (loading refuses it).
+    model = adapter("causal")
+    assert resolve("rl", recipe=own, threads=1, model_name_or_path=model).arguments.attention == "causal"
+    settings = resolve("rl", recipe=own, threads=1, model_name_or_path=model, attention="structured")
+    assert settings.arguments.attention == "structured"
+
+
+def test_packing_that_cuts_traces_is_refused_with_structured_attention() -> None:
+    cut = {"recipe": "tiny", "threads": 1, "packing": True, "packing_strategy": "wrapped"}
+    assert resolve("sft", **cut).trainer.packing
+    assert resolve("sft", **(cut | {"packing_strategy": "bfd"}), attention="structured").trainer.packing
+    with pytest.raises(UsageError, match=r"packing_strategy wrapped cuts traces anywhere.*; use bfd"):
+        resolve("sft", **cut, attention="structured")
 
 
 @pytest.mark.parametrize("device", ["cuda", "mps"])
@@ -343,16 +420,22 @@ def test_next_stage_follows_the_run_that_its_model_comes_from(on: Any, tmp_path:
     on(AMPERE)
     run = tmp_path / "sft"
     (run / part).mkdir(parents=True)
-    record = resolve("sft", recipe="tiny", threads=1, prompt_style="sequential").as_dict()
+    record = resolve("sft", recipe="tiny", threads=1, prompt_style="sequential", paths="auto").as_dict()
     (run / "config.yaml").write_text(yaml.safe_dump(record), encoding="utf-8")
     model = str(run / part)
     settings = resolve("rl", model_name_or_path=model, threads=1)
     assert settings.recipe == "tiny"
     assert settings.chosen["recipe"] == f"tiny: the run {model} was trained with it"
     assert settings.arguments.prompt_style == "sequential"
-    assert settings.chosen["prompt_style"] == f"sequential: the run {model} was trained with it"
-    settings = resolve("rl", model_name_or_path=model, threads=1, recipe="8gb", prompt_style="bare")
-    assert (settings.recipe, settings.arguments.prompt_style) == ("8gb", "bare")
+    assert settings.arguments.paths == "auto"
+    for key, value in (("prompt_style", "sequential"), ("paths", "auto")):
+        assert settings.chosen[key] == f"{value}: the run {model} was trained with it"
+    settings = resolve("rl", model_name_or_path=model, threads=1, recipe="8gb", prompt_style="bare", paths=3)
+    assert (settings.recipe, settings.arguments.prompt_style, settings.arguments.paths) == (
+        "8gb",
+        "bare",
+        "3",
+    )
 
 
 def test_run_whose_recipe_file_is_gone_gets_the_machines(on: Any, tmp_path: Path) -> None:

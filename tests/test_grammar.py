@@ -15,7 +15,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prl import grammar
-from prl.grammar import TAGS, Fault, FaultKind, Passage, Span, Trace, is_blank, parse, parse_ids, render
+from prl.grammar import (
+    TAGS,
+    Fault,
+    FaultKind,
+    Passage,
+    Span,
+    Trace,
+    canonical_layout,
+    is_blank,
+    parse,
+    parse_ids,
+    render,
+)
 
 GOOD = "<Parallel><Path>a</Path><Path>b</Path></Parallel><Summary>c</Summary>"
 
@@ -398,6 +410,71 @@ def test_render_refuses_what_would_not_be_read_back_and_names_all_of_it() -> Non
         render([" \n"], "a</Path>")
 
 
+@pytest.mark.parametrize(
+    ("text", "laid_out", "reason"),
+    [
+        (
+            "x <Parallel>\n<Path>\na\n</Path> \n<Path> b</Path>\t</Parallel>  \n\n<Summary> c </Summary> y",
+            "x <Parallel><Path>\na\n</Path><Path> b</Path></Parallel>\n<Summary> c </Summary> y",
+            "texts keep their whitespace, and so does the main thread",
+        ),
+        (GOOD, GOOD.replace("<Summary>", "\n<Summary>"), "a line end before the summary"),
+        (
+            "<Parallel>\u200b<Path>a</Path>\u200b<Path>b</Path></Parallel>\u2060<Summary>c</Summary>",
+            GOOD.replace("<Summary>", "\n<Summary>"),
+            "invisible characters are no text",
+        ),
+        (
+            "<Parallel> so <Path>a</Path> or\n<Path>b</Path> </Parallel> x",
+            "<Parallel> so <Path>a</Path> or\n<Path>b</Path></Parallel> x",
+            "misplaced text stays: it is a fault to see; without a summary, so does what follows",
+        ),
+        (
+            "<Parallel> <Path>a</Path> </Path> <Path>b\n<Path> c </Parallel>\n\n",
+            "<Parallel><Path>a</Path> </Path> <Path>b\n<Path> c </Parallel>\n\n",
+            "the text of a path that is not closed reaches to the next tag",
+        ),
+        ("<Parallel> <Path>a</Path> ", "<Parallel><Path>a</Path> ", "cut off: nothing follows yet"),
+        ("<Path> a </Path> <Path> b", "<Path> a </Path> <Path> b", "stray tags are text"),
+        ("<Parallel> </Parallel> \n", "<Parallel> </Parallel> \n", "a block without a path"),
+    ],
+)
+def test_canonical_layout(text: str, laid_out: str, reason: str) -> None:
+    assert canonical_layout(text) == laid_out, reason
+
+
+def texts_and_faults(text: str) -> Any:
+    trace = parse(text)
+    return (
+        [
+            ([path.text for path in block.paths], block.summary and block.summary.text)
+            for block in trace.blocks
+        ],
+        [[fault.kind for fault in block.faults] for block in trace.blocks],
+        [fault.kind for fault in trace.faults],
+        [character for character in trace.main_thread if not is_blank(character)],
+    )
+
+
+@given(RESPONSES)
+def test_canonical_layout_keeps_every_text_and_fault(text: str) -> None:
+    laid_out = canonical_layout(text)
+    assert texts_and_faults(laid_out) == texts_and_faults(text)
+    assert canonical_layout(laid_out) == laid_out
+    for block in parse(laid_out).blocks:
+        if block.is_valid:
+            assert block.summary is not None
+            start, end = block.span.start, block.summary.end
+            body = "".join(f"<Path>{path.text}</Path>" for path in block.paths)
+            summary = f"<Summary>{block.summary.text}</Summary>"
+            assert laid_out[start:end] == f"<Parallel>{body}</Parallel>\n{summary}"
+
+
+@given(st.lists(PASSAGES, min_size=2, max_size=4), PASSAGES)
+def test_what_is_rendered_is_laid_out_already(paths: list[str], summary: str) -> None:
+    assert canonical_layout(render(paths, summary)) == render(paths, summary)
+
+
 HOSTILE = [
     # what stands once, what is repeated
     ("", "<Path>"),
@@ -475,6 +552,17 @@ def test_parallel_gsm8k_is_read_as_its_card_says(real_data: Path, column: str) -
         125: ["missing_summary", "stray_summary_opener", "stray_summary_closer"],
         327: ["unclosed_summary"],
     }
+
+
+@pytest.mark.real
+def test_canonical_layout_of_parallel_gsm8k(real_data: Path) -> None:
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(real_data / "parallel_gsm8k_341.parquet", columns=["trace"])
+    traces = table.column("trace").to_pylist()
+    laid_out = [canonical_layout(trace) for trace in traces]
+    assert sum(new != old for new, old in zip(laid_out, traces, strict=True)) == 53
+    assert [texts_and_faults(new) for new in laid_out] == [texts_and_faults(old) for old in traces]
 
 
 @pytest.mark.real

@@ -16,14 +16,17 @@ from prl.grammar import TAGS
 from prl.model import (
     Lora,
     add_tags,
+    attention_of,
     check_tags,
     describe,
     load_model,
     merge_and_verify,
+    resolve_attention,
     save_adapter,
     tag_ids,
 )
 from prl.prompts import CHAT_TEMPLATE, IM_END, render_prompt, render_response
+from prl.structure import attach_structure, attached_structure
 
 TEXT = render_prompt("Compute 3 + 4.", "bare") + render_response(
     "<Parallel><Path>\n3+4=7.\n</Path><Path>\n4+3=7.\n</Path></Parallel>\n<Summary>\nBoth give 7.\n</Summary>"
@@ -148,6 +151,69 @@ def test_adapter_survives_saving_handing_over_and_merging(base: str, tmp_path: P
     assert merge_and_verify(str(tmp_path / "adapter"), tmp_path / "merged") <= 1e-4
     merged, tokenizer = load_model(str(tmp_path / "merged"))
     assert (logits(merged, tokenizer) - after).abs().max() <= 1e-4
+
+
+@pytest.mark.parametrize("attention", ["causal", "structured"])
+def test_attention_stays_with_what_was_trained_with_it(tmp_path: Path, attention: str) -> None:
+    model, tokenizer = load_model(tiny.NAME, attention=attention, lora=Lora(r=4), trainable=True)
+    assert (attached_structure(model) is not None) == (attention == "structured")
+    train_a_little(model, tokenizer)
+    after = logits(model, tokenizer)
+    save_adapter(model, tokenizer, tmp_path / "adapter")
+    # A checkpoint of the trainer holds what PEFT saves, and no more.
+    model.save_pretrained(str(tmp_path / "checkpoint-1"), state_dict=model.state_dict())
+    tokenizer.save_pretrained(str(tmp_path / "checkpoint-1"))
+    merge_and_verify(str(tmp_path / "adapter"), tmp_path / "merged")
+
+    other = {"causal": "structured", "structured": "causal"}[attention]
+    for folder in ("adapter", "checkpoint-1", "merged"):
+        name = str(tmp_path / folder)
+        assert attention_of(name) == resolve_attention(name, "auto") == attention
+        for asked in (None, "auto", attention):
+            again, tokenizer = load_model(name, attention=asked)
+            assert (attached_structure(again) is not None) == (attention == "structured")
+            assert (logits(again, tokenizer) - after).abs().max() <= 1e-4
+        with pytest.raises(
+            ModelError, match=f"was trained with {attention} attention and cannot be used with {other}"
+        ):
+            load_model(name, attention=other)
+    (tmp_path / "merged" / "prl.json").write_text(f'{{"attention": "{other}"}}')
+    again, tokenizer = load_model(str(tmp_path / "merged"))
+    assert (logits(again, tokenizer) - after).abs().max() > 0.01, "the attention matters on this text"
+
+
+def test_merging_compares_under_the_adapters_own_attention(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, tokenizer = load_model(tiny.NAME, attention="structured", lora=Lora(r=4), trainable=True)
+    train_a_little(model, tokenizer)
+    save_adapter(model, tokenizer, tmp_path / "adapter")
+    attached: list[object] = []
+    monkeypatch.setattr(
+        "prl.model.attach_structure",
+        lambda model, tags: attached or attached.append(attach_structure(model, tags)),
+    )  # the adapter is structured, what is loaded again is not
+    with pytest.raises(ModelError, match="saved model differ"):
+        merge_and_verify(str(tmp_path / "adapter"), tmp_path / "merged")
+    assert not (tmp_path / "merged").exists()
+
+
+def test_attention_of_what_says_none(tmp_path: Path) -> None:
+    assert attention_of(tiny.NAME) is None
+    assert attention_of("Qwen/Qwen3-0.6B-Base") is None
+    assert (resolve_attention(tiny.NAME, None), resolve_attention(tiny.NAME, "structured")) == (
+        "causal",
+        "structured",
+    )
+    model, tokenizer = load_model(tiny.NAME, lora=Lora(r=4))
+    save_adapter(model, tokenizer, tmp_path)
+    (tmp_path / "prl.json").unlink()
+    assert attention_of(tmp_path) == "causal", "an adapter from before there was a choice"
+    for spoiled_file in ("", "{", "[]", "{}", '{"attention": "flash"}', '{"attention": []}', "\x00"):
+        (tmp_path / "prl.json").write_text(spoiled_file)
+        with pytest.raises(ModelError, match=r"prl\.json does not say") as error:
+            load_model(str(tmp_path))
+        assert "\n" not in str(error.value)
 
 
 def test_merge_refuses_a_base_and_reports_a_difference(

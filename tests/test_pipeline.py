@@ -186,11 +186,11 @@ def test_qlora_cold_start_and_rl(tmp_path: Path) -> None:
 def test_too_long_traces_are_left_out_whole() -> None:
     _, tokenizer = load_model(tiny.NAME)
     rows = problems.generate("coldstart", 50)
-    everything, none_left = tokenize(rows, tokenizer, "bare", None)
+    everything, left_out = tokenize(rows, tokenizer, "bare", None)
+    assert left_out == {"too_long": 0}
     longest = max(len(example["input_ids"]) for example in everything)
     most, left_out = tokenize(rows, tokenizer, "bare", longest - 1)
-    assert none_left == 0
-    assert len(most) == 50 - left_out < 50
+    assert len(most) == 50 - left_out["too_long"] < 50
     assert all(example["labels"][-1] == tokenizer.eos_token_id for example in most)
     with pytest.raises(DataError, match=f"the longest has {longest} tokens"):
         tokenize(rows, tokenizer, "bare", 10)

@@ -13,6 +13,7 @@ Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Device = Literal["auto", "cuda", "mps", "cpu"]
 PromptStyle = Literal["parallel", "sequential", "bare"]
 OnBadRows = Literal["error", "skip"]
+Attention = Literal["auto", "causal", "structured"]
 
 
 @dataclass
@@ -22,6 +23,7 @@ class SFTArguments:
     recipe: str | None = None
     model_name_or_path: str = "tiny"
     prompt_style: PromptStyle = "parallel"
+    attention: Attention = "auto"
     device: Device = "auto"
     dtype: Dtype = "auto"
     load_in_4bit: bool = False
@@ -39,6 +41,7 @@ class SFTArguments:
     eval_limit: int | None = None
     on_bad_rows: OnBadRows = "error"
     sample_count: int = 32
+    paths: str = "2"
     resume: bool = False
     overwrite_output_dir: bool = False
 
@@ -50,6 +53,7 @@ class RLArguments:
     recipe: str | None = None
     model_name_or_path: str = "tiny"
     prompt_style: PromptStyle = "parallel"
+    attention: Attention = "auto"
     device: Device = "auto"
     dtype: Dtype = "auto"
     load_in_4bit: bool = False
@@ -66,6 +70,11 @@ class RLArguments:
     eval_dataset_split: str = "test"
     eval_limit: int | None = None
     on_bad_rows: OnBadRows = "error"
+    paths: str = "2"
+    max_paths: int = 4
+    max_blocks: int = 4
+    max_path_length: int | None = None
+    rollout_batch_size: int | None = None
     rewards: list[str] = field(default_factory=lambda: ["accuracy"])
     resume: bool = False
     overwrite_output_dir: bool = False
@@ -78,6 +87,7 @@ class EvalArguments:
     recipe: str | None = None
     model_name_or_path: str = "tiny"
     prompt_style: PromptStyle = "parallel"
+    attention: Attention = "auto"
     device: Device = "auto"
     dtype: Dtype = "auto"
     load_in_4bit: bool = False
@@ -91,7 +101,13 @@ class EvalArguments:
     samples: int = 4
     temperature: float = 1.0
     top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
     max_completion_length: int = 512
+    paths: str = "2"
+    max_paths: int = 4
+    max_blocks: int = 4
+    max_path_length: int | None = None
     batch_size: int = 64
     bootstrap: int = 1000
     seed: int = 0
@@ -107,6 +123,7 @@ class GenerateArguments:
     recipe: str | None = None
     model_name_or_path: str = "tiny"
     prompt_style: PromptStyle = "parallel"
+    attention: Attention = "auto"
     device: Device = "auto"
     dtype: Dtype = "auto"
     load_in_4bit: bool = False
@@ -116,7 +133,13 @@ class GenerateArguments:
     samples: int = 1
     temperature: float = 1.0
     top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
     max_completion_length: int = 512
+    paths: str = "2"
+    max_paths: int = 4
+    max_blocks: int = 4
+    max_path_length: int | None = None
     seed: int = 0
 
 
@@ -141,10 +164,20 @@ class DataArguments:
 class DemoArguments:
     """Cold start, RL and evaluation on the model that ships; prints before and after."""
 
+    attention: Literal["causal", "structured"] = "causal"
     seed: int = 0
     output_dir: str = "runs/demo"
     quick: bool = False
     threads: str = "auto"
+
+
+@dataclass
+class CompareArguments:
+    """Two demos or evaluations side by side, on the same problems: `prl compare FIRST SECOND`."""
+
+    first: str | None = None
+    second: str | None = None
+    bootstrap: int = 1000
 
 
 COMMANDS: dict[str, type] = {
@@ -155,7 +188,11 @@ COMMANDS: dict[str, type] = {
     "merge": MergeArguments,
     "data": DataArguments,
     "demo": DemoArguments,
+    "compare": CompareArguments,
 }
+
+POSITIONAL = {"generate": ("problem",), "compare": ("first", "second")}
+"""command -> the fields that words without a flag fill."""
 
 TRAINER_CONFIGS = {"sft": "SFTConfig", "rl": "GRPOConfig"}
 """command -> the class of TRL whose fields it takes besides its own."""
@@ -166,6 +203,11 @@ HELP = {
     "recipe": "a recipe that ships (`prl recipes`) or a YAML file; if none: by the GPU's free memory",
     "model_name_or_path": "Hub name, local model, adapter or run folder; `tiny` ships; short: --model",
     "prompt_style": "instruction around the problem: think in parallel, step by step, or none",
+    "attention": "structured: the paths of a block do not see each other; auto: as the model was trained",
+    "paths": "structured: paths of a block, a number from 2; auto: from 2 on the model decides on one more",
+    "max_paths": "structured: most paths of a block where --paths is auto",
+    "max_blocks": "structured: most blocks of a response that fork; a later <Parallel> is text",
+    "max_path_length": "structured: longest path, in tokens; if none: an equal share of what is left",
     "device": "where to compute; auto: a CUDA GPU if there is one",
     "dtype": "precision; auto: bfloat16 where the GPU has it, float32 on a CPU",
     "save_dtype": "precision of the weights on disk; the check is done in float32",
@@ -192,11 +234,16 @@ HELP = {
     "samples": "responses to sample for a problem",
     "temperature": "sampling temperature",
     "top_p": "sample from the likeliest tokens that hold this much probability",
+    "top_k": "sample from this many of the likeliest tokens; 0: from all",
+    "min_p": "leave out tokens less likely than this share of the likeliest one's probability",
     "max_completion_length": "longest response, in tokens",
+    "rollout_batch_size": "responses decoded side by side; if none: all of a step; less: less memory, slower",
     "batch_size": "responses decoded side by side: speed for memory",
     "bootstrap": "resamples behind the 95 % intervals",
     "problem": "the problem; also without the flag, or on stdin",
     "seed": "seed of everything random",
     "output_dir": "folder to write to",
+    "first": "a demo or evaluation folder; also without the flag",
+    "second": "the one beside it; differences are second - first",
     "quick": "a few steps only: shows that it runs, not that it learns",
 }

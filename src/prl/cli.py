@@ -23,7 +23,13 @@ from prl.errors import PrlError, UsageError
 if TYPE_CHECKING:
     from prl.config import Settings
 
-STAGES = {"sft": "prl.sft", "rl": "prl.rl", "eval": "prl.evaluation", "demo": "prl.demo"}
+STAGES = {
+    "sft": "prl.sft",
+    "rl": "prl.rl",
+    "eval": "prl.evaluation",
+    "demo": "prl.demo",
+    "compare": "prl.comparison",
+}
 """command -> the module whose `run` gets its settings."""
 
 SUMMARIES = {
@@ -113,18 +119,22 @@ def _command(command: str, words: list[str]) -> None:
 
 
 def _generate(settings: Settings[arguments.GenerateArguments]) -> None:
-    """Responses on stdout, everything else on stderr."""
+    """Responses on stdout, everything else on stderr; a terminal has them in the drawing already."""
     given = settings.arguments
     given.problem = given.problem or _problem_on_stdin()
     from prl.evaluation import respond
+    from prl.progress import console
+    from prl.report.live import can_draw
 
     for name, choice in settings.chosen.items():
         print(f"{name}: {choice}", file=sys.stderr)
     responses = respond(settings)
+    is_shown = sys.stdout.isatty() and can_draw(console)
     for number, response in enumerate(responses, 1):
-        if len(responses) > 1:
+        if len(responses) > 1 and not is_shown:
             print(f"--- {number} of {len(responses)}")
-        print(response.text)
+        if not is_shown:
+            print(response.text)
         if response.truncated:
             print(f"cut off at --max_completion_length {given.max_completion_length}", file=sys.stderr)
 
@@ -236,7 +246,7 @@ def _help(command: str) -> str:
     width = min(shutil.get_terminal_size().columns, 110)
     parser = argparse.ArgumentParser(
         prog=f"prl {command}",
-        usage=f"prl {command} {'PROBLEM ' if command == 'generate' else ''}[FLAGS]",
+        usage=" ".join(["prl", command, *map(str.upper, arguments.POSITIONAL.get(command, ())), "[FLAGS]"]),
         description=SUMMARIES[command] + ("\n" + DEFAULTS_NOTE if "recipe" in hints else ""),
         epilog=_trainer_note(command, width) if command in arguments.TRAINER_CONFIGS else None,
         formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(

@@ -12,6 +12,7 @@ faults are reported at once. Importing this module imports nothing heavy; resolv
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import math
 from collections.abc import Callable, Iterable
@@ -22,8 +23,8 @@ from types import NoneType
 from typing import Any, Generic, TypeVar, get_args, get_type_hints
 
 from prl import machine, recipes
-from prl.arguments import COMMANDS, REWARDS, TRAINER_CONFIGS
-from prl.errors import UsageError
+from prl.arguments import COMMANDS, POSITIONAL, REWARDS, TRAINER_CONFIGS
+from prl.errors import RunError, UsageError
 from prl.recipes import Given, nearest
 
 Arguments = TypeVar("Arguments")
@@ -31,7 +32,8 @@ Arguments = TypeVar("Arguments")
 
 @dataclass(frozen=True)
 class Settings(Generic[Arguments]):
-    """What one command does. `arguments.device`, `dtype` and `threads` hold what was chosen, never `auto`.
+    """What one command does. `arguments.attention`, `device`, `dtype` and `threads` hold what was chosen,
+    never `auto`.
 
     `trainer` is TRL's SFTConfig or GRPOConfig (else None), built from `trainer_given`: what is not left to
     TRL's defaults. `chosen` maps each setting that was chosen for the user to "value: reason".
@@ -65,8 +67,9 @@ class Settings(Generic[Arguments]):
 def resolve(command: str, *, recipe: str | None = None, **overrides: Any) -> Settings[Any]:
     """The settings of `command` under a recipe, with fields of its dataclass or of TRL's config overridden.
 
-    Chooses what is left open (recipe, device, precision, threads) and sets torch's thread count. Raises
-    UsageError with every fault: unknown keys (and the nearest), wrong types and choices, values out of range.
+    Chooses what is left open (recipe, attention, device, precision, threads) and sets torch's thread count.
+    Raises UsageError with every fault: unknown keys (and the nearest), wrong types and choices, values out of
+    range.
     """
     if command not in COMMANDS:
         raise UsageError(f"unknown command {command!r}{nearest(command, COMMANDS)}")
@@ -136,15 +139,26 @@ _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
         "is a number or auto",
     ),
     "lora_dropout": (lambda value: 0 <= value < 1, "must be at least 0 and less than 1"),
-    **dict.fromkeys(("samples", "sample_count"), (lambda value: value >= 0, "must be 0 or more")),
+    **dict.fromkeys(
+        ("samples", "sample_count", "top_k", "max_blocks"), (lambda value: value >= 0, "must be 0 or more")
+    ),
     "temperature": (lambda value: value > 0, "must be greater than 0"),
     "rewards": (
         lambda names: 0 < len(names) == len({*names} & {*REWARDS}),
         f"must be of {', '.join(REWARDS)}, each once",
     ),
     "top_p": (lambda value: 0 < value <= 1, "must be greater than 0 and at most 1"),
+    "min_p": (lambda value: 0 <= value < 1, "must be at least 0 and less than 1"),
+    "paths": (
+        lambda value: value == "auto" or (value.isdecimal() and int(value) >= 2),
+        "is a number from 2, or auto",
+    ),
+    "max_paths": (lambda value: value >= 2, "must be 2 or more"),
     **dict.fromkeys(("lora_r", "lora_alpha", "limit", "eval_limit"), _AT_LEAST_ONE),
-    **dict.fromkeys(("max_completion_length", "batch_size", "bootstrap"), _AT_LEAST_ONE),
+    **dict.fromkeys(
+        ("max_completion_length", "max_path_length", "batch_size", "rollout_batch_size", "bootstrap"),
+        _AT_LEAST_ONE,
+    ),
 }
 
 
@@ -229,10 +243,11 @@ def _read_flags(command: str, flags: list[Given], faults: list[str]) -> dict[str
         else:
             values[key] = value
             loose += left_over
-    if command == "generate" and loose:
-        values.setdefault("problem", " ".join(loose))
-    else:
-        faults += [f"{word!r}: belongs to no flag" for word in loose]
+    places = POSITIONAL.get(command, ())
+    if len(places) == 1 and loose:
+        loose = [" ".join(loose)]
+    values = dict(zip(places, loose, strict=False)) | values
+    faults += [f"{word!r}: belongs to no flag" for word in loose[len(places) :]]
     return values
 
 
@@ -285,6 +300,7 @@ def _settle(command: str, flags: list[Given]) -> Settings[Any]:
     if command in recipes.SECTIONS:
         here = _machine_asked_for(values)
         flagged, values = values, _layered(command, values, here, chosen, faults)
+        _settle_attention(values, flagged, chosen)
         _place(values, flagged, here, chosen, faults)
     faults += _contradictions(command, values)
     if faults:
@@ -317,10 +333,10 @@ def _layered(
         recipe, reason = _choose_recipe(here, model, run.get("recipe"))
         chosen["recipe"] = f"{recipe}: {reason}"
     values = _DEFAULTS.get(command, {}) | _read_recipe(command, recipe, faults)
-    style = run.get("prompt_style", values.get("prompt_style"))
-    if style != values.get("prompt_style") and "prompt_style" not in flagged:
-        values["prompt_style"] = style
-        chosen["prompt_style"] = f"{style}: the run {model} was trained with it"
+    for key in run.keys() - {"recipe"} - flagged.keys():
+        if run[key] != values.get(key, getattr(COMMANDS[command], key)):
+            values[key] = run[key]
+            chosen[key] = f"{run[key]}: the run {model} was trained with it"
     if "dataset" in flagged and "eval_dataset" not in flagged and values.get("eval_dataset"):
         chosen["eval_dataset"] = f"none: {values.pop('eval_dataset')} goes with the recipe's own dataset"
     # transformers renamed these; the old names work but warn.
@@ -329,6 +345,23 @@ def _layered(
         if old in values:
             values.setdefault(old.replace("gradient", "activation"), values.pop(old))
     return values
+
+
+def _settle_attention(values: dict[str, Any], flagged: dict[str, Any], chosen: dict[str, str]) -> None:
+    """What the model was trained with, but for a flag that says otherwise (loading it will refuse that)."""
+    if flagged.get("attention", "auto") != "auto":
+        return
+    from prl.model import attention_of
+
+    model, trained = values.get("model_name_or_path", "tiny"), None
+    with contextlib.suppress(RunError):  # no such folder: loading it says so, with the next step
+        trained = attention_of(model)
+    if trained:
+        values["attention"] = trained
+        chosen["attention"] = f"{trained}: {model} was trained with it"
+    elif values.get("attention", "auto") == "auto":
+        values["attention"] = "causal"
+        chosen["attention"] = f"causal: {model} is a base model, and --attention structured is possible too"
 
 
 def _place(
@@ -408,7 +441,8 @@ def _settle_threads(threads: str, chosen: dict[str, str]) -> str:
 
 
 def _run_behind(model: str | None) -> dict[str, str]:
-    """Recipe and prompt style of the run that wrote `model` (the run, or an adapter or checkpoint in it)."""
+    """Recipe, prompt style and number of paths of the run that wrote `model` (the run, or an adapter or
+    checkpoint in it)."""
     if model is None:
         return {}
     for folder in (Path(model), Path(model).parent):
@@ -417,21 +451,29 @@ def _run_behind(model: str | None) -> dict[str, str]:
             return {
                 item.key: item.values[0]
                 for item in settings
-                if item.key in ("recipe", "prompt_style") and item.values
+                if item.key in ("recipe", "prompt_style", "paths") and item.values
             }
     return {}
 
 
+_REQUIRED = {"merge": ("model_name_or_path", "output_dir"), "compare": ("first", "second")}
+
+
 def _contradictions(command: str, values: dict[str, Any]) -> list[str]:
     faults = []
-    if command == "merge":
-        faults += [
-            f"--{key} is missing" for key in ("model_name_or_path", "output_dir") if not values.get(key)
-        ]
+    faults += [f"--{key} is missing" for key in _REQUIRED.get(command, ()) if not values.get(key)]
     rewards, weights = values.get("rewards", ["accuracy"]), values.get("reward_weights")
     if weights is not None and len(weights) != len(rewards):
         faults.append(
             f"reward_weights holds {len(weights)} numbers for the {len(rewards)} rewards {', '.join(rewards)}"
+        )
+    if (
+        values.get("attention") == "structured"
+        and values.get("packing_strategy") == "wrapped"
+        and (values.get("packing") or values.get("eval_packing"))
+    ):
+        faults.append(
+            "packing_strategy wrapped cuts traces anywhere, structured attention wants them whole; use bfd"
         )
     if values.get("samples") == 0 and not values.get("greedy", command == "eval"):
         faults.append("samples 0 without greedy leaves nothing to decode; take 1 or more, or --greedy")

@@ -3,7 +3,8 @@
 
 Runs the stages of the recipe `tiny` one after another, as `make sft && make rl && make eval` would, and
 evaluates the base, the cold start and the RL model on the same held-out problems. The base solves them
-sequentially, without a tag: what the format costs a model of this size stands beside what RL wins.
+sequentially, without a tag: what the format costs a model of this size stands beside what RL wins. The cold
+start decides on the attention, and all that follows keeps to it.
 """
 
 from __future__ import annotations
@@ -29,6 +30,9 @@ QUICK: dict[str, dict[str, Any]] = {
 }
 """What `--quick` changes: enough to see that everything runs."""
 
+EVALUATIONS = {"base": "eval-base", "SFT": "eval-sft", "RL": "eval-rl"}
+"""Stage -> where its evaluation is in the folder of a demo."""
+
 
 @dataclass(frozen=True)
 class DemoResult:
@@ -44,7 +48,7 @@ def run(settings: Settings[DemoArguments]) -> DemoResult:
     arguments, started = settings.arguments, time.monotonic()
     folder = Path(arguments.output_dir)
 
-    def stage(command: str, output: str, model: str | Path) -> Settings[Any]:
+    def stage(command: str, output: str, model: str | Path, **given: Any) -> Settings[Any]:
         return resolve(
             command,
             recipe="tiny",
@@ -54,13 +58,17 @@ def run(settings: Settings[DemoArguments]) -> DemoResult:
             output_dir=str(folder / output),
             overwrite_output_dir=True,
             **(QUICK[command] if arguments.quick else {}),
+            **given,
         )
 
-    stages = {"base": evaluation.run(stage("eval", "eval-base", NAME))}
-    cold_start = sft.run(stage("sft", "sft", NAME))
-    stages["SFT"] = evaluation.run(stage("eval", "eval-sft", cold_start.folder))
+    def evaluate(name: str, model: str | Path) -> EvalResult:
+        return evaluation.run(stage("eval", EVALUATIONS[name], model))
+
+    stages = {"base": evaluate("base", NAME)}
+    cold_start = sft.run(stage("sft", "sft", NAME, attention=arguments.attention))
+    stages["SFT"] = evaluate("SFT", cold_start.folder)
     skill = rl.run(stage("rl", "rl", cold_start.folder))
-    stages["RL"] = evaluation.run(stage("eval", "eval-rl", skill.folder))
+    stages["RL"] = evaluate("RL", skill.folder)
     before, after = (stages[name].scores["sampled"] for name in ("SFT", "RL"))
     gain = paired_difference(before, after, seed=arguments.seed)
 
@@ -68,6 +76,7 @@ def run(settings: Settings[DemoArguments]) -> DemoResult:
     runs.write_json(
         folder / "demo.json",
         {
+            "attention": arguments.attention,
             "seed": arguments.seed,
             "quick": arguments.quick,
             "minutes": minutes,
@@ -80,7 +89,11 @@ def run(settings: Settings[DemoArguments]) -> DemoResult:
     )
     console.print(_comparison(stages))
     console.print(f"gain of RL over SFT in sampled accuracy: {gain}", markup=False)
-    console.print(f"seed {arguments.seed}, {minutes:.1f} minutes; the runs are in {folder}", markup=False)
+    console.print(
+        f"{arguments.attention} attention, seed {arguments.seed}, {minutes:.1f} minutes; "
+        f"the runs are in {folder}",
+        markup=False,
+    )
     return DemoResult(stages, gain)
 
 

@@ -24,11 +24,12 @@ from prl.answers import default_checker, extract_answer
 from prl.arguments import EvalArguments, GenerateArguments
 from prl.config import Settings
 from prl.data.hub import load_rows
-from prl.decoding import Response, generate
+from prl.decoding import ForkJoinDecoder, Limits, Response, Sampling
 from prl.grammar import Trace, parse
 from prl.model import load_model
 from prl.progress import announce, batches_bar, console, quiet_libraries
 from prl.prompts import render_prompt
+from prl.report.live import live_view
 
 
 @dataclass(frozen=True)
@@ -78,23 +79,20 @@ def run(settings: Settings[EvalArguments]) -> EvalResult:
             settings.chosen,
             {"model": arguments.model_name_or_path, "problems": len(rows), "samples": arguments.samples},
         )
+        _say_engine(arguments.attention)
         prompts = [render_prompt(row["problem"], arguments.prompt_style) for row in rows]
         metrics: dict[str, Estimate] = {}
         scores: dict[str, list[float]] = {}
         for mode, samples, temperature in _modes(arguments):
             with batches_bar(mode, len(prompts) * samples) as on_batch:
-                answers = generate(
+                decoder = ForkJoinDecoder(
                     model,
                     tokenizer,
-                    prompts,
-                    samples=samples,
-                    temperature=temperature,
-                    top_p=arguments.top_p,
-                    max_new_tokens=arguments.max_completion_length,
+                    limits=Limits.of(arguments, arguments.max_completion_length),
+                    sampling=Sampling(temperature, arguments.top_p, arguments.top_k, arguments.min_p),
                     batch_size=arguments.batch_size,
-                    seed=arguments.seed,
-                    on_batch=on_batch,
                 )
+                answers = decoder.generate(prompts, samples=samples, seed=arguments.seed, on_batch=on_batch)
             traces = [[parse(each.text, truncated=each.truncated) for each in group] for group in answers]
             judged = judge(rows, answers)
             folder.log_samples(0, _samples(mode, rows, answers, traces, judged))
@@ -117,6 +115,7 @@ def run(settings: Settings[EvalArguments]) -> EvalResult:
                 "temperature": arguments.temperature,
                 "max_completion_length": arguments.max_completion_length,
                 "prompt_style": arguments.prompt_style,
+                "attention": arguments.attention,
                 "seed": arguments.seed,
                 "metrics": {name: asdict(estimate) for name, estimate in metrics.items()},
                 "scores": scores,
@@ -128,20 +127,27 @@ def run(settings: Settings[EvalArguments]) -> EvalResult:
 
 
 def respond(settings: Settings[GenerateArguments]) -> list[Response]:
-    """Answer one problem `samples` times (`prl generate`)."""
+    """Answer one problem `samples` times (`prl generate`); a terminal shows the answers as they grow."""
     quiet_libraries()
     arguments = settings.arguments
     model, tokenizer = _load(settings)
-    (responses,) = generate(
+    _say_engine(arguments.attention)
+    decoder = ForkJoinDecoder(
         model,
         tokenizer,
-        [render_prompt(str(arguments.problem), arguments.prompt_style)],
-        samples=arguments.samples,
-        temperature=0.0 if arguments.greedy else arguments.temperature,
-        top_p=arguments.top_p,
-        max_new_tokens=arguments.max_completion_length,
-        seed=arguments.seed,
+        limits=Limits.of(arguments, arguments.max_completion_length),
+        sampling=Sampling(
+            0.0 if arguments.greedy else arguments.temperature,
+            arguments.top_p,
+            arguments.top_k,
+            arguments.min_p,
+        ),
     )
+    prompt = render_prompt(str(arguments.problem), arguments.prompt_style)
+    with live_view(tokenizer, console) as on_token:
+        (responses,) = decoder.generate(
+            [prompt], samples=arguments.samples, seed=arguments.seed, on_token=on_token
+        )
     return responses
 
 
@@ -174,6 +180,7 @@ def summarise(
     per_problem["format_valid"] = [float(np.mean([t.is_valid for t in group])) for group in traces]
     per_problem["truncated"] = [float(np.mean([a.truncated for a in group])) for group in answers]
     per_problem["tokens"] = [float(np.mean([len(a.token_ids) for a in group])) for group in answers]
+    per_problem["critical_path"] = [float(np.mean([a.critical_path for a in group])) for group in answers]
     return {name: bootstrap(values, resamples=resamples, seed=seed) for name, values in per_problem.items()}
 
 
@@ -217,7 +224,7 @@ def table(metrics: dict[str, Estimate], title: str) -> Table:
             ""
             if cell is None
             else f"{cell.mean:.0f}  [{cell.low:.0f}, {cell.high:.0f}]"
-            if name == "tokens"
+            if name in ("tokens", "critical_path")
             else str(cell)
             for cell in cells
         ]
@@ -235,12 +242,21 @@ def _load(settings: Settings[Any]) -> Any:
     arguments = settings.arguments
     return load_model(
         arguments.model_name_or_path,
+        attention=arguments.attention,
         load_in_4bit=arguments.load_in_4bit,
         dtype=getattr(torch, arguments.dtype),
         device=arguments.device,
         trust_remote_code=arguments.trust_remote_code,
         seed=arguments.seed,
     )
+
+
+def _say_engine(attention: str) -> None:
+    if attention == "structured":
+        console.print(
+            "  engine: prl's decoder; vLLM, llama.cpp and model.generate cannot keep the structure",
+            style="dim",
+        )
 
 
 def _samples(
@@ -259,6 +275,7 @@ def _samples(
             "text": response.text,
             "token_ids": response.token_ids,
             "length": len(response.token_ids),
+            "critical_path": response.critical_path,
             "truncated": response.truncated,
             "extracted": extracted,
             "verdict": str(verdict.reason),

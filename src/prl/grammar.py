@@ -235,6 +235,36 @@ def render(paths: Sequence[str], summary: str) -> str:
     return f"{PARALLEL}{body}{END_PARALLEL}\n{SUMMARY}\n{summary.strip()}\n{END_SUMMARY}"
 
 
+def canonical_layout(text: str) -> str:
+    """A response, its blocks laid out as the decoder writes them; `parse` finds the same texts and faults.
+
+    Between the parts of a block, what `is_blank` goes, and one line end separates block and summary. Texts of
+    paths and summaries, all that stands outside blocks, and misplaced text stay as they are.
+
+    >>> canonical_layout("<Parallel>\\n<Path> a </Path> <Path>b</Path>\\n</Parallel><Summary>c</Summary>")
+    '<Parallel><Path> a </Path><Path>b</Path></Parallel>\\n<Summary>c</Summary>'
+    """
+    pieces: list[str] = []
+    cursor = 0
+
+    def lay_out(start: int, end: int, glue: str) -> None:
+        nonlocal cursor
+        if is_blank(text[start:end]):
+            pieces.extend((text[cursor:start], glue))
+            cursor = end
+
+    for block in parse(text).blocks:
+        closer = block.span.end - len(END_PARALLEL)
+        edges = [block.span.start + len(PARALLEL), *(edge for path in block.paths for edge in path.span)]
+        if block.paths and text.startswith(END_PARALLEL, closer):
+            edges.append(closer)
+        for start, end in zip(edges[::2], edges[1::2], strict=False):
+            lay_out(start, end, "")
+        if block.summary:
+            lay_out(block.span.end, block.summary.start, "\n")
+    return "".join((*pieces, text[cursor:]))
+
+
 def is_blank(text: str) -> bool:
     """Whether nothing in it can be seen: whitespace, control and zero-width characters do not make a path."""
     return not any(map(str.isprintable, "".join(text.split())))

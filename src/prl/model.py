@@ -6,10 +6,14 @@ its own: the mean of the rows of its text's pieces (Mr-DarkTesla/Parallel-R1-rep
 spare rows that the tags land on are identical vectors, so that the model can never tell a `<Path>` from a
 `</Path>`). Only these rows of the embedding are trained, through PEFT's `trainable_token_indices`, and travel
 in the adapter.
+
+An adapter only works with the attention that it was trained with, causal or structured (`prl.structure`). So
+`prl.json` beside its weights says which, in every checkpoint too, and loading follows it.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
 from collections.abc import Sequence
@@ -34,11 +38,13 @@ from transformers import (
 
 from prl import runs, tiny
 from prl.errors import ModelError
-from prl.grammar import TAGS
+from prl.grammar import TAGS, render
 from prl.prompts import CHAT_TEMPLATE, IM_END, IM_START, render_prompt
+from prl.structure import Tags, attach_structure
 
 MAX_ROW_COSINE = 0.99  # two tag rows closer than this cannot be told apart by a small learning rate
 MERGE_TOLERANCE = 1e-4  # largest difference of fp32 logits between adapter and merged model
+ATTENTION_FILE = "prl.json"
 
 
 @dataclass(frozen=True)
@@ -54,6 +60,7 @@ class Lora:
 def load_model(
     name: str,
     *,
+    attention: str | None = None,
     lora: Lora | None = None,
     trainable: bool = False,
     load_in_4bit: bool = False,
@@ -69,8 +76,14 @@ def load_model(
     with fresh tag rows. `load_in_4bit` quantises the base to NF4 with double quantisation (QLoRA, arXiv
     2305.14314).
 
-    Raises ModelError where `name` cannot be loaded or `check_tags` finds it unfit.
+    `attention` is "causal", "structured" (the model comes back with `prl.structure` attached), or None or
+    "auto": what it was trained with, causal for a base. However an adapter is saved from here on, by the
+    trainer too, its attention is saved with it.
+
+    Raises ModelError where `name` cannot be loaded, was trained with another attention, or `check_tags` finds
+    it unfit.
     """
+    attention = resolve_attention(name, attention)
     adapter = runs.adapter_dir(name)
     base_name = _base_name(adapter) if adapter else name
     tokenizer = _load_tokenizer(adapter or base_name, trust_remote_code)
@@ -88,7 +101,45 @@ def load_model(
         model = base
     _forward_head_bias(model)
     check_tags(model, tokenizer)
+    if attention == "structured":
+        attach_structure(model, Tags.of(tokenizer))
+    if isinstance(model, PeftModel):
+        _keep_attention_when_saved(model, attention)
     return model, tokenizer
+
+
+def attention_of(name: str | Path) -> str | None:
+    """The attention that an adapter, a run or a merged model was trained with, "causal" or "structured"; None
+    for a base, which takes either. Raises RunError as `runs.adapter_dir` does, ModelError for a spoiled file.
+    """
+    adapter = runs.adapter_dir(name)
+    file = (adapter or Path(name).expanduser()) / ATTENTION_FILE
+    if not file.is_file():
+        return "causal" if adapter else None
+    try:
+        attention = json.loads(file.read_text(encoding="utf-8"))["attention"]
+    except (ValueError, KeyError, TypeError):
+        attention = None
+    if attention not in ("causal", "structured"):
+        raise ModelError(
+            f'{file} does not say {{"attention": "causal"}} or "structured"; '
+            "write in which of them the model was trained with"
+        )
+    return attention
+
+
+def resolve_attention(name: str | Path, attention: str | None) -> str:
+    """The attention to use `name` with, "causal" or "structured", where `attention` is asked for (None or
+    "auto": what it was trained with). ModelError where it was trained with another."""
+    trained = attention_of(name)
+    if attention in (None, "auto"):
+        return trained or "causal"
+    if trained not in (None, attention):
+        raise ModelError(
+            f"{str(name)!r} was trained with {trained} attention and cannot be used with {attention}: leave "
+            f"--attention out, or train another with --attention {attention}"
+        )
+    return str(attention)
 
 
 def tag_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
@@ -192,10 +243,8 @@ def make_optimizer(
 
 
 def save_adapter(model: PeftModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Write adapter, tag rows and tokenizer; the next stage, PEFT and vLLM read this folder."""
-    # The rows that were trained are in the adapter already; PEFT would add the whole embedding where it was
-    # resized.
-    model.save_pretrained(str(folder), save_embedding_layers=False)
+    """Write adapter, tag rows, attention and tokenizer; the next stage, PEFT and vLLM read this folder."""
+    model.save_pretrained(str(folder))
     tokenizer.save_pretrained(str(folder))
 
 
@@ -211,10 +260,12 @@ def merge_and_verify(
     """Merge adapter or run `name` into its 16/32-bit base, write a plain model folder and prove it; the
     largest difference.
 
-    The merge is done in fp32 and compared with the adapter on `prompts`, each followed by a block of all six
-    tags, then saved in `dtype`, loaded again from disk and compared again. Raises ModelError when logits
-    differ by more than MERGE_TOLERANCE (fp32); nothing is left in `output_dir` then.
+    The merge is done in fp32 and compared with the adapter on `prompts`, each followed by a block, then saved
+    in `dtype`, loaded again from disk and compared again, all with the attention that the adapter was trained
+    with. Raises ModelError when logits differ by more than MERGE_TOLERANCE (fp32); nothing is left in
+    `output_dir` then.
     """
+    attention = attention_of(name)
     if runs.adapter_dir(name) is None:
         raise ModelError(
             f"{name!r} is not an adapter or a run that has one; give a run folder of `prl sft` or `prl rl`"
@@ -225,7 +276,8 @@ def merge_and_verify(
             f"{folder} exists; name a folder that does not, and the merged model is written there"
         )
     model, tokenizer = load_model(name, trust_remote_code=trust_remote_code)
-    texts = [render_prompt(prompt, "bare") + "".join(TAGS) for prompt in prompts]
+    block = render(["1 + 2 = 3.", "2 + 1 = 3. So 3."], "3.")  # one path longer: positions are compared too
+    texts = [render_prompt(prompt, "bare") + block for prompt in prompts]
     batch = tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=False)
     expected = model.eval()(**batch).logits
     merged = model.merge_and_unload()
@@ -234,12 +286,15 @@ def merge_and_verify(
     try:
         merged.to(dtype).save_pretrained(draft)
         tokenizer.save_pretrained(draft)
+        runs.write_json(draft / ATTENTION_FILE, {"attention": attention})
         again = AutoModelForCausalLM.from_pretrained(draft, dtype=torch.float32).eval()
         reloaded = AutoTokenizer.from_pretrained(draft)
         ids = reloaded(texts, padding=True, add_special_tokens=False)["input_ids"]
         if ids != batch["input_ids"].tolist():
             raise ModelError(f"{name!r}: the saved tokenizer reads text differently; the adapter is kept")
         check_tags(again, reloaded)
+        if attention == "structured":
+            attach_structure(again, Tags.of(reloaded))
         reference = expected if dtype == torch.float32 else merged.to(torch.float32)(**batch).logits
         difference = _require_same(reference, again(**batch).logits, name, "saved")
         draft.rename(folder)
@@ -323,6 +378,23 @@ def _lora_config(model: PreTrainedModel, lora: Lora, token_ids: list[int]) -> Lo
         target_modules="all-linear" if "all-linear" in lora.target_modules else list(lora.target_modules),
         trainable_token_indices={name: token_ids for name in names},
     )
+
+
+def _keep_attention_when_saved(model: PeftModel, attention: str) -> None:
+    """Let whatever saves the adapter save its attention: a checkpoint of the trainer is an adapter too.
+
+    Without the embedding: its trained rows are in the adapter already, and PEFT would ask the Hub whether it
+    was resized, and then add all of it.
+    """
+    save = model.save_pretrained
+
+    @functools.wraps(save)
+    def save_pretrained(save_directory: str, *args: Any, **kwargs: Any) -> None:
+        save(save_directory, *args, **{"save_embedding_layers": False} | kwargs)
+        if kwargs.get("is_main_process", True):
+            runs.write_json(Path(save_directory) / ATTENTION_FILE, {"attention": attention})
+
+    model.save_pretrained = save_pretrained
 
 
 def _embedding_tables(model: PreTrainedModel | PeftModel) -> list[torch.Tensor]:

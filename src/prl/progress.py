@@ -75,6 +75,7 @@ def quiet_libraries() -> None:
     datasets.disable_progress_bars()
     for name in QUIET_LOGGERS:
         logging.getLogger(name).setLevel(logging.ERROR)
+    os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # trl 1.16 says so of every rollout_func
     warnings.filterwarnings("ignore", module=r"(transformers|trl|peft|accelerate|datasets|torch)(\.|$)")
 
 

@@ -1,9 +1,9 @@
 """The cold start: supervised fine-tuning on parallel traces (`prl sft`, Parallel-R1 section 3.2).
 
-TRL's SFTTrainer on a LoRA adapter, with the loss on the response alone. Differs from a plain SFT script in
-that prompts are rendered and tokenised here, the same way as in RL and evaluation, and that at every
-evaluation some responses are sampled: a falling loss does not say whether the model can hold the format on
-its own.
+TRL's SFTTrainer on a LoRA adapter, with the loss on what the model will have to sample: not on the prompt,
+nor, with structured attention, on what the decoder inserts. Differs from a plain SFT script in that prompts
+are rendered and tokenised here, the same way as in RL and evaluation, and that at every evaluation some
+responses are sampled: a falling loss does not say whether the model can hold the format on its own.
 """
 
 from __future__ import annotations
@@ -22,12 +22,13 @@ from prl import runs
 from prl.arguments import SFTArguments
 from prl.config import Settings
 from prl.data.hub import load_rows
-from prl.decoding import generate
+from prl.decoding import ForkJoinDecoder, Limits
 from prl.errors import DataError
-from prl.grammar import parse
-from prl.model import Lora, describe, load_model, make_optimizer, save_adapter
+from prl.grammar import FaultKind, canonical_layout, parse
+from prl.model import Lora, describe, load_model, make_optimizer, resolve_attention, save_adapter
 from prl.progress import RunLog, StopOnInterrupt, announce, console, quiet_libraries, take_over
 from prl.prompts import render_prompt, render_response
+from prl.structure import Tags, attached_structure, forced_tokens
 
 HELD_OUT_SHARE, HELD_OUT_MOST = 0.1, 128
 """Traces kept from training for the evaluations, where no --eval_dataset is given."""
@@ -66,8 +67,11 @@ def run(settings: Settings[SFTArguments]) -> SFTResult:
         resume=arguments.resume,
         overwrite=arguments.overwrite_output_dir,
     ) as folder:
+        if folder.checkpoint:
+            resolve_attention(folder.checkpoint, arguments.attention)
         model, tokenizer = load_model(
             arguments.model_name_or_path,
+            attention=arguments.attention,
             lora=Lora(
                 arguments.lora_r, arguments.lora_alpha, arguments.lora_dropout, arguments.lora_target_modules
             ),
@@ -78,14 +82,19 @@ def run(settings: Settings[SFTArguments]) -> SFTResult:
             trust_remote_code=training.trust_remote_code,
             seed=training.seed,
         )
-        train_set, too_long = tokenize(rows, tokenizer, arguments.prompt_style, training.max_length)
-        eval_set, _ = tokenize(held_out, tokenizer, arguments.prompt_style, training.max_length)
+        tags, paths = attached_structure(model), arguments.paths
+        train_set, left_out = tokenize(
+            rows, tokenizer, arguments.prompt_style, training.max_length, tags=tags, paths=paths
+        )
+        eval_set, _ = tokenize(
+            held_out, tokenizer, arguments.prompt_style, training.max_length, tags=tags, paths=paths
+        )
         if not len(eval_set) and training.eval_strategy != "no":
             raise DataError(
                 f"no rows are left to evaluate on, --eval_strategy is {training.eval_strategy.value}: "
                 "raise --eval_limit, or pass --eval_strategy no"
             )
-        facts = describe(model) | {"traces": len(train_set), "held_out": len(eval_set), "too_long": too_long}
+        facts = describe(model) | {"traces": len(train_set), "held_out": len(eval_set)} | left_out
         announce("sft", settings.chosen, {"model": arguments.model_name_or_path, **facts})
 
         sampler = FormatSampler(folder, tokenizer, held_out[: arguments.sample_count], arguments, training)
@@ -131,25 +140,45 @@ def tokenize(
     tokenizer: PreTrainedTokenizerBase,
     prompt_style: str,
     max_length: int | None,
-) -> tuple[Dataset, int]:
-    """Rows as `input_ids` and `labels` (-100 on the prompt); and how many were left out because longer than
-    `max_length`.
+    *,
+    tags: Tags | None = None,
+    paths: str = "2",
+) -> tuple[Dataset, dict[str, int]]:
+    """Rows as `input_ids` and `labels` (-100 where no loss is wanted); and how many were left out, by reason.
 
-    Prompt and response are tokenised apart, as they are at generation. A trace that does not fit is left out
-    whole: cut short, it would teach to leave a block open. Raises DataError when none fits.
+    Prompt and response are tokenised apart, as they are at generation. A trace longer than `max_length` is
+    left out whole: cut short, it would teach to leave a block open. Raises DataError when none is left.
+
+    With the `tags` of structured attention, blocks are laid out as the decoder lays them out, there is no
+    loss on what it inserts by itself when it decodes with `paths`, and a trace with a nested `<Parallel>` is
+    left out: its inner `</Parallel>` would close the outer block.
     """
     examples, longest = [], 0
+    left_out = {"too_long": 0} | ({"nested": 0} if tags else {})
     for row in rows:
+        trace = canonical_layout(row["trace"]) if tags else row["trace"]
+        if tags and any(fault.kind == FaultKind.NESTED_BLOCK for fault in parse(trace).faults):
+            left_out["nested"] += 1
+            continue
         prompt = tokenizer(render_prompt(row["problem"], prompt_style), add_special_tokens=False)["input_ids"]
-        response = tokenizer(render_response(row["trace"]), add_special_tokens=False)["input_ids"]
+        response = tokenizer(render_response(trace), add_special_tokens=False)["input_ids"]
         longest = max(longest, len(prompt) + len(response))
-        if max_length is None or len(prompt) + len(response) <= max_length:
-            examples.append({"input_ids": prompt + response, "labels": [-100] * len(prompt) + response})
+        if max_length is not None and len(prompt) + len(response) > max_length:
+            left_out["too_long"] += 1
+            continue
+        forced = forced_tokens(response, tags, paths=paths) if tags else [False] * len(response)
+        learned = [-100 if is_forced else token for token, is_forced in zip(response, forced, strict=True)]
+        examples.append({"input_ids": prompt + response, "labels": [-100] * len(prompt) + learned})
     if rows and not examples:
+        if not left_out["too_long"]:
+            raise DataError(
+                f"all {len(rows)} traces have a nested <Parallel>, which structured attention cannot hold: "
+                "give others, or use --attention causal"
+            )
         raise DataError(
             f"no trace fits --max_length {max_length}, the longest has {longest} tokens: raise it"
         )
-    return Dataset.from_list(examples), len(rows) - len(examples)
+    return Dataset.from_list(examples), left_out
 
 
 class FormatSampler(TrainerCallback):
@@ -169,21 +198,16 @@ class FormatSampler(TrainerCallback):
     ) -> None:
         self.folder, self.tokenizer, self.rows, self.seed = folder, tokenizer, rows, training.seed
         self.prompts = [render_prompt(row["problem"], arguments.prompt_style) for row in rows]
-        self.max_new_tokens = training.max_length or 512
+        paths = int(arguments.paths) if arguments.paths.isdecimal() else arguments.paths
+        self.limits = Limits(max_new_tokens=training.max_length or 512, paths=paths)
         self.batch_size = training.per_device_eval_batch_size
         self.latest: dict[str, float] = {}
 
     def on_evaluate(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
         if not self.rows:
             return
-        answers = generate(
-            model,
-            self.tokenizer,
-            self.prompts,
-            max_new_tokens=self.max_new_tokens,
-            batch_size=self.batch_size,
-            seed=self.seed,
-        )
+        decoder = ForkJoinDecoder(model, self.tokenizer, limits=self.limits, batch_size=self.batch_size)
+        answers = decoder.generate(self.prompts, seed=self.seed)
         traces = [parse(response.text, truncated=response.truncated) for (response,) in answers]
         self.latest = {
             "eval_format_valid": sum(trace.is_valid for trace in traces) / len(traces),

@@ -1,0 +1,135 @@
+"""Two demos or evaluations side by side, on the same problems (`prl compare`, `make compare`).
+
+    prl compare runs/demo runs/demo-structured
+
+For each stage: the metrics of both with their 95 % intervals, and the paired difference in accuracy, second
+minus first. Both answered the same problems, so the difference problem by problem is known better than the
+two intervals suggest. Results that are not of the same problems are refused.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prl import runs
+from prl.arguments import CompareArguments
+from prl.config import Settings
+from prl.demo import EVALUATIONS
+from prl.errors import RunError
+from prl.evaluation import Estimate, paired_difference, table
+from prl.progress import console
+
+METRICS = ("accuracy", "parallel_ratio", "format_valid", "tokens", "critical_path")
+
+SAME = {
+    "dataset": "dataset",
+    "problems": "limit",
+    "seed": "seed",
+    "samples": "samples",
+    "temperature": "temperature",
+}
+"""What two results must agree in to be compared -> the flag that sets it."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One stage: the metrics of both, and the paired difference in accuracy, second minus first.
+
+    `problems` is how many were answered, `mode` how: "sampled" or "greedy".
+    """
+
+    problems: int
+    mode: str
+    first: dict[str, Estimate]
+    second: dict[str, Estimate]
+    difference: Estimate
+
+
+def run(settings: Settings[CompareArguments]) -> dict[str, Comparison]:
+    """Compare two folders, stage by stage, and print it. Raises RunError where they cannot be compared."""
+    arguments = settings.arguments
+    first, second = Path(str(arguments.first)).expanduser(), Path(str(arguments.second)).expanduser()
+    ours, theirs = _evaluations(first), _evaluations(second)
+    if ours.keys() != theirs.keys():
+        raise RunError(f"{first} and {second}: one is a demo, the other an evaluation; name two of a kind")
+    stages = {name: compare(ours[name], theirs[name], resamples=arguments.bootstrap) for name in ours}
+    for name, stage in stages.items():
+        labels = (f"A {_attention(ours[name])}", f"B {_attention(theirs[name])}")
+        columns = {
+            f"{label}/{metric}": metrics[metric]
+            for label, metrics in zip(labels, (stage.first, stage.second), strict=True)
+            for metric in METRICS
+            if metric in metrics
+        }
+        console.print(table(columns, title=f"{name}, {stage.mode}, {stage.problems} problems"))
+        console.print(f"accuracy, B - A, paired: {stage.difference}\n", markup=False)
+    console.print(f"A {first}\nB {second}", markup=False)
+    return stages
+
+
+def compare(first: Path, second: Path, *, resamples: int = 1000) -> Comparison:
+    """Compare the results of two evaluation runs: sampled if both sampled, else greedy.
+
+    Raises RunError: a folder without results, other problems, or settings that make them harder to answer.
+    """
+    refused = f"{first} and {second} cannot be compared"
+    ours, theirs = _results(first), _results(second)
+    for key, flag in SAME.items():
+        if ours.get(key) != theirs.get(key):
+            raise RunError(
+                f"{refused}: {key} is {ours.get(key)} and {theirs.get(key)}; evaluate both with one --{flag}"
+            )
+    mode = next(
+        (mode for mode in ("sampled", "greedy") if mode in ours["scores"] and mode in theirs["scores"]), None
+    )
+    if mode is None:
+        raise RunError(f"{refused}: one is sampled, the other greedy; evaluate both with --greedy")
+    if _problems(first) != _problems(second):
+        raise RunError(f"{refused}: {ours['dataset']} gave them other problems; evaluate the older one again")
+    before, after = ours["scores"][mode], theirs["scores"][mode]
+    difference = paired_difference(before, after, resamples=resamples, seed=ours["seed"])
+    return Comparison(len(before), mode, _metrics(ours, mode), _metrics(theirs, mode), difference)
+
+
+def _evaluations(folder: Path) -> dict[str, Path]:
+    """Stage -> the folder of its evaluation."""
+    if (folder / "demo.json").is_file():
+        return {stage: folder / name for stage, name in EVALUATIONS.items()}
+    if (folder / "results.json").is_file():
+        return {"evaluation": folder}
+    raise RunError(
+        f"{folder} holds neither a finished demo (demo.json) nor a finished evaluation (results.json): "
+        "name an --output_dir of `prl demo` or `prl eval`"
+    )
+
+
+def _results(folder: Path) -> dict[str, Any]:
+    path = folder / "results.json"
+    try:
+        results = json.loads(path.read_text(encoding="utf-8"))
+        missing = {"metrics", "scores", "seed", "dataset"} - results.keys()
+    except (OSError, ValueError, AttributeError) as error:
+        raise RunError(f"{path} cannot be read ({error}): evaluate again") from error
+    if missing:
+        raise RunError(f"{path} holds no {', '.join(sorted(missing))}: evaluate again")
+    return results
+
+
+def _metrics(results: dict[str, Any], mode: str) -> dict[str, Estimate]:
+    return {
+        name.removeprefix(f"{mode}/"): Estimate(**estimate)
+        for name, estimate in results["metrics"].items()
+        if name.startswith(f"{mode}/")
+    }
+
+
+def _problems(folder: Path) -> list[str]:
+    """The problems that an evaluation answered, in order."""
+    return list(dict.fromkeys(runs.read_samples(folder)["problem"].to_pylist()))
+
+
+def _attention(folder: Path) -> str:
+    return runs.read_config(folder)["eval"].get("attention", "causal")

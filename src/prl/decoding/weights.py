@@ -1,0 +1,57 @@
+"""Adapters folded into the weights while responses are sampled."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from peft import PeftModel
+from peft.tuners.lora.layer import Linear as LoraLinear
+from peft.tuners.trainable_tokens.layer import TrainableTokensLayer
+from torch import nn
+from transformers import PreTrainedModel
+
+
+@contextmanager
+def folded_adapters(model: PreTrainedModel | PeftModel) -> Iterator[None]:
+    """Within, adapters are part of the weights; afterwards every weight is the tensor that it was, bit for
+    bit.
+
+    peft 0.21 copies the whole embedding, and the tied head once more, at each forward pass to put the trained
+    token rows in; here that happens once. It is exact in any precision. LoRA matrices are folded in where it
+    costs no accuracy worth the name, in fp32 (a copy of the weights for as long as it lasts); in 16 and 4
+    bits, and where two layers share a weight, they stay apart.
+    """
+    modules = list(model.modules())
+    holders = Counter(id(weight) for module in modules for weight in module.parameters(recurse=False))
+    layers = [
+        module
+        for module in modules
+        if (isinstance(module, TrainableTokensLayer) or _is_foldable(module, holders))
+        and not (module.merged or module.disable_adapters)
+    ]
+    originals: list[tuple[nn.Parameter, torch.Tensor]] = []
+    try:
+        for layer in layers:
+            for weight in layer.get_base_layer().parameters(recurse=False):
+                originals.append((weight, weight.data))
+                if isinstance(layer, LoraLinear):  # which is merged in place
+                    weight.data = weight.data.clone()
+            layer.merge()
+        yield
+    finally:
+        for layer in layers:
+            layer.merged_adapters.clear()
+        for weight, data in reversed(originals):  # of a tied weight, which is there twice, the first is it
+            weight.data = data
+
+
+def _is_foldable(module: Any, holders: Counter[int]) -> bool:
+    """Whether this is plain LoRA on a full-precision matrix of its own."""
+    if type(module) is not LoraLinear or module.lora_variant:
+        return False
+    weight = module.get_base_layer().weight
+    return weight.dtype == torch.float32 and holders[id(weight)] == 1

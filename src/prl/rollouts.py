@@ -1,0 +1,136 @@
+"""Responses for GRPOTrainer from prl's decoder, and the tripwire that sampling and scoring agree.
+
+`Rollouts` is what TRL calls a `rollout_func`. Its `env_mask` keeps tokens that the decoder inserted out of
+the loss: the policy never chose them. TRL's importance ratio proves nothing about the decoder, since by
+default it compares the scored log-probabilities with themselves; so the sampled ones are compared with the
+scored ones here, in the forward pass that trains, at every step (`sampling_gap/max`, `sampling_gap/mean`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import TrainerCallback
+
+from prl.decoding import ForkJoinDecoder, Limits, Response, Sampling, row_seed
+from prl.errors import UsageError
+from prl.progress import console
+
+GAP_LIMIT = 1e-3
+"""In fp32, a larger difference of log-probabilities means that something decodes otherwise than it trains."""
+
+
+class Rollouts(TrainerCallback):
+    """`rollout_func` of a GRPOTrainer (trl 1.16), and the callback that logs the gap.
+
+    It relies on: prompts come repeated for their group, in training and in evaluation; `env_mask` 0 takes a
+    token out of the loss and out of the length metrics; further columns reach the rewards; the training
+    forward passes `labels` that hold the completion and returns `log_probs`.
+    """
+
+    def __init__(self, limits: Limits, *, batch_size: int | None = None) -> None:
+        self.limits, self.batch_size = limits, batch_size
+        self.sampled: dict[tuple[int, ...], Response] = {}  # by prompt and completion; of the last generation
+        self.sampled_at = -1  # the step that they were sampled at
+        self.gaps: list[torch.Tensor] = []
+        self.is_warned = False
+
+    def __call__(self, prompts: Sequence[str], trainer: Any) -> dict[str, Any]:
+        """One response to each prompt."""
+        training, step = trainer.model.training, trainer.state.global_step
+        args = trainer.args
+        model = trainer.accelerator.unwrap_model(trainer.model)
+        decoder = ForkJoinDecoder(
+            model,
+            trainer.processing_class,
+            limits=self.limits,
+            sampling=Sampling(args.temperature, args.top_p, args.top_k or 0, args.min_p or 0.0),
+            batch_size=self.batch_size or len(prompts),
+        )
+        groups = [list(group) for _, group in groupby(enumerate(prompts), key=lambda item: item[1])]
+        where = trainer.accelerator.process_index
+        seeds = [
+            [row_seed(args.seed, int(training), step, where, index) for index, _ in group] for group in groups
+        ]
+        prompt_ids = trainer.processing_class([group[0][1] for group in groups], add_special_tokens=False)[
+            "input_ids"
+        ]
+        answers = decoder.generate(prompt_ids, seeds=seeds)
+        rows = [(ids, response) for ids, group in zip(prompt_ids, answers, strict=True) for response in group]
+        if training:
+            self.sampled_at = step
+            self.sampled = {(*ids, *response.token_ids): response for ids, response in rows}
+        return {
+            "prompt_ids": [ids for ids, _ in rows],
+            "completion_ids": [response.token_ids for _, response in rows],
+            "logprobs": None,  # TRL's own use of them is for vLLM
+            "env_mask": [[int(not forced) for forced in response.forced] for _, response in rows],
+            "critical_path": [response.critical_path for _, response in rows],
+        }
+
+    def watch(self, trainer: Any) -> None:
+        """Compare with what is scored, whenever `trainer` trains on the responses that were sampled last."""
+
+        def compare(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+            scored = getattr(output, "log_probs", None)
+            is_current = trainer.state.global_step == self.sampled_at
+            if scored is not None and is_current and torch.is_grad_enabled() and self.sampled:
+                self._compare(kwargs["input_ids"], kwargs["attention_mask"], scored.detach())
+
+        trainer.model.register_forward_hook(compare, with_kwargs=True)
+
+    def _compare(self, input_ids: torch.Tensor, mask: torch.Tensor, scored: torch.Tensor) -> None:
+        rows = zip(input_ids.tolist(), mask.bool().tolist(), scored, strict=True)
+        for ids, is_real, logprobs in rows:
+            sequence = tuple(token for token, real in zip(ids, is_real, strict=True) if real)
+            response = self.sampled.get(sequence)
+            if response is None:
+                continue
+            # The last column is the last token's, whatever TRL leaves out in front.
+            stop = len(logprobs) - is_real[::-1].index(True)
+            own = logprobs[stop - len(response.logprobs) : stop]
+            gap = (own.float() - torch.tensor(response.logprobs, device=own.device)).abs()
+            self.gaps.append(gap[~gap.isnan()])
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        if not self.gaps or logs is None:
+            return
+        gaps = torch.cat(self.gaps)
+        self.gaps.clear()
+        if len(gaps):
+            logs["sampling_gap/max"], logs["sampling_gap/mean"] = gaps.max().item(), gaps.mean().item()
+            if not logs["sampling_gap/max"] <= GAP_LIMIT and not args.bf16 and not args.fp16:
+                self._warn(logs["sampling_gap/max"])
+
+    def _warn(self, gap: float) -> None:
+        if not self.is_warned:
+            self.is_warned = True
+            console.print(
+                f"warning: sampled and scored log-probabilities differ by {gap:.2g} (limit in float32: "
+                f"{GAP_LIMIT:.0g}), so the model trains on something else than it samples: please report it",
+                markup=False,
+            )
+
+
+def check_supported(training: Any, attention: str) -> None:
+    """Refuse settings of GRPOConfig that rollouts would ignore. UsageError names each.
+
+    vLLM keeps no path windows; with causal attention TRL's own switch for it stays in charge.
+    """
+    faults = []
+    if training.use_vllm and attention == "structured":
+        faults.append("--use_vllm decodes causally only: leave it out, or pass --attention causal")
+    if not training.use_vllm:
+        if training.repetition_penalty != 1.0:
+            faults.append(f"--repetition_penalty {training.repetition_penalty} is not scored: leave it at 1")
+        faults += [
+            f"--{key} belongs to model.generate, which rollouts do without: leave it out"
+            for key in ("generation_kwargs", "cache_implementation", "use_transformers_continuous_batching")
+            if getattr(training, key)
+        ]
+    if faults:
+        raise UsageError("; ".join(faults))

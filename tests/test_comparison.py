@@ -1,0 +1,143 @@
+"""Two evaluations side by side: what is compared, how, and what is refused."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from prl import comparison, demo, runs
+from prl.comparison import compare
+from prl.config import resolve
+from prl.errors import RunError
+from prl.evaluation import Estimate, bootstrap
+
+PROBLEMS = 40
+FIRST = [float(i % 2) for i in range(PROBLEMS)]
+BETTER = [1.0 if i % 4 else score for i, score in enumerate(FIRST)]
+
+
+def evaluation(
+    folder: Path,
+    scores: list[float] = FIRST,
+    *,
+    attention: str = "causal",
+    mode: str = "sampled",
+    asked: str = "Compute {}.",
+    **results: Any,
+) -> Path:
+    """An evaluation run as `prl eval` leaves it."""
+    metrics = {
+        "accuracy": scores,
+        "format_valid": [1.0] * PROBLEMS,
+        "tokens": [80.0] * PROBLEMS,
+        "odd": scores,
+    }
+    config = {"command": "eval", "eval": {"attention": attention}}
+    with runs.open_run(folder, stage="eval", config=config) as run:
+        run.log_samples(0, [{"phase": mode, "problem": asked.format(i)} for i in range(PROBLEMS)])
+        written = {
+            "dataset": "arithmetic:heldout", "problems": PROBLEMS, "seed": 0, "samples": 4,
+            "temperature": 1.0,
+            "metrics": {f"{mode}/{name}": asdict(bootstrap(values)) for name, values in metrics.items()},
+            "scores": {mode: scores},
+        }  # fmt: skip
+        runs.write_json(folder / "results.json", written | results)
+        run.finish()
+    return folder
+
+
+def a_demo(folder: Path, scores: list[float], attention: str) -> Path:
+    for name in demo.EVALUATIONS.values():
+        evaluation(folder / name, scores, attention=attention)
+    runs.write_json(folder / "demo.json", {})
+    return folder
+
+
+def test_difference_is_paired_and_second_minus_first(tmp_path: Path) -> None:
+    result = compare(evaluation(tmp_path / "a"), evaluation(tmp_path / "b", BETTER))
+    assert (result.problems, result.mode) == (40, "sampled")
+    assert result.first["accuracy"].mean == 0.5
+    assert result.second["accuracy"] == bootstrap(BETTER)
+    assert result.difference.mean == pytest.approx(0.25)
+    assert 0.1 < result.difference.low < 0.25 < result.difference.high < 0.45
+    same = compare(tmp_path / "b", tmp_path / "b")
+    assert same.difference == Estimate(0, 0, 0), "the same answers differ nowhere, whatever their intervals"
+
+
+def test_demos_are_compared_stage_by_stage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first = a_demo(tmp_path / "a", FIRST, "causal")
+    second = a_demo(tmp_path / "b", BETTER, "structured")
+    stages = comparison.run(resolve("compare", first=str(first), second=str(second), bootstrap=100))
+    assert [*stages] == ["base", "SFT", "RL"]
+    shown = capsys.readouterr().err
+    for said in (
+        "RL, sampled, 40 problems",
+        "A causal",
+        "B structured",
+        "accuracy",
+        "format_valid",
+        "tokens",
+        f"A {first}",
+        f"B {second}",
+    ):
+        assert said in shown
+    assert shown.count("accuracy, B - A, paired:  25.0%  [") == 3
+    assert "odd" not in shown
+    assert "critical_path" not in shown, "results from before it was measured"
+
+
+def test_greedy_results_are_compared_where_nothing_was_sampled(tmp_path: Path) -> None:
+    first = evaluation(tmp_path / "a", mode="greedy", samples=0)
+    result = compare(first, evaluation(tmp_path / "b", BETTER, mode="greedy", samples=0))
+    assert result.mode == "greedy"
+    assert result.difference.mean == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        ({"dataset": "gsm8k"}, "dataset is arithmetic:heldout and gsm8k; evaluate both with one --dataset"),
+        ({"problems": 8}, "problems is 40 and 8; evaluate both with one --limit"),
+        ({"seed": 1}, "seed is 0 and 1; evaluate both with one --seed"),
+        ({"samples": 8}, "samples is 4 and 8; evaluate both with one --samples"),
+        ({"temperature": 0.6}, "temperature is 1.0 and 0.6; evaluate both with one --temperature"),
+        ({"mode": "greedy"}, "one is sampled, the other greedy"),
+    ],
+)
+def test_unlike_results_are_refused_in_one_line(tmp_path: Path, other: dict[str, Any], said: str) -> None:
+    first, second = evaluation(tmp_path / "a"), evaluation(tmp_path / "b", **other)
+    with pytest.raises(RunError, match="cannot be compared") as error:
+        compare(first, second)
+    assert said in str(error.value)
+    assert str(first) in str(error.value)
+    assert str(second) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_other_problems_of_the_same_name_are_refused(tmp_path: Path) -> None:
+    first, second = evaluation(tmp_path / "a"), evaluation(tmp_path / "b", asked="Add {}.")
+    with pytest.raises(RunError, match="arithmetic:heldout gave them other problems"):
+        compare(first, second)
+
+
+def test_folders_that_hold_nothing_to_compare(tmp_path: Path) -> None:
+    first, both = evaluation(tmp_path / "a"), a_demo(tmp_path / "demo", FIRST, "causal")
+
+    def run(*folders: Path) -> None:
+        comparison.run(resolve("compare", first=str(folders[0]), second=str(folders[1])))
+
+    with pytest.raises(RunError, match="one is a demo, the other an evaluation"):
+        run(first, both)
+    with pytest.raises(RunError, match="none holds neither a finished demo"):
+        run(first, tmp_path / "none")
+    (both / "eval-sft" / "results.json").unlink()
+    with pytest.raises(RunError, match=r"eval-sft.results\.json cannot be read"):
+        run(both, both)
+    for spoiled in ("", "[]", "7", "{"):
+        (first / "results.json").write_text(spoiled)
+        with pytest.raises(RunError, match="evaluate again") as error:
+            run(first, first)
+        assert "\n" not in str(error.value)

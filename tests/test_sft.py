@@ -1,0 +1,159 @@
+"""The cold start with structured attention: what is learned, what is left out, what the run keeps."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from prl import runs, sft, tiny
+from prl.config import resolve
+from prl.data import problems
+from prl.decoding import ForkJoinDecoder
+from prl.errors import DataError, ModelError
+from prl.model import attention_of, load_model
+from prl.sft import tokenize
+from prl.structure import Tags, attached_structure
+
+SFT = {"limit": 64, "max_steps": 2, "per_device_train_batch_size": 8, "sample_count": 0, "save_steps": 1}
+
+TRACE = """Two ways.
+<Parallel>
+<Path> 2*3=6. </Path>
+<Path> 3+3=6. </Path> <Path> 3*2=6. </Path>
+</Parallel>
+
+<Summary> All give 6. </Summary>
+<Parallel><Path>a</Path><Path>b</Path></Parallel>"""
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> PreTrainedTokenizerBase:
+    return load_model(tiny.NAME)[1]
+
+
+def settings(folder: Path, **given: Any) -> Any:
+    return resolve("sft", recipe="tiny", threads=1, output_dir=str(folder), **(SFT | given))
+
+
+def learned(tokenizer: Any, paths: str) -> tuple[str, str]:
+    """What the model reads after the prompt, and what it has loss on."""
+    rows = [{"problem": "2 * 3?", "trace": TRACE}]
+    (example,), _ = tokenize(rows, tokenizer, "bare", None, tags=Tags.of(tokenizer), paths=paths)
+    read = tokenizer.decode(example["input_ids"])
+    return read.partition("assistant\n")[2], tokenizer.decode([i for i in example["labels"] if i != -100])
+
+
+def test_no_loss_on_what_the_decoder_inserts(tokenizer: Any) -> None:
+    read, with_loss = learned(tokenizer, "2")
+    assert read == (
+        "Two ways.\n<Parallel><Path> 2*3=6. </Path><Path> 3+3=6. </Path><Path> 3*2=6. </Path></Parallel>\n"
+        "<Summary> All give 6. </Summary>\n<Parallel><Path>a</Path><Path>b</Path></Parallel><|im_end|>"
+    )
+    assert with_loss == (
+        "Two ways.\n<Parallel> 2*3=6. </Path> 3+3=6. </Path> 3*2=6. </Path> All give 6. </Summary>\n"
+        "<Parallel>a</Path>b</Path><|im_end|>"
+    )
+
+
+def test_with_paths_auto_the_number_of_paths_is_learned(tokenizer: Any) -> None:
+    assert learned(tokenizer, "auto")[1] == (
+        "Two ways.\n<Parallel> 2*3=6. </Path> 3+3=6. </Path><Path> 3*2=6. </Path></Parallel> All give 6. "
+        "</Summary>\n<Parallel>a</Path>b</Path></Parallel><|im_end|>"
+    )
+
+
+def test_causal_attention_reads_the_trace_as_written(tokenizer: Any) -> None:
+    (example,), left_out = tokenize([{"problem": "2 * 3?", "trace": TRACE}], tokenizer, "bare", None)
+    assert tokenizer.decode([i for i in example["labels"] if i != -100]) == TRACE + "<|im_end|>"
+    assert left_out == {"too_long": 0}
+
+
+def test_nested_blocks_are_left_out_and_counted(tokenizer: Any) -> None:
+    nested = {
+        "problem": "2 * 3?",
+        "trace": "<Parallel><Path>a<Parallel><Path>b</Path></Parallel></Path></Parallel>",
+    }
+    tags = Tags.of(tokenizer)
+    rows = [nested, *problems.generate("coldstart", 3), nested]
+    kept, left_out = tokenize(rows, tokenizer, "bare", None, tags=tags)
+    assert (len(kept), left_out) == (3, {"too_long": 0, "nested": 2})
+    assert len(tokenize(rows, tokenizer, "bare", None)[0]) == 5, "causal attention can hold them"
+    with pytest.raises(DataError, match="all 1 traces have a nested <Parallel>"):
+        tokenize([nested], tokenizer, "bare", None, tags=tags)
+    with pytest.raises(DataError, match="no trace fits --max_length 5"):
+        tokenize(rows, tokenizer, "bare", 5, tags=tags)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("structured")
+    sft.run(settings(folder, attention="structured"))
+    return folder
+
+
+def test_run_keeps_its_attention(finished: Path) -> None:
+    assert runs.read_config(finished)["sft"]["attention"] == "structured"
+    kept = ["adapter", "checkpoint-1", "checkpoint-2"]
+    assert [json.loads((finished / name / "prl.json").read_text()) for name in kept] == [
+        {"attention": "structured"}
+    ] * 3
+    assert [attention_of(finished / name) for name in ("", *kept)] == ["structured"] * 4
+    summary = runs.read_summary(finished)
+    assert summary is not None
+    assert (summary["too_long"], summary["nested"]) == (0, 0)
+
+
+def test_interrupted_run_is_not_resumed_with_another_attention(finished: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "DONE").unlink()
+    with pytest.raises(
+        ModelError, match="checkpoint-2' was trained with structured attention and cannot be used with causal"
+    ):
+        sft.run(settings(tmp_path, attention="causal", resume=True))
+    sft.run(settings(tmp_path, attention="structured", resume=True, max_steps=3))
+    assert (tmp_path / "checkpoint-3").is_dir()
+
+
+@pytest.mark.parametrize(("paths", "limit"), [("3", 3), ("auto", "auto")])
+def test_responses_are_sampled_with_the_attention_that_is_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, paths: str, limit: Any
+) -> None:
+    decoders = []
+
+    class Decoder(ForkJoinDecoder):
+        def __init__(self, model: Any, *args: Any, **keywords: Any) -> None:
+            decoders.append((attached_structure(model) is not None, keywords["limits"].paths))
+            super().__init__(model, *args, **keywords)
+
+    monkeypatch.setattr(sft, "ForkJoinDecoder", Decoder)
+    given = {"attention": "structured", "paths": paths, "max_steps": 1, "sample_count": 2, "max_length": 120}
+    result = sft.run(settings(tmp_path, **given))
+    assert decoders == [(True, limit)]
+    assert len(runs.read_samples(tmp_path)) == 2
+    assert 0 <= result.metrics["eval_format_valid"] <= 1
+
+
+def test_packed_traces_are_computed_as_if_alone(tokenizer: Any) -> None:
+    model, _ = load_model(tiny.NAME, attention="structured")
+    model.eval()
+    rows = problems.generate("coldstart", 4)
+    examples, _ = tokenize(rows, tokenizer, "bare", None, tags=Tags.of(tokenizer))
+    ids = [torch.tensor(example) for example in examples["input_ids"]]
+    with torch.no_grad():
+        alone = torch.cat([model(input_ids=each[None]).logits[0] for each in ids])
+        positions = torch.cat([torch.arange(len(each)) for each in ids])[None]  # as TRL's collator gives them
+        packed = model(input_ids=torch.cat(ids)[None], position_ids=positions).logits[0]
+    torch.testing.assert_close(packed, alone, atol=1e-4, rtol=0)
+
+
+def test_packed_run_reports_the_loss_of_a_padded_one(tmp_path: Path) -> None:
+    untouched = {"attention": "structured", "learning_rate": 0.0, "tag_learning_rate": 0.0, "max_steps": 1}
+    padded = sft.run(settings(tmp_path / "padded", **untouched))
+    packed = sft.run(settings(tmp_path / "packed", **untouched, packing=True))
+    assert packed.metrics["eval_loss"] == pytest.approx(padded.metrics["eval_loss"], rel=1e-3)
