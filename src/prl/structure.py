@@ -316,25 +316,31 @@ def _visible(structure: Structure, window: int | None) -> Tensor:
     return visible[:, None]
 
 
-def _mask_for(backbone: PreTrainedModel, structure: Structure) -> Any:
-    """The mask in the form that the backbone takes: one tensor, or one for each kind of layer where they
-    differ."""
+def layer_windows(backbone: PreTrainedModel) -> dict[str | None, int | None]:
+    """For each kind of attention layer its sliding window, in positions, or None; kind None stands for all
+    layers of a model that takes one mask. ModelError where a kind takes no mask."""
     config = backbone.config.get_text_config()
     window = getattr(config, "sliding_window", None)
     kinds = set(getattr(config, "layer_types", None) or ())
-    if not kinds:  # all layers are of one kind, with a window where the config has one (Mistral)
-        return _as_implemented(backbone, structure, window)
     if unknown := kinds - {"full_attention", "sliding_attention"}:
         raise ModelError(
-            f"{type(backbone).__name__} has layers of kind {', '.join(sorted(unknown))}, which take no path "
-            "windows; use --attention causal"
+            f"{type(backbone).__name__} has layers of kind {', '.join(sorted(unknown))}, which take no mask; "
+            "use a model of the Qwen3, Llama or Gemma families"
         )
+    if not kinds:  # all layers are of one kind, with a window where the config has one (Mistral)
+        return {None: window}
     if kinds == {"full_attention"}:
-        return _as_implemented(backbone, structure, None)
-    return {
-        kind: _as_implemented(backbone, structure, window if kind == "sliding_attention" else None)
-        for kind in kinds
+        return {None: None}
+    return {kind: window if kind == "sliding_attention" else None for kind in kinds}
+
+
+def _mask_for(backbone: PreTrainedModel, structure: Structure) -> Any:
+    """The mask in the form that the backbone takes: one tensor, or one for each kind of layer where they
+    differ."""
+    masks = {
+        kind: _as_implemented(backbone, structure, window) for kind, window in layer_windows(backbone).items()
     }
+    return masks.get(None, masks)
 
 
 def _as_implemented(backbone: PreTrainedModel, structure: Structure, window: int | None) -> Any:

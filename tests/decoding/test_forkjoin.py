@@ -495,10 +495,13 @@ GROUPED: dict[str, Any] = dict(SMALL, num_key_value_heads=2, head_dim=8, interme
 STRANGERS = {
     "biases in place of positions": (BloomConfig(**SMALL), "its forward pass fails"),
     "attention of its own": (FalconConfig(**SMALL), "its forward pass fails"),
-    "no attention": (MambaConfig(vocab_size=520, hidden_size=32, num_hidden_layers=2), "no mask for layers"),
+    "no attention": (
+        MambaConfig(vocab_size=520, hidden_size=32, num_hidden_layers=2),
+        "has layers of kind linear_attention",
+    ),
     "chunks": (
         Llama4TextConfig(**GROUPED, num_local_experts=1),
-        "no mask for layers of kind chunked_attention",
+        "has layers of kind chunked_attention",
     ),
     "attention sinks": (GptOssConfig(**GROUPED, num_local_experts=4), "its logits would be off by"),
     "a scaled head": (CohereConfig(**GROUPED), "its logits would be off by"),

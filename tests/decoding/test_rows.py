@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from prl.decoding.rows import CHUNK, UNWRITTEN, Columns, RowCache, attend, masks, row_attention
 from prl.decoding.threads import MAIN_HORIZON, Reader
+from prl.errors import ModelError
 from prl.structure import Tags, path_window_mask
 
 TAGS = Tags(*range(6))
@@ -181,7 +182,7 @@ def test_one_mask_a_kind_of_layer(config, kinds, dtype):
 
 def test_other_kinds_of_layers_get_no_mask():
     text = SimpleNamespace(layer_types=["linear_attention", "full_attention"])
-    with pytest.raises(ValueError, match="no mask for layers of kind linear_attention"):
+    with pytest.raises(ModelError, match="has layers of kind linear_attention"):
         masks(
             SimpleNamespace(config=SimpleNamespace(get_text_config=lambda: text)),
             RowCache(1, CPU),

@@ -382,7 +382,7 @@ def _check_model(decoder: ForkJoinDecoder) -> None:
     if backbone in _CHECKED:
         return
     table = backbone.get_input_embeddings().weight
-    usable = [i for i in range(table.shape[0]) if i not in vars(decoder.tags).values()]
+    usable = sorted(set(range(table.shape[0])) - set(vars(decoder.tags).values()))
     words = [usable[i * len(usable) // 17] for i in range(17)]
     texts = [words[:8], words[8:16]]
     altered = [[*text[:3], words[16], *text[4:]] for text in texts]

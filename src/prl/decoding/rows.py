@@ -18,6 +18,7 @@ from torch.nn import functional
 from transformers import AttentionInterface, PreTrainedModel
 
 from prl.decoding.threads import MAIN_HORIZON
+from prl.structure import layer_windows
 
 ATTENTION = "prl_rows"
 """Name under which `attend` is registered with transformers."""
@@ -186,15 +187,11 @@ AttentionInterface.register(ATTENTION, attend)
 
 
 def masks(backbone: PreTrainedModel, rows: RowCache, dtype: torch.dtype) -> Any:
-    """The additive mask that `attend` takes in this pass; one a kind of layer where the model has several.
+    """The additive mask that `attend` takes in this pass; one for each kind of layer where they differ.
 
-    Sliding windows count positions, as in `prl.structure`. Raises ValueError for other kinds of layers.
+    Sliding windows count positions, as in `prl.structure`.
     """
-    config = backbone.config.get_text_config()
-    window = getattr(config, "sliding_window", None)
-    kinds = set(getattr(config, "layer_types", None) or ())
-    if unknown := kinds - {"full_attention", "sliding_attention"}:
-        raise ValueError(f"no mask for layers of kind {', '.join(sorted(unknown))}")
+    windows, config = layer_windows(backbone), backbone.config.get_text_config()
     groups = config.num_attention_heads // (
         getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     )
@@ -204,11 +201,8 @@ def masks(backbone: PreTrainedModel, rows: RowCache, dtype: torch.dtype) -> Any:
         mask = torch.zeros(seen.shape, dtype=dtype, device=seen.device)
         return mask.masked_fill_(seen.logical_not_(), torch.finfo(dtype).min)
 
-    if not kinds:  # all layers are of one kind, with a window where the config has one (Mistral)
-        return additive(window)
-    if kinds == {"full_attention"}:
-        return additive(None)
-    return {kind: additive(window if kind == "sliding_attention" else None) for kind in kinds}
+    of_kind = {kind: additive(window) for kind, window in windows.items()}
+    return of_kind.get(None, of_kind)
 
 
 @contextmanager
