@@ -20,6 +20,7 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+import os
 import platform
 import random
 import statistics
@@ -73,7 +74,10 @@ clock = time.perf_counter
 def main(arguments: Sequence[str] | None = None, size: Size | None = None) -> dict[str, Any]:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "--traces", type=Path, default=ROOT.parent / "shared" / "data" / "parallel_gsm8k_341.parquet"
+        "--traces",
+        type=Path,
+        default=Path(os.environ.get("PRL_REAL_DATA", ".")) / "parallel_gsm8k_341.parquet",
+        help="real traces, whose lengths the rollouts take (found through PRL_REAL_DATA)",
     )
     parser.add_argument("--model", type=Path, default=ROOT / ".cache" / "smollm2-135m", help="the real model")
     parser.add_argument(

@@ -128,8 +128,9 @@ def _generate(settings: Settings[arguments.GenerateArguments]) -> None:
 
     for name, choice in settings.chosen.items():
         print(f"{name}: {choice}", file=sys.stderr)
-    responses = respond(settings)
-    is_shown = sys.stdout.isatty() and can_draw(console)
+    draw = can_draw(console)
+    responses = respond(settings, draw=draw)
+    is_shown = draw and sys.stdout.isatty()
     for number, response in enumerate(responses, 1):
         if len(responses) > 1 and not is_shown:
             print(f"--- {number} of {len(responses)}")

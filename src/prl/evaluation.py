@@ -10,6 +10,7 @@ independent of each other.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from math import comb
 from pathlib import Path
@@ -126,8 +127,9 @@ def run(settings: Settings[EvalArguments]) -> EvalResult:
     return EvalResult(folder.folder, metrics, scores)
 
 
-def respond(settings: Settings[GenerateArguments]) -> list[Response]:
-    """Answer one problem `samples` times (`prl generate`); a terminal shows the answers as they grow."""
+def respond(settings: Settings[GenerateArguments], *, draw: bool = False) -> list[Response]:
+    """Answer one problem `samples` times (`prl generate`); `draw` shows the answers on the terminal as they
+    grow."""
     quiet_libraries()
     arguments = settings.arguments
     model, tokenizer = _load(settings)
@@ -144,7 +146,7 @@ def respond(settings: Settings[GenerateArguments]) -> list[Response]:
         ),
     )
     prompt = render_prompt(str(arguments.problem), arguments.prompt_style)
-    with live_view(tokenizer, console) as on_token:
+    with live_view(tokenizer, console) if draw else nullcontext() as on_token:
         (responses,) = decoder.generate(
             [prompt], samples=arguments.samples, seed=arguments.seed, on_token=on_token
         )
