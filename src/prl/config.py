@@ -136,7 +136,7 @@ _AT_LEAST_ONE = (lambda value: value >= 1, "must be 1 or more")
 _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "threads": (
         lambda value: value == "auto" or (value.isdecimal() and int(value) >= 1),
-        "is a number or auto",
+        "must be a number or auto",
     ),
     "lora_dropout": (lambda value: 0 <= value < 1, "must be at least 0 and less than 1"),
     **dict.fromkeys(
@@ -151,7 +151,7 @@ _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "min_p": (lambda value: 0 <= value < 1, "must be at least 0 and less than 1"),
     "paths": (
         lambda value: value == "auto" or (value.isdecimal() and int(value) >= 2),
-        "is a number from 2, or auto",
+        "must be a number from 2, or auto",
     ),
     "max_paths": (lambda value: value >= 2, "must be 2 or more"),
     **dict.fromkeys(("lora_r", "lora_alpha", "limit", "eval_limit"), _AT_LEAST_ONE),
