@@ -68,6 +68,7 @@ class Size:
 
 
 QUICK = Size(repetitions=1, tiny_tokens=10_000, real_tokens=1_000, batches=(8,), problems=4)
+SIZES = ("tiny", "40M", "135M", "0.6B")
 clock = time.perf_counter
 
 
@@ -81,8 +82,9 @@ def main(arguments: Sequence[str] | None = None, size: Size | None = None) -> di
     )
     parser.add_argument("--model", type=Path, default=ROOT / ".cache" / "smollm2-135m", help="the real model")
     parser.add_argument(
-        "--sizes", nargs="*", default=["40M", "135M"], choices=["tiny", "40M", "135M", "0.6B"]
+        "--sizes", nargs="*", default=["40M"], choices=SIZES, help="for the part on speed; 135M takes long"
     )
+    parser.add_argument("--rollout-sizes", nargs="*", default=["tiny"], choices=SIZES, help="40M takes long")
     parser.add_argument("--parts", nargs="*", default=["agreement", "speed", "rollouts"])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repetitions", type=int)
@@ -101,6 +103,7 @@ def main(arguments: Sequence[str] | None = None, size: Size | None = None) -> di
     if not options.model.exists():
         print(f"no model in {options.model}: the parts on the real model are skipped; `make real` makes it")
         options.sizes = [name for name in options.sizes if name != "135M"]
+        options.rollout_sizes = [name for name in options.rollout_sizes if name != "135M"]
 
     results: dict[str, Any] = {"machine": machine(options.threads)}
     print("  ".join(f"{key} {value}" for key, value in results["machine"].items()))
@@ -119,7 +122,7 @@ def main(arguments: Sequence[str] | None = None, size: Size | None = None) -> di
             traces = tokenized_traces(options.traces, options.model)
             results["rollouts"] = [
                 rollouts(name, *models[name], size, traces, lora)
-                for name in options.sizes
+                for name in options.rollout_sizes
                 for lora in (False, True)
             ]
         else:

@@ -22,6 +22,7 @@ _IDENTICAL, _EQUAL, _DIFFERENT = (
     Verdict(True, "equal"),
     Verdict(False, "different"),
 )
+WAKE_UP = 0.2  # seconds
 _TRANSIENT = ("timed out", "crashed")  # not remembered: a busy machine may be the cause
 
 
@@ -101,11 +102,15 @@ class AnswerChecker:
     def _check_slow(self, pairs: list[tuple[str | None, str]]) -> dict[tuple[str | None, str], Verdict]:
         if len(pairs) < 2 or self.workers == 1:
             return {pair: self.check(*pair) for pair in pairs}
-        from concurrent.futures import ThreadPoolExecutor
+        from concurrent.futures import ThreadPoolExecutor, wait
 
         threads = ThreadPoolExecutor(min(self.workers, len(pairs)))
         try:
-            return dict(zip(pairs, threads.map(lambda pair: self.check(*pair), pairs), strict=True))
+            verdicts = {pair: threads.submit(self.check, *pair) for pair in pairs}
+            # Waking up now and then: a Ctrl-C that comes just before the wait begins would be heard after it.
+            while wait(verdicts.values(), timeout=WAKE_UP).not_done:
+                pass
+            return {pair: verdict.result() for pair, verdict in verdicts.items()}
         except BaseException:  # Ctrl-C waits for no pair
             threads.shutdown(wait=False, cancel_futures=True)
             self._pool.interrupt()
