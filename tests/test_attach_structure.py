@@ -162,7 +162,8 @@ def test_what_follows_a_block_sees_its_paths_and_no_path_its_sibling(model: Any)
     altered[0][1] = 60
     one, other = logits(model, IDS)[0], logits(model, PROMPT + response(altered))[0]
     siblings = slice(len(PROMPT) + 3 + len(BLOCK_ONE[0]), len(PROMPT) + 3 + sum(map(len, BLOCK_ONE)))
-    assert torch.equal(one[siblings], other[siblings])
+    # Not bit for bit: experts multiply together whatever tokens are sent to them, and round accordingly.
+    assert close(one[siblings], other[siblings], 1e-5)
     assert not close(one[siblings.stop :], other[siblings.stop :], 1e-3)
 
 
