@@ -311,7 +311,7 @@ class _Batch:
             read.append((reader, len(columns) - 1))
         hidden = self.forward(columns, torch.tensor(places, device=self.device), len(prompts))
         for prompt, (reader, end) in zip(prompts, read, strict=True):
-            self.prefilled[prompt] = reader, hidden[end]
+            self.prefilled[prompt] = reader, hidden[end].clone()  # a view would keep all of them
 
     def forward(self, columns: list[tuple[int, ...]], cache_rows: Tensor | None, rows: int) -> Tensor:
         """Hidden states (N, size) of the tokens; their keys and values are in the cache afterwards.

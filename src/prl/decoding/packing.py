@@ -1,8 +1,8 @@
 """Linear layers of a CPU model in oneDNN's own layout while responses are sampled.
 
 Decoding multiplies a few rows by the same matrices some hundred times. In fp32 torch hands such a product to
-MKL, which on AMD processors takes a path two to three times slower than oneDNN with weights that were
-arranged once (what torch.compile's freezing does; `benchmarks/decoding.py` measures both).
+MKL; on an AMD EPYC that took two to three times as long, from 8 rows on, as oneDNN with weights arranged once
+(what torch.compile's freezing does).
 """
 
 from __future__ import annotations

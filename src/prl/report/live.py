@@ -10,7 +10,7 @@ each is drawn in full. What is drawn is a trace like any other, so a model's tex
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -19,6 +19,7 @@ from rich.live import Live
 from rich.text import Text
 from transformers import PreTrainedTokenizerBase
 
+from prl.decoding.threads import OnToken
 from prl.grammar import END_PARALLEL, END_PATH, END_SUMMARY, PARALLEL, PATH, SUMMARY, FaultKind, Trace, parse
 from prl.report.lanes import trace_text
 
@@ -27,8 +28,6 @@ INTERVAL = 0.1
 
 SHARE = 0.1
 """Of the time, drawing takes no more than this."""
-
-OnToken = Callable[[int, int, int, int], None]
 
 
 @contextmanager
