@@ -14,6 +14,7 @@ Device = Literal["auto", "cuda", "mps", "cpu"]
 PromptStyle = Literal["parallel", "sequential", "bare"]
 OnBadRows = Literal["error", "skip"]
 Attention = Literal["auto", "causal", "structured"]
+Sampling = Literal["uniform", "adaptive"]
 
 
 @dataclass
@@ -76,6 +77,15 @@ class RLArguments:
     max_path_length: int | None = None
     rollout_batch_size: int | None = None
     rewards: list[str] = field(default_factory=lambda: ["accuracy"])
+    alternate: list[str] = field(default_factory=lambda: ["accuracy:8", "tiered:2"])
+    alternate_window: int = 10
+    overlong_buffer: int | None = None
+    stages: list[str] | None = None
+    easy_dataset: str | None = None
+    levels: list[int] | None = None
+    sampling: Sampling = "uniform"
+    band: list[float] = field(default_factory=lambda: [0.2, 0.8])
+    probe_samples: int = 0
     resume: bool = False
     overwrite_output_dir: bool = False
 
@@ -180,6 +190,35 @@ class CompareArguments:
     bootstrap: int = 1000
 
 
+@dataclass
+class RewardsArguments:
+    """Score the stored responses of a run anew: `prl rewards replay RUN --reward tiered`."""
+
+    run: str | None = None
+    reward: list[str] = field(default_factory=lambda: ["accuracy", "tiered"])
+    reward_weights: list[float] | None = None
+    heldout: list[str] | None = None
+    alternate: list[str] = field(default_factory=lambda: ["accuracy:8", "tiered:2"])
+    alternate_window: int = 10
+    overlong_buffer: int | None = None
+    top: int = 3
+    output: str | None = None
+
+
+@dataclass
+class StudyArguments:
+    """The paper's experiments in miniature: arms × seeds, then tables, figures and claims with intervals."""
+
+    study: str = "paper-mini"
+    arms: list[str] | None = None
+    seeds: int = 3
+    recipe: str | None = None
+    model_name_or_path: str | None = None
+    output_dir: str = "runs/study"
+    quick: bool = False
+    jobs: str = "auto"
+
+
 COMMANDS: dict[str, type] = {
     "sft": SFTArguments,
     "rl": RLArguments,
@@ -189,18 +228,38 @@ COMMANDS: dict[str, type] = {
     "data": DataArguments,
     "demo": DemoArguments,
     "compare": CompareArguments,
+    "rewards": RewardsArguments,
+    "study": StudyArguments,
 }
 
-POSITIONAL = {"generate": ("problem",), "compare": ("first", "second")}
+POSITIONAL = {
+    "generate": ("problem",),
+    "compare": ("first", "second"),
+    "rewards": ("run",),
+    "study": ("study",),
+}
 """command -> the fields that words without a flag fill."""
 
 TRAINER_CONFIGS = {"sft": "SFTConfig", "rl": "GRPOConfig"}
 """command -> the class of TRL whose fields it takes besides its own."""
 
-REWARDS = ("accuracy", "format", "parallel")
+REWARDS = (
+    "accuracy",
+    "format",
+    "parallel",
+    "bonus",
+    "tiered",
+    "alternating",
+    "diversity",
+    "set_diversity",
+    "efficiency",
+    "gated_efficiency",
+    "overlong",
+)
 
 HELP = {
-    "recipe": "a recipe that ships (`prl recipes`) or a YAML file; if none: by the GPU's free memory",
+    "recipe": "a recipe that ships (`prl recipes`), a YAML file, or several with + between; "
+    "if none: by the GPU's free memory",
     "model_name_or_path": "Hub name, local model, adapter or run folder; `tiny` ships; short: --model",
     "prompt_style": "instruction around the problem: think in parallel, step by step, or none",
     "attention": "structured: the paths of a block do not see each other; auto: as the model was trained",
@@ -219,7 +278,7 @@ HELP = {
     "lora_dropout": "dropout on the adapter's input",
     "lora_target_modules": "layers that get an adapter: all-linear, or names",
     "tag_learning_rate": "learning rate of the six tag rows; if none: --learning_rate",
-    "dataset": "Hub name, file (parquet, jsonl, csv) or arithmetic:coldstart|easy|hard|heldout",
+    "dataset": "Hub name, file (parquet, jsonl, csv) or arithmetic:coldstart|mixed|easy|hard|wide|heldout",
     "dataset_split": "split of a Hub data set",
     "limit": "take this many rows",
     "eval_dataset": "data for evaluations during training, named like --dataset",
@@ -227,7 +286,28 @@ HELP = {
     "eval_limit": "evaluate on this many rows",
     "on_bad_rows": "error: refuse a data set with bad rows; skip: leave them out with a warning",
     "sample_count": "responses sampled at each evaluation to see the format; 0: none",
-    "rewards": "accuracy, format, parallel (correct and a valid block), added up by --reward_weights",
+    "rewards": f"of {', '.join(REWARDS)} (`prl.rewards` has the formulas), added up by --reward_weights",
+    "alternate": "reward alternating: what it pays in turn, NAME:STEPS",
+    "alternate_window": "steps after which it starts anew: what --alternate adds up to",
+    "overlong_buffer": "reward overlong: tokens before the longest response over which it falls; "
+    "if none: a fifth",
+    "stages": "stages of the curriculum in order, each a JSON object (in a recipe: a YAML one) of name, "
+    "dataset, levels, rewards, sampling, enter; `prl recipes show scaffold` has some",
+    "easy_dataset": "what a stage calls dataset easy",
+    "levels": "train on problems of these levels only",
+    "sampling": "adaptive: draw problems by their running pass rate, so that few groups are all right or wrong",
+    "band": "adaptive: lowest and highest pass rate to draw",
+    "probe_samples": "adaptive: responses to every problem before the first step, to know its pass rate",
+    "run": "a run folder; also without the flag",
+    "reward": "rewards to score with, named like --rewards",
+    "reward_weights": "weights of their sum; if none: 1 each",
+    "heldout": "evaluations of the run's checkpoints in order, for the alarm",
+    "top": "responses to show that gain and lose most",
+    "output": "JSON file to write the numbers to",
+    "study": "which one: paper-mini",
+    "arms": "these only; if none: all",
+    "seeds": "runs of each arm, with seeds 0, 1 …",
+    "jobs": "runs side by side: a number, or auto: one a core, on a GPU one",
     "resume": "go on with the interrupted run in --output_dir",
     "overwrite_output_dir": "remove what an earlier run wrote to --output_dir",
     "greedy": "take the likeliest token at each step (eval: besides the samples)",

@@ -25,10 +25,12 @@ if TYPE_CHECKING:
 
 STAGES = {
     "sft": "prl.sft",
-    "rl": "prl.rl",
+    "rl": "prl.pipeline",
     "eval": "prl.evaluation",
     "demo": "prl.demo",
     "compare": "prl.comparison",
+    "rewards": "prl.replay",
+    "study": "prl.study",
 }
 """command -> the module whose `run` gets its settings."""
 
@@ -92,6 +94,8 @@ def _dispatch(words: list[str]) -> None:
 
 
 def _command(command: str, words: list[str]) -> None:
+    if command == "rewards" and words[:1] == ["replay"]:
+        words = words[1:]
     flags = words[: words.index("--")] if "--" in words else words
     if "-h" in flags or "--help" in flags:
         print(_help(command), end="")
@@ -196,6 +200,12 @@ def _recipes(words: list[str]) -> None:
     else:
         for name in recipes.NAMES:
             print(f"{name:6}{recipes.title(name)}")
+        print(
+            "\nOverlays, on top of a recipe (`--recipe tiny+scaffold`), or alone on what suits this machine:"
+        )
+        width = max(map(len, recipes.OVERLAYS)) + 2
+        for name in recipes.OVERLAYS:
+            print(f"{name:{width}}{recipes.title(name)}")
 
 
 def _copy_recipe(source: Path, target: Path) -> None:

@@ -23,9 +23,11 @@ from types import NoneType
 from typing import Any, Generic, TypeVar, get_args, get_type_hints
 
 from prl import machine, recipes
-from prl.arguments import COMMANDS, POSITIONAL, REWARDS, TRAINER_CONFIGS
+from prl.arguments import COMMANDS, POSITIONAL, REWARDS, TRAINER_CONFIGS, RLArguments
+from prl.curriculum import Stage, read_stages
 from prl.errors import RunError, UsageError
 from prl.recipes import Given, nearest
+from prl.rewards import read_pattern
 
 Arguments = TypeVar("Arguments")
 
@@ -56,6 +58,8 @@ class Settings(Generic[Arguments]):
         arguments = asdict(self.arguments)  # type: ignore[call-overload]
         for how_to_start in ("recipe", "resume", "overwrite_output_dir"):
             arguments.pop(how_to_start, None)
+        if arguments.get("stages"):
+            arguments["stages"] = [json.loads(stage) for stage in arguments["stages"]]
         return {
             "command": self.command,
             "recipe": self.recipe,
@@ -86,7 +90,7 @@ def parse(command: str, argv: Iterable[str]) -> Settings[Any]:
 
 def validate(recipe: str) -> list[str]:
     """The commands that a recipe steers, each resolved once with it. Raises UsageError."""
-    settings, _ = recipes.read(recipe)
+    settings = [given for part in recipes.parts(recipe) for given in recipes.read(part)[0]]
     sections = {given.section for given in settings if given.section} or {*recipes.SECTIONS}
     commands = [name for name in recipes.SECTIONS if name in sections]
     for name in commands:
@@ -140,12 +144,17 @@ _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     ),
     "lora_dropout": (lambda value: 0 <= value < 1, "must be at least 0 and less than 1"),
     **dict.fromkeys(
-        ("samples", "sample_count", "top_k", "max_blocks"), (lambda value: value >= 0, "must be 0 or more")
+        ("samples", "sample_count", "top_k", "max_blocks", "probe_samples", "top"),
+        (lambda value: value >= 0, "must be 0 or more"),
     ),
     "temperature": (lambda value: value > 0, "must be greater than 0"),
     "rewards": (
         lambda names: 0 < len(names) == len({*names} & {*REWARDS}),
         f"must be of {', '.join(REWARDS)}, each once",
+    ),
+    "band": (
+        lambda band: len(band) == 2 and 0 <= band[0] < band[1] <= 1,
+        "must be two shares, the lower one first",
     ),
     "top_p": (lambda value: 0 < value <= 1, "must be greater than 0 and at most 1"),
     "min_p": (lambda value: 0 <= value < 1, "must be at least 0 and less than 1"),
@@ -156,7 +165,14 @@ _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "max_paths": (lambda value: value >= 2, "must be 2 or more"),
     **dict.fromkeys(("lora_r", "lora_alpha", "limit", "eval_limit"), _AT_LEAST_ONE),
     **dict.fromkeys(
-        ("max_completion_length", "max_path_length", "batch_size", "rollout_batch_size", "bootstrap"),
+        (
+            "max_completion_length",
+            "max_path_length",
+            "batch_size",
+            "rollout_batch_size",
+            "bootstrap",
+            "seeds",
+        ),
         _AT_LEAST_ONE,
     ),
 }
@@ -186,9 +202,8 @@ def _words(value: Any) -> list[str] | None:
     """A Python value as the words that would follow its flag."""
     if value is None:
         return None
-    if isinstance(value, list | tuple):
-        return [str(item) for item in value]
-    return [json.dumps(value) if isinstance(value, dict) else str(value)]
+    items = value if isinstance(value, list | tuple) else [value]
+    return [json.dumps(item) if isinstance(item, dict) else str(item) for item in items]
 
 
 def _read(given: Given, keys: _Keys) -> tuple[str, Any, list[str]]:
@@ -217,7 +232,8 @@ def _read(given: Given, keys: _Keys) -> tuple[str, Any, list[str]]:
         raise _Fault(f"{value} is not a finite number")
     holds, rule = _RANGES.get(key, (lambda _: True, ""))
     if value is not None and not holds(value):
-        raise _Fault(f"{value!r} {rule}")
+        misspelt = next((name for name in value if name not in REWARDS), "") if key == "rewards" else ""
+        raise _Fault(f"{value!r} {rule}{nearest(misspelt, REWARDS)}")
     return key, value, left_over
 
 
@@ -252,9 +268,21 @@ def _read_flags(command: str, flags: list[Given], faults: list[str]) -> dict[str
 
 
 def _read_recipe(command: str, recipe: str, faults: list[str]) -> dict[str, Any]:
-    """What `recipe` says to `command`. All of it is checked: a slip in `rl` shows before hours of SFT."""
-    settings, form_faults = recipes.read(recipe)
-    faults += form_faults
+    """What `recipe` says to `command`, a later part before an earlier one."""
+    values: dict[str, Any] = {}
+    sections: set[str] = set()
+    for part in recipes.parts(recipe):
+        settings, form_faults = recipes.read(part)
+        faults += form_faults
+        values |= _read_part(command, settings, faults)
+        sections |= {given.section for given in settings if given.section}
+    if command in TRAINER_CONFIGS and sections and command not in sections:
+        faults.append(f"{recipe}: holds no section {command}; add it, or name another recipe")
+    return values
+
+
+def _read_part(command: str, settings: list[Given], faults: list[str]) -> dict[str, Any]:
+    """All of a recipe is checked: a slip in `rl` shows before hours of SFT."""
     common: dict[str, Any] = {}
     own: dict[str, Any] = {}
     for given in settings:
@@ -277,9 +305,6 @@ def _read_recipe(command: str, recipe: str, faults: list[str]) -> dict[str, Any]
             continue
         if reader == command:
             (own if given.section else common)[key] = value
-    sections = {given.section for given in settings if given.section}
-    if command in TRAINER_CONFIGS and sections and command not in sections:
-        faults.append(f"{recipe}: holds no section {command}; add it, or name another recipe")
     return common | own
 
 
@@ -329,8 +354,9 @@ def _layered(
     model = flagged.get("model_name_or_path")
     run = _run_behind(model)
     recipe = flagged.get("recipe")
-    if recipe is None:
-        recipe, reason = _choose_recipe(here, model, run.get("recipe"))
+    if recipe is None or recipes.is_overlay(recipe):
+        base, reason = _choose_recipe(here, model, run.get("recipe"))
+        recipe = "+".join([base, *([recipe] if recipe else [])])
         chosen["recipe"] = f"{recipe}: {reason}"
     values = _DEFAULTS.get(command, {}) | _read_recipe(command, recipe, faults)
     for key in run.keys() - {"recipe"} - flagged.keys():
@@ -409,7 +435,9 @@ def _trainer(command: str, given: dict[str, Any]) -> Any:
 
 
 def _choose_recipe(here: machine.Machine, model: str | None, of_run: str | None) -> tuple[str, str]:
-    if of_run and (of_run in recipes.NAMES or Path(of_run).is_file()):
+    if of_run and all(
+        part in (*recipes.NAMES, *recipes.OVERLAYS) or Path(part).is_file() for part in recipes.parts(of_run)
+    ):
         return of_run, f"the run {model} was trained with it"
     if model == "tiny":
         return "tiny", "it goes with the model that ships"
@@ -463,7 +491,9 @@ def _contradictions(command: str, values: dict[str, Any]) -> list[str]:
     faults = []
     faults += [f"--{key} is missing" for key in _REQUIRED.get(command, ()) if not values.get(key)]
     rewards, weights = values.get("rewards", ["accuracy"]), values.get("reward_weights")
-    if weights is not None and len(weights) != len(rewards):
+    if command == "rl":
+        rewards = _curriculum(values, rewards, faults)
+    if weights is not None and command == "rl" and len(weights) != len(rewards):
         faults.append(
             f"reward_weights holds {len(weights)} numbers for the {len(rewards)} rewards {', '.join(rewards)}"
         )
@@ -478,6 +508,30 @@ def _contradictions(command: str, values: dict[str, Any]) -> list[str]:
     if values.get("samples") == 0 and not values.get("greedy", command == "eval"):
         faults.append("samples 0 without greedy leaves nothing to decode; take 1 or more, or --greedy")
     return faults
+
+
+def _curriculum(values: dict[str, Any], rewards: list[str], faults: list[str]) -> list[str]:
+    """All rewards that some stage pays; adds what is wrong with stages and windows to `faults`."""
+    items = []
+    for stage in values.get("stages") or []:
+        try:
+            items.append(json.loads(stage))
+        except ValueError:
+            faults.append(f'stages: {stage!r} is no JSON object, such as {{"name": "rl-easy"}}')
+    stages: tuple[Stage, ...] = ()
+    if values.get("stages"):
+        stages, stage_faults = read_stages(items, max_steps=values.get("max_steps", -1), rewards=REWARDS)
+        faults += stage_faults
+    paid = list(dict.fromkeys(name for stage in stages for name in stage.rewards or rewards)) or rewards
+    if "alternating" in paid:
+        default = RLArguments()
+        faults += read_pattern(
+            values.get("alternate", default.alternate),
+            values.get("alternate_window", default.alternate_window),
+        )[1]
+    if any(stage.dataset == "easy" for stage in stages) and not values.get("easy_dataset"):
+        faults.append("stages: dataset easy is what --easy_dataset names; it names none")
+    return paid
 
 
 def _report(command: str, faults: list[str]) -> str:

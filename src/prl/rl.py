@@ -1,22 +1,25 @@
 """Reinforcement learning: GRPO on checked answers (`prl rl`, Parallel-R1 sections 3.3 and 3.4).
 
 TRL's GRPOTrainer goes on with the adapter of the cold start (or starts a new one on a base). Differs from a
-plain GRPO script in four ways: prompts come rendered, so that training and evaluation cannot disagree on the
+plain GRPO script in five ways: prompts come rendered, so that training and evaluation cannot disagree on the
 chat template; responses come from prl's decoder (`prl.rollouts`), which forks at `<Parallel>` with structured
-attention and is faster than `model.generate` with either; every sampled response is kept in the run with its
-rewards, advantage, verdict and faults; and groups that teach nothing, because all their rewards are equal,
-are counted and shown.
+attention and is faster than `model.generate` with either; a curriculum may choose problems and rewards as it
+goes (`prl.staging`); every sampled response is kept in the run with its rewards, advantage, verdict and
+faults; and groups that teach nothing, because all their rewards are equal, are counted and shown.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+import json
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
+from accelerate.utils import gather_object
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase, TrainerCallback
 from trl import GRPOTrainer
@@ -25,17 +28,17 @@ from prl import runs
 from prl.answers import default_checker, extract_answer
 from prl.arguments import RLArguments
 from prl.config import Settings
+from prl.curriculum import COLD_START, Curriculum, Stage, read_stages
 from prl.data.hub import load_rows
-from prl.decoding import Limits
-from prl.errors import DataError
-from prl.grammar import parse
+from prl.decoding import ForkJoinDecoder, Limits, Sampling
+from prl.errors import DataError, UsageError
+from prl.grammar import TAGS, parse
 from prl.model import Lora, describe, load_model, make_optimizer, resolve_attention, save_adapter
-from prl.progress import RunLog, StopOnInterrupt, announce, console, quiet_libraries, take_over
+from prl.progress import RunLog, StopOnInterrupt, announce, batches_bar, console, quiet_libraries, take_over
 from prl.prompts import render_prompt
-from prl.rewards import ParallelReward, accuracy_reward, format_reward
+from prl.rewards import AlternatingReward, Reward, read_pattern, reward_functions
 from prl.rollouts import Rollouts, check_supported
-
-Reward = Callable[..., Sequence[float | None]]
+from prl.staging import Staging, around_generation
 
 
 @dataclass(frozen=True)
@@ -52,25 +55,22 @@ def run(settings: Settings[RLArguments]) -> RLResult:
     quiet_libraries()
     arguments, training = settings.arguments, settings.trainer
     check_supported(training, arguments.attention)
-    train_set = _load(arguments, arguments.dataset, arguments.dataset_split, arguments.limit, training.seed)
+    stages = stages_of(arguments, training.max_steps)
+    problems = load_problems(arguments, stages, training.seed)
     eval_set = (
-        _load(
-            arguments,
-            arguments.eval_dataset,
-            arguments.eval_dataset_split,
-            arguments.eval_limit,
-            training.seed,
+        Dataset.from_list(
+            _load(
+                arguments,
+                arguments.eval_dataset,
+                arguments.eval_dataset_split,
+                arguments.eval_limit,
+                training.seed,
+            )
         )
         if arguments.eval_dataset
         else None
     )
-    needed = training.generation_batch_size // training.num_generations
-    if len(train_set) < needed:  # TRL's sampler would drop the incomplete batch, and train on nothing
-        raise DataError(
-            f"{arguments.dataset} gives {len(train_set)} problems, one generation takes {needed} "
-            f"({training.generation_batch_size} responses, {training.num_generations} a problem): "
-            "give more, or lower --per_device_train_batch_size or --gradient_accumulation_steps"
-        )
+    _check_problems(arguments, stages, problems, training)
     with runs.open_run(
         training.output_dir,
         stage="rl",
@@ -93,30 +93,60 @@ def run(settings: Settings[RLArguments]) -> RLResult:
             trust_remote_code=training.trust_remote_code,
             seed=training.seed,
         )
-        facts = describe(model) | {"problems": len(train_set)}
+        facts = describe(model) | {"problems": len(problems.table)}
         announce("rl", settings.chosen, {"model": arguments.model_name_or_path, **facts})
 
-        recorder = SampleRecorder(folder, tokenizer)
-        rewards = reward_functions(arguments.rewards, tokenizer)
-        rollouts = (
-            None if training.use_vllm else Rollouts(Limits.of(arguments, training.max_completion_length))
+        paid = dict.fromkeys(
+            name for stage in stages or [Stage("rl")] for name in stage.rewards or arguments.rewards
         )
+        rewards = reward_functions(
+            list(paid),
+            eos_token_id=tokenizer.eos_token_id,
+            tag_ids=tokenizer.convert_tokens_to_ids(list(TAGS)),
+            max_completion_length=training.max_completion_length,
+            overlong_buffer=arguments.overlong_buffer,
+            pattern=read_pattern(arguments.alternate, arguments.alternate_window)[0],
+        )
+        alternating, staging = cast(AlternatingReward | None, rewards.get("alternating")), None
+        if stages:
+            curriculum = Curriculum(
+                stages,
+                problems.pools,
+                [row["level"] for row in problems.table],
+                seed=training.seed,
+                group_size=training.num_generations,
+                band=(arguments.band[0], arguments.band[1]),
+            )
+            staging = Staging(curriculum, problems.table, arguments.rewards, alternating)
+            rewards = staging.staged(rewards)
+        recorder = SampleRecorder(folder, tokenizer, staging, alternating)
+        limits = Limits.of(arguments, training.max_completion_length)
+        rollouts = None if training.use_vllm else Rollouts(limits)
         log, interrupt = RunLog(folder, _line), StopOnInterrupt()
+        first, *others = rewards.values()
         trainer = GRPOTrainer(
             model=model,
-            reward_funcs=[recorder.observe(rewards[0]), *rewards[1:]],
+            reward_funcs=[recorder.observe(first), *others],
             args=training,
-            train_dataset=train_set,
+            train_dataset=Dataset.from_list(problems.table),
             eval_dataset=eval_set,
             processing_class=tokenizer,
             optimizers=(make_optimizer(model, training, arguments.tag_learning_rate), None),
             rollout_func=rollouts,
-            callbacks=[*([rollouts] if rollouts else []), log, recorder, interrupt],
+            callbacks=[each for each in (rollouts, staging, recorder, log, interrupt) if each],
         )
         take_over(trainer)
-        recorder.trainer = trainer
+        around_generation(
+            trainer,
+            before=lambda rows: staging.choose(rows, trainer) if staging else rows,
+            after=lambda: recorder.keep(trainer),
+        )
         if rollouts:
             rollouts.watch(trainer)
+        if staging and folder.checkpoint:
+            staging.restore(folder.checkpoint)
+        elif staging and arguments.probe_samples:
+            probe(settings, model, tokenizer, staging, folder)
         try:
             trainer.train(resume_from_checkpoint=str(folder.checkpoint) if folder.checkpoint else None)
         finally:
@@ -129,28 +159,136 @@ def run(settings: Settings[RLArguments]) -> RLResult:
     return RLResult(folder.folder, metrics)
 
 
-def reward_functions(names: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[Reward]:
-    """The rewards of a recipe, by name, in order; `format` is told which token ends a response."""
-    known: dict[str, Reward] = {
-        "accuracy": accuracy_reward,
-        "format": functools.partial(format_reward, eos_token_id=tokenizer.eos_token_id),
-        "parallel": ParallelReward(),
-    }
-    return [known[name] for name in names]
+def stages_of(arguments: RLArguments, max_steps: int) -> tuple[Stage, ...]:
+    """The stages of a recipe; one, where only levels or sampling are asked for; none for TRL's own order."""
+    stages: tuple[Stage, ...] = ()
+    if arguments.stages:  # their faults were told when the settings were read
+        stages, _ = read_stages([json.loads(stage) for stage in arguments.stages], max_steps=max_steps)
+    if any(stage.name == COLD_START for stage in stages):
+        raise UsageError("stages: cold-start is no RL; `prl rl` and prl.pipeline.run do it first")
+    if not stages and (arguments.levels or arguments.sampling != "uniform"):
+        return (Stage("rl", levels=tuple(arguments.levels or ()), sampling=arguments.sampling),)
+    return stages
+
+
+@dataclass(frozen=True)
+class Problems:
+    """The rows of all stages (`prompt`, `problem`, `answer`, `level`), and which of them each stage draws
+    from."""
+
+    table: list[dict[str, Any]]
+    pools: list[list[int]]
+
+
+def load_problems(arguments: RLArguments, stages: Sequence[Stage], seed: int) -> Problems:
+    """Load each data set once, however many stages use it. DataError names every stage that lacks its
+    levels."""
+    table: list[dict[str, Any]] = []
+    loaded: dict[tuple[str, str, int | None], range] = {}
+    pools, faults = [], []
+    for stage in stages or [Stage("rl")]:
+        named = arguments.easy_dataset if stage.dataset == "easy" else stage.dataset
+        source = (
+            named or arguments.dataset,
+            stage.dataset_split or arguments.dataset_split,
+            stage.limit or arguments.limit,
+        )
+        if source not in loaded:
+            rows = _load(arguments, *source, seed)
+            loaded[source] = range(len(table), len(table) + len(rows))
+            table += rows
+        held = {table[index]["level"] for index in loaded[source]} - {None}
+        if stage.levels and not held:
+            faults.append(
+                f"stage {stage.name}: {source[0]} has no level; leave levels out, or give one that has"
+            )
+        elif missing := sorted(set(stage.levels) - held):
+            levels = ", ".join(map(str, sorted(held)))
+            faults.append(f"stage {stage.name}: {source[0]} has no level {missing[0]}, only {levels}")
+        pools.append(
+            [index for index in loaded[source] if not stage.levels or table[index]["level"] in stage.levels]
+        )
+    if faults:
+        raise DataError("; ".join(faults))
+    return Problems(table, pools)
+
+
+def _check_problems(
+    arguments: RLArguments, stages: Sequence[Stage], problems: Problems, training: Any
+) -> None:
+    """TRL's sampler drops an incomplete batch, and trains on nothing where there is no other."""
+    needed = training.generation_batch_size // training.num_generations
+    names = [f"stage {stage.name}" for stage in stages] or [arguments.dataset]
+    if short := [
+        (name, len(pool)) for name, pool in zip(names, problems.pools, strict=True) if len(pool) < needed
+    ]:
+        gives = ", ".join(f"{name} gives {count} problems" for name, count in short)
+        raise DataError(
+            f"{gives}, one generation takes {needed} "
+            f"({training.generation_batch_size} responses, {training.num_generations} a problem): "
+            "give more, or lower --per_device_train_batch_size or --gradient_accumulation_steps"
+        )
+
+
+def probe(
+    settings: Settings[RLArguments],
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    staging: Staging,
+    folder: runs.Run,
+) -> None:
+    """Answer every problem `probe_samples` times before the first step, so that adaptive sampling knows how
+    hard each is."""
+    arguments, training = settings.arguments, settings.trainer
+    samples, rows = arguments.probe_samples, staging.table
+    decoder = ForkJoinDecoder(
+        model,
+        tokenizer,
+        limits=Limits.of(arguments, training.max_completion_length),
+        sampling=Sampling(training.temperature, training.top_p, training.top_k or 0, training.min_p or 0.0),
+        batch_size=arguments.rollout_batch_size or training.generation_batch_size,
+    )
+    with batches_bar("probe", len(rows) * samples) as on_batch:
+        answers = decoder.generate(
+            [row["prompt"] for row in rows], samples=samples, seed=training.seed, on_batch=on_batch
+        )
+    pairs = [
+        (extract_answer(response.text), row["answer"])
+        for row, group in zip(rows, answers, strict=True)
+        for response in group
+    ]
+    verdicts = iter(default_checker().check_many(pairs))
+    right = [sum(next(verdicts).equal for _ in group) for group in answers]
+    staging.curriculum.record((problem, count, samples) for problem, count in enumerate(right))
+    dead = sum(count in (0, samples) for count in right) / len(right)
+    mean = sum(right) / (len(right) * samples)
+    folder.log_metrics(0, {"probe/pass_rate": mean, "probe/dead_groups": dead})
+    console.print(
+        f"probed {len(rows)} problems, {samples} responses each: {mean:.0%} right, {dead:.0%} dead groups",
+        markup=False,
+    )
 
 
 class SampleRecorder(TrainerCallback):
-    """Keeps every response of a training step with what it was paid and why.
+    """Keeps every response of a training step with what it was paid and why, and tells the curriculum.
 
-    The one place that reads GRPOTrainer's internals (trl 1.16): `_logs` holds the last generation batch with
-    rewards by name and advantages; what it lacks (problem, gold answer, token ids) passes through the first
-    reward function.
+    Reads GRPOTrainer's `_logs` (trl 1.16), which hold the last generation of all processes with rewards by
+    name and advantages; what they lack (problem, gold answer, token ids) passes through the first reward
+    function.
     """
 
-    def __init__(self, folder: runs.Run, tokenizer: PreTrainedTokenizerBase) -> None:
+    def __init__(
+        self,
+        folder: runs.Run,
+        tokenizer: PreTrainedTokenizerBase,
+        staging: Staging | None = None,
+        alternating: AlternatingReward | None = None,
+    ) -> None:
         self.folder, self.eos_token_id = folder, tokenizer.eos_token_id
-        self.trainer: GRPOTrainer | None = None
-        self.batch: dict[str, Sequence[Any]] | None = None
+        self.staging, self.alternating = staging, alternating
+        self.batch: dict[str, Sequence[Any]] = {}  # of this process's last generation
+        self.rows: list[dict[str, Any]] = []  # of the step at hand
+        self.labels: dict[str, str] = {}
 
     def observe(self, reward: Reward) -> Reward:
         """`reward`, remembering the batch that it judges, whatever it pays for, and logging the shares of
@@ -164,11 +302,19 @@ class SampleRecorder(TrainerCallback):
             traces = [parse(text, truncated=cut) for text, cut in zip(completions, truncated, strict=True)]
             extracted = [extract_answer(text) for text in completions]
             verdicts = default_checker().check_many(list(zip(extracted, columns["answer"], strict=True)))
+            shares = {
+                "correct": [verdict.equal for verdict in verdicts],
+                "format_valid": [trace.is_valid for trace in traces],
+                "parallel_ratio": [trace.uses_parallel for trace in traces],
+            }
             self.batch = {
                 "problem": columns["problem"],
                 "answer": columns["answer"],
+                "level": columns.get("level", [None] * len(completions)),
                 "extracted": extracted,
                 "verdict": [str(verdict.reason) for verdict in verdicts],
+                "correct": [float(hit) for hit in shares["correct"]],
+                "parallel": [float(hit) for hit in shares["parallel_ratio"]],
                 "text": completions,
                 "token_ids": completion_ids,
                 "length": [len(ids) for ids in completion_ids],
@@ -176,53 +322,65 @@ class SampleRecorder(TrainerCallback):
                 "truncated": truncated,
                 "faults": [[fault.kind.value for fault in trace.faults] for trace in traces],
             }
-            shares = {
-                "correct": [verdict.equal for verdict in verdicts],
-                "format_valid": [trace.is_valid for trace in traces],
-                "parallel_ratio": [trace.uses_parallel for trace in traces],
-            }
             for name, hits in shares.items():
                 columns["log_metric"](name, sum(hits) / len(hits))
             return reward(completions=completions, completion_ids=completion_ids, **columns)
 
-        if isinstance(reward, functools.partial):
-            observed.__name__ = reward.func.__name__
         return observed
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if self.batch is None or self.trainer is None:
-            return
-        logs = self.trainer._logs
-        group_size = self.trainer.num_generations
-        columns = self.batch | {
-            "group": [index // group_size for index in range(len(self.batch["text"]))],
-            "advantage": logs["advantages"],
-            **{f"reward_{name.removesuffix('_reward')}": values for name, values in logs["rewards"].items()},
+    def keep(self, trainer: GRPOTrainer) -> None:
+        """Take over the generation that was just scored."""
+        logs, size = trainer._logs, trainer.num_generations
+        rows = gather_object(_rows(self.batch))  # in the order of the processes, as TRL's own
+        paid = {
+            f"reward_{name.removesuffix('_reward')}": [None if math.isnan(paid) else paid for paid in values]
+            for name, values in logs["rewards"].items()
         }
-        self.folder.log_samples(
-            state.global_step,
-            [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)],
-        )
-        self.batch = None
+        earlier = len(self.rows) // size
+        self.labels = self._labels(trainer.state.global_step)
+        scored = _rows({"advantage": logs["advantages"], **paid})
+        for index, (row, score) in enumerate(zip(rows, scored, strict=True)):
+            self.rows.append(row | score | {"group": earlier + index // size} | self.labels)
+        if self.staging:
+            self.staging.observe(
+                [row["correct"] == 1 for row in rows], [row["parallel"] == 1 for row in rows]
+            )
 
-    def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.batch = None
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.folder.log_samples(state.global_step, self.rows)
+        self.rows = []
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        if logs is not None and "loss" in logs:
+            logs |= self.labels
+
+    def _labels(self, step: int) -> dict[str, str]:
+        """Stage and phase of the reward schedule, where there are any."""
+        labels = {"stage": self.staging.curriculum.stage.name} if self.staging else {}
+        if self.alternating and (not self.staging or self.staging.pays("alternating")):
+            labels["phase"] = self.alternating.phase(step)
+        return labels
 
 
-def _load(arguments: RLArguments, dataset: str, split: str, limit: int | None, seed: int) -> Dataset:
+def _rows(columns: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def _load(
+    arguments: RLArguments, dataset: str, split: str, limit: int | None, seed: int
+) -> list[dict[str, Any]]:
     rows = load_rows(
         dataset, split=split, need=("problem", "answer"), limit=limit, seed=seed, on_bad=arguments.on_bad_rows
     )
-    return Dataset.from_list(
-        [
-            {
-                "prompt": render_prompt(row["problem"], arguments.prompt_style),
-                "problem": row["problem"],
-                "answer": row["answer"],
-            }
-            for row in rows
-        ]
-    )
+    return [
+        {
+            "prompt": render_prompt(row["problem"], arguments.prompt_style),
+            "problem": row["problem"],
+            "answer": row["answer"],
+            "level": row.get("level"),
+        }
+        for row in rows
+    ]
 
 
 def _line(logs: Mapping[str, Any]) -> str:

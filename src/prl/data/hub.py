@@ -92,8 +92,8 @@ def load_rows(
 
     `dataset` is an alias (`gsm8k`, `math`, `dapo`, `parallel-gsm8k`), any Hub name (`owner/name` or
     `owner/name:configuration`), a local .parquet, .jsonl, .json or .csv file, or a procedural set
-    (`arithmetic:coldstart|easy|hard|heldout`; or `arithmetic`, with that word as `split`). `split` is the
-    Hub's: "train", "test[:100]"; a local file has no splits and is read whole.
+    (`arithmetic:coldstart|mixed|easy|hard|wide|heldout`; or `arithmetic`, with that word as `split`).
+    `split` is the Hub's: "train", "test[:100]"; a local file has no splits and is read whole.
 
     `need` names the fields that every row must have; `problem` is always one. An answer that is not needed
     is read where there is one, a trace only when needed. `limit` takes the first rows, and no more are read;
@@ -496,15 +496,16 @@ def _hub_records(name: str, config: str | None, split: str, need: Sequence[str])
 def _procedural_rows(
     dataset: str, split: str, need: Sequence[str], count: int, seed: int
 ) -> list[dict[str, Any]]:
-    from prl.data.problems import LEVELS, generate
+    from prl.data.problems import LEVELS, PARALLEL_SHARE, generate
 
     name = dataset.partition(":")[2] or split
     known = {str(option): option for option in LEVELS}
     if name not in known:
         options = ", ".join(f"arithmetic:{option}" for option in known)
         raise DataError(f"{dataset} has no split {name!r}.{_nearest(name, known)} Choose one of {options}")
-    if "trace" in need and name != "coldstart":
-        raise DataError(f"arithmetic:{name} holds no traces: choose arithmetic:coldstart")
+    if "trace" in need and name not in PARALLEL_SHARE:
+        options = " or ".join(f"arithmetic:{option}" for option in PARALLEL_SHARE)
+        raise DataError(f"arithmetic:{name} holds no traces: choose {options}")
     return generate(known[name], count, seed)
 
 

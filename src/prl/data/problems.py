@@ -24,21 +24,24 @@ from typing import Any, Literal
 from prl.grammar import render
 from prl.prompts import FINAL_ANSWER
 
-Split = Literal["coldstart", "easy", "hard", "heldout"]
+Split = Literal["coldstart", "mixed", "easy", "hard", "wide", "heldout", "heldout-wide"]
 
 LEVELS: dict[Split, tuple[int, ...]] = {
     "coldstart": (1, 2, 3, 4, 5),
+    "mixed": (1, 2, 3, 4, 5),
     "easy": (1, 2, 3),
     "hard": (3, 4, 5),
+    "wide": (1, 2, 3, 4, 5, 6),
     "heldout": (3, 4, 5),
+    "heldout-wide": (1, 2, 3, 4, 5, 6),
 }
 """The levels that a split draws from; a problem of level n has n + 1 terms."""
 
 SIZES: dict[Split, int] = {"coldstart": 600, "easy": 300, "hard": 600, "heldout": 600}
 """Rows of each set that `write_sets` writes (seed 0); any number more can be generated."""
 
-PARALLEL_SHARE = 0.8  # of the cold-start traces
-DISAGREE_SHARE = 0.2  # of the parallel traces
+PARALLEL_SHARE = {"coldstart": 0.8, "mixed": 0.5}  # of the traces
+DISAGREE_SHARE = {"coldstart": 0.2, "mixed": 0.4}  # of the parallel traces
 THREE_PATHS_SHARE = 0.2  # of the parallel traces
 LATE_BLOCK_SHARE = (
     0.3  # of the parallel traces of four terms and more: the first step is taken before the block
@@ -101,8 +104,9 @@ def make_row(split: Split, index: int, seed: int = 0) -> dict[str, Any]:
         "level": problem.level,
         "source": f"arithmetic:{split}",
     }
-    if split == "coldstart":
-        row["trace"] = make_trace(rng, problem, parallel=rng.random() < PARALLEL_SHARE)
+    if split in PARALLEL_SHARE:
+        parallel = rng.random() < PARALLEL_SHARE[split]
+        row["trace"] = make_trace(rng, problem, parallel=parallel, disagree_share=DISAGREE_SHARE[split])
     return row
 
 
@@ -110,7 +114,7 @@ def make_problem(rng: Random, split: Split) -> Problem:
     """The next problem of `rng` that belongs on this side of the held-out border."""
     while True:
         terms = _draw_terms(rng, count=rng.choice(LEVELS[split]) + 1)
-        if is_held_out(terms) == (split == "heldout"):
+        if is_held_out(terms) == split.startswith("heldout"):
             return Problem(terms, _word(rng, terms))
 
 
@@ -120,7 +124,9 @@ def is_held_out(terms: Sequence[int]) -> bool:
     return int.from_bytes(digest[:8], "big") < HELD_OUT_SHARE * 2**64
 
 
-def make_trace(rng: Random, problem: Problem, *, parallel: bool) -> str:
+def make_trace(
+    rng: Random, problem: Problem, *, parallel: bool, disagree_share: float = DISAGREE_SHARE["coldstart"]
+) -> str:
     """A response that solves `problem`: one block of two or three strategies, or one strategy without a
     block."""
     opening, terms = "", problem.terms
@@ -135,7 +141,7 @@ def make_trace(rng: Random, problem: Problem, *, parallel: bool) -> str:
     chosen = strategies[: 3 if rng.random() < THREE_PATHS_SHARE else 2]
     paths = [strategy(terms, _add) for strategy in chosen]
     summary = f"Both give {problem.answer}."
-    if rng.random() < DISAGREE_SHARE:
+    if rng.random() < disagree_share:
         wrong = rng.randrange(len(paths))
         paths[wrong] = _slip(rng, chosen[wrong], terms)
     totals = [total for _, total in paths]
@@ -297,8 +303,8 @@ A problem of level n has n + 1 terms of {_TERMS[0]} to {_TERMS[1]}, added or sub
 Columns: `problem`, `answer`, `level`, `source`, and `trace` where there are traces.
 
 - Held out: a tenth of all sums, by a hash of their terms, is in `heldout` only, whatever the seed or wording.
-- Traces: {PARALLEL_SHARE:.0%} hold one block of two paths ({THREE_PATHS_SHARE:.0%} of these: three),
-  each path another strategy; the rest is sequential. In {DISAGREE_SHARE:.0%} of the blocks one path slips
+- Traces: {PARALLEL_SHARE["coldstart"]:.0%} hold one block of two paths ({THREE_PATHS_SHARE:.0%} of these: three),
+  each path another strategy; the rest is sequential. In {DISAGREE_SHARE["coldstart"]:.0%} of the blocks one path slips
   by 1, 2 or 10, and the summary recomputes and decides. The final answer is always right.
 - Made for a model of a million parameters: what it teaches is the format and a little adding, no mathematics.
 

@@ -6,6 +6,9 @@
 
 A recipe is flags written down: a value means what the same text means behind its flag. So `5e-4` is a number
 and `eval_strategy: no` a word, where YAML 1.1 alone would read a string and `false`.
+
+Recipes add up: `tiny+scaffold` is `tiny` with what the overlay `scaffold` changes, and so on from left to
+right. The overlays are the training arms of Parallel-R1, for any base.
 """
 
 from __future__ import annotations
@@ -20,6 +23,21 @@ from typing import Any
 from prl.errors import UsageError
 
 NAMES = ("tiny", "6gb", "8gb", "12gb", "16gb", "24gb")
+ARMS = (
+    "sequential",
+    "causal",
+    "causal-no-easy",
+    "structured-accuracy",
+    "structured-alternating",
+    "parallel-only",
+    "tiered-only",
+    "scaffold",
+    "plain-prompt",
+    "parallel-prompt",
+    "uniform",
+    "adaptive",
+)
+OVERLAYS = ("paper-mini", *ARMS)
 SECTIONS = ("sft", "rl", "eval", "generate")
 RECORD_KEYS = ("command", "recipe", "chosen")
 """Keys that only a run's config.yaml holds; a recipe may keep them, so that such a file is one."""
@@ -41,14 +59,25 @@ class Given:
     section: str = ""
 
 
+def parts(recipe: str) -> list[str]:
+    """The recipes that add up to `recipe`; a file may have a `+` in its name."""
+    return [recipe] if Path(recipe).is_file() else recipe.split("+")
+
+
+def is_overlay(recipe: str) -> bool:
+    """Whether `recipe` needs a base before it: all its parts are overlays that ship."""
+    return all(part in OVERLAYS for part in parts(recipe))
+
+
 def locate(recipe: str) -> Path:
-    """The file of a recipe that ships, by its name, or `recipe` itself if it is a file; else UsageError."""
-    path = Path(__file__).with_name(f"{recipe}.yaml") if recipe in NAMES else Path(recipe)
+    """The file of one recipe that ships, by its name, or `recipe` itself if it is a file; else UsageError."""
+    path = Path(recipe)
+    if recipe in (*NAMES, *OVERLAYS):
+        path = Path(__file__).parent / ("overlays" if recipe in OVERLAYS else "") / f"{recipe}.yaml"
     if path.is_file():
         return path
-    raise UsageError(
-        f"recipe {recipe!r} neither ships nor is a file{nearest(recipe, NAMES)}; `prl recipes` lists them"
-    )
+    near = nearest(recipe, (*NAMES, *OVERLAYS))
+    raise UsageError(f"recipe {recipe!r} neither ships nor is a file{near}; `prl recipes` lists them")
 
 
 def title(name: str) -> str:
@@ -57,7 +86,7 @@ def title(name: str) -> str:
 
 
 def read(recipe: str) -> tuple[list[Given], list[str]]:
-    """The settings of a recipe, in its order, and the faults of its form: every one, each with its line.
+    """The settings of one recipe, in its order, and the faults of its form: every one, each with its line.
 
     Raises UsageError where the file is not YAML at all. Keys and values are not judged here.
     """
@@ -139,7 +168,8 @@ def _words(node: Any) -> list[str] | None:
     import yaml
 
     if isinstance(node, yaml.MappingNode):
-        return [json.dumps(yaml.safe_load(yaml.serialize(node)), default=str)]
+        # A loader of its own: it takes the node as it is, where dumping and loading anew would reformat it.
+        return [json.dumps(yaml.SafeLoader("").construct_document(node), default=str)]
     if isinstance(node, yaml.SequenceNode):
         return [word for item in node.value for word in _words(item) or ["null"]]
     return None if node.tag == "tag:yaml.org,2002:null" else [str(node.value)]

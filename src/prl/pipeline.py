@@ -1,0 +1,59 @@
+"""All stages with one command: `prl rl` with a recipe whose `stages:` begin with cold-start.
+
+The cold start takes the recipe's `sft` section and writes a run of its own beside the RL run; RL goes on with its
+adapter. A cold start that is done is kept, so the same command with --resume goes on wherever it was stopped.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from prl import rl, runs, sft
+from prl.arguments import RLArguments
+from prl.config import Settings, resolve
+from prl.curriculum import COLD_START
+from prl.rl import RLResult
+
+
+def run(settings: Settings[RLArguments]) -> RLResult:
+    """RL, after the cold start where the first stage is one. Raises PrlError for what the user can mend."""
+    arguments = settings.arguments
+    stages = [json.loads(stage) for stage in arguments.stages or []]
+    if not stages or stages[0].get("name") != COLD_START:
+        return rl.run(settings)
+    output = Path(str(settings.output_dir))
+    cold_start = output.with_name(f"{output.name}-{COLD_START}")
+    if not _is_done(cold_start) or arguments.overwrite_output_dir:
+        sft.run(_cold_start(settings, cold_start))
+    arguments = replace(
+        arguments,
+        model_name_or_path=str(cold_start),
+        stages=[json.dumps(stage) for stage in stages[1:]] or None,
+        resume=arguments.resume and (output / "environment.json").exists(),
+    )
+    return rl.run(replace(settings, arguments=arguments))
+
+
+def _cold_start(settings: Settings[RLArguments], folder: Path) -> Settings[Any]:
+    arguments = settings.arguments
+    return resolve(
+        "sft",
+        recipe=settings.recipe,
+        model_name_or_path=arguments.model_name_or_path,
+        attention=arguments.attention,
+        prompt_style=arguments.prompt_style,
+        device=arguments.device,
+        dtype=arguments.dtype,
+        threads=arguments.threads,
+        seed=settings.trainer.seed,
+        output_dir=str(folder),
+        resume=arguments.resume and (folder / "environment.json").exists(),
+        overwrite_output_dir=arguments.overwrite_output_dir,
+    )
+
+
+def _is_done(folder: Path) -> bool:
+    return (folder / "environment.json").exists() and runs.read_summary(folder) is not None

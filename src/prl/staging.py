@@ -1,0 +1,142 @@
+"""The curriculum inside GRPOTrainer: which problems come next, which rewards are paid, its state in
+checkpoints.
+
+TRL's data loader fetches one batch ahead, so a sampler that looks at the latest pass rates would always be
+one generation late. Here the loader only turns the wheel: what it delivers is exchanged for the curriculum's
+choice at the moment when responses are about to be sampled.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback
+from transformers.trainer_callback import ExportableState
+from trl import GRPOTrainer
+
+from prl.curriculum import Curriculum
+from prl.errors import RunError
+from prl.progress import console
+from prl.rewards import AlternatingReward, Reward
+
+
+def around_generation(
+    trainer: GRPOTrainer,
+    before: Callable[[list[dict[str, Any]]], list[dict[str, Any]]],
+    after: Callable[[], None],
+) -> None:
+    """Have `before` change the rows that a training generation answers, and `after` look at its outcome.
+
+    The one place that wraps a method of GRPOTrainer (trl 1.16): `_generate_and_score_completions` gets the
+    local rows of a generation batch, a problem `num_generations` times in a row, and leaves rewards and
+    advantages of all processes in `_logs`.
+    """
+    generate = trainer._generate_and_score_completions
+
+    def generate_between(rows: list[dict[str, Any]]) -> dict[str, Any]:
+        if not trainer.model.training:
+            return generate(rows)
+        outputs = generate(before(rows))
+        after()
+        return outputs
+
+    trainer._generate_and_score_completions = generate_between
+
+
+class Staging(TrainerCallback, ExportableState):
+    """Drives a `Curriculum` over `table`, the rows of all its stages, while GRPOTrainer trains.
+
+    A stage that names no rewards pays the `default` ones; the window of `alternating` counts from its
+    beginning. Logs with every step what the curriculum says of its draws; a new stage is a line for people.
+    The curriculum's state is in every checkpoint's trainer_state.json.
+    """
+
+    def __init__(
+        self,
+        curriculum: Curriculum,
+        table: Sequence[Mapping[str, Any]],
+        default: Sequence[str],
+        alternating: AlternatingReward | None = None,
+    ) -> None:
+        self.curriculum, self.table, self.default, self.alternating = curriculum, table, default, alternating
+        self.drawn: list[int] = []  # problems of the last generation, of all processes
+        self.correct: list[bool] = []  # of the responses of the step at hand
+        self.parallel: list[bool] = []
+
+    def pays(self, reward: str) -> bool:
+        """Whether the stage at hand pays it."""
+        return reward in (self.curriculum.stage.rewards or self.default)
+
+    def staged(self, rewards: Mapping[str, Reward]) -> dict[str, Reward]:
+        """`rewards` by name; in a stage that does not pay one, it judges nothing (None, which TRL skips)."""
+
+        def staged(name: str, reward: Reward) -> Reward:
+            @functools.wraps(reward)
+            def pay(completions: Sequence[Any], **columns: Any) -> Sequence[float | None]:
+                if self.pays(name):
+                    return reward(completions=completions, **columns)
+                return [None] * len(completions)
+
+            return pay
+
+        return {name: staged(name, reward) for name, reward in rewards.items()}
+
+    def choose(self, rows: list[dict[str, Any]], trainer: GRPOTrainer) -> list[dict[str, Any]]:
+        """The curriculum's problems in place of `rows`: every process draws the same and takes its part."""
+        group, accelerator = trainer.num_generations, trainer.accelerator
+        self.drawn = self.curriculum.draw(len(rows) * accelerator.num_processes // group)
+        repeated = [problem for problem in self.drawn for _ in range(group)]
+        first = accelerator.process_index * len(rows)
+        return [dict(self.table[problem]) for problem in repeated[first : first + len(rows)]]
+
+    def observe(self, correct: Sequence[bool], parallel: Sequence[bool]) -> None:
+        """Outcomes of the last generation: a value a response of all processes, in the order of the draw."""
+        size = len(correct) // len(self.drawn)
+        self.curriculum.record(
+            (problem, sum(correct[start : start + size]), size)
+            for problem, start in zip(self.drawn, range(0, len(correct), size), strict=True)
+        )
+        self.correct += correct
+        self.parallel += parallel
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if not self.correct:  # a step that reuses the generation before
+            return
+        reason = self.curriculum.advance(
+            state.global_step,
+            accuracy=sum(self.correct) / len(self.correct),
+            parallel_ratio=sum(self.parallel) / len(self.parallel),
+        )
+        self.correct, self.parallel = [], []
+        if reason:
+            self._start_window()
+            console.print(
+                f"step {state.global_step:>5}  stage {self.curriculum.stage.name}: {reason}", markup=False
+            )
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        if logs is not None and "loss" in logs:
+            logs |= self.curriculum.metrics()
+
+    def state(self) -> dict[str, Any]:
+        """What transformers writes to trainer_state.json; `restore` reads it."""
+        return {"args": {}, "attributes": self.curriculum.state()}
+
+    def restore(self, checkpoint: Path) -> None:
+        """Go on as `checkpoint` left off. RunError where it holds no curriculum or that of other stages."""
+        path = checkpoint / "trainer_state.json"
+        saved = json.loads(path.read_text(encoding="utf-8"))["stateful_callbacks"].get(type(self).__name__)
+        if saved is None:
+            raise RunError(
+                f"{path} holds no curriculum: the run was begun without one; resume it without stages"
+            )
+        self.curriculum.restore(saved["attributes"])
+        self._start_window()
+
+    def _start_window(self) -> None:
+        if self.alternating:
+            self.alternating.start = self.curriculum.entered_at

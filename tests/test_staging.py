@@ -1,0 +1,245 @@
+"""The curriculum inside GRPOTrainer (trl 1.16), on the tiny model: stages, rewards, draws, checkpoints, faults."""
+
+import importlib.metadata
+import json
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from prl import pipeline, recipes, rl, runs, sft
+from prl.config import Settings, resolve
+from prl.errors import DataError, RunError, UsageError
+
+SMALL = {
+    "limit": 200, "max_steps": 4, "per_device_train_batch_size": 8, "gradient_accumulation_steps": 2,
+    "num_generations": 4, "max_completion_length": 32, "dataset": "arithmetic:wide", "rewards": ["accuracy"],
+    "save_steps": 2,
+}  # fmt: skip
+SHORT_TO_LONG = [
+    {"name": "short", "levels": [1], "rewards": ["parallel"]},
+    {"name": "long", "levels": [6], "rewards": ["alternating"], "enter": {"step": 2}},
+]
+
+
+def settings(folder: Path, **given: Any) -> Settings[Any]:
+    return resolve("rl", recipe="tiny", threads=1, output_dir=str(folder), **SMALL | given)
+
+
+def by_step(folder: Path) -> dict[int, list[dict[str, Any]]]:
+    rows = runs.read_samples(folder).to_pylist()
+    return {step: list(group) for step, group in groupby(rows, key=lambda row: row["step"])}
+
+
+@pytest.fixture(scope="module")
+def staged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("staged") / "rl"
+    rl.run(settings(folder, stages=SHORT_TO_LONG, alternate=["accuracy:1", "tiered:1"], alternate_window=2))
+    return folder
+
+
+def test_a_stage_begins_with_the_very_next_generation(staged: Path) -> None:
+    assert importlib.metadata.version("trl").startswith("1.16.")  # around_generation wraps a private method
+    steps = by_step(staged)
+    assert list(steps) == [1, 2, 3, 4]
+    assert [{row["level"] for row in rows} for rows in steps.values()] == [{1}, {1}, {6}, {6}]
+    assert [{row["stage"] for row in rows} for rows in steps.values()] == [
+        {"short"}, {"short"}, {"long"}, {"long"},
+    ]  # fmt: skip
+
+
+def test_each_stage_pays_its_own_rewards_and_the_window_counts_from_its_beginning(staged: Path) -> None:
+    for step, rows in by_step(staged).items():
+        paid = {
+            name for name in ("parallel", "alternating") for row in rows if row[f"reward_{name}"] is not None
+        }
+        assert paid == ({"parallel"} if step <= 2 else {"alternating"})
+    phases = [{row["phase"] for row in rows} for rows in by_step(staged).values()]
+    assert phases == [{None}, {None}, {"accuracy"}, {"tiered"}]
+    lines = [line for line in runs.read_metrics(staged) if "loss" in line]
+    assert [(line["stage"], line.get("phase")) for line in lines] == [
+        ("short", None), ("short", None), ("long", "accuracy"), ("long", "tiered"),
+    ]  # fmt: skip
+    assert [line["curriculum/level"] for line in lines] == [1, 1, 6, 6]
+
+
+def test_groups_are_whole_and_of_one_problem(staged: Path) -> None:
+    for rows in by_step(staged).values():
+        assert len(rows) == 16
+        groups = [list(group) for _, group in groupby(rows, key=lambda row: row["group"])]
+        assert [len(group) for group in groups] == [4, 4, 4, 4]
+        problems = [{row["problem"] for row in group} for group in groups]
+        assert all(len(each) == 1 for each in problems)
+        assert len(set.union(*problems)) == 4
+
+
+def test_a_resumed_schedule_is_the_uninterrupted_one(staged: Path, tmp_path: Path) -> None:
+    """Stopped after step 2 of 4: adaptive sampling, stage, window and problems go on as if nothing had been."""
+    stages = [
+        {"name": "wide", "sampling": "adaptive", "rewards": ["accuracy"]},
+        {"name": "last", "rewards": ["alternating"], "sampling": "adaptive", "enter": {"step": 3}},
+    ]
+    given = {"stages": stages, "alternate": ["accuracy:1", "tiered:1"], "alternate_window": 2}
+    rl.run(settings(tmp_path / "whole", **given))
+    rl.run(settings(tmp_path / "parts", **given))
+    folder = tmp_path / "parts"
+    # What a kill right after checkpoint-2 leaves.
+    (folder / "DONE").unlink()
+    for part in ("adapter", "checkpoint-4"):
+        for path in sorted((folder / part).rglob("*"), reverse=True):
+            path.unlink()
+        (folder / part).rmdir()
+    rl.run(settings(folder, **given, resume=True))
+    keys = (
+        "step",
+        "stage",
+        "phase",
+        "problem",
+        "group",
+        "text",
+        "advantage",
+        "reward_accuracy",
+        "reward_alternating",
+    )
+    ours, theirs = (
+        [
+            {key: row[key] for key in keys}
+            for row in runs.read_samples(tmp_path / name).to_pylist()
+            if row["step"] > 2
+        ]
+        for name in ("parts", "whole")
+    )
+    assert len(ours) == 2 * 16
+    assert ours == theirs
+    ended = [
+        json.loads((tmp_path / name / "checkpoint-4" / "trainer_state.json").read_text())[
+            "stateful_callbacks"
+        ]
+        for name in ("parts", "whole")
+    ]
+    assert ended[0]["Staging"] == ended[1]["Staging"]
+
+
+def test_a_checkpoint_of_other_stages_is_refused(staged: Path, tmp_path: Path) -> None:
+    curriculum = rl.stages_of(settings(tmp_path, sampling="adaptive").arguments, 4)
+    assert [stage.name for stage in curriculum] == ["rl"]
+    folder = tmp_path / "rl"
+    rl.run(settings(folder, max_steps=2))
+    (folder / "DONE").unlink()
+    with pytest.raises(RunError, match="holds no curriculum: the run was begun without one"):
+        rl.run(settings(folder, resume=True, sampling="adaptive"))
+
+
+def test_every_generation_of_a_step_is_kept(tmp_path: Path) -> None:
+    """Two generations a step, as with steps_per_generation below gradient_accumulation_steps (recipe 8gb)."""
+    rl.run(settings(tmp_path / "rl", max_steps=2, steps_per_generation=1, sampling="adaptive"))
+    steps = by_step(tmp_path / "rl")
+    assert [len(rows) for rows in steps.values()] == [16, 16]
+    assert [[row["group"] for row in rows][::4] for rows in steps.values()] == [[0, 1, 2, 3]] * 2
+    assert all(row["advantage"] is not None for rows in steps.values() for row in rows)
+
+
+def test_a_probe_pass_comes_before_the_first_step(tmp_path: Path) -> None:
+    rl.run(settings(tmp_path / "rl", max_steps=1, limit=20, sampling="adaptive", probe_samples=2))
+    first = runs.read_metrics(tmp_path / "rl")[0]
+    assert first["step"] == 0
+    assert 0 <= first["probe/pass_rate"] <= 1
+    assert 0 <= first["probe/dead_groups"] <= 1
+
+
+def test_a_cold_start_among_the_stages_runs_first(tmp_path: Path) -> None:
+    """And is not done again by a second call that goes on with the RL."""
+    recipe = tmp_path / "all.yaml"
+    recipe.write_text(
+        "model_name_or_path: tiny\nprompt_style: bare\nsft: {max_steps: 1, limit: 40, sample_count: 0,"
+        " eval_strategy: 'no', per_device_train_batch_size: 4}\nrl:\n  stages: [{name: cold-start}, {name: rl-general}]\n"
+    )
+    given = {key: value for key, value in SMALL.items() if key != "save_steps"} | {"max_steps": 1}
+    todo = resolve(
+        "rl", recipe=str(recipe), threads=1, output_dir=str(tmp_path / "rl"), attention="structured", **given
+    )
+    with pytest.raises(UsageError, match="cold-start is no RL"):
+        rl.run(todo)
+    pipeline.run(todo)
+    cold_start = tmp_path / "rl-cold-start"
+    assert runs.read_config(cold_start)["sft"]["attention"] == "structured"
+    assert runs.read_config(tmp_path / "rl")["rl"]["model_name_or_path"] == str(cold_start)
+    written = (cold_start / "DONE").stat().st_mtime_ns
+    (tmp_path / "rl" / "DONE").unlink()
+    pipeline.run(resolve("rl", recipe=str(recipe), threads=1, output_dir=str(tmp_path / "rl"), attention="structured",
+                         resume=True, **given))  # fmt: skip
+    assert (cold_start / "DONE").stat().st_mtime_ns == written
+
+
+@pytest.mark.parametrize(
+    ("given", "faults"),
+    [
+        (
+            {
+                "stages": [
+                    {"name": "a", "rewards": ["tired"]},
+                    {"name": "b", "dataset": "easy", "rewards": ["alternating"], "enter": {"step": 9}},
+                ],
+                "alternate": ["accuracy:8", "tiered:3"],
+                "reward_weights": [1.0],
+            },
+            [
+                "nearest: tiered",
+                "stage b: ",
+                "11 steps in accuracy:8 tiered:3, 10 in the window",
+                "--easy_dataset",
+            ],
+        ),
+        ({"rewards": ["paralel"]}, ["nearest: parallel"]),
+        ({"stages": ["no json"]}, ["'no json' is no JSON object"]),
+        ({"band": [0.8, 0.2]}, ["must be two shares, the lower one first"]),
+    ],
+)
+def test_all_faults_of_a_curriculum_are_told_at_once(tmp_path: Path, given: Any, faults: list[str]) -> None:
+    with pytest.raises(UsageError) as error:
+        settings(tmp_path, **given)
+    for fault in faults:
+        assert fault in str(error.value)
+
+
+def test_a_data_set_without_the_levels_of_a_stage_is_refused_before_anything_loads(tmp_path: Path) -> None:
+    data = tmp_path / "no-level.jsonl"
+    data.write_text(
+        "".join(json.dumps({"problem": f"Compute {n} + 1.", "answer": str(n + 1)}) + "\n" for n in range(20))
+    )
+    stages = [
+        {"name": "a", "dataset": str(data), "levels": [1]},
+        {"name": "b", "levels": [5, 9], "enter": {"step": 2}},
+    ]
+    with pytest.raises(DataError) as error:
+        rl.run(settings(tmp_path / "rl", stages=stages))
+    assert str(error.value) == (
+        f"stage a: {data} has no level; leave levels out, or give one that has; "
+        "stage b: arithmetic:wide has no level 9, only 1, 2, 3, 4, 5, 6"
+    )
+    assert not (tmp_path / "rl").exists()
+
+
+@pytest.mark.parametrize("arm", recipes.ARMS)
+def test_every_arm_trains(arm: str, tmp_path: Path) -> None:
+    recipe = f"tiny+paper-mini+{arm}"
+    model = "tiny"
+    if arm != "sequential":
+        cold_start = resolve("sft", recipe=recipe, threads=1, output_dir=str(tmp_path / "sft"), limit=40, max_steps=2,
+                             per_device_train_batch_size=2)  # fmt: skip
+        model = str(sft.run(cold_start).folder)
+    small = {
+        key: SMALL[key] for key in ("gradient_accumulation_steps", "num_generations", "max_completion_length")
+    }
+    resolved = resolve("rl", recipe=recipe, threads=1, output_dir=str(tmp_path / "rl"), model_name_or_path=model,
+                       max_steps=2, limit=40, per_device_train_batch_size=4, **small)  # fmt: skip
+    pipeline.run(resolved)
+    lines = [line for line in runs.read_metrics(tmp_path / "rl") if "loss" in line]
+    assert [line["step"] for line in lines] == [1, 2]
+    assert resolved.arguments.attention == ("structured" if arm in STRUCTURED else "causal")
+
+
+STRUCTURED = {
+    "structured-accuracy", "structured-alternating", "parallel-only", "tiered-only", "scaffold", "uniform", "adaptive",
+}  # fmt: skip

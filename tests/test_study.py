@@ -1,0 +1,574 @@
+"""The runner of a study: order, failures, interruptions, refusals. Its tasks are small programs here; whether
+the words of the real ones are understood is asked of prl's own parser."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+import prl.report
+from prl import config, recipes, runs, study
+from prl.arguments import StudyArguments
+from prl.config import Settings
+from prl.errors import PrlError, RunError, UsageError
+from prl.study import ARMS, COLD_STARTS, Schedule, Task, execute, plan
+
+FAKE = """
+import json, os, signal, sys, time
+from pathlib import Path
+from prl import runs
+
+here = Path(__file__).parent
+command, *words = sys.argv[1:]
+given = dict(word[2:].partition("=")[::2] for word in words)
+name = given["name"]
+deed, _, other = json.loads((here / "deeds.json").read_text()).get(name, "finish").partition(" ")
+alive = here / "alive" / name.replace("/", "-")
+alive.touch()
+call = {"name": name, "how": words[-1], "alive": len(os.listdir(here / "alive"))}
+with (here / "calls").open("a") as calls:
+    calls.write(json.dumps(call) + "\\n")
+
+def save(step):
+    (run.folder / f"checkpoint-{step}").mkdir()
+    (run.folder / f"checkpoint-{step}" / "trainer_state.json").write_text('{"global_step": 1}')
+
+def interrupted(number, frame):
+    save(2)
+    sys.exit("prl rl: interrupted")
+
+def wait_for(path):
+    while not path.exists():
+        time.sleep(0.01)
+
+if deed == "say":
+    print("Traceback: 1\\n\\n" + other + "\\n", flush=True)
+    sys.exit(1)
+elif deed == "exit":
+    sys.exit(int(other))
+elif deed == "kill":
+    print("step 3", flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+resume, overwrite = words[-1] == "--resume", words[-1] == "--overwrite_output_dir"
+with runs.open_run(given["output_dir"], stage=command, config={}, resume=resume, overwrite=overwrite) as run:
+    if deed == "hang":
+        signal.signal(signal.SIGINT, interrupted)
+        if other != "without":
+            save(1)
+        (here / "hanging").write_text(str(os.getpid()))
+        print("ready", flush=True)
+        wait_for(here / "go")
+    elif deed == "meet":
+        (here / f"{name}.here").touch()
+        wait_for(here / f"{other}.here")
+    run.finish({"checkpoint": run.checkpoint and run.checkpoint.name})
+alive.unlink()
+"""
+
+
+class Fakes:
+    """Tasks whose processes do what `deeds` says, "finish" if nothing, and note that they were called."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        (folder / "alive").mkdir()
+        (folder / "fake.py").write_text(FAKE)
+        self.launcher = (sys.executable, str(folder / "fake.py"))
+        self.now_do({})
+
+    def now_do(self, deeds: dict[str, str]) -> None:
+        (self.folder / "deeds.json").write_text(json.dumps(deeds))
+
+    def task(self, name: str, command: str = "rl", needs: tuple[str, ...] = ()) -> Task:
+        run = self.folder / "study" / name
+        return Task(name, (command, f"--output_dir={run}", f"--name={name}"), run, needs)
+
+    def execute(self, tasks: list[Task], jobs: int = 1) -> dict[str, str]:
+        return execute(tasks, self.folder / "logs", jobs=jobs, launcher=self.launcher)
+
+    def start(self, task: Task) -> subprocess.Popen[str]:
+        """The process of a task that an earlier study left; it has written what it does first."""
+        process = subprocess.Popen(
+            [*self.launcher, *task.argv, "--resume=no"], stdout=subprocess.PIPE, text=True
+        )
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.stdout.close()
+        return process
+
+    @property
+    def calls(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in (self.folder / "calls").read_text().splitlines()]
+
+    def called(self) -> list[tuple[str, str]]:
+        return [(call["name"], call["how"]) for call in self.calls]
+
+
+@pytest.fixture
+def fakes(tmp_path: Path) -> Fakes:
+    return Fakes(tmp_path)
+
+
+def between_polls(monkeypatch: pytest.MonkeyPatch, act: Callable[[], None]) -> None:
+    """Let `act` run each time that the runner has looked after its processes."""
+
+    def sleep(seconds: float) -> None:
+        act()
+        time.sleep(seconds / 10)
+
+    monkeypatch.setattr(study, "time", SimpleNamespace(sleep=sleep, monotonic=time.monotonic))
+
+
+NEW, AGAIN = "--overwrite_output_dir", "--resume"
+
+
+# --- running tasks
+
+
+def test_tasks_run_in_their_order_but_after_what_they_need(fakes: Fakes) -> None:
+    tasks = [
+        fakes.task("b", "sft"),
+        fakes.task("a", needs=("b",)),
+        fakes.task("c", "eval", ("a",)),
+        fakes.task("d"),
+    ]
+    assert fakes.execute(tasks) == {}
+    assert fakes.called() == [("b", NEW), ("a", NEW), ("c", NEW), ("d", NEW)]
+    assert all(runs.read_summary(task.folder) for task in tasks)
+
+
+def test_what_is_not_ready_does_not_hold_up_what_is(fakes: Fakes) -> None:
+    """`late` needs `slow`, which waits for `other` to begin: they end only if `other` overtakes `late`."""
+    fakes.now_do({"slow": "meet other", "other": "meet slow"})
+    assert (
+        fakes.execute([fakes.task("slow"), fakes.task("late", needs=("slow",)), fakes.task("other")], 2) == {}
+    )
+    assert fakes.calls[-1]["name"] == "late"
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_no_more_tasks_run_at_once_than_jobs(fakes: Fakes, jobs: int) -> None:
+    fakes.execute([fakes.task(str(number)) for number in range(5)], jobs)
+    assert {call["alive"] for call in fakes.calls} <= {*range(1, jobs + 1)}
+
+
+def test_what_is_done_is_not_done_again(fakes: Fakes) -> None:
+    first, second = fakes.task("first", "sft"), fakes.task("second", needs=("first",))
+    fakes.execute([first])
+    fakes.execute([first, second])
+    fakes.execute([first, second])
+    assert fakes.called() == [("first", NEW), ("second", NEW)]
+
+
+@pytest.mark.parametrize(
+    ("deed", "why"),
+    [
+        ("say ModelError: no such model", "ModelError: no such model"),  # the last line that is not empty
+        ("say \x1b[31m" + "x" * 10_000, "x" * 300),  # its end
+        ("exit 3", "exit status 3, without a word"),
+        ("exit 0", "it ended without a DONE"),  # a run that says that all is well, and has nothing to show
+        pytest.param(
+            "kill",
+            "killed by signal 9; its last line: step 3",
+            marks=pytest.mark.skipif(sys.platform == "win32", reason="Windows knows no signals"),
+        ),
+    ],
+)
+def test_a_failed_task_stops_only_those_that_need_it(fakes: Fakes, deed: str, why: str) -> None:
+    fakes.now_do({"bad": deed})
+    tasks = [
+        fakes.task("bad", "sft"),
+        fakes.task("needs-it", needs=("bad",)),
+        fakes.task("needs-that", "eval", ("needs-it",)),
+        fakes.task("good"),
+    ]
+    assert fakes.execute(tasks, 2) == {"bad": why}
+    assert sorted(fakes.called()) == [("bad", NEW), ("good", NEW)]
+
+
+def test_a_failed_task_is_tried_again_and_told_by_what_this_attempt_wrote(fakes: Fakes) -> None:
+    tasks = [fakes.task("bad"), fakes.task("needs-it", "eval", ("bad",))]
+    fakes.now_do({"bad": "say an old error"})
+    assert fakes.execute(tasks) == {"bad": "an old error"}
+    fakes.now_do({"bad": "exit 1"})
+    assert fakes.execute(tasks) == {"bad": "exit status 1, without a word"}
+    fakes.now_do({})
+    assert fakes.execute(tasks) == {}
+    assert [name for name, _ in fakes.called()] == ["bad", "bad", "bad", "needs-it"]
+    assert "an old error" in (fakes.folder / "logs" / "bad.log").read_text()
+
+
+def test_the_estimate_of_what_is_left(fakes: Fakes, capsys: pytest.CaptureFixture[str]) -> None:
+    fakes.execute([fakes.task("a/1"), fakes.task("a/2")])
+    start, first, second = capsys.readouterr().err.splitlines()
+    assert start == f"2 of 2 tasks to do, 1 at once; logs: {fakes.folder / 'logs'}"
+    assert first.split() == ["1/2", "a/1", "0.0", "min,", "about", "0.0", "min", "left"]
+    assert second.split() == ["2/2", "a/2", "0.0", "min"]
+    assert (fakes.folder / "logs" / "a-1.log").is_file()
+
+
+# --- interruptions
+
+
+@pytest.mark.parametrize(
+    ("command", "saved", "how"),
+    [
+        ("rl", "with", AGAIN),
+        ("sft", "with", AGAIN),
+        ("rl", "without", NEW),  # nothing to go on from
+        ("eval", "with", NEW),  # an evaluation does not save its way
+    ],
+)
+def test_a_killed_task_goes_on_from_its_checkpoint(fakes: Fakes, command: str, saved: str, how: str) -> None:
+    task = fakes.task("x", command)
+    fakes.now_do({"x": f"hang {saved}"})
+    process = fakes.start(task)
+    process.kill()
+    process.wait()
+    fakes.now_do({})
+    assert fakes.execute([task]) == {}
+    assert fakes.called()[1:] == [("x", how)]
+    summary = runs.read_summary(task.folder)
+    assert summary is not None
+    assert summary["checkpoint"] == ("checkpoint-1" if how == AGAIN else None)
+
+
+def test_a_task_that_outlived_its_study_is_waited_for(fakes: Fakes, monkeypatch: pytest.MonkeyPatch) -> None:
+    task, after = fakes.task("x"), fakes.task("y", "eval", ("x",))
+    fakes.now_do({"x": "hang with"})
+    process = fakes.start(task)
+    between_polls(monkeypatch, (fakes.folder / "go").touch)
+    assert fakes.execute([task, after]) == {}
+    assert process.wait() == 0
+    assert [name for name, _ in fakes.called()] == ["x", "y"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no os.kill with SIGINT")
+@pytest.mark.parametrize("ended_by", ["Ctrl-C", "SIGTERM"])
+def test_an_interrupted_study_lets_its_tasks_save_and_goes_on(
+    fakes: Fakes, monkeypatch: pytest.MonkeyPatch, ended_by: str
+) -> None:
+    def interrupt() -> None:
+        if not (fakes.folder / "hanging").exists():
+            return
+        if ended_by == "SIGTERM":
+            signal.raise_signal(signal.SIGTERM)
+        else:  # a terminal sends it to both
+            os.kill(int((fakes.folder / "hanging").read_text()), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+
+    before = signal.getsignal(signal.SIGTERM)
+    fakes.now_do({"x": "hang with"})
+    tasks = [fakes.task("x"), fakes.task("y")]
+    with monkeypatch.context() as patch:
+        between_polls(patch, interrupt)
+        with pytest.raises(PrlError, match=r"^interrupted; .* the same command goes on from there$"):
+            fakes.execute(tasks)
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert runs.last_checkpoint(tasks[0].folder) == tasks[0].folder / "checkpoint-2"
+    fakes.now_do({})
+    assert fakes.execute(tasks) == {}
+    assert fakes.called() == [("x", NEW), ("x", AGAIN), ("y", NEW)]
+
+
+def test_an_error_of_the_runner_leaves_no_process(fakes: Fakes, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        if (fakes.folder / "hanging").exists():
+            raise OSError("disk full")
+
+    fakes.now_do({"x": "hang with"})
+    between_polls(monkeypatch, fail)
+    with pytest.raises(OSError, match="disk full"):
+        fakes.execute([fakes.task("x")])
+    with runs.open_run(fakes.task("x").folder, stage="rl", config={}, resume=True) as run:
+        assert run.checkpoint is not None  # nobody else writes here
+
+
+# --- what the tasks are
+
+SCHEDULES = {arm: Schedule(30, 15) for arm in ("uniform", "adaptive")}
+
+
+def planned(folder: Path, *arms: str, seeds: int = 1, **given: Any) -> dict[str, Task]:
+    given = {"recipe": "tiny+paper-mini", "sizes": {}, "schedules": SCHEDULES, **given}
+    return {task.name: task for task in plan(folder, arms or [*ARMS], seeds=seeds, **given)}
+
+
+def flags(task: Task) -> dict[str, str]:
+    return dict(word[2:].split("=", 1) for word in task.argv[1:])
+
+
+def test_each_arm_has_a_recipe_and_each_cold_start_an_arm() -> None:
+    assert [*ARMS] == [*recipes.ARMS]
+    assert {arm.cold_start for arm in ARMS.values()} - {None} == {*COLD_STARTS}
+    assert all(ARMS[arm].cold_start == cold_start for cold_start, arm in COLD_STARTS.items())
+    assert {*study.STUDIES} <= {*recipes.OVERLAYS}
+
+
+def test_the_order_of_a_study(tmp_path: Path) -> None:
+    assert [*planned(tmp_path, "sequential", "causal", "uniform", seeds=2)] == [
+        "cold-start/causal/seed-0",
+        "cold-start/structured/seed-0",
+        "cold-start/causal/seed-1",
+        "cold-start/structured/seed-1",
+        *(
+            name.format(seed)
+            for seed in (0, 1)
+            for name in (
+                "arms/sequential/seed-{}/rl",
+                "arms/causal/seed-{}/rl",
+                "arms/uniform/seed-{}/rl",
+                "arms/sequential/seed-{}/eval",
+                "arms/causal/seed-{}/eval",
+                "arms/uniform/seed-{}/eval",
+                "arms/uniform/seed-{}/eval-21",
+                "cold-start/causal/seed-{}-eval",
+                "cold-start/structured/seed-{}-eval",
+                "base/seed-{}-eval",
+            )
+        ),
+    ]
+
+
+def test_a_whole_study(tmp_path: Path) -> None:
+    tasks = planned(tmp_path, seeds=3)
+    # An RL run and an evaluation an arm, two early ones; four cold starts, evaluated as the base is.
+    assert len(tasks) == 3 * (2 * 12 + 2 + 2 * 4 + 1)
+    seen: set[str] = set()
+    for name, task in tasks.items():
+        assert {*task.needs} <= seen
+        assert task.folder == tmp_path / name
+        seen.add(name)
+
+
+def test_each_task_begins_with_what_the_one_before_it_wrote(tmp_path: Path) -> None:
+    tasks = planned(tmp_path, "sequential", "scaffold", "plain-prompt", "adaptive", model="base")
+    recipe = "tiny+paper-mini+"
+    expected = {
+        "cold-start/structured/seed-0": ("structured-accuracy", "base"),
+        "cold-start/causal-plain-prompt/seed-0": ("plain-prompt", "base"),
+        "arms/sequential/seed-0/rl": ("sequential", "base"),
+        "arms/scaffold/seed-0/rl": ("scaffold", tmp_path / "cold-start/structured/seed-0"),
+        "arms/plain-prompt/seed-0/rl": ("plain-prompt", tmp_path / "cold-start/causal-plain-prompt/seed-0"),
+        "arms/scaffold/seed-0/eval": ("scaffold", tmp_path / "arms/scaffold/seed-0/rl"),
+        "arms/adaptive/seed-0/eval-21": ("adaptive", tmp_path / "arms/adaptive/seed-0/rl/checkpoint-21"),
+        "cold-start/structured/seed-0-eval": (
+            "structured-accuracy",
+            tmp_path / "cold-start/structured/seed-0",
+        ),
+        "base/seed-0-eval": ("sequential", "base"),
+    }
+    for name, (arm, model) in expected.items():
+        given = flags(tasks[name])
+        assert (given["recipe"], given["model_name_or_path"]) == (recipe + arm, str(model)), name
+    assert "model_name_or_path" not in flags(planned(tmp_path, "sequential")["base/seed-0-eval"])
+
+
+@pytest.mark.parametrize("arm", ARMS)
+def test_prl_understands_every_task(tmp_path: Path, arm: str) -> None:
+    for task in planned(tmp_path, arm, sizes=study.QUICK, threads=1).values():
+        settings = config.parse(task.argv[0], task.argv[1:])
+        assert settings.output_dir == str(task.folder)
+        assert settings.arguments.threads == "1"
+        if task.argv[0] == "eval":
+            assert (settings.arguments.greedy, settings.arguments.limit) == (False, 8)
+        else:
+            assert settings.trainer.max_steps == study.QUICK[task.argv[0]]["max_steps"]
+        if task.argv[0] == "sft":
+            structured = ARMS[arm].cold_start == "structured"
+            assert settings.arguments.attention == ("structured" if structured else "causal")
+
+
+@given(steps=st.integers(1, 500), save_steps=st.integers(1, 500))
+def test_the_early_checkpoint_is_written_and_still_there_at_the_end(steps: int, save_steps: int) -> None:
+    tasks = planned(Path("study"), "adaptive", schedules={"adaptive": Schedule(steps, save_steps)})
+    saving = flags(tasks["arms/adaptive/seed-0/rl"])
+    every, limit = int(saving["save_steps"]), int(saving["save_total_limit"])
+    kept = sorted({*range(every, steps + 1, every), steps})[-limit:]
+    (early,) = [int(name.rpartition("-")[2]) for name in tasks if "/eval-" in name]
+    assert early in kept
+    assert early <= max(1, 0.7 * steps) < early + 1
+    assert every <= save_steps
+
+
+# --- the command
+
+
+@pytest.fixture
+def executed(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """A study whose tasks and report are not run; `failed` is what they leave."""
+    seen = SimpleNamespace(tasks=[], jobs=0, failed={}, reported=[])
+
+    def fake_execute(tasks: list[Task], logs: Path, *, jobs: int) -> dict[str, str]:
+        seen.tasks, seen.jobs = tasks, jobs
+        return seen.failed
+
+    def write(folder: Path) -> Path:
+        seen.reported.append(folder)
+        return folder / "study.md"
+
+    module = ModuleType("prl.report.study")
+    module.write = write  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "prl.report.study", module)
+    monkeypatch.setattr(prl.report, "study", module, raising=False)
+    monkeypatch.setattr(study, "execute", fake_execute)
+    return seen
+
+
+def ask(folder: Path, **given: Any) -> Path:
+    given = {"arms": ["causal"], "seeds": 1, "recipe": "tiny", "jobs": "2", **given}
+    return study.run(Settings("study", StudyArguments(output_dir=str(folder), **given)))
+
+
+def test_what_was_asked_is_remembered_and_reported(executed: SimpleNamespace, tmp_path: Path) -> None:
+    folder = tmp_path / "new" / "study"
+    assert ask(folder, arms=["adaptive", "causal"], seeds=2, quick=True) == folder / "study.md"
+    stored = yaml.safe_load((folder / "study.yaml").read_text())
+    assert stored.pop("environment")["argv"] == sys.argv
+    assert stored == {
+        "study": "paper-mini",
+        "arms": ["causal", "adaptive"],
+        "seeds": 2,
+        "recipe": "tiny+paper-mini",
+        "model_name_or_path": None,
+        "quick": True,
+    }
+    assert (executed.reported, executed.jobs) == ([folder], 2)
+    names = [task.name for task in executed.tasks]
+    assert "arms/adaptive/seed-1/eval-2" in names  # 70 % of the 4 steps of a quick run
+    assert {flags(task)["threads"] for task in executed.tasks} == {"1"}  # two at once share the cores
+    # The same again, in other words: it goes on.
+    ask(folder, arms=["causal", "adaptive"], seeds=2, quick=True, recipe=None, jobs="1")
+    assert [task.name for task in executed.tasks] == names
+    assert "threads" not in flags(executed.tasks[0])
+
+
+def test_jobs_follow_the_machine(executed: SimpleNamespace, tmp_path: Path) -> None:
+    ask(tmp_path, jobs="auto")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    assert executed.jobs == cores  # the recipe of the model that ships is for a CPU
+    assert study._jobs("auto", "cuda") == 1
+
+
+def test_failed_tasks_are_named_at_the_end(executed: SimpleNamespace, tmp_path: Path) -> None:
+    executed.failed = {"cold-start/causal/seed-0": "prl sft: no space left"}
+    with pytest.raises(RunError) as error:
+        ask(tmp_path)
+    assert str(error.value).splitlines() == [
+        # Of 5, none of which was run here: the RL run, and three evaluations.
+        "1 of 5 tasks failed, 4 that need them were not run; the same command tries them again",
+        "  cold-start/causal/seed-0: prl sft: no space left",
+    ]
+    assert error.value.exit_status == 1
+    assert executed.reported == [tmp_path]  # of what there is
+
+
+@pytest.mark.parametrize(
+    ("other", "difference"),
+    [
+        ({"seeds": 5}, "seeds 1, not 5"),
+        ({"arms": ["scaffold"]}, "arms causal, not scaffold"),
+        ({"recipe": "tiny+scaffold"}, "recipe tiny+paper-mini, not tiny+scaffold"),
+        ({"model_name_or_path": "tiny"}, "model_name_or_path None, not tiny"),
+        ({"quick": True, "seeds": 2}, "seeds 1, not 2; quick False, not True"),
+    ],
+)
+def test_a_folder_holds_one_study(
+    executed: SimpleNamespace, tmp_path: Path, other: dict[str, Any], difference: str
+) -> None:
+    ask(tmp_path)
+    executed.tasks = []
+    with pytest.raises(RunError) as error:
+        ask(tmp_path, **other)
+    advice = "ask for the same, or choose another --output_dir"
+    assert str(error.value) == f"{tmp_path} is a study with {difference}: {advice}"
+    assert executed.tasks == []
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "rl"])
+def test_a_folder_of_something_else_is_left_alone(
+    executed: SimpleNamespace, tmp_path: Path, name: str
+) -> None:
+    (tmp_path / name).mkdir()
+    with pytest.raises(RunError, match=rf"is not empty and no study \({name}\): choose another --output_dir"):
+        ask(tmp_path)
+    assert not (tmp_path / "study.yaml").exists()
+
+
+@pytest.mark.parametrize("content", ["[1, 2", "just text", "- a", b"\xff\xfe\x00"])
+def test_a_study_file_that_is_none(executed: SimpleNamespace, tmp_path: Path, content: str | bytes) -> None:
+    (tmp_path / "study.yaml").write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(
+        RunError, match="cannot be read as the settings of a study: choose another --output_dir"
+    ):
+        ask(tmp_path)
+
+
+def test_two_studies_do_not_share_a_folder(
+    executed: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inner: list[RunError] = []
+
+    def ask_again(tasks: list[Task], logs: Path, *, jobs: int) -> dict[str, str]:
+        with pytest.raises(RunError) as error:
+            ask(tmp_path)
+        inner.append(error.value)
+        return {}
+
+    monkeypatch.setattr(study, "execute", ask_again)
+    ask(tmp_path)
+    (refusal,) = inner
+    assert str(refusal).startswith(f"{tmp_path} is in use by another `prl study`: wait for it")
+    monkeypatch.setattr(study, "execute", lambda *given, **named: {})
+    ask(tmp_path)  # free again
+
+
+def test_a_folder_that_cannot_be_written(executed: SimpleNamespace, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(RunError, match=r"cannot be written: .*\. Choose another --output_dir"):
+        ask(tmp_path / "file" / "study")
+
+
+def test_all_that_is_wrong_is_said_at_once(executed: SimpleNamespace, tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as error:
+        ask(tmp_path / "x", study="paper", arms=["causl", "scaffold", "adaptiv"], seeds=0, jobs="many")
+    *faults, arms = str(error.value).splitlines()
+    assert [fault.strip() for fault in faults] == [
+        "unknown study 'paper'; nearest: paper-mini",
+        "unknown arm 'causl'; nearest: causal",
+        "unknown arm 'adaptiv'; nearest: adaptive",
+        "seeds 0: must be 1 or more",
+        "jobs 'many': must be a number from 1, or auto",
+    ]
+    assert arms.strip() == f"The arms are {', '.join(ARMS)}"
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_model_that_is_not_there_is_refused_before_anything_runs(
+    executed: SimpleNamespace, tmp_path: Path
+) -> None:
+    with pytest.raises(RunError, match="no such folder"):
+        ask(tmp_path / "x", model_name_or_path="./nowhere")
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_recipe_without_steps_cannot_be_evaluated_amid_them(
+    executed: SimpleNamespace, tmp_path: Path
+) -> None:
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text("model_name_or_path: tiny\nsft: {max_steps: 1}\nrl: {num_train_epochs: 1}\n")
+    with pytest.raises(UsageError, match=r"arm adaptive .* its recipe must set rl: max_steps"):
+        ask(tmp_path / "x", arms=["adaptive"], recipe=str(recipe))
