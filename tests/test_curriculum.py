@@ -174,7 +174,7 @@ FAULTS: list[tuple[list[Any], list[str], str]] = [
     ),
     (
         [{"name": "cold-start", "dataset": "gsm8k", "enter": {"step": 1}}, {"name": "a"}],
-        ["stage cold-start: takes a name only, not 'dataset', 'enter'; section sft holds its settings"],
+        ["stage cold-start: takes a name only, not ['dataset', 'enter']; section sft has its settings"],
         "its settings have a section",
     ),
     (
@@ -433,16 +433,18 @@ def test_a_stage_begins(
 
 
 def test_a_window_lies_in_one_stage() -> None:
-    """The second stage's means are not those of the first; and a stage lasts a step at least."""
+    """What the stage before reached is reached anew; a step that has passed already holds after one step."""
     stages = [
         Stage("a"),
         Stage("b", enter=Entry(accuracy=0.8, window=2)),
-        Stage("c", enter=Entry(step=1, accuracy=0.8, window=2)),
+        Stage("c", enter=Entry(accuracy=0.8, window=2)),
+        Stage("d", enter=Entry(step=1)),
     ]
-    curriculum = Curriculum(stages, [[0]] * 3, [None], seed=0, group_size=2)
-    begun = [curriculum.advance(step, accuracy=0.9, parallel_ratio=0) for step in (1, 2, 3, 4)]
-    assert begun == [None, "accuracy 0.900 of 2 steps reached 0.8", "step 1", None]
-    assert (curriculum.stage.name, curriculum.entered_at) == ("c", 3)
+    curriculum = Curriculum(stages, [[0]] * 4, [None], seed=0, group_size=2)
+    begun = [curriculum.advance(step, accuracy=0.9, parallel_ratio=0) for step in range(1, 7)]
+    reached = "accuracy 0.900 of 2 steps reached 0.8"
+    assert begun == [None, reached, None, reached, "step 1", None]
+    assert (curriculum.stage.name, curriculum.entered_at) == ("d", 5)
 
 
 # --- Drawing

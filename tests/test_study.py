@@ -303,7 +303,7 @@ SCHEDULES = {arm: Schedule(30, 15) for arm in ("uniform", "adaptive")}
 
 
 def planned(folder: Path, *arms: str, seeds: int = 1, **given: Any) -> dict[str, Task]:
-    given = {"recipe": "tiny+paper-mini", "sizes": {}, "schedules": SCHEDULES, **given}
+    given = {"recipe": "tiny+paper-mini", "sizes": {arm: {} for arm in ARMS}, "schedules": SCHEDULES, **given}
     return {task.name: task for task in plan(folder, arms or [*ARMS], seeds=seeds, **given)}
 
 
@@ -379,7 +379,7 @@ def test_each_task_begins_with_what_the_one_before_it_wrote(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("arm", ARMS)
 def test_prl_understands_every_task(tmp_path: Path, arm: str) -> None:
-    for task in planned(tmp_path, arm, sizes=study.QUICK, threads=1).values():
+    for task in planned(tmp_path, arm, sizes=dict.fromkeys(ARMS, study.QUICK), threads=1).values():
         settings = config.parse(task.argv[0], task.argv[1:])
         assert settings.output_dir == str(task.folder)
         assert settings.arguments.threads == "1"
@@ -400,7 +400,7 @@ def test_the_early_checkpoint_is_written_and_still_there_at_the_end(steps: int, 
     kept = sorted({*range(every, steps + 1, every), steps})[-limit:]
     (early,) = [int(name.rpartition("-")[2]) for name in tasks if "/eval-" in name]
     assert early in kept
-    assert early <= max(1, 0.7 * steps) < early + 1
+    assert 10 * early <= max(10, 7 * steps) < 10 * (early + 1)
     assert every <= save_steps
 
 
@@ -454,6 +454,28 @@ def test_what_was_asked_is_remembered_and_reported(executed: SimpleNamespace, tm
     ask(folder, arms=["causal", "adaptive"], seeds=2, quick=True, recipe=None, jobs="1")
     assert [task.name for task in executed.tasks] == names
     assert "threads" not in flags(executed.tasks[0])
+
+
+@pytest.mark.parametrize("arm", ["scaffold", "parallel-prompt"])
+def test_quick_is_quick_whatever_the_arm(executed: SimpleNamespace, tmp_path: Path, arm: str) -> None:
+    """Also where a cold start or the base go by the recipe of another arm."""
+    ask(tmp_path, arms=[arm], quick=True)
+    for task in executed.tasks:
+        quick = study.QUICK[task.argv[0]]
+        assert {key: flags(task)[key] for key in quick} == {key: str(value) for key, value in quick.items()}
+
+
+def test_an_arm_of_its_own_size(executed: SimpleNamespace, tmp_path: Path) -> None:
+    ask(tmp_path / "shipped", arms=["causal", "plain-prompt"])
+    steps = {task.name: flags(task).get("max_steps") for task in executed.tasks}
+    assert {name: count for name, count in steps.items() if count} == {
+        "cold-start/causal-plain-prompt/seed-0": str(ARMS["plain-prompt"].sizes["sft"]["max_steps"]),
+        "arms/plain-prompt/seed-0/rl": str(ARMS["plain-prompt"].sizes["rl"]["max_steps"]),
+    }
+    recipe = tmp_path / "mine.yaml"  # another model: as its recipe says
+    recipe.write_text("model_name_or_path: tiny\nsft: {max_steps: 1}\nrl: {max_steps: 7}\n")
+    ask(tmp_path / "mine", arms=["plain-prompt"], recipe=str(recipe))
+    assert not any("max_steps" in flags(task) for task in executed.tasks)
 
 
 def test_jobs_follow_the_machine(executed: SimpleNamespace, tmp_path: Path) -> None:

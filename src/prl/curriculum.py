@@ -370,10 +370,8 @@ def _read_stage(item: Any, number: int, max_steps: int, rewards: Sequence[str], 
     given = {key: value for key, value in item.items() if value is not None}
     if given.get("name") == COLD_START:
         if len(given) > 1:
-            extra = ", ".join(_shown(key) for key in given if key != "name")
-            faults.append(
-                f"stage {COLD_START}: takes a name only, not {extra}; section sft holds its settings"
-            )
+            extra = _shown([key for key in given if key != "name"])
+            faults.append(f"stage {COLD_START}: takes a name only, not {extra}; section sft has its settings")
         return Stage(COLD_START)
     readers: dict[str, Callable[[Any], Any]] = {
         "name": _name,

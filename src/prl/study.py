@@ -50,7 +50,7 @@ class Arm:
     """A way to train, as the overlay recipe of the same name says.
 
     It begins with `cold_start`, None: with the base; and is evaluated at `early_percent` of its steps too.
-    `sizes` is what it takes less of than the others in the miniature.
+    `sizes` is what its commands are told besides, on the model that ships.
     """
 
     cold_start: str | None
@@ -61,7 +61,6 @@ class Arm:
 # An instruction takes up to five times the tokens of the problems themselves; the two are compared with each
 # other only.
 _PROMPTED = {"sft": {"max_steps": 100}, "rl": {"max_steps": 15}}
-
 
 ARMS: dict[str, Arm] = {
     "sequential": Arm(None),
@@ -150,6 +149,7 @@ def run(settings: Settings[StudyArguments]) -> Path:
         "quick": arguments.quick,
     }
     _check_same(folder, asked)
+    # Of all arms: a cold start, and the base, may go by the recipe of one that was not asked for.
     sizes = {arm: _sizes(arm, recipe, arguments.quick) for arm in ARMS}
     # Every recipe is read before anything runs: a slip shows in seconds, not amid the study.
     given = _without_none(model_name_or_path=model, threads=1)
@@ -209,7 +209,7 @@ def plan(
             output_dir=folder / name,
             seed=seed,
             threads=threads,
-            **{**sizes.get(arm, {}).get(command, {}), **given},
+            **{**sizes[arm].get(command, {}), **given},
         )
         words = (f"--{key}={value}" for key, value in given.items())
         return Task(name, (command, *words), folder / name, tuple(needs))

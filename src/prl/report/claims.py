@@ -1,0 +1,233 @@
+"""The claims of the paper, and ours, held against what a study measured.
+
+A claim names arms, a quantity and the side on which its 95 % interval has to lie. `supported`: the interval
+lies wholly on that side; `not supported`: wholly on the other; `undecided` at this size: it holds the bound.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Literal
+
+import numpy as np
+
+from prl.report.arms import Estimate, Evaluation, Study, Training, Units, estimate, gain
+
+Side = Literal["above", "below", "within"]
+Unit = Literal["points", "times"]
+
+SWITCH_WINDOW = 10
+"""Steps before the switch, and at the end of the run, whose means are compared."""
+
+FEWEST_BLOCKS = 20
+"""Blocks that the first and the last third of a run need each, for their positions to be compared."""
+
+FEWEST_DEAD = 1e-3
+"""Share of dead groups that counts at least, where shares are divided by it."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """`quantity` is one of `QUANTITIES`; `bound` is that of its side, for `within` on both sides of 0."""
+
+    text: str
+    arms: tuple[str, ...]
+    quantity: str
+    side: Side
+    bound: float = 0.0
+    source: str = "paper"
+
+
+CLAIMS = (
+    Claim(
+        "Causal parallel thinking is more accurate than GRPO without it (48.9 against 45.1 %)",
+        ("causal", "sequential"), "accuracy", "above",
+    ),
+    Claim(
+        "RL on easy problems first makes causal more accurate (48.9 against 46.6 % without)",
+        ("causal", "causal-no-easy"), "accuracy", "above",
+    ),
+    Claim(
+        "Causal is more accurate than structured (48.9 against 47.1 %)",
+        ("causal", "structured-accuracy"), "accuracy", "above",
+    ),
+    Claim(
+        "The alternating reward raises the ratio of structured over accuracy alone (63.0 against 13.6 %)",
+        ("structured-alternating", "structured-accuracy"), "parallel_ratio", "above",
+    ),
+    Claim(
+        "… and is about as accurate as accuracy alone (46.8 against 47.1 %; about: within 3 points)",
+        ("structured-alternating", "structured-accuracy"), "accuracy", "within", 0.03,
+    ),
+    Claim(
+        "Paying for parallel answers only brings the highest ratio (80 %; next is alternating with 63.0 %)",
+        ("parallel-only", "structured-alternating"), "parallel_ratio", "above",
+    ),
+    Claim(
+        "Paying for parallel answers only costs accuracy, against accuracy alone",
+        ("parallel-only", "structured-accuracy"), "accuracy", "below",
+    ),
+    Claim(
+        "Blocks move later in the response during RL (all arms with blocks)",
+        (), "block_position", "above",
+    ),
+    Claim(
+        "Scaffold: the parallel ratio falls after the switch to accuracy alone",
+        ("scaffold",), "ratio_after_switch", "below",
+    ),
+    Claim(
+        "Scaffold ends more accurate than the alternating reward throughout",
+        ("scaffold", "structured-alternating"), "accuracy", "above",
+    ),
+    Claim(
+        "A prompt that asks for parallel thinking and a plain one are close (within 3 points of accuracy)",
+        ("parallel-prompt", "plain-prompt"), "accuracy", "within", 0.03, "authors' 4B checkpoint",
+    ),
+    Claim(
+        "Adaptive difficulty at least halves the share of dead groups of uniform sampling",
+        ("adaptive", "uniform"), "dead_groups", "below", 0.5, "prl",
+    ),
+    Claim(
+        "Adaptive difficulty reaches uniform sampling's final accuracy in 70 % of the steps",
+        ("adaptive", "uniform"), "early_accuracy", "above", 0.0, "prl",
+    ),
+)  # fmt: skip
+"""The numbers in the texts are the paper's (arXiv 2509.07980), at 4 B parameters on other problems."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A claim with what was measured; None, and `lacking` says of what, where nothing was."""
+
+    claim: Claim
+    measured: Estimate | None
+    verdict: str
+    lacking: str = ""
+
+
+def judge(study: Study) -> list[Judged]:
+    """All claims, in order."""
+    judged = []
+    for claim in CLAIMS:
+        measured = QUANTITIES[claim.quantity].measure(study, *claim.arms)
+        if measured:
+            judged.append(Judged(claim, measured, verdict(measured, claim.side, claim.bound)))
+        else:
+            absent = [arm for arm in claim.arms if not study.evaluations.get(arm)]
+            lacking = f"no finished run of {', '.join(absent)}" if absent else "too little to measure it"
+            judged.append(Judged(claim, None, "not measured", lacking))
+    return judged
+
+
+def verdict(measured: Estimate, side: Side, bound: float = 0.0) -> str:
+    """What an interval says of a claim.
+
+    >>> found = Estimate(0.02, 0.01, 0.04, {})
+    >>> verdict(found, "above"), verdict(found, "below"), verdict(found, "within", 0.03)
+    ('supported', 'not supported', 'undecided')
+    """
+    above, below = measured.low > bound, measured.high < bound
+    if side == "within":
+        holds = measured.low > -bound and below
+        fails = above or measured.high < -bound
+    else:
+        holds, fails = (above, below) if side == "above" else (below, above)
+    return "supported" if holds else "not supported" if fails else "undecided"
+
+
+# Quantities
+
+
+def _accuracy(study: Study, first: str, second: str) -> Estimate | None:
+    return gain(_of(study, first), _of(study, second), "accuracy")
+
+
+def _parallel_ratio(study: Study, first: str, second: str) -> Estimate | None:
+    return gain(_of(study, first), _of(study, second), "parallel_ratio")
+
+
+def _early_accuracy(study: Study, first: str, second: str) -> Estimate | None:
+    return gain(study.checkpoints.get(first, {}), _of(study, second), "accuracy")
+
+
+def _of(study: Study, arm: str) -> Mapping[int, Evaluation]:
+    return study.evaluations.get(arm, {})
+
+
+def block_position(study: Study, *arms: str) -> Estimate | None:
+    """Mean block position in the last third of the steps minus that in the first, of some arms or of all.
+
+    Runs with fewer than `FEWEST_BLOCKS` blocks in either third are left out. Positions count from the run's
+    own mean in the first third, so that arms which lose their blocks on the way shift nothing.
+    """
+    first: dict[int, dict[tuple[str, int], float]] = {}
+    last: dict[int, dict[tuple[str, int], float]] = {}
+    for arm in arms or study.arms:
+        for seed, training in study.trainings.get(arm, {}).items():
+            early, late = thirds(training)
+            if early and late:
+                start = fmean(early.values())
+                first.setdefault(seed, {}).update({(arm, step): at - start for step, at in early.items()})
+                last.setdefault(seed, {}).update({(arm, step): at - start for step, at in late.items()})
+    return estimate(np.subtract, last, first) if first else None
+
+
+def thirds(training: Training) -> tuple[dict[int, float], dict[int, float]]:
+    """Step -> block position, in the first and in the last third of the steps; empty with too few blocks."""
+    positions, third = training.curves["block_position"], training.steps // 3
+    parts = (range(1, third + 1), range(training.steps - third + 1, training.steps + 1))
+    if any(sum(training.blocks.get(step, 0) for step in part) < FEWEST_BLOCKS for part in parts):
+        return {}, {}
+    early, late = ({step: positions[step] for step in part if step in positions} for part in parts)
+    return early, late
+
+
+def _ratio_after_switch(study: Study, arm: str) -> Estimate | None:
+    """Parallel ratio in training at the end of the run minus that just before its last stage."""
+    before: dict[int, dict[int, float]] = {}
+    after: dict[int, dict[int, float]] = {}
+    for seed, training in study.trainings.get(arm, {}).items():
+        if training.switches:
+            switch = max(training.switches)
+            ratios = training.curves.get("parallel_ratio", {})
+            end = max(switch, training.steps - SWITCH_WINDOW + 1)
+            before[seed] = {step: ratios[step] for step in ratios if switch - SWITCH_WINDOW <= step < switch}
+            after[seed] = {step: ratios[step] for step in ratios if step >= end}
+    return estimate(np.subtract, after, before) if before else None
+
+
+def _dead_groups(study: Study, first: str, second: str) -> Estimate | None:
+    """The share of dead groups over all steps, as a multiple of the other arm's; None where that has none."""
+    ours, theirs = dead_groups(study, first), dead_groups(study, second)
+    if not all(any(theirs[seed].values()) for seed in ours.keys() & theirs.keys()):
+        return None
+    return estimate(lambda one, other: one / np.maximum(other, FEWEST_DEAD), ours, theirs)
+
+
+def dead_groups(study: Study, arm: str) -> Units:
+    """Seed -> step -> share of groups whose rewards are all equal."""
+    trainings = study.trainings.get(arm, {})
+    return {seed: training.curves.get("frac_reward_zero_std", {}) for seed, training in trainings.items()}
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """What a claim is about; `measure` takes the study and the claim's arms, whose names fill `name` in."""
+
+    name: str
+    unit: Unit
+    measure: Callable[..., Estimate | None]
+
+
+QUANTITIES = {
+    "accuracy": Quantity("accuracy, {} − {}", "points", _accuracy),
+    "parallel_ratio": Quantity("parallel ratio, {} − {}", "points", _parallel_ratio),
+    "block_position": Quantity("start of blocks / length, last − first third", "points", block_position),
+    "ratio_after_switch": Quantity(
+        "ratio in training, end − before the switch", "points", _ratio_after_switch
+    ),
+    "dead_groups": Quantity("dead groups, {} / {}", "times", _dead_groups),
+    "early_accuracy": Quantity("accuracy, {} at its checkpoint − {} at its end", "points", _early_accuracy),
+}

@@ -1,0 +1,169 @@
+"""The figures of a study: where blocks stand (F1), the scaffold (F2), the mix of levels (F3), over training.
+
+Lines are means over seeds of the latest `SMOOTH` steps, bands reach from the lowest seed to the highest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from statistics import fmean
+from typing import TYPE_CHECKING
+
+from prl.report.arms import LEVEL_ARMS, Study, Training
+from prl.report.curves import Curve, _as_shares, _figure, _latest_means
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+SMOOTH = 5
+"""Steps; as many as the alternating reward's window in the overlay `paper-mini`, whose phases would show."""
+
+_BLUE, _RED, _GREEN, _PINK, _BLACK = "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#000000"
+
+PANELS: dict[str, dict[str, str]] = {
+    "causal": {"causal": _BLUE, "causal-no-easy": _RED, "plain-prompt": _GREEN, "parallel-prompt": _PINK},
+    "structured": {
+        "structured-accuracy": _BLUE,
+        "structured-alternating": _RED,
+        "scaffold": _GREEN,
+        "parallel-only": _PINK,
+        "tiered-only": _BLACK,
+    },
+    "structured, levels 1 to 6": {"uniform": _BLUE, "adaptive": _RED},
+}
+"""Panel -> its arms and their colours, those of Okabe and Ito as in `prl.report.curves`."""
+
+_SCAFFOLD_ARMS = ("structured-accuracy", "structured-alternating", "scaffold")
+_LEVEL = "curriculum/share_level_"
+
+
+def draw(study: Study) -> dict[str, str]:
+    """Save all figures that the study has runs for: name -> path in its folder.
+
+    Raises UsageError: matplotlib is missing.
+    """
+    saved = {}
+    for name, figure in (
+        ("f1-block-position", block_positions(study)),
+        ("f2-scaffold", scaffold(study)),
+        ("f3-levels", levels(study)),
+    ):
+        if figure:
+            saved[name] = f"figures/{name}.png"
+            (study.folder / "figures").mkdir(exist_ok=True)
+            figure.savefig(study.folder / saved[name], dpi=120)
+    return saved
+
+
+def block_positions(study: Study) -> Figure | None:
+    """F1: where blocks begin, as a share of the response; a panel a family of arms."""
+    panels = {
+        title: shown
+        for title, arms in PANELS.items()
+        if (shown := {arm: colour for arm, colour in arms.items() if _logged(study, arm, "block_position")})
+    }
+    if not panels:
+        return None
+    figure = _figure(width=4.2 * len(panels), height=3.4)
+    grid = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for axes, (title, arms) in zip(grid, panels.items(), strict=True):
+        for arm, colour in arms.items():
+            _draw_arm(axes, arm, _logged(study, arm, "block_position"), colour)
+            _mark_switches(axes, study.trainings[arm].values(), colour)
+        axes.set(title=title, xlabel="step")
+        axes.legend(frameon=False)
+        _as_shares(axes)
+    grid[0].autoscale(axis="y")
+    grid[0].set_ylabel("start of blocks / length")
+    return figure
+
+
+def scaffold(study: Study) -> Figure | None:
+    """F2: parallel ratio and accuracy of the responses trained on, with the scaffold's switch marked."""
+    arms = [arm for arm in _SCAFFOLD_ARMS if _logged(study, arm, "parallel_ratio")]
+    if not arms:
+        return None
+    figure = _figure(width=8.4, height=3.4)
+    panels = {"parallel_ratio": "parallel ratio", "correct": "share correct"}
+    for axes, (key, label) in zip(figure.subplots(1, 2), panels.items(), strict=True):
+        for arm in arms:
+            colour = PANELS["structured"][arm]
+            _draw_arm(axes, arm, _logged(study, arm, key), colour)
+            _mark_switches(axes, study.trainings[arm].values(), colour, label=f"{arm}: accuracy alone")
+        axes.set(xlabel="step", ylabel=label)
+        axes.legend(frameon=False)
+        _as_shares(axes)
+    return figure
+
+
+def levels(study: Study) -> Figure | None:
+    """F3: the share of each level among the problems of a step, in uniform and adaptive sampling."""
+    shares = {arm: found for arm in LEVEL_ARMS if (found := _level_shares(study, arm))}
+    if not shares:
+        return None
+    from matplotlib import colormaps
+
+    known = sorted({level for found in shares.values() for level in found})
+    figure = _figure(width=4.2 * len(shares) + 0.8, height=3.4)
+    grid = figure.subplots(1, len(shares), sharey=True, squeeze=False)[0]
+    for axes, (arm, found) in zip(grid, shares.items(), strict=True):
+        steps = sorted({step for curve in found.values() for step in curve})
+        stack = [[found.get(level, {}).get(step, 0.0) for step in steps] for level in known]
+        colours = [colormaps["cividis"](at / max(1, len(known) - 1)) for at in range(len(known))]
+        axes.stackplot(steps, stack, colors=colours, labels=[f"level {level}" for level in known])
+        axes.set(title=arm, xlabel="step", xlim=(steps[0], steps[-1]))
+        _as_shares(axes)
+        axes.set_ylim(0, 1)
+    grid[0].set_ylabel("share of problems")
+    handles, labels = grid[-1].get_legend_handles_labels()
+    grid[-1].legend(handles[::-1], labels[::-1], frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
+
+
+def _logged(study: Study, arm: str, key: str) -> list[dict[int, float]]:
+    """The curve of each seed that has one."""
+    trainings = study.trainings.get(arm, {}).values()
+    return [curve for training in trainings if (curve := training.curves.get(key))]
+
+
+def _level_shares(study: Study, arm: str) -> dict[int, dict[int, float]]:
+    """Level -> step -> share, mean over seeds."""
+    trainings = study.trainings.get(arm, {}).values()
+    keys = {key for training in trainings for key in training.curves if key.startswith(_LEVEL)}
+    found = {int(key.removeprefix(_LEVEL)): _over_seeds(_logged(study, arm, key)) for key in keys}
+    return {level: {step: fmean(shares) for step, shares in each.items()} for level, each in found.items()}
+
+
+def _over_seeds(curves: Iterable[Mapping[int, float]]) -> dict[int, list[float]]:
+    """Step -> the smoothed value of each seed that has that step."""
+    found: dict[int, list[float]] = {}
+    for curve in curves:
+        points: Curve = sorted(curve.items())
+        for (step, _), value in zip(points, _latest_means(points, SMOOTH), strict=True):
+            found.setdefault(step, []).append(value)
+    return dict(sorted(found.items()))
+
+
+def _draw_arm(axes: Axes, arm: str, curves: Iterable[Mapping[int, float]], colour: str) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    by_step = _over_seeds(curves)
+    values = by_step.values()
+    axes.plot([*by_step], [fmean(each) for each in values], color=colour, label=arm)
+    axes.fill_between(
+        [*by_step],
+        [min(each) for each in values],
+        [max(each) for each in values],
+        color=colour,
+        alpha=0.15,
+        lw=0,
+    )
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+def _mark_switches(axes: Axes, trainings: Iterable[Training], colour: str, label: str | None = None) -> None:
+    """A dotted line where a stage begins, in any seed."""
+    for step in sorted({step for training in trainings for step in training.switches}):
+        axes.axvline(step, color=colour, linestyle=":", label=label)
+        label = None  # one entry in the legend

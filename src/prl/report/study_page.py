@@ -1,0 +1,288 @@
+"""The page of a study: study.md, from what was read, measured and drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from prl.report.arms import BASELINE, Estimate, Study
+from prl.report.claims import QUANTITIES, Judged, verdict
+from prl.report.study_figures import SMOOTH
+
+PAPER: dict[str, tuple[float | None, float | None]] = {
+    "sequential": (45.1, None),
+    "causal": (48.9, 27.3),
+    "causal-no-easy": (46.6, None),
+    "structured-accuracy": (47.1, 13.6),
+    "structured-alternating": (46.8, 63.0),
+    "parallel-only": (None, 80.0),
+}
+"""Arm -> accuracy and parallel ratio, per cent, that Parallel-R1 (arXiv 2509.07980) reports."""
+
+_TRACES = {
+    "blocks_per_response": "blocks a response",
+    "paths_per_block": "paths a block",
+    "saved": "off the critical path",
+    "block_position": "block position",
+    "path_diversity": "path diversity",
+    "agreement": "paths that agree",
+    "disagreeing": "blocks that disagree",
+    "takes_majority": "of these: takes the majority",
+    "takes_right_minority": "takes a right minority",
+    "right_of_any": "right where a path is",
+    "accuracy_with_block": "accuracy with a block",
+    "accuracy_without_block": "without",
+}
+"""Key of `prl.analysis.describe` -> heading in T4."""
+
+_LIBRARIES = ("torch", "transformers", "trl", "peft")
+_COUNTED = ("blocks_per_response", "paths_per_block")  # numbers, where the others are shares
+
+
+def page(study: Study, numbers: Mapping[str, Any], drawn: Mapping[str, str], no_figures: str = "") -> str:
+    """Markdown of `numbers` (`prl.report.study.measure`) and the figures `drawn`, or why there are none."""
+    parts = [
+        _head(study, numbers),
+        _claims(numbers["claims"]),
+        _t1(numbers),
+        _t2(numbers),
+        _t3(numbers),
+        _t4(numbers["traces"]),
+        _figures(drawn, no_figures),
+        _positions(numbers["positions"]),
+        _missing(study.missing),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _head(study: Study, numbers: Mapping[str, Any]) -> str:
+    asked, environment = study.settings, numbers["environment"]
+    versions, gpus = environment["versions"] or {}, environment["gpus"] or ["no GPU"]
+    facts = {
+        "command": f"`{_command(asked)}`",
+        "commit": ", ".join(f"`{commit}`" for commit in study.commits) or "unknown",
+        "machine": ", ".join([f"{environment['platform']}, {environment['cpu_count']} cores", *gpus]),
+        "versions": ", ".join(f"{name} {versions[name]}" for name in _LIBRARIES if name in versions),
+        "time": f"{_hours(study.elapsed_seconds)} from the start of the first run to the end of the last, "
+        f"{_hours(study.run_seconds)} in all runs together",
+        "held-out problems": _problems(study),
+    }
+    quick = (
+        "**A quick study: it shows that everything runs, and nothing else. Its verdicts mean nothing.**\n\n"
+    )
+    return (
+        f"# The paper's experiments in miniature\n\n{quick if asked.get('quick') else ''}"
+        "What Parallel-R1 (arXiv 2509.07980) found with 4 B parameters on competition mathematics, held "
+        "against the model and the problems of this study: compare directions, not sizes.\n\n"
+        + _table(["study", ""], [[name, value] for name, value in facts.items()])
+        + "\n\nNumbers are means over seeds with their 95 % intervals in brackets, by a bootstrap that "
+        "resamples seeds, then problems (of curves: steps). Differences are paired: same seed, same problem. "
+        "Where seeds differ far more than problems do, three of them make an interval too narrow: it then "
+        "holds the truth in 84 cases of 100. So the claims list what each seed says alone."
+    )
+
+
+def _command(asked: Mapping[str, Any]) -> str:
+    """The command that asks for the same; where it writes, and how many runs at once, is left out."""
+    words = ["prl study", str(asked.get("study", "")), f"--seeds {asked['seeds']}"]
+    words += [f"--{key} {asked[key]}" for key in ("recipe", "model_name_or_path") if asked.get(key)]
+    words += [f"--arms {' '.join(asked['arms'])}", *(["--quick"] if asked.get("quick") else [])]
+    return " ".join(words)
+
+
+def _problems(study: Study) -> str:
+    found = {}
+    for each in (one for seeds in study.evaluations.values() for one in seeds.values()):
+        count = len(each.scores["accuracy"])
+        found[each.dataset] = (
+            f"{count} of {each.dataset}, {(each.described['responses'] or 0) / count:.0f} samples"
+        )
+    return "; ".join(found.values()) or "none yet"
+
+
+def _claims(judged: Sequence[Judged]) -> str:
+    rows = []
+    for each in judged:
+        quantity, sources = QUANTITIES[each.claim.quantity], {"paper": "", "prl": " (ours, not the paper's)"}
+        measured, seeds = each.lacking, ""
+        if each.measured:
+            shown = _points if quantity.unit == "points" else _times
+            measured = f"{quantity.name.format(*each.claim.arms)}: {shown(each.measured)}"
+            seeds = ", ".join(shown(each.measured, value) for value in each.measured.seeds.values())
+        text = each.claim.text + sources.get(each.claim.source, f" ({each.claim.source})")
+        rows.append([text, measured, seeds, f"**{each.verdict}**"])
+    return (
+        "## Claims\n\n"
+        "Supported: the interval lies wholly on the claim's side. Not supported: wholly on the other side. "
+        "Undecided: this study is too small to say. One interval in twenty misses the truth by chance. Numbers "
+        "in a claim are the paper's; differences are in percentage points.\n\n"
+        + _table(["claim", "measured", "each seed", "verdict"], rows)
+    )
+
+
+def _t1(numbers: Mapping[str, Any]) -> str:
+    rows = [
+        [
+            name,
+            _seeds(found["accuracy"]),
+            _share(found["accuracy"]),
+            _points(found["gain"]),
+            _share(found["parallel_ratio"]),
+            _number(found["tokens"]),
+            _number(found["critical_path"]),
+            _paper(name),
+        ]
+        for name, found in numbers["arms"].items()
+        if name not in numbers["difficulty"]
+    ]
+    heads = ["arm", "seeds", "accuracy", f"over {BASELINE}", "parallel ratio", "tokens", "critical path"]
+    return _section("T1: accuracy and parallel ratio of all arms", [*heads, "paper: accuracy, ratio"], rows)
+
+
+def _t2(numbers: Mapping[str, Any]) -> str:
+    rows = []
+    for arm, gains in numbers["rewards"].items():
+        found = numbers["arms"][arm]
+        rows.append(
+            [
+                arm,
+                _share(found["accuracy"]),
+                _points(gains["accuracy_gain"]),
+                _share(found["parallel_ratio"]),
+                _points(gains["parallel_ratio_gain"]),
+                _paper(arm),
+            ]
+        )
+    heads = ["arm", "accuracy", "over accuracy alone", "parallel ratio", "over accuracy alone"]
+    return _section("T2: rewards, from one structured cold start", [*heads, "paper: accuracy, ratio"], rows)
+
+
+def _t3(numbers: Mapping[str, Any]) -> str:
+    rows = []
+    for arm, found in numbers["difficulty"].items():
+        early = (
+            f"{_share(found['checkpoint_accuracy'])} at {found['checkpoint']}" if found["checkpoint"] else "–"
+        )
+        final = numbers["arms"].get(arm, {}).get("accuracy")
+        rows.append(
+            [
+                arm,
+                _seeds(found["dead_groups"]),
+                _share(found["dead_groups"]),
+                _number(found["skipped"]),
+                early,
+                f"{_share(final)} at {found['steps']}",
+            ]
+        )
+    heads = [
+        "arm",
+        "seeds",
+        "dead groups",
+        "problems passed over, a step",
+        "accuracy at step",
+        "accuracy at end",
+    ]
+    return _section("T3: adaptive difficulty, on problems of all levels", heads, rows)
+
+
+def _t4(traces: Mapping[str, Mapping[str, float | None]]) -> str:
+    rows = [
+        [name, *(_described(found, key) for key in _TRACES)]
+        for name, found in traces.items()
+        if found.get("blocks_per_response")
+    ]
+    said = (
+        "Responses of all seeds together, held-out problems. In brackets, how many a share is of. Blocks "
+        "count valid or not, decisions of valid ones only. Off the critical path: what decoding paths side "
+        "by side saves, or would save."
+    )
+    return _section("T4: what the traces show", ["arm", *_TRACES.values()], rows, said)
+
+
+def _described(found: Mapping[str, float | None], key: str) -> str:
+    if (value := found.get(key)) is None:
+        return "–"
+    if key in _COUNTED:
+        return f"{value:.2f}"
+    of = found.get(f"{key}_of")
+    return f"{value:.1%}" if of is None else f"{value:.1%} ({of:.0f})"
+
+
+def _figures(drawn: Mapping[str, str], no_figures: str) -> str:
+    captions = {
+        "f1-block-position": "F1: where blocks stand in the response, over RL",
+        "f2-scaffold": "F2: parallel ratio and accuracy of the responses trained on, over RL",
+        "f3-levels": "F3: levels of the problems drawn, over RL",
+    }
+    shown = [f"{captions[name]}\n\n![{captions[name]}]({path})" for name, path in drawn.items()]
+    said = no_figures or (
+        f"Means over seeds of the latest {SMOOTH} steps; bands reach from the lowest seed to the highest; a "
+        "dotted line is the first step of a new stage."
+    )
+    return "\n\n".join(["## Figures", said, *shown]) if shown or no_figures else ""
+
+
+def _positions(positions: Mapping[str, Mapping[str, Estimate]]) -> str:
+    verdicts = {"supported": "later", "not supported": "earlier"}
+    rows = [
+        [
+            arm,
+            _seeds(found["change"]),
+            _share(found["first"]),
+            _share(found["last"]),
+            _points(found["change"]),
+            verdicts.get(verdict(found["change"], "above"), "undecided"),
+        ]
+        for arm, found in positions.items()
+    ]
+    heads = ["arm", "seeds", "first third of the steps", "last third", "change", "blocks move"]
+    return _section("Block position, arm by arm", heads, rows)
+
+
+def _missing(missing: Sequence[str]) -> str:
+    return "## Missing runs\n\n" + "\n".join(f"- {each}" for each in missing) if missing else ""
+
+
+# Cells
+
+
+def _section(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]], said: str = "") -> str:
+    return "\n\n".join(part for part in (f"## {title}", said, _table(heads, rows)) if part) if rows else ""
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "\n".join(f"| {' | '.join(cell.replace('|', '&#124;') for cell in line)} |" for line in lines)
+
+
+def _seeds(found: Estimate | None) -> str:
+    return str(len(found.seeds)) if found else "0"
+
+
+def _share(found: Estimate | None) -> str:
+    return f"{found.mean:.1%} [{found.low:.1%}, {found.high:.1%}]" if found else "–"
+
+
+def _number(found: Estimate | None) -> str:
+    return f"{found.mean:.0f} [{found.low:.0f}, {found.high:.0f}]" if found else "–"
+
+
+def _points(found: Estimate | None, value: float | None = None) -> str:
+    """A difference of shares, in percentage points; `value` alone where given."""
+    if found is None:
+        return "–"
+    mean, low, high = (f"{100 * each:+.1f}".replace("-", "−") for each in (found.mean, found.low, found.high))
+    return f"{mean} [{low}, {high}]" if value is None else f"{100 * value:+.1f}".replace("-", "−")
+
+
+def _times(found: Estimate, value: float | None = None) -> str:
+    return f"{found.mean:.2f}× [{found.low:.2f}, {found.high:.2f}]" if value is None else f"{value:.2f}×"
+
+
+def _paper(arm: str) -> str:
+    return ", ".join("–" if value is None else f"{value:.1f}%" for value in PAPER.get(arm, (None, None)))
+
+
+def _hours(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    return f"{minutes // 60} h {minutes % 60:02} min"

@@ -1,0 +1,627 @@
+"""The report of a study, on a made-up one: run folders as the stages write them, without training."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from prl.errors import RunError, UsageError
+from prl.report import arms, claims, study, study_figures
+from prl.report.arms import Estimate, Evaluation, Study, estimate, gain, pooled
+from prl.report.claims import CLAIMS, QUANTITIES, verdict
+from prl.runs import open_run
+
+
+@dataclass(frozen=True)
+class Made:
+    """How a made-up arm comes out: held-out accuracy and ratio, and in training block position, dead groups,
+    ratio from its first step to its last."""
+
+    accuracy: float
+    ratio: float = 0.0
+    position: tuple[float, float] = (0.2, 0.2)
+    dead: float = 0.4
+    ratios: tuple[float, float] = (0.5, 0.5)
+    stages: tuple[str, ...] = ()
+    dataset: str = "arithmetic:heldout"
+
+
+WIDE = {"dataset": "arithmetic:heldout-wide", "stages": ("rl-general",)}
+MADE = {
+    "sequential": Made(0.50),
+    "causal": Made(0.70, 0.3, (0.1, 0.4), stages=("rl-easy", "rl-general")),
+    "causal-no-easy": Made(0.55, 0.2, (0.1, 0.4)),
+    "structured-accuracy": Made(0.60, 0.1, (0.2, 0.3)),
+    "structured-alternating": Made(0.60, 0.6, (0.2, 0.5)),
+    "parallel-only": Made(0.40, 0.9, (0.2, 0.1)),
+    "tiered-only": Made(0.60, 0.7, (0.2, 0.2)),
+    "scaffold": Made(0.65, 0.3, (0.2, 0.4), ratios=(0.8, 0.2), stages=("scaffold", "rl-general")),
+    "plain-prompt": Made(0.60, 0.3),
+    "parallel-prompt": Made(0.60, 0.3),
+    "uniform": Made(0.50, 0.2, dead=0.6, **WIDE),
+    "adaptive": Made(0.60, 0.2, dead=0.2, **WIDE),
+}
+COLD_STARTS = ("causal", "structured", "causal-plain-prompt", "causal-parallel-prompt")
+
+
+def response(position: float | None, right: bool) -> str:
+    """A response of 200 characters whose block, if any, begins at `position`."""
+    block = "<Parallel><Path>6*7=42</Path><Path>7*6=42</Path></Parallel><Summary>42</Summary>"
+    before = "" if position is None else "." * round(200 * position) + block
+    end = f"\nFinal Answer: {42 if right else 41}"
+    return before + "." * (200 - len(before) - len(end)) + end
+
+
+def sample(problem: str, text: str, right: bool) -> dict[str, Any]:
+    return {
+        "problem": problem, "answer": "42", "text": text, "length": 50, "critical_path": 40.0,
+        "truncated": False, "verdict": "identical" if right else "different", "correct": float(right),
+    }  # fmt: skip
+
+
+def make_evaluation(folder: Path, made: Made, seed: int, problems: int, samples: int) -> None:
+    """Sampled responses of about the arm's accuracy and ratio, alike in all arms but for that; a greedy one."""
+    draw = Random(f"{seed}/{made.dataset}")
+    rows = []
+    for number in range(problems):
+        for _ in range(samples):
+            right, parallel = draw.random() < made.accuracy, draw.random() < made.ratio
+            text = response(0.2 if parallel else None, right)
+            rows.append(sample(f"{made.dataset} {seed} {number}", text, right) | {"phase": "sampled"})
+    with open_run(folder, stage="eval", config={"eval": {"dataset": made.dataset}}) as run:
+        run.log_samples(0, [*rows, sample("greedy only", response(0.9, True), True) | {"phase": "greedy"}])
+        run.finish()
+
+
+def make_training(folder: Path, made: Made, seed: int, steps: int, switch: int) -> None:
+    """A run that moves evenly from the arm's first values to its last, with a little noise."""
+    draw = Random(f"{seed}/{made}")
+    rows = []
+    with open_run(folder, stage="rl", config={"rl": {}}) as run:
+        for step in range(1, steps + 1):
+            done = (step - 1) / max(1, steps - 1)
+            mean = made.position[0] + (made.position[1] - made.position[0]) * done
+            for number in range(8):
+                position = mean + draw.uniform(-0.05, 0.05) if made.ratio else None
+                rows.append(sample(f"{step} {number}", response(position, True), True) | {"step": step})
+            metrics: dict[str, Any] = {
+                "loss": 0.1,
+                "correct": 0.5 + 0.4 * done + draw.uniform(-0.05, 0.05),
+                "parallel_ratio": made.ratios[0] + (made.ratios[1] - made.ratios[0]) * done,
+                "frac_reward_zero_std": made.dead + draw.uniform(-0.05, 0.05),
+            }
+            if made.stages:
+                metrics["stage"] = made.stages[0 if step < switch else -1]
+            if made.dataset.endswith("wide"):
+                hard = 0.5 + (0.4 * done if made.dead < 0.5 else 0)
+                shares = {"curriculum/share_level_1": 1 - hard, "curriculum/share_level_6": hard}
+                metrics |= shares | {"curriculum/skipped": 3.0}
+            run.log_metrics(step, metrics)
+        run.log_samples(steps, rows)
+        run.log_metrics(steps, {"train_loss": 0.1})
+        run.finish()
+
+
+def make_study(
+    folder: Path,
+    names: tuple[str, ...] = tuple(MADE),
+    *,
+    seeds: int = 2,
+    steps: int = 12,
+    switch: int = 9,
+    problems: int = 12,
+    samples: int = 4,
+    quick: bool = False,
+) -> Path:
+    """The folder that `prl study` leaves, before its report."""
+    folder.mkdir(parents=True, exist_ok=True)
+    environment = {
+        "git_commit": "abc", "platform": "Linux", "cpu_count": 2, "gpus": [], "host": "secret-host",
+        "argv": ["/home/someone/prl", "study"], "versions": {"torch": "2.13.0", "trl": "1.16.0"},
+    }  # fmt: skip
+    settings = {
+        "study": "paper-mini", "arms": list(names), "seeds": seeds, "recipe": "tiny",
+        "model_name_or_path": None, "quick": quick, "sizes": {}, "environment": environment,
+    }  # fmt: skip
+    (folder / "study.yaml").write_text(yaml.safe_dump(settings))
+    for seed in range(seeds):
+        make_evaluation(folder / "base" / f"seed-{seed}-eval", Made(0.4), seed, problems, samples)
+        for cold in COLD_STARTS:
+            place = folder / "cold-start" / cold
+            make_evaluation(place / f"seed-{seed}-eval", Made(0.3, 0.5), seed, problems, samples)
+            with open_run(place / f"seed-{seed}", stage="sft", config={"command": "sft"}) as run:
+                run.finish()
+        for name in names:
+            place, made = folder / "arms" / name / f"seed-{seed}", MADE[name]
+            make_training(place / "rl", made, seed, steps, switch)
+            make_evaluation(place / "eval", made, seed, problems, samples)
+            if made.dataset.endswith("wide"):
+                make_evaluation(place / f"eval-{steps * 7 // 10}", made, seed, problems, samples)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole study with its report; tests only read it."""
+    folder = make_study(tmp_path_factory.mktemp("study") / "whole")
+    study.write(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def numbers(made: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((made / "study.json").read_bytes())
+    return found
+
+
+def evaluated(scores: dict[str, float]) -> Evaluation:
+    return Evaluation("sums", {name: scores for name in arms.SCORES}, {"responses": len(scores)})
+
+
+def rows_of(page: str, section: str) -> dict[str, list[str]]:
+    """First cell -> the others, of the table in a section of study.md."""
+    body = page.split(f"## {section}")[1].split("\n## ")[0]
+    lines = [line[2:-2].split(" | ") for line in body.splitlines() if line.startswith("|")]
+    return {cells[0]: cells[1:] for cells in lines[2:]}
+
+
+# Estimates
+
+
+def test_a_mean_is_that_of_the_seeds_whatever_number_of_units_they_have() -> None:
+    found = estimate(arms.itself, {0: {"a": 1.0, "b": 0.0}, 1: {"a": 1.0, "b": 1.0, "c": 1.0, "d": 0.0}})
+    assert found is not None
+    assert found.mean == pytest.approx((0.5 + 0.75) / 2)
+    assert found.seeds == {0: 0.5, 1: 0.75}
+    assert found.low < found.mean < found.high
+
+
+def test_what_no_seed_has_whole_has_no_estimate() -> None:
+    assert estimate(arms.itself, {}) is None
+    assert estimate(arms.itself, {0: {}}) is None
+    assert estimate(np.subtract, {0: {"a": 1.0}}, {1: {"a": 1.0}}) is None
+    found = estimate(np.subtract, {0: {"a": 1.0}, 1: {"a": 0.5}}, {1: {"b": 0.25}, 2: {"b": 0.0}})
+    assert found == Estimate(0.25, 0.25, 0.25, {1: 0.25})
+
+
+def test_seeds_that_differ_widen_an_interval() -> None:
+    alike = estimate(arms.itself, {seed: {n: n % 2 for n in range(40)} for seed in range(3)})
+    apart = estimate(arms.itself, {seed: {n: n % 2 + seed - 1 for n in range(40)} for seed in range(3)})
+    assert alike is not None
+    assert apart is not None
+    assert alike.mean == apart.mean
+    assert apart.high - apart.low > 3 * (alike.high - alike.low)
+
+
+def test_intervals_hold_the_truth_about_as_often_as_they_say() -> None:
+    rng, held = np.random.default_rng(1), 0
+    for _ in range(100):
+        problems = rng.normal(0, 0.2, 60)  # alike hard for all seeds
+        seeds = rng.normal(0, 0.05, 3)
+        draws = seeds[:, None] + problems + rng.normal(0, 0.4, (3, 60))
+        found = estimate(arms.itself, {seed: dict(enumerate(draws[seed])) for seed in range(3)})
+        assert found is not None
+        held += found.low <= 0 <= found.high
+    assert held >= 93
+
+
+values = st.dictionaries(
+    st.integers(0, 3), st.dictionaries(st.integers(0, 5), st.floats(0, 1), max_size=4), max_size=4
+)
+
+
+@given(values)
+def test_any_estimate_is_ordered_bounded_and_repeatable(part: dict[int, dict[int, float]]) -> None:
+    found = estimate(arms.itself, part)
+    seen = [value for units in part.values() for value in units.values()]
+    assert (found is None) == (not seen)
+    if found:
+        rounding = 1e-9
+        assert min(seen) - rounding <= found.low <= found.high <= max(seen) + rounding
+        assert estimate(arms.itself, dict(reversed(part.items()))) == found or len(part) > 1
+        assert estimate(arms.itself, part) == found
+
+
+def test_a_gain_is_paired_on_seed_and_problem() -> None:
+    hard = {f"problem {n}": n % 2 * 0.8 for n in range(30)}
+    better = {problem: value + 0.1 for problem, value in hard.items()}
+    found = gain({0: evaluated(better)}, {0: evaluated(hard)}, "accuracy")
+    assert found is not None
+    assert (found.mean, found.low, found.high) == pytest.approx((0.1, 0.1, 0.1))
+
+
+def test_seeds_with_other_problems_are_not_compared() -> None:
+    ours = {0: evaluated({"a": 1.0, "b": 0.0}), 1: evaluated({"a": 1.0})}
+    theirs = {0: evaluated({"a": 0.0}), 1: evaluated({"a": 0.5})}
+    found = gain(ours, theirs, "accuracy")
+    assert found is not None
+    assert found.seeds == {1: 0.5}
+    assert gain({0: ours[0]}, {0: theirs[0]}, "accuracy") is None
+
+
+def test_pooled_shares_are_weighted_by_what_they_are_of() -> None:
+    first = {"responses": 10, "saved": 0.2, "agreement": 1.0, "agreement_of": 1}
+    second = {"responses": 10, "saved": 0.4, "agreement": 0.5, "agreement_of": 4}
+    third = {"responses": 10, "saved": None, "agreement": None, "agreement_of": 0}
+    found = pooled(Evaluation("sums", {}, each) for each in (first, second, third))
+    assert found == {
+        "responses": 30, "saved": pytest.approx(0.3), "agreement": pytest.approx(0.6), "agreement_of": 5,
+    }  # fmt: skip
+
+
+# Claims
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "side", "bound", "expected"),
+    [
+        (0.01, 0.02, "above", 0.0, "supported"),
+        (-0.02, -0.01, "above", 0.0, "not supported"),
+        (-0.01, 0.02, "above", 0.0, "undecided"),
+        (0.0, 0.0, "above", 0.0, "undecided"),  # no difference is no support
+        (-0.02, -0.01, "below", 0.0, "supported"),
+        (0.01, 0.02, "below", 0.0, "not supported"),
+        (0.3, 0.49, "below", 0.5, "supported"),
+        (0.3, 0.51, "below", 0.5, "undecided"),
+        (0.51, 0.9, "below", 0.5, "not supported"),
+        (-0.02, 0.02, "within", 0.03, "supported"),
+        (0.0, 0.0, "within", 0.03, "supported"),
+        (-0.02, 0.04, "within", 0.03, "undecided"),
+        (-0.04, 0.04, "within", 0.03, "undecided"),
+        (0.04, 0.05, "within", 0.03, "not supported"),
+        (-0.05, -0.04, "within", 0.03, "not supported"),
+    ],
+)
+def test_a_verdict_is_where_the_interval_lies(
+    low: float, high: float, side: Any, bound: float, expected: str
+) -> None:
+    assert verdict(Estimate((low + high) / 2, low, high, {}), side, bound) == expected
+
+
+def test_claims_tables_and_figures_name_arms_that_a_study_has() -> None:
+    from prl.report.study_page import PAPER
+    from prl.study import ARMS
+
+    named = {arm for claim in CLAIMS for arm in claim.arms}
+    named |= {arm for panel in study_figures.PANELS.values() for arm in panel}
+    assert named | {*PAPER, arms.BASELINE, *arms.REWARD_ARMS, *arms.LEVEL_ARMS} == {*ARMS}
+    assert {claim.quantity for claim in CLAIMS} == {*QUANTITIES}
+
+
+def test_every_claim_gets_its_verdict(numbers: dict[str, Any]) -> None:
+    found = {(tuple(each["claim"]["arms"]), each["claim"]["quantity"]): each for each in numbers["claims"]}
+    assert len(found) == len(CLAIMS)
+    assert {each["verdict"] for each in found.values()} == {"supported"}
+    dead = found[("adaptive", "uniform"), "dead_groups"]["measured"]
+    assert 0.2 < dead["low"] < dead["mean"] < dead["high"] < 0.5
+
+
+def test_negative_results_stay_in(made: Path) -> None:
+    """The same claims with the arms of each exchanged."""
+    whole = arms.read(made)
+    for claim in CLAIMS:
+        if len(claim.arms) == 2 and claim.side != "within" and claim.bound == 0:
+            measured = QUANTITIES[claim.quantity].measure(whole, *reversed(claim.arms))
+            expected = "undecided" if claim.quantity == "early_accuracy" else "not supported"
+            assert verdict(measured, claim.side) in (expected, "not supported"), claim.text
+
+
+def training(
+    positions: dict[int, float], *, blocks: int = 10, ratios: dict[int, float] | None = None, **curves: Any
+) -> arms.Training:
+    logged = {"loss": dict.fromkeys(range(1, 13), 0.1), "parallel_ratio": ratios or {}, **curves}
+    counts = {step: blocks for step in positions}
+    return arms.Training({**logged, "block_position": positions}, counts, {9: "rl-general"} if ratios else {})
+
+
+def test_block_positions_are_compared_between_the_first_and_the_last_third() -> None:
+    run = training({step: step / 100 for step in range(1, 13)})
+    found = claims.block_position(Study(Path(), {}, {"causal": {0: run}}), "causal")
+    assert found is not None
+    assert found.mean == pytest.approx(0.105 - 0.025)
+    assert claims.thirds(run) == ({n: n / 100 for n in range(1, 5)}, {n: n / 100 for n in range(9, 13)})
+
+
+def test_few_blocks_say_nothing_of_their_position() -> None:
+    late_only = {step: 0.5 for step in range(9, 13)}
+    few = training({step: 0.5 for step in range(1, 13)}, blocks=4)
+    for run in (training(late_only), few, training({}), arms.Training({"block_position": {}}, {}, {})):
+        assert claims.block_position(Study(Path(), {}, {"causal": {0: run}})) is None
+
+
+def test_an_arm_that_loses_its_blocks_does_not_move_those_of_the_others() -> None:
+    still = training({step: 0.6 for step in range(1, 13)})
+    losing = training({step: 0.1 for step in (1, 2, 3, 4, 11, 12)})
+    found = claims.block_position(Study(Path(), {}, {"still": {0: still}, "losing": {0: losing}}))
+    assert found == Estimate(pytest.approx(0), pytest.approx(0), pytest.approx(0), {0: pytest.approx(0)})
+
+
+def test_the_ratio_is_compared_before_the_switch_and_at_the_end() -> None:
+    run = training({}, ratios={step: 0.8 if step < 9 else 0.3 for step in range(1, 13)})
+    measure = QUANTITIES["ratio_after_switch"].measure
+    found = measure(Study(Path(), {}, {"scaffold": {0: run, 1: training({})}}), "scaffold")
+    assert (found.mean, found.seeds) == (pytest.approx(-0.5), {0: pytest.approx(-0.5)})
+
+
+def test_dead_groups_are_a_multiple_of_the_others() -> None:
+    def arm(share: float) -> dict[int, arms.Training]:
+        return {0: training({}, frac_reward_zero_std=dict.fromkeys(range(1, 13), share))}
+
+    measure = QUANTITIES["dead_groups"].measure
+    found = measure(Study(Path(), {}, {"adaptive": arm(0.1), "uniform": arm(0.4)}), "adaptive", "uniform")
+    assert found.mean == found.high == pytest.approx(0.25)
+    assert (
+        measure(Study(Path(), {}, {"adaptive": arm(0.1), "uniform": arm(0)}), "adaptive", "uniform") is None
+    )
+    assert measure(Study(Path(), {}, {"adaptive": arm(0.1)}), "adaptive", "uniform") is None
+
+
+# Reading run folders
+
+
+def test_a_training_run_is_read_by_its_steps(tmp_path: Path) -> None:
+    run_dir = tmp_path / "arms" / "scaffold" / "seed-0" / "rl"
+    with open_run(run_dir, stage="rl", config={}) as run:
+        early, late = response(0.1, True), response(0.5, True)
+        for step, stage in ((1, "scaffold"), (2, "scaffold"), (3, "rl-general")):
+            run.log_metrics(step, {"correct": 0.1 * step, "stage": stage, "phase": "tiered", "gap": None})
+            run.log_samples(
+                step, [sample("a", early, True), sample("b", late, True)][: step if step < 3 else 0]
+            )
+        run.log_samples(3, [sample("a", "no block", True), sample("b", None, False)])  # type: ignore[arg-type]
+        run.log_metrics(2, {"correct": 0.7})  # a later line of the same step, as after resuming
+        run.finish()
+    settings = {"arms": ["scaffold"], "seeds": 1}
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(settings))
+    found = arms.read(tmp_path).trainings["scaffold"][0]
+    assert found.curves["correct"] == {1: 0.1, 2: 0.7, 3: pytest.approx(0.3)}
+    assert found.curves["block_position"] == {1: pytest.approx(0.1), 2: pytest.approx(0.3)}
+    assert found.blocks == {1: 1, 2: 2, 3: 0}
+    assert (found.switches, found.steps) == ({3: "rl-general"}, 3)
+    assert "phase" not in found.curves
+
+
+def test_an_evaluation_is_read_by_its_problems(tmp_path: Path) -> None:
+    run_dir = tmp_path / "base" / "seed-0-eval"
+    with open_run(run_dir, stage="eval", config={"eval": {"dataset": "sums"}}) as run:
+        rows = [
+            sample("a", response(0.1, True), True),
+            sample("a", response(None, False), False) | {"length": 70, "critical_path": 60.0},
+            sample("b", "<Parallel><Path>1</Path></Parallel> Final Answer: 42", True),  # no valid block
+        ]
+        run.log_samples(0, [row | {"phase": "sampled"} for row in rows] + [rows[0] | {"phase": "greedy"}])
+        run.finish()
+    (tmp_path / "study.yaml").write_text("{arms: [], seeds: 1}")
+    found = arms.read(tmp_path).evaluations["base"][0]
+    assert found.scores == {
+        "accuracy": {"a": 0.5, "b": 1.0},
+        "parallel_ratio": {"a": 0.5, "b": 0.0},
+        "tokens": {"a": 60.0, "b": 50.0},
+        "critical_path": {"a": 50.0, "b": 40.0},
+    }
+    assert (found.dataset, found.steps, found.described["responses"]) == ("sums", None, 3)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (None, r"holds no study.yaml: name the --output_dir of a `prl study`"),
+        ("arms: [", r"study.yaml cannot be read"),
+        ("- a", r"study.yaml names no arms and seeds"),
+        ("seeds: 3", r"study.yaml names no arms and seeds"),
+    ],
+)
+def test_a_folder_that_is_no_study_is_refused(tmp_path: Path, text: str | None, said: str) -> None:
+    if text is not None:
+        (tmp_path / "study.yaml").write_text(text)
+    with pytest.raises(RunError, match=said):
+        study.write(tmp_path)
+    assert not (tmp_path / "study.md").exists()
+
+
+# The report
+
+
+def test_the_page_holds_claims_tables_and_figures(made: Path) -> None:
+    page = (made / "study.md").read_text(encoding="utf-8")
+    assert [line for line in page.splitlines() if line.startswith("#")] == [
+        "# The paper's experiments in miniature",
+        "## Claims",
+        "## T1: accuracy and parallel ratio of all arms",
+        "## T2: rewards, from one structured cold start",
+        "## T3: adaptive difficulty, on problems of all levels",
+        "## T4: what the traces show",
+        "## Figures",
+        "## Block position, arm by arm",
+    ]
+    assert "`prl study paper-mini --seeds 2 --recipe tiny --arms sequential causal" in page
+    assert "Linux, 2 cores, no GPU" in page
+    assert "12 of arithmetic:heldout, 4 samples; 12 of arithmetic:heldout-wide, 4 samples" in page
+    assert "quick" not in page
+    for path in ("f1-block-position", "f2-scaffold", "f3-levels"):
+        assert f"](figures/{path}.png)" in page
+        assert (made / "figures" / f"{path}.png").stat().st_size > 5000
+    assert not any(line.endswith(" ") or "None" in line or "nan" in line for line in page.splitlines())
+
+
+def test_nothing_of_the_machine_but_what_matters_is_in_the_report(made: Path) -> None:
+    for name in ("study.md", "study.json"):
+        text = (made / name).read_text(encoding="utf-8")
+        assert not any(private in text for private in ("secret-host", "/home/", str(made), "argv"))
+
+
+def test_tables_say_what_was_measured_beside_what_the_paper_found(
+    made: Path, numbers: dict[str, Any]
+) -> None:
+    page = (made / "study.md").read_text(encoding="utf-8")
+    t1 = rows_of(page, "T1")
+    assert [*t1][:3] == ["base", "cold start causal", "cold start causal-parallel-prompt"]
+    assert {"uniform", "adaptive"}.isdisjoint(t1)  # measured on other problems
+    found = numbers["arms"]["causal"]
+    assert t1["causal"] == [
+        "2",
+        f"{found['accuracy']['mean']:.1%} [{found['accuracy']['low']:.1%}, {found['accuracy']['high']:.1%}]",
+        f"{100 * found['gain']['mean']:+.1f} "
+        f"[{100 * found['gain']['low']:+.1f}, {100 * found['gain']['high']:+.1f}]",
+        f"{found['parallel_ratio']['mean']:.1%} "
+        f"[{found['parallel_ratio']['low']:.1%}, {found['parallel_ratio']['high']:.1%}]",
+        "50 [50, 50]",
+        "40 [40, 40]",
+        "48.9%, 27.3%",
+    ]
+    assert t1["sequential"][2] == "–"
+    assert [*rows_of(page, "T2")] == list(arms.REWARD_ARMS)
+    assert rows_of(page, "T2")["parallel-only"][1].startswith("−")
+    assert [*rows_of(page, "T3")] == ["uniform", "adaptive"]
+    assert rows_of(page, "T3")["adaptive"][3].endswith(" at 8")
+    assert {"base", "sequential"}.isdisjoint(rows_of(page, "T4"))
+    moves = {arm: cells[-1] for arm, cells in rows_of(page, "Block position").items()}
+    assert (moves["causal"], moves["parallel-only"], moves["tiered-only"]) == (
+        "later",
+        "earlier",
+        "undecided",
+    )
+    assert "sequential" not in moves
+
+
+def test_all_numbers_are_in_study_json(numbers: dict[str, Any]) -> None:
+    found = numbers["arms"]["causal"]["accuracy"]
+    assert found["mean"] == pytest.approx(sum(found["seeds"].values()) / 2)
+    assert numbers["settings"]["arms"] == list(MADE)
+    assert numbers["environment"]["versions"] == {"torch": "2.13.0", "trl": "1.16.0"}
+    assert numbers["missing"] == []
+    assert numbers["run_seconds"] > 0
+    assert len(numbers["curves"]["adaptive"]["1"]["curriculum/share_level_6"]) == 12
+    assert numbers["traces"]["causal"]["responses"] == 2 * 12 * 4
+    assert numbers["difficulty"]["uniform"]["checkpoint"] == 8
+
+
+def test_a_report_written_again_is_the_same(made: Path) -> None:
+    before = {name: (made / name).read_bytes() for name in ("study.md", "study.json")}
+    study.write(made)
+    assert {name: (made / name).read_bytes() for name in before} == before
+
+
+def test_what_is_missing_is_named_and_the_rest_reported(tmp_path: Path) -> None:
+    folder = make_study(tmp_path, ("sequential", "causal", "adaptive"), steps=4, problems=4)
+    (folder / "arms" / "causal" / "seed-1" / "eval" / "DONE").unlink()
+    (folder / "arms" / "sequential").rename(folder / "elsewhere")
+    page = study.write(folder).read_text(encoding="utf-8")
+    assert page.split("## Missing runs\n\n")[1].splitlines() == [
+        *(f"- arms/sequential/seed-{seed}/rl: not begun" for seed in (0, 1)),
+        *(f"- arms/sequential/seed-{seed}/eval: not begun" for seed in (0, 1)),
+        "- arms/causal/seed-1/eval: not finished",
+    ]
+    assert rows_of(page, "T1")["causal"][0] == "1"
+    rows = rows_of(page, "Claims")
+    assert rows[CLAIMS[0].text] == ["no finished run of sequential", "", "**not measured**"]
+    assert rows[CLAIMS[7].text][0] == "too little to measure it"  # four steps have too few blocks
+
+
+def test_a_study_that_has_run_nothing_yet_has_a_page(tmp_path: Path) -> None:
+    (tmp_path / "study.yaml").write_text("{study: paper-mini, arms: [causal], seeds: 1, quick: true}")
+    page = study.write(tmp_path).read_text(encoding="utf-8")
+    assert "**A quick study" in page
+    assert page.count("**not measured**") == len(CLAIMS)
+    assert "- base/seed-0-eval: not begun\n- arms/causal/seed-0/rl: not begun" in page
+    assert "## Figures" not in page
+    assert "## T1" not in page
+
+
+def test_an_evaluation_without_samples_is_missing_too(tmp_path: Path) -> None:
+    with open_run(tmp_path / "base" / "seed-0-eval", stage="eval", config={}) as run:
+        run.finish()
+    (tmp_path / "study.yaml").write_text("{arms: [], seeds: 1}")
+    assert arms.read(tmp_path).missing == ["base/seed-0-eval: holds no sampled responses"]
+
+
+def test_without_matplotlib_the_page_says_why_it_has_no_figures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_study(tmp_path, ("causal",), seeds=1, steps=3, problems=2)
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    page = study.write(folder).read_text(encoding="utf-8")
+    assert "## Figures\n\ncurves need matplotlib, which is not installed: pip install prl[report]" in page
+    assert not (folder / "figures").exists()
+
+
+def test_reading_a_study_needs_no_torch() -> None:
+    code = "import sys, prl.report.study; sys.exit(sorted({'torch', 'transformers', 'trl'} & {*sys.modules}) or 0)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
+
+
+# Figures
+
+
+def lines_of(axes: Any) -> dict[str, tuple[list[float], list[float]]]:
+    return {
+        line.get_label(): (list(line.get_xdata()), list(line.get_ydata()))
+        for line in axes.get_lines()
+        if not line.get_label().startswith("_")
+    }
+
+
+def test_block_positions_have_a_panel_for_each_family(made: Path) -> None:
+    figure = study_figures.block_positions(arms.read(made))
+    assert figure is not None
+    shown = {axes.get_title(): [*lines_of(axes)] for axes in figure.axes}
+    assert shown == {title: list(panel) for title, panel in study_figures.PANELS.items()}
+    causal, dotted = (line for line in figure.axes[0].get_lines()[:2])
+    assert (causal.get_label(), len(causal.get_xdata())) == ("causal", 12)
+    assert [*dotted.get_xdata()] == [9, 9]
+    low, high = figure.axes[0].get_ylim()
+    assert 0 < low < 0.1
+    assert 0.5 < high < 0.6
+
+
+def test_the_scaffold_is_drawn_with_its_switch(made: Path) -> None:
+    whole = arms.read(made)
+    figure = study_figures.scaffold(whole)
+    assert figure is not None
+    assert [axes.get_ylabel() for axes in figure.axes] == ["parallel ratio", "share correct"]
+    names = ["structured-accuracy", "structured-alternating", "scaffold"]
+    for axes in figure.axes:
+        shown = lines_of(axes)
+        assert [*shown] == [*names, "scaffold: accuracy alone"]
+        assert shown["scaffold: accuracy alone"][0] == [9, 9]
+    steps, ratios = lines_of(figure.axes[0])["scaffold"]
+    logged = whole.trainings["scaffold"][0].curves["parallel_ratio"]
+    assert steps == [*logged]
+    assert ratios[-1] == pytest.approx(sum(logged[step] for step in range(8, 13)) / 5)
+    assert ratios[0] == pytest.approx(logged[1])
+
+
+def test_levels_fill_the_whole(made: Path) -> None:
+    figure = study_figures.levels(arms.read(made))
+    assert figure is not None
+    assert [axes.get_title() for axes in figure.axes] == ["uniform", "adaptive"]
+    assert all(len(axes.collections) == 2 for axes in figure.axes)
+    (legend,) = (axes.get_legend() for axes in figure.axes if axes.get_legend())
+    assert [text.get_text() for text in legend.get_texts()] == [
+        "level 6",
+        "level 1",
+    ]  # as stacked, from the top
+    top = figure.axes[1].collections[-1].get_paths()[0].vertices[:, 1].max()
+    assert top == pytest.approx(1)
+
+
+def test_figures_without_runs_are_left_out(tmp_path: Path) -> None:
+    empty = Study(tmp_path, {}, {"causal": {}})
+    assert study_figures.draw(empty) == {}
+    assert not (tmp_path / "figures").exists()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "matplotlib.figure", None)
+        some = Study(tmp_path, {}, {"causal": {0: training({1: 0.5})}})
+        with pytest.raises(UsageError, match="curves need matplotlib"):
+            study_figures.draw(some)
