@@ -3,6 +3,7 @@
 #   make sft && make rl && make eval                                 the pipeline, chosen for this machine
 #   make sft RUN=runs/mine RECIPE=8gb ARGS="--max_steps 50"          steered
 #   make sft ATTENTION=structured                                    paths that do not see each other
+#   make study QUICK=1                                               the paper's experiments, to see that they run
 
 PYTHON ?= python3#                   the interpreter that .venv is made from: 3.11 or later
 VENV ?= .venv
@@ -12,6 +13,7 @@ DATA ?=#                             Hub name or file; empty: the recipe's
 RUN ?= runs/default#                 sft, rl and eval write and read its folders
 ATTENTION ?=#                        causal or structured; empty: as MODEL was trained, a base causally
 SEED ?=
+QUICK ?=#                            study: 1 for a few steps and one seed
 ARGS ?=#                             any further flags
 
 BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
@@ -25,10 +27,11 @@ export PROBLEM_TEXT := $(value PROBLEM)# unexpanded: a problem may hold $x$
 STEERED = $(if $(RECIPE),--recipe '$(RECIPE)') $(if $(DATA),--dataset '$(DATA)') $(ATTENDING) $(SEEDED) $(ARGS)
 ATTENDING = $(if $(ATTENTION),--attention '$(ATTENTION)')
 SEEDED = $(if $(SEED),--seed $(SEED))
+STUDY := $(if $(QUICK),runs/study-quick,runs/study)
 COMPARED = $(RUN)/compare$(if $(SEED),-seed-$(SEED))
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo compare sft rl eval generate data test test-slow lint format notebooks real bench-answers bench-decode clean
+.PHONY: help install demo compare study sft rl eval generate data test test-slow lint format notebooks real bench-answers bench-decode clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' Makefile
@@ -50,6 +53,9 @@ compare: $(COMPARED)/causal/demo.json $(COMPARED)/structured/demo.json ## the de
 
 $(COMPARED)/%/demo.json: | $(INSTALLED)
 	$(PRL) demo --attention $* --output_dir '$(@D)' $(SEEDED) $(ARGS)
+
+study: $(INSTALLED) ## the paper's arms, three seeds each: tables, figures, claims; goes on where it was stopped
+	$(PRL) study paper-mini --output_dir '$(STUDY)' $(if $(QUICK),--quick --seeds 1) $(if $(RECIPE),--recipe '$(RECIPE)') $(if $(MODEL),--model_name_or_path '$(MODEL)') $(ARGS)
 
 sft: $(INSTALLED) ## cold start: $(RUN)/sft from MODEL
 	$(PRL) sft --output_dir '$(RUN)/sft' $(if $(MODEL),--model_name_or_path '$(MODEL)') $(STEERED)

@@ -173,7 +173,7 @@ def test_bug_keeps_its_traceback(stage: Any) -> None:
 
 
 def test_interrupt_names_what_is_kept(stage: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    stage("prl.rl", "run", KeyboardInterrupt())
+    stage(cli.STAGES["rl"], "run", KeyboardInterrupt())
     words = ["rl", "--recipe", "tiny", "--threads", "1", "--output_dir", str(tmp_path)]
     assert cli.main(words) == 1
     assert capsys.readouterr().err == (
@@ -228,7 +228,12 @@ def test_exit_status_reaches_the_shell() -> None:
 @pytest.mark.parametrize("command", cli.STAGES)
 def test_stage_gets_its_settings(stage: Any, command: str) -> None:
     calls = stage(cli.STAGES[command], "run")
-    words = {"demo": ["--threads", "1"], "compare": ["runs/a", "runs/b"]}
+    words = {
+        "demo": ["--threads", "1"],
+        "compare": ["runs/a", "runs/b"],
+        "rewards": ["replay", "runs/a"],
+        "study": ["--seeds", "1"],
+    }
     assert cli.main([command, *words.get(command, ["--recipe", "tiny", "--threads", "1"])]) == 0
     (settings,) = calls
     assert settings.command == command
@@ -283,8 +288,10 @@ def test_no_problem_is_a_usage_error(
 def test_recipes_are_listed_with_their_titles(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(words) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == list(recipes.NAMES)
-    assert "Qwen3-0.6B-Base" in lines[1]
+    bases, overlays = lines[: len(recipes.NAMES)], lines[len(recipes.NAMES) + 2 :]
+    assert [line.split()[0] for line in bases] == list(recipes.NAMES)
+    assert "Qwen3-0.6B-Base" in bases[1]
+    assert [line.split()[0] for line in overlays] == list(recipes.OVERLAYS)
 
 
 def test_recipe_is_copied_changed_and_validated(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

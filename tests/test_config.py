@@ -131,7 +131,10 @@ def test_flags_are_read_as_trl_reads_them(words: list[str], name: str, value: An
         (["--max_path_length", "0"], "--max_path_length: 0 must be 1 or more"),
         (["--threads", "many"], "--threads: 'many' must be a number or auto"),
         (["--threads", "0"], "--threads: '0' must be a number or auto"),
-        (["--rewards", "acuracy"], "--rewards: ['acuracy'] must be of accuracy, format, parallel, each once"),
+        (
+            ["--rewards", "acuracy"],
+            f"--rewards: ['acuracy'] must be of {', '.join(arguments.REWARDS)}, each once; nearest: accuracy",
+        ),
         (["--reward_weights", "1"], "reward_weights holds 1 numbers for the 2 rewards parallel, format"),
     ],
 )

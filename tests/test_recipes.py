@@ -32,6 +32,40 @@ def resolve(command: str, recipe: str) -> config.Settings[Any]:
 def test_names_are_the_files_that_ship() -> None:
     folder = Path(recipes.__file__).parent
     assert sorted(path.stem for path in folder.glob("*.yaml")) == sorted(recipes.NAMES)
+    assert sorted(path.stem for path in folder.glob("overlays/*.yaml")) == sorted(recipes.OVERLAYS)
+
+
+@pytest.mark.parametrize("name", recipes.OVERLAYS)
+def test_overlay_suits_every_base(name: str) -> None:
+    """It steers each command, needs none of the base's own keys, and says how it is used."""
+    for base in ("tiny", "6gb", "24gb"):
+        assert config.validate(f"{base}+{name}") == [*recipes.SECTIONS]
+    text = recipes.locate(name).read_text(encoding="utf-8")
+    assert f"tiny+{name}" in text
+    assert recipes.title(name).endswith(".")
+
+
+def test_a_later_part_wins_and_an_overlay_alone_goes_on_what_suits_the_machine() -> None:
+    both = resolve("rl", "tiny+paper-mini+scaffold")
+    assert (both.arguments.attention, both.arguments.dataset) == ("structured", "arithmetic:hard")
+    assert (both.trainer.max_steps, both.trainer.learning_rate) == (30, 5e-4)
+    alone = resolve("rl", "scaffold")
+    assert alone.recipe == "tiny+scaffold"
+    assert alone.trainer.max_steps == 24
+
+
+def test_a_part_that_does_not_exist_is_named_with_the_nearest() -> None:
+    with pytest.raises(UsageError, match="recipe 'scafold' neither ships nor is a file; nearest: scaffold"):
+        resolve("rl", "tiny+scafold")
+
+
+def test_the_settings_of_a_run_with_stages_are_a_recipe_again(tmp_path: Path) -> None:
+    settings = resolve("rl", "tiny+paper-mini+causal")
+    stored = tmp_path / "config.yaml"
+    stored.write_text(yaml.safe_dump(settings.as_dict(), sort_keys=False), encoding="utf-8")
+    again = resolve("rl", str(stored))
+    assert again.arguments.stages == settings.arguments.stages
+    assert [stage["name"] for stage in again.as_dict()["rl"]["stages"]] == ["rl-easy", "rl-general"]
 
 
 @pytest.mark.usefixtures("card")
@@ -203,3 +237,13 @@ def test_faults_of_form_name_their_lines(tmp_path: Path) -> None:
         "own.yaml line 3: section rl holds no `key: value` lines; indent its settings under it",
         "own.yaml line 7: samples stands in line 6 already; keep one of them",
     ]
+
+
+def test_an_overlay_takes_the_place_of_the_arm_of_the_run_that_the_model_comes_from(tmp_path: Path) -> None:
+    trained = resolve("sft", "tiny+paper-mini+causal")
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(trained.as_dict()), encoding="utf-8")
+    model = str(tmp_path)
+    alone = config.resolve("rl", recipe="scaffold", model_name_or_path=model, threads=1)
+    assert alone.recipe == "tiny+paper-mini+scaffold"
+    same = config.resolve("rl", model_name_or_path=model, threads=1)
+    assert same.recipe == "tiny+paper-mini+causal"

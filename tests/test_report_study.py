@@ -71,7 +71,7 @@ def sample(problem: str, text: str, right: bool) -> dict[str, Any]:
 
 
 def make_evaluation(folder: Path, made: Made, seed: int, problems: int, samples: int) -> None:
-    """Sampled responses of about the arm's accuracy and ratio, alike in all arms but for that; a greedy one."""
+    """Sampled responses of about the arm's accuracy and ratio, and one greedy response."""
     draw = Random(f"{seed}/{made.dataset}")
     rows = []
     for number in range(problems):
@@ -154,7 +154,7 @@ def make_study(
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A whole study with its report; tests only read it."""
-    folder = make_study(tmp_path_factory.mktemp("study") / "whole")
+    folder = make_study(tmp_path_factory.mktemp("study") / "whole", problems=40)
     study.write(folder)
     return folder
 
@@ -229,7 +229,6 @@ def test_any_estimate_is_ordered_bounded_and_repeatable(part: dict[int, dict[int
     if found:
         rounding = 1e-9
         assert min(seen) - rounding <= found.low <= found.high <= max(seen) + rounding
-        assert estimate(arms.itself, dict(reversed(part.items()))) == found or len(part) > 1
         assert estimate(arms.itself, part) == found
 
 
@@ -308,13 +307,16 @@ def test_every_claim_gets_its_verdict(numbers: dict[str, Any]) -> None:
 
 
 def test_negative_results_stay_in(made: Path) -> None:
-    """The same claims with the arms of each exchanged."""
+    """The claims about two arms, each with its arms exchanged."""
     whole = arms.read(made)
-    for claim in CLAIMS:
-        if len(claim.arms) == 2 and claim.side != "within" and claim.bound == 0:
-            measured = QUANTITIES[claim.quantity].measure(whole, *reversed(claim.arms))
-            expected = "undecided" if claim.quantity == "early_accuracy" else "not supported"
-            assert verdict(measured, claim.side) in (expected, "not supported"), claim.text
+    exchanged = [claim for claim in CLAIMS if len(claim.arms) == 2 and claim.quantity in arms.SCORES]
+    for claim in exchanged:
+        measured = QUANTITIES[claim.quantity].measure(whole, *reversed(claim.arms))
+        expected = "supported" if claim.side == "within" else "not supported"
+        assert verdict(measured, claim.side, claim.bound) == expected, claim.text
+    assert len(exchanged) == 9
+    dead = QUANTITIES["dead_groups"].measure(whole, "uniform", "adaptive")
+    assert verdict(dead, "below", 0.5) == "not supported"
 
 
 def training(
@@ -447,7 +449,7 @@ def test_the_page_holds_claims_tables_and_figures(made: Path) -> None:
     ]
     assert "`prl study paper-mini --seeds 2 --recipe tiny --arms sequential causal" in page
     assert "Linux, 2 cores, no GPU" in page
-    assert "12 of arithmetic:heldout, 4 samples; 12 of arithmetic:heldout-wide, 4 samples" in page
+    assert "40 of arithmetic:heldout, 4 samples; 40 of arithmetic:heldout-wide, 4 samples" in page
     assert "quick" not in page
     for path in ("f1-block-position", "f2-scaffold", "f3-levels"):
         assert f"](figures/{path}.png)" in page
@@ -503,7 +505,7 @@ def test_all_numbers_are_in_study_json(numbers: dict[str, Any]) -> None:
     assert numbers["missing"] == []
     assert numbers["run_seconds"] > 0
     assert len(numbers["curves"]["adaptive"]["1"]["curriculum/share_level_6"]) == 12
-    assert numbers["traces"]["causal"]["responses"] == 2 * 12 * 4
+    assert numbers["traces"]["causal"]["responses"] == 2 * 40 * 4
     assert numbers["difficulty"]["uniform"]["checkpoint"] == 8
 
 
@@ -557,7 +559,7 @@ def test_without_matplotlib_the_page_says_why_it_has_no_figures(
 
 
 def test_reading_a_study_needs_no_torch() -> None:
-    code = "import sys, prl.report.study; sys.exit(sorted({'torch', 'transformers', 'trl'} & {*sys.modules}) or 0)"
+    code = "import sys, prl.report.study; sys.exit(bool({'torch', 'transformers', 'trl'} & {*sys.modules}))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
 
 
@@ -582,7 +584,7 @@ def test_block_positions_have_a_panel_for_each_family(made: Path) -> None:
     assert [*dotted.get_xdata()] == [9, 9]
     low, high = figure.axes[0].get_ylim()
     assert 0 < low < 0.1
-    assert 0.5 < high < 0.6
+    assert 0.4 < high < 0.5
 
 
 def test_the_scaffold_is_drawn_with_its_switch(made: Path) -> None:

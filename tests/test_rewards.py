@@ -20,6 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prl import rewards
+from prl.analysis import self_bleu
 from prl.arguments import REWARDS
 from prl.errors import DataError, UsageError
 from prl.rewards import (
@@ -33,7 +34,6 @@ from prl.rewards import (
     format_reward,
     read_pattern,
     reward_functions,
-    self_bleu,
     set_diversity_reward,
 )
 

@@ -1,4 +1,5 @@
-"""The curriculum inside GRPOTrainer (trl 1.16), on the tiny model: stages, rewards, draws, checkpoints, faults."""
+"""The curriculum inside GRPOTrainer (trl 1.16), on the tiny model: stages, rewards, draws, checkpoints,
+faults."""
 
 import importlib.metadata
 import json
@@ -75,7 +76,7 @@ def test_groups_are_whole_and_of_one_problem(staged: Path) -> None:
 
 
 def test_a_resumed_schedule_is_the_uninterrupted_one(staged: Path, tmp_path: Path) -> None:
-    """Stopped after step 2 of 4: adaptive sampling, stage, window and problems go on as if nothing had been."""
+    """Stopped after step 2 of 4: adaptive sampling, stage, window and problems are as if nothing had been."""
     stages = [
         {"name": "wide", "sampling": "adaptive", "rewards": ["accuracy"]},
         {"name": "last", "rewards": ["alternating"], "sampling": "adaptive", "enter": {"step": 3}},
@@ -152,23 +153,29 @@ def test_a_cold_start_among_the_stages_runs_first(tmp_path: Path) -> None:
     """And is not done again by a second call that goes on with the RL."""
     recipe = tmp_path / "all.yaml"
     recipe.write_text(
-        "model_name_or_path: tiny\nprompt_style: bare\nsft: {max_steps: 1, limit: 40, sample_count: 0,"
-        " eval_strategy: 'no', per_device_train_batch_size: 4}\nrl:\n  stages: [{name: cold-start}, {name: rl-general}]\n"
+        "model_name_or_path: tiny\nprompt_style: bare\nattention: structured\n"
+        "sft: {max_steps: 1, limit: 40, sample_count: 0, eval_strategy: 'no'}\n"
+        "rl:\n  stages: [{name: cold-start}, {name: rl-general}]\n"
     )
-    given = {key: value for key, value in SMALL.items() if key != "save_steps"} | {"max_steps": 1}
-    todo = resolve(
-        "rl", recipe=str(recipe), threads=1, output_dir=str(tmp_path / "rl"), attention="structured", **given
-    )
+
+    def todo(**given: Any) -> Settings[Any]:
+        return resolve(
+            "rl",
+            recipe=str(recipe),
+            threads=1,
+            output_dir=str(tmp_path / "rl"),
+            **SMALL | {"max_steps": 1} | given,
+        )
+
     with pytest.raises(UsageError, match="cold-start is no RL"):
-        rl.run(todo)
-    pipeline.run(todo)
+        rl.run(todo())
+    pipeline.run(todo())
     cold_start = tmp_path / "rl-cold-start"
     assert runs.read_config(cold_start)["sft"]["attention"] == "structured"
     assert runs.read_config(tmp_path / "rl")["rl"]["model_name_or_path"] == str(cold_start)
     written = (cold_start / "DONE").stat().st_mtime_ns
     (tmp_path / "rl" / "DONE").unlink()
-    pipeline.run(resolve("rl", recipe=str(recipe), threads=1, output_dir=str(tmp_path / "rl"), attention="structured",
-                         resume=True, **given))  # fmt: skip
+    pipeline.run(todo(resume=True))
     assert (cold_start / "DONE").stat().st_mtime_ns == written
 
 
@@ -221,25 +228,32 @@ def test_a_data_set_without_the_levels_of_a_stage_is_refused_before_anything_loa
     assert not (tmp_path / "rl").exists()
 
 
+STRUCTURED = ("structured-accuracy", "structured-alternating", "parallel-only", "tiered-only", "scaffold")
+
+
 @pytest.mark.parametrize("arm", recipes.ARMS)
 def test_every_arm_trains(arm: str, tmp_path: Path) -> None:
-    recipe = f"tiny+paper-mini+{arm}"
-    model = "tiny"
+    recipe, model = f"tiny+paper-mini+{arm}", "tiny"
+    few = {"threads": 1, "limit": 40, "max_steps": 2}
     if arm != "sequential":
-        cold_start = resolve("sft", recipe=recipe, threads=1, output_dir=str(tmp_path / "sft"), limit=40, max_steps=2,
-                             per_device_train_batch_size=2)  # fmt: skip
-        model = str(sft.run(cold_start).folder)
+        todo = resolve(
+            "sft", recipe=recipe, output_dir=str(tmp_path / "sft"), per_device_train_batch_size=2, **few
+        )
+        model = str(sft.run(todo).folder)
     small = {
         key: SMALL[key] for key in ("gradient_accumulation_steps", "num_generations", "max_completion_length")
     }
-    resolved = resolve("rl", recipe=recipe, threads=1, output_dir=str(tmp_path / "rl"), model_name_or_path=model,
-                       max_steps=2, limit=40, per_device_train_batch_size=4, **small)  # fmt: skip
-    pipeline.run(resolved)
+    todo = resolve(
+        "rl",
+        recipe=recipe,
+        output_dir=str(tmp_path / "rl"),
+        model_name_or_path=model,
+        per_device_train_batch_size=4,
+        **few,
+        **small,
+    )
+    pipeline.run(todo)
     lines = [line for line in runs.read_metrics(tmp_path / "rl") if "loss" in line]
     assert [line["step"] for line in lines] == [1, 2]
-    assert resolved.arguments.attention == ("structured" if arm in STRUCTURED else "causal")
-
-
-STRUCTURED = {
-    "structured-accuracy", "structured-alternating", "parallel-only", "tiered-only", "scaffold", "uniform", "adaptive",
-}  # fmt: skip
+    is_structured = arm in (*STRUCTURED, "uniform", "adaptive")
+    assert todo.arguments.attention == ("structured" if is_structured else "causal")

@@ -13,10 +13,12 @@ only decisions are looked for in valid ones.
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from math import exp, log
 from statistics import fmean
 from typing import Any, Literal
 
@@ -118,6 +120,46 @@ def summarise(shapes: Sequence[Shape]) -> dict[str, float | None]:
         "block_position": _mean(position for one in shapes for position in one.block_positions),
         "path_diversity": _mean(one.diversity for one in shapes if one.diversity is not None),
     }
+
+
+def self_bleu(paths: Sequence[Sequence[str]]) -> float | None:
+    """The mean BLEU of each path against its siblings: 1.0 where all are alike, 0.0 where no token is shared.
+
+    Self-BLEU (Zhu et al. 2018, arXiv 1802.01886) of token sequences. BLEU is the geometric mean of the
+    clipped precisions of 1- to 4-grams times the brevity penalty against the sibling of the nearest length
+    (the shorter of two). Short paths are smoothed as sacrebleu does for sentences: orders that a path is too
+    short for are left out, the k-th order without a match counts 1/2^k matches, and no match at all is 0.
+    Empty paths are left out; None for fewer than two others. Linear in the tokens, however many the paths.
+
+    >>> self_bleu([["6", "*", "7"], ["6", "*", "7"]]), self_bleu([["6", "*", "7"], ["add", "it"]])
+    (1.0, 0.0)
+    """
+    paths = [path for path in paths if len(path)]
+    if len(paths) < 2:
+        return None
+    logs = [0.0] * len(paths)
+    unmatched = [0] * len(paths)
+    for order in range(1, 5):
+        counts = [Counter(zip(*(path[start:] for start in range(order)), strict=False)) for path in paths]
+        most, second = _two_most(counts)
+        for i, own in enumerate(counts):
+            if total := own.total():
+                matches = sum(
+                    min(count, second.get(gram, 0) if most[gram][1] == i else most[gram][0])
+                    for gram, count in own.items()
+                )
+                unmatched[i] += not matches
+                logs[i] += log((matches or 0.5 ** unmatched[i]) / total)
+    lengths = sorted(map(len, paths))
+    scores = []
+    for i, path in enumerate(paths):
+        orders = min(len(path), 4)
+        if unmatched[i] == orders:
+            scores.append(0.0)
+        else:
+            brevity = min(0.0, 1 - _nearest_length(lengths, len(path)) / len(path))
+            scores.append(exp(logs[i] / orders + brevity))
+    return fmean(scores)
 
 
 def words(text: str) -> list[str]:
@@ -258,7 +300,7 @@ def describe(rows: Iterable[Mapping[str, Any]]) -> dict[str, float | None]:
         lengths += [] if row.get("length") is None else [row["length"]]
         critical_paths += [] if row.get("critical_path") is None else [row["critical_path"]]
     blocks = [block for trace in traces for block in trace.blocks]
-    diversities = [diversity([words(path.text) for path in block.paths]) for block in blocks]
+    paths = [[words(path.text) for path in block.paths] for block in blocks]
     judged = [(right, trace.uses_parallel) for right, trace in zip(correct, traces, strict=True)]
     voted = [decision for decision in decisions if decision.agreement is not None]
     split = [decision for decision in voted if decision.disagree]
@@ -281,12 +323,39 @@ def describe(rows: Iterable[Mapping[str, Any]]) -> dict[str, float | None]:
         "blocks_per_response": len(blocks) / len(traces) if traces else None,
         "paths_per_block": _mean(len(block.paths) for block in blocks),
         "block_position": _mean(position for trace in traces for position in block_positions(trace)),
-        "path_diversity": _mean(value for value in diversities if value is not None),
+        "path_diversity": _mean(value for value in map(diversity, paths) if value is not None),
+        "self_bleu": _mean(value for value in map(self_bleu, paths) if value is not None),
     }
     for name, values in shares.items():
         known = [float(value) for value in values if value is not None]
         described |= {name: _mean(known), f"{name}_of": len(known)}
     return described
+
+
+def _two_most(counts: Sequence[Counter[Any]]) -> tuple[dict[Any, tuple[int, int]], dict[Any, int]]:
+    """The largest count of each key with the index of its counter, and the largest among the others.
+
+    What the siblings of any path hold at most follows from these two, so no pair of paths is ever compared.
+    """
+    most: dict[Any, tuple[int, int]] = {}
+    second: dict[Any, int] = {}
+    for i, counter in enumerate(counts):
+        for key, count in counter.items():
+            if key not in most:
+                most[key] = count, i
+            elif count > most[key][0]:
+                second[key] = most[key][0]
+                most[key] = count, i
+            else:
+                second[key] = max(second.get(key, 0), count)
+    return most, second
+
+
+def _nearest_length(lengths: list[int], own: int) -> int:
+    """The length nearest to `own` in sorted `lengths`, once without `own` itself; the shorter of two."""
+    at = bisect_left(lengths, own)
+    others = [*lengths[max(at - 1, 0) : at], *lengths[at + 1 : at + 2]]
+    return min(others, key=lambda length: (abs(length - own), length))
 
 
 def _is_correct(row: Mapping[str, Any]) -> bool | None:

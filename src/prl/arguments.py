@@ -295,7 +295,7 @@ HELP = {
     "dataset, levels, rewards, sampling, enter; `prl recipes show scaffold` has some",
     "easy_dataset": "what a stage calls dataset easy",
     "levels": "train on problems of these levels only",
-    "sampling": "adaptive: draw problems by their running pass rate, so that few groups are all right or wrong",
+    "sampling": "adaptive: draw problems by running pass rate, so that few groups are all right or wrong",
     "band": "adaptive: lowest and highest pass rate to draw",
     "probe_samples": "adaptive: responses to every problem before the first step, to know its pass rate",
     "run": "a run folder; also without the flag",

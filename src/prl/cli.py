@@ -34,6 +34,9 @@ STAGES = {
 }
 """command -> the module whose `run` gets its settings."""
 
+ACTIONS = {"rewards": "replay"}
+"""command -> the word that must follow it: what it does."""
+
 SUMMARIES = {
     **{name: (cls.__doc__ or "").partition("\n")[0] for name, cls in arguments.COMMANDS.items()},
     "recipes": "List, show, copy and check recipes.",
@@ -94,8 +97,10 @@ def _dispatch(words: list[str]) -> None:
 
 
 def _command(command: str, words: list[str]) -> None:
-    if command == "rewards" and words[:1] == ["replay"]:
-        words = words[1:]
+    if action := ACTIONS.get(command):
+        if words and words[0] not in (action, "-h", "--help"):
+            raise UsageError(f"unknown action {words[0]!r}; `prl {command} {action}` is what there is")
+        words = words[1:] if words[:1] == [action] else words or ["--help"]
     flags = words[: words.index("--")] if "--" in words else words
     if "-h" in flags or "--help" in flags:
         print(_help(command), end="")
@@ -257,7 +262,15 @@ def _help(command: str) -> str:
     width = min(shutil.get_terminal_size().columns, 110)
     parser = argparse.ArgumentParser(
         prog=f"prl {command}",
-        usage=" ".join(["prl", command, *map(str.upper, arguments.POSITIONAL.get(command, ())), "[FLAGS]"]),
+        usage=" ".join(
+            [
+                "prl",
+                command,
+                *([ACTIONS[command]] if command in ACTIONS else []),
+                *map(str.upper, arguments.POSITIONAL.get(command, ())),
+                "[FLAGS]",
+            ]
+        ),
         description=SUMMARIES[command] + ("\n" + DEFAULTS_NOTE if "recipe" in hints else ""),
         epilog=_trainer_note(command, width) if command in arguments.TRAINER_CONFIGS else None,
         formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(
@@ -267,7 +280,7 @@ def _help(command: str) -> str:
     for name, default in dataclasses.asdict(cls()).items():
         text = arguments.HELP[name]
         if default is not None and default is not False:
-            text += f" [{' '.join(default) if isinstance(default, list) else default}]"
+            text += f" [{' '.join(map(str, default)) if isinstance(default, list) else default}]"
         parser.add_argument(f"--{name}", metavar=_metavar(hints[name]), help=text.replace("%", "%%"))
     return parser.format_help()
 

@@ -163,7 +163,9 @@ _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
         "must be a number from 2, or auto",
     ),
     "max_paths": (lambda value: value >= 2, "must be 2 or more"),
-    **dict.fromkeys(("lora_r", "lora_alpha", "limit", "eval_limit"), _AT_LEAST_ONE),
+    **dict.fromkeys(
+        ("lora_r", "lora_alpha", "limit", "eval_limit", "alternate_window", "overlong_buffer"), _AT_LEAST_ONE
+    ),
     **dict.fromkeys(
         (
             "max_completion_length",
@@ -356,7 +358,7 @@ def _layered(
     recipe = flagged.get("recipe")
     if recipe is None or recipes.is_overlay(recipe):
         base, reason = _choose_recipe(here, model, run.get("recipe"))
-        recipe = "+".join([base, *([recipe] if recipe else [])])
+        recipe = recipes.lay_over(base, recipe) if recipe else base
         chosen["recipe"] = f"{recipe}: {reason}"
     values = _DEFAULTS.get(command, {}) | _read_recipe(command, recipe, faults)
     for key in run.keys() - {"recipe"} - flagged.keys():
@@ -484,7 +486,11 @@ def _run_behind(model: str | None) -> dict[str, str]:
     return {}
 
 
-_REQUIRED = {"merge": ("model_name_or_path", "output_dir"), "compare": ("first", "second")}
+_REQUIRED = {
+    "merge": ("model_name_or_path", "output_dir"),
+    "compare": ("first", "second"),
+    "rewards": ("run",),
+}
 
 
 def _contradictions(command: str, values: dict[str, Any]) -> list[str]:
@@ -529,6 +535,9 @@ def _curriculum(values: dict[str, Any], rewards: list[str], faults: list[str]) -
             values.get("alternate", default.alternate),
             values.get("alternate_window", default.alternate_window),
         )[1]
+    longest, buffer = values.get("max_completion_length") or 0, values.get("overlong_buffer") or 0
+    if "overlong" in paid and buffer > longest:
+        faults.append(f"overlong_buffer {buffer} is longer than max_completion_length {longest}; take less")
     if any(stage.dataset == "easy" for stage in stages) and not values.get("easy_dataset"):
         faults.append("stages: dataset easy is what --easy_dataset names; it names none")
     return paid

@@ -1,7 +1,8 @@
 """All stages with one command: `prl rl` with a recipe whose `stages:` begin with cold-start.
 
-The cold start takes the recipe's `sft` section and writes a run of its own beside the RL run; RL goes on with its
-adapter. A cold start that is done is kept, so the same command with --resume goes on wherever it was stopped.
+The cold start takes the recipe's `sft` section and writes a run of its own beside the RL run; RL goes on with
+its adapter. A cold start that is done is kept, so the same command with --resume goes on wherever it was
+stopped.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -98,6 +99,22 @@ def take_over(trainer: Trainer) -> None:
     """Remove the trainer's own bar or printer of metrics; RunLog shows what they would."""
     trainer.remove_callback(ProgressCallback)
     trainer.remove_callback(PrinterCallback)
+
+
+def train(trainer: Trainer, checkpoint: Path | None) -> None:
+    """Train, going on from `checkpoint` where there is one.
+
+    One that was written after the last step (the run was killed before its end) only gives its weights back:
+    transformers 5.23 would train a step more.
+    """
+    if checkpoint:
+        saved = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+        last = trainer.args.max_steps if trainer.args.max_steps > 0 else saved.max_steps
+        if saved.global_step >= last:
+            trainer._load_from_checkpoint(str(checkpoint))
+            trainer.state = saved
+            return
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
 
 
 class RunLog(TrainerCallback):

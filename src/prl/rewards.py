@@ -31,16 +31,14 @@ from __future__ import annotations
 
 import functools
 import re
-from bisect import bisect_left, bisect_right
-from collections import Counter
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from math import exp, log
 from statistics import fmean
 from typing import Any
 
-from prl.analysis import critical_path, diversity
+from prl.analysis import critical_path, diversity, self_bleu, words
 from prl.answers import REASONS, Verdict, default_checker, extract_answer
 from prl.arguments import REWARDS
 from prl.errors import DataError, UsageError
@@ -496,46 +494,6 @@ def read_pattern(parts: Sequence[str], window: int) -> tuple[Pattern, list[str]]
     return tuple(pattern), faults
 
 
-def self_bleu(paths: Sequence[Sequence[str]]) -> float | None:
-    """The mean BLEU of each path against its siblings: 1.0 where all are alike, 0.0 where no token is shared.
-
-    Self-BLEU (Zhu et al. 2018, arXiv 1802.01886) of token sequences. BLEU is the geometric mean of the
-    clipped precisions of 1- to 4-grams times the brevity penalty against the sibling of the nearest length
-    (the shorter of two). Short paths are smoothed as sacrebleu does for sentences: orders that a path is too
-    short for are left out, the k-th order without a match counts 1/2^k matches, and no match at all is 0.
-    Empty paths are left out; None for fewer than two others. Linear in the tokens, however many the paths.
-
-    >>> self_bleu([["6", "*", "7"], ["6", "*", "7"]]), self_bleu([["6", "*", "7"], ["add", "it"]])
-    (1.0, 0.0)
-    """
-    paths = [path for path in paths if len(path)]
-    if len(paths) < 2:
-        return None
-    logs = [0.0] * len(paths)
-    unmatched = [0] * len(paths)
-    for order in range(1, 5):
-        counts = [Counter(zip(*(path[start:] for start in range(order)), strict=False)) for path in paths]
-        most, second = _two_most(counts)
-        for i, own in enumerate(counts):
-            if total := own.total():
-                matches = sum(
-                    min(count, second.get(gram, 0) if most[gram][1] == i else most[gram][0])
-                    for gram, count in own.items()
-                )
-                unmatched[i] += not matches
-                logs[i] += log((matches or 0.5 ** unmatched[i]) / total)
-    lengths = sorted(map(len, paths))
-    scores = []
-    for i, path in enumerate(paths):
-        orders = min(len(path), 4)
-        if unmatched[i] == orders:
-            scores.append(0.0)
-        else:
-            brevity = min(0.0, 1 - _nearest_length(lengths, len(path)) / len(path))
-            scores.append(exp(logs[i] / orders + brevity))
-    return fmean(scores)
-
-
 def _judge(
     completions: Sequence[Completion], answer: Sequence[object] | None, columns: dict[str, Any]
 ) -> tuple[list[str | None], list[Verdict]]:
@@ -595,40 +553,9 @@ def _unreadable(verdict: Verdict) -> bool:
 
 def _over_blocks(trace: Trace, measure: Callable[[list[list[str]]], float | None]) -> float | None:
     """The mean of a measure of token sequences over the blocks for which it is not None."""
-    scores = [measure([_tokens(path.text) for path in block.paths]) for block in trace.blocks]
+    scores = [measure([words(path.text) for path in block.paths]) for block in trace.blocks]
     measured = [score for score in scores if score is not None]
     return fmean(measured) if measured else None
-
-
-def _tokens(text: str) -> list[str]:
-    """Words and symbols; none where text is blank, and what nobody sees does not make two words of one."""
-    return re.findall(r"\w+|[^\w\s]", "".join(c for c in text if c.isprintable() or c.isspace()))
-
-
-def _two_most(counts: Sequence[Counter[Any]]) -> tuple[dict[Any, tuple[int, int]], dict[Any, int]]:
-    """The largest count of each key with the index of its counter, and the largest among the others.
-
-    What the siblings of any path hold at most follows from these two, so no pair of paths is ever compared.
-    """
-    most: dict[Any, tuple[int, int]] = {}
-    second: dict[Any, int] = {}
-    for i, counter in enumerate(counts):
-        for key, count in counter.items():
-            if key not in most:
-                most[key] = count, i
-            elif count > most[key][0]:
-                second[key] = most[key][0]
-                most[key] = count, i
-            else:
-                second[key] = max(second.get(key, 0), count)
-    return most, second
-
-
-def _nearest_length(lengths: list[int], own: int) -> int:
-    """The length nearest to `own` in sorted `lengths`, once without `own` itself; the shorter of two."""
-    at = bisect_left(lengths, own)
-    others = [*lengths[max(at - 1, 0) : at], *lengths[at + 1 : at + 2]]
-    return min(others, key=lambda length: (abs(length - own), length))
 
 
 def _overlong_reward(limit: int | None, buffer: int | None) -> Reward:

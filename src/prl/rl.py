@@ -34,7 +34,16 @@ from prl.decoding import ForkJoinDecoder, Limits, Sampling
 from prl.errors import DataError, UsageError
 from prl.grammar import TAGS, parse
 from prl.model import Lora, describe, load_model, make_optimizer, resolve_attention, save_adapter
-from prl.progress import RunLog, StopOnInterrupt, announce, batches_bar, console, quiet_libraries, take_over
+from prl.progress import (
+    RunLog,
+    StopOnInterrupt,
+    announce,
+    batches_bar,
+    console,
+    quiet_libraries,
+    take_over,
+    train,
+)
 from prl.prompts import render_prompt
 from prl.rewards import AlternatingReward, Reward, read_pattern, reward_functions
 from prl.rollouts import Rollouts, check_supported
@@ -148,7 +157,7 @@ def run(settings: Settings[RLArguments]) -> RLResult:
         elif staging and arguments.probe_samples:
             probe(settings, model, tokenizer, staging, folder)
         try:
-            trainer.train(resume_from_checkpoint=str(folder.checkpoint) if folder.checkpoint else None)
+            train(trainer, folder.checkpoint)
         finally:
             log.bar.stop()
             interrupt.raise_if_stopped()

@@ -36,6 +36,7 @@ class Rollouts(TrainerCallback):
         self.limits, self.batch_size = limits, batch_size
         self.sampled: dict[tuple[int, ...], Response] = {}  # by prompt and completion; of the last generation
         self.sampled_at = -1  # the step that they were sampled at
+        self.generations = 0  # at that step, before the last one
         self.gaps: list[torch.Tensor] = []
         self.is_warned = False
 
@@ -53,9 +54,10 @@ class Rollouts(TrainerCallback):
         )
         groups = [list(group) for _, group in groupby(enumerate(prompts), key=lambda item: item[1])]
         where = trainer.accelerator.process_index
-        seeds = [
-            [row_seed(args.seed, int(training), step, where, index) for index, _ in group] for group in groups
-        ]
+        # With steps_per_generation below gradient_accumulation_steps, a step generates several times.
+        self.generations = self.generations + 1 if training and step == self.sampled_at else 0
+        origin = (args.seed, int(training), step, where, *([self.generations] if self.generations else []))
+        seeds = [[row_seed(*origin, index) for index, _ in group] for group in groups]
         prompt_ids = trainer.processing_class([group[0][1] for group in groups], add_special_tokens=False)[
             "input_ids"
         ]

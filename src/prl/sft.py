@@ -26,7 +26,7 @@ from prl.decoding import ForkJoinDecoder, Limits
 from prl.errors import DataError
 from prl.grammar import FaultKind, canonical_layout, parse
 from prl.model import Lora, describe, load_model, make_optimizer, resolve_attention, save_adapter
-from prl.progress import RunLog, StopOnInterrupt, announce, console, quiet_libraries, take_over
+from prl.progress import RunLog, StopOnInterrupt, announce, console, quiet_libraries, take_over, train
 from prl.prompts import render_prompt, render_response
 from prl.structure import Tags, attached_structure, forced_tokens
 
@@ -110,7 +110,7 @@ def run(settings: Settings[SFTArguments]) -> SFTResult:
         )
         take_over(trainer)
         try:
-            trainer.train(resume_from_checkpoint=str(folder.checkpoint) if folder.checkpoint else None)
+            train(trainer, folder.checkpoint)
         finally:
             log.bar.stop()
             interrupt.raise_if_stopped()

@@ -288,6 +288,7 @@ def _card() -> str:
         for split, count in SIZES.items()
         for traces in ["yes" if split == "coldstart" else ""]
     )
+    parallel, disagree = PARALLEL_SHARE["coldstart"], DISAGREE_SHARE["coldstart"]
     return f"""# Procedural arithmetic
 
 Sums in words, made by `prl.data.problems` (seed 0). `make data` writes these files again, to the same bytes;
@@ -303,9 +304,12 @@ A problem of level n has n + 1 terms of {_TERMS[0]} to {_TERMS[1]}, added or sub
 Columns: `problem`, `answer`, `level`, `source`, and `trace` where there are traces.
 
 - Held out: a tenth of all sums, by a hash of their terms, is in `heldout` only, whatever the seed or wording.
-- Traces: {PARALLEL_SHARE["coldstart"]:.0%} hold one block of two paths ({THREE_PATHS_SHARE:.0%} of these: three),
-  each path another strategy; the rest is sequential. In {DISAGREE_SHARE["coldstart"]:.0%} of the blocks one path slips
+- Traces: {parallel:.0%} hold one block of two paths ({THREE_PATHS_SHARE:.0%} of these: three),
+  each path another strategy; the rest is sequential. In {disagree:.0%} of the blocks one path slips
   by 1, 2 or 10, and the summary recomputes and decides. The final answer is always right.
+- Without a file: `arithmetic:mixed`, traces of which half hold a block, and two fifths of these a slip, so
+  that rewards have something to move; `arithmetic:wide` and `arithmetic:heldout-wide`, problems of levels 1
+  to 6 on both sides of the held-out border.
 - Made for a model of a million parameters: what it teaches is the format and a little adding, no mathematics.
 
 Licence: Apache-2.0, as the code.

@@ -69,6 +69,16 @@ def is_overlay(recipe: str) -> bool:
     return all(part in OVERLAYS for part in parts(recipe))
 
 
+def lay_over(base: str, overlay: str) -> str:
+    """`base` with `overlay` on top, in place of the arm that it may hold.
+
+    >>> lay_over("tiny+paper-mini+causal", "scaffold")
+    'tiny+paper-mini+scaffold'
+    """
+    replaced = {*ARMS, *parts(overlay)}
+    return "+".join([part for part in parts(base) if part not in replaced] + [overlay])
+
+
 def locate(recipe: str) -> Path:
     """The file of one recipe that ships, by its name, or `recipe` itself if it is a file; else UsageError."""
     path = Path(recipe)

@@ -11,7 +11,6 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -23,6 +22,7 @@ from prl import runs
 from prl.analysis import block_positions, describe
 from prl.errors import RunError
 from prl.grammar import parse
+from prl.report.curves import read_stages
 
 RESAMPLES = 2000
 
@@ -287,30 +287,25 @@ def _evaluation(run_dir: Path, rows: Sequence[Mapping[str, Any]]) -> Evaluation:
 
 def _read_training(run_dir: Path) -> Training:
     curves: dict[str, dict[int, float]] = {}
-    stages: dict[int, str] = {}
     for line in runs.read_metrics(run_dir):
         for name, value in line.items():
-            if name == "stage":
-                stages[line["step"]] = value
-            elif isinstance(value, int | float) and name not in ("step", "time"):
+            if isinstance(value, int | float) and name not in ("step", "time"):
                 curves.setdefault(name, {})[line["step"]] = value
     positions: dict[int, list[float]] = {}
     for row in runs.read_samples(run_dir).select(["step", "text", "truncated"]).to_pylist():
         trace = parse(row["text"] or "", truncated=bool(row["truncated"]))
         positions.setdefault(row["step"], []).extend(block_positions(trace))
     curves["block_position"] = {step: fmean(found) for step, found in sorted(positions.items()) if found}
-    switches = {
-        step: stages[step] for before, step in pairwise(sorted(stages)) if stages[step] != stages[before]
-    }
-    return Training(curves, {step: len(found) for step, found in positions.items()}, switches)
+    blocks = {step: len(found) for step, found in positions.items()}
+    return Training(curves, blocks, dict(read_stages(run_dir)[1:]))
 
 
 def _read_costs(study: Study) -> None:
-    """Times of all finished runs, and the commits that they ran at."""
+    """Times of all finished runs, a resumed one from its resumption, and the commits that they ran at."""
     patterns = ("base/*/DONE", "cold-start/*/*/DONE", "arms/*/*/*/DONE")
-    done = sorted(path for pattern in patterns for path in study.folder.glob(pattern))
-    summaries = [json.loads(path.read_bytes()) for path in done]
-    environments = [json.loads((path.parent / "environment.json").read_bytes()) for path in done]
+    finished = sorted(done.parent for pattern in patterns for done in study.folder.glob(pattern))
+    summaries = [summary for run_dir in finished if (summary := runs.read_summary(run_dir))]
+    environments = [json.loads((run_dir / "environment.json").read_bytes()) for run_dir in finished]
     study.commits = sorted({each["git_commit"] for each in environments if each["git_commit"]})
     study.run_seconds = sum(each["wall_seconds"] for each in summaries)
     if summaries:

@@ -88,8 +88,19 @@ def read_curves(run_dir: str | os.PathLike[str]) -> dict[str, Curve]:
     return _stage_and_curves(run_dir)[1]
 
 
+def read_stages(run_dir: str | os.PathLike[str]) -> list[tuple[int, str]]:
+    """The first step and the name of each stage that a run's curriculum went through; none without one."""
+    found: list[tuple[int, str]] = []
+    for line in runs.read_metrics(run_dir):
+        stage = line.get("stage")
+        if isinstance(stage, str) and _is_number(line.get("step")) and (not found or found[-1][1] != stage):
+            found.append((line["step"], stage))
+    return found
+
+
 def plot_run(run_dir: str | os.PathLike[str], *, smooth: int = 1) -> Figure:
-    """Draw the curves of an sft or rl run over its steps; it may still be running.
+    """Draw the curves of an sft or rl run over its steps; it may still be running. A dotted line is the first
+    step of a new stage of its curriculum.
 
     `smooth` > 1 draws the mean over that many latest steps, and what was logged pale behind it.
     RunError as for `read_curves`; UsageError: matplotlib is missing, or `smooth` is less than 1.
@@ -106,6 +117,17 @@ def plot_run(run_dir: str | os.PathLike[str], *, smooth: int = 1) -> Figure:
     for axes, (label, names) in zip(grid, panels, strict=True):
         for name in names:
             _draw_curve(axes, name, curves[name], smooth)
+        for step, stage in read_stages(run_dir)[1:]:
+            axes.axvline(step, color="#999999", linestyle=":", linewidth=1)
+            axes.annotate(
+                stage,
+                (step, 1),
+                xycoords=("data", "axes fraction"),
+                rotation=90,
+                va="top",
+                ha="right",
+                fontsize=7,
+            )
         axes.set(xlabel="step", ylabel=label)
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.legend(frameon=False)

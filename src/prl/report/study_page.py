@@ -61,7 +61,9 @@ def _head(study: Study, numbers: Mapping[str, Any]) -> str:
     facts = {
         "command": f"`{_command(asked)}`",
         "commit": ", ".join(f"`{commit}`" for commit in study.commits) or "unknown",
-        "machine": ", ".join([f"{environment['platform']}, {environment['cpu_count']} cores", *gpus]),
+        "machine": ", ".join([f"{environment['platform']}, {environment['cpu_count']} cores", *gpus])
+        if environment["platform"]
+        else "unknown",
         "versions": ", ".join(f"{name} {versions[name]}" for name in _LIBRARIES if name in versions),
         "time": f"{_hours(study.elapsed_seconds)} from the start of the first run to the end of the last, "
         f"{_hours(study.run_seconds)} in all runs together",
@@ -78,7 +80,8 @@ def _head(study: Study, numbers: Mapping[str, Any]) -> str:
         + "\n\nNumbers are means over seeds with their 95 % intervals in brackets, by a bootstrap that "
         "resamples seeds, then problems (of curves: steps). Differences are paired: same seed, same problem. "
         "Where seeds differ far more than problems do, three of them make an interval too narrow: it then "
-        "holds the truth in 84 cases of 100. So the claims list what each seed says alone."
+        "holds the truth in 84 cases of 100; and one seed alone knows nothing of the others. So the claims "
+        "list what each seed says."
     )
 
 
@@ -114,8 +117,8 @@ def _claims(judged: Sequence[Judged]) -> str:
     return (
         "## Claims\n\n"
         "Supported: the interval lies wholly on the claim's side. Not supported: wholly on the other side. "
-        "Undecided: this study is too small to say. One interval in twenty misses the truth by chance. Numbers "
-        "in a claim are the paper's; differences are in percentage points.\n\n"
+        "Undecided: this study is too small to say. One interval in twenty misses the truth by chance. "
+        "Numbers in a claim are the paper's; differences are in percentage points.\n\n"
         + _table(["claim", "measured", "each seed", "verdict"], rows)
     )
 
