@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from prl import pipeline, recipes, rl, runs, sft
+from prl import pipeline, recipes, rl, rollouts, runs, sft
 from prl.config import Settings, resolve
+from prl.decoding import ForkJoinDecoder
 from prl.errors import DataError, RunError, UsageError
 
 SMALL = {
@@ -141,6 +142,21 @@ def test_every_generation_of_a_step_is_kept(tmp_path: Path) -> None:
     assert all(row["advantage"] is not None for rows in steps.values() for row in rows)
 
 
+def test_as_many_responses_are_decoded_side_by_side_as_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = []
+
+    class Watched(ForkJoinDecoder):
+        def __init__(self, *words: Any, **given: Any) -> None:
+            sizes.append(given["batch_size"])
+            super().__init__(*words, **given)
+
+    monkeypatch.setattr(rollouts, "ForkJoinDecoder", Watched)
+    rl.run(settings(tmp_path / "rl", max_steps=1, rollout_batch_size=3))
+    assert sizes == [3]
+
+
 def test_a_probe_pass_comes_before_the_first_step(tmp_path: Path) -> None:
     rl.run(settings(tmp_path / "rl", max_steps=1, limit=20, sampling="adaptive", probe_samples=2))
     first = runs.read_metrics(tmp_path / "rl")[0]
@@ -201,6 +217,12 @@ def test_a_cold_start_among_the_stages_runs_first(tmp_path: Path) -> None:
         ({"rewards": ["paralel"]}, ["nearest: parallel"]),
         ({"stages": ["no json"]}, ["'no json' is no JSON object"]),
         ({"band": [0.8, 0.2]}, ["must be two shares, the lower one first"]),
+        ({"probe_samples": 4}, ["only adaptive sampling uses pass rates"]),
+        ({"stages": [{"name": "a"}], "levels": [3]}, ["with stages, each stage has its own"]),
+        (
+            {"rewards": ["overlong"], "overlong_buffer": 99},
+            ["overlong_buffer 99 is longer than max_completion_length 32; take less"],
+        ),
     ],
 )
 def test_all_faults_of_a_curriculum_are_told_at_once(tmp_path: Path, given: Any, faults: list[str]) -> None:

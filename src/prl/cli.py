@@ -288,10 +288,11 @@ def _help(command: str) -> str:
 def _metavar(hint: Any) -> str:
     if get_origin(hint) is Literal:
         return "{" + ",".join(get_args(hint)) + "}"
+    kinds = {int: "N", float: "X", bool: "[BOOL]"}
     if get_origin(hint) is list:
-        return "NAME ..."
-    kind = next(iter(get_args(hint)), hint)  # of `int | None`: int
-    return {int: "N", float: "X", bool: "[BOOL]"}.get(kind, "TEXT")
+        return f"{kinds.get(get_args(hint)[0], 'NAME')} ..."
+    inner = next(iter(get_args(hint)), hint)  # of `int | None`: int
+    return _metavar(inner) if inner is not hint else kinds.get(hint, "TEXT")
 
 
 def _trainer_note(command: str, width: int) -> str:

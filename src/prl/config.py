@@ -24,7 +24,7 @@ from typing import Any, Generic, TypeVar, get_args, get_type_hints
 
 from prl import machine, recipes
 from prl.arguments import COMMANDS, POSITIONAL, REWARDS, TRAINER_CONFIGS, RLArguments
-from prl.curriculum import Stage, read_stages
+from prl.curriculum import Stage, read_stages, rewards_of
 from prl.errors import RunError, UsageError
 from prl.recipes import Given, nearest
 from prl.rewards import read_pattern
@@ -528,13 +528,18 @@ def _curriculum(values: dict[str, Any], rewards: list[str], faults: list[str]) -
     if values.get("stages"):
         stages, stage_faults = read_stages(items, max_steps=values.get("max_steps", -1), rewards=REWARDS)
         faults += stage_faults
-    paid = list(dict.fromkeys(name for stage in stages for name in stage.rewards or rewards)) or rewards
+    paid = rewards_of(stages, rewards)
     if "alternating" in paid:
         default = RLArguments()
         faults += read_pattern(
             values.get("alternate", default.alternate),
             values.get("alternate_window", default.alternate_window),
         )[1]
+    if stages and (values.get("levels") or values.get("sampling") == "adaptive"):
+        faults.append("levels and sampling: with stages, each stage has its own; write them there")
+    is_adaptive = "adaptive" in (values.get("sampling"), *(stage.sampling for stage in stages))
+    if values.get("probe_samples") and not is_adaptive:
+        faults.append("probe_samples: only adaptive sampling uses pass rates; add --sampling adaptive")
     longest, buffer = values.get("max_completion_length") or 0, values.get("overlong_buffer") or 0
     if "overlong" in paid and buffer > longest:
         faults.append(f"overlong_buffer {buffer} is longer than max_completion_length {longest}; take less")

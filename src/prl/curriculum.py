@@ -92,6 +92,15 @@ class Stage:
     enter: Entry | None = None
 
 
+def rewards_of(stages: Sequence[Stage], default: Sequence[str]) -> list[str]:
+    """All rewards that some stage pays, each once; those of the run where a stage, or no stage, names any.
+
+    >>> rewards_of([Stage("a", rewards=("tiered",)), Stage("b")], ["accuracy"])
+    ['tiered', 'accuracy']
+    """
+    return list(dict.fromkeys(name for stage in stages for name in stage.rewards or default)) or [*default]
+
+
 class Curriculum:
     """Draws problems stage by stage, and as the policy can solve them.
 

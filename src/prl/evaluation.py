@@ -3,13 +3,13 @@ problem.
 
 Every problem is answered once greedily and k times by sampling. Reported: accuracy (greedy, and mean@k as in
 Parallel-R1's tables), the unbiased pass@k of Chen et al. (arXiv 2107.03374), parallel ratio, format validity
-and lengths. Intervals are percentile bootstraps over problems, because the samples of one problem are not
-independent of each other.
+and lengths; and what the traces show (`prl.analysis.describe`). Intervals are percentile bootstraps over
+problems, because the samples of one problem are not independent of each other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from math import comb
@@ -21,6 +21,7 @@ import torch
 from rich.table import Table
 
 from prl import runs
+from prl.analysis import describe
 from prl.answers import default_checker, extract_answer
 from prl.arguments import EvalArguments, GenerateArguments
 from prl.config import Settings
@@ -84,6 +85,7 @@ def run(settings: Settings[EvalArguments]) -> EvalResult:
         prompts = [render_prompt(row["problem"], arguments.prompt_style) for row in rows]
         metrics: dict[str, Estimate] = {}
         scores: dict[str, list[float]] = {}
+        described: dict[str, dict[str, float | None]] = {}
         for mode, samples, temperature in _modes(arguments):
             with batches_bar(mode, len(prompts) * samples) as on_batch:
                 decoder = ForkJoinDecoder(
@@ -96,7 +98,9 @@ def run(settings: Settings[EvalArguments]) -> EvalResult:
                 answers = decoder.generate(prompts, samples=samples, seed=arguments.seed, on_batch=on_batch)
             traces = [[parse(each.text, truncated=each.truncated) for each in group] for group in answers]
             judged = judge(rows, answers)
-            folder.log_samples(0, _samples(mode, rows, answers, traces, judged))
+            samples_of_mode = _samples(mode, rows, answers, traces, judged)
+            folder.log_samples(0, samples_of_mode)
+            described[mode] = describe(samples_of_mode)
             found = summarise(
                 [[verdict.equal for _, verdict in group] for group in judged],
                 traces,
@@ -120,11 +124,36 @@ def run(settings: Settings[EvalArguments]) -> EvalResult:
                 "seed": arguments.seed,
                 "metrics": {name: asdict(estimate) for name, estimate in metrics.items()},
                 "scores": scores,
+                "analysis": described,
             },
         )
         folder.finish({name: estimate.mean for name, estimate in metrics.items()})
     console.print(table(metrics, title=f"{arguments.model_name_or_path} on {len(rows)} problems"))
+    for mode, shown in described.items():
+        for line in remarks(shown):
+            console.print(f"  {mode}: {line}", style="dim", markup=False)
     return EvalResult(folder.folder, metrics, scores)
+
+
+def remarks(described: Mapping[str, float | None]) -> list[str]:
+    """What `prl.analysis.describe` found about blocks, in lines for people; none where there is no block."""
+    lines = []
+    if described["accuracy_with_block_of"] and described["accuracy_without_block_of"]:
+        lines.append(
+            f"right with a block {_share(described, 'accuracy_with_block')}, "
+            f"without {_share(described, 'accuracy_without_block')}"
+        )
+    if described["disagreeing_of"]:
+        lines.append(f"paths disagree in {_share(described, 'disagreeing')} blocks")
+    if described["right_of_any_of"]:
+        lines.append(
+            f"where they do and one is right, the summary is right in {_share(described, 'right_of_any')}"
+        )
+    return lines
+
+
+def _share(described: Mapping[str, float | None], name: str) -> str:
+    return f"{described[name]:.1%} of {described[f'{name}_of']:.0f}"
 
 
 def respond(settings: Settings[GenerateArguments], *, draw: bool = False) -> list[Response]:

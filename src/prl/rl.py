@@ -28,7 +28,7 @@ from prl import runs
 from prl.answers import default_checker, extract_answer
 from prl.arguments import RLArguments
 from prl.config import Settings
-from prl.curriculum import COLD_START, Curriculum, Stage, read_stages
+from prl.curriculum import COLD_START, Curriculum, Stage, read_stages, rewards_of
 from prl.data.hub import load_rows
 from prl.decoding import ForkJoinDecoder, Limits, Sampling
 from prl.errors import DataError, UsageError
@@ -105,11 +105,8 @@ def run(settings: Settings[RLArguments]) -> RLResult:
         facts = describe(model) | {"problems": len(problems.table)}
         announce("rl", settings.chosen, {"model": arguments.model_name_or_path, **facts})
 
-        paid = dict.fromkeys(
-            name for stage in stages or [Stage("rl")] for name in stage.rewards or arguments.rewards
-        )
         rewards = reward_functions(
-            list(paid),
+            rewards_of(stages, arguments.rewards),
             eos_token_id=tokenizer.eos_token_id,
             tag_ids=tokenizer.convert_tokens_to_ids(list(TAGS)),
             max_completion_length=training.max_completion_length,
@@ -130,7 +127,7 @@ def run(settings: Settings[RLArguments]) -> RLResult:
             rewards = staging.staged(rewards)
         recorder = SampleRecorder(folder, tokenizer, staging, alternating)
         limits = Limits.of(arguments, training.max_completion_length)
-        rollouts = None if training.use_vllm else Rollouts(limits)
+        rollouts = None if training.use_vllm else Rollouts(limits, batch_size=arguments.rollout_batch_size)
         log, interrupt = RunLog(folder, _line), StopOnInterrupt()
         first, *others = rewards.values()
         trainer = GRPOTrainer(
