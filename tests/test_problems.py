@@ -3,6 +3,7 @@
 import re
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -39,7 +40,7 @@ def test_answers_are_right_and_levels_count_the_terms(split: str) -> None:
         assert row["answer"] == str(sum(terms_of(row["problem"])))
         assert row["level"] == len(terms_of(row["problem"])) - 1
         assert row["level"] in problems.LEVELS[split]
-        assert ("trace" in row) == (split == "coldstart")
+        assert ("trace" in row) == (split in ("coldstart", "mixed"))
 
 
 @given(st.sampled_from(SPLITS), st.integers(0, 10**6), st.integers(0, 10**6))
@@ -63,7 +64,7 @@ def test_held_out_sums_are_in_no_training_split_whatever_the_wording() -> None:
 
     held_out = sums("heldout", 0) | sums("heldout", 1)
     assert all(map(problems.is_held_out, held_out))
-    for split in ("coldstart", "easy", "hard"):
+    for split in ("coldstart", "mixed", "easy", "hard", "wide"):
         assert not any(map(problems.is_held_out, sums(split, 0)))
 
 
@@ -92,9 +93,10 @@ def test_every_step_is_true_but_for_one_slip_where_paths_disagree(cold_start: li
         assert len(slips) == (1 if block and len(set(totals_of(block))) > 1 else 0), row
 
 
-def test_paths_use_different_strategies_and_summaries_decide(cold_start: list[dict]) -> None:
-    disagreed = 0
-    for row in cold_start:
+@pytest.mark.parametrize("split", ["coldstart", "mixed"])
+def test_paths_use_different_strategies_and_summaries_decide(split: Any) -> None:
+    disagreed, rows = 0, problems.generate(split, 2000)
+    for row in rows:
         if block := block_of(row):
             strategies = [path.text.strip().split(":")[0] for path in block.paths]
             assert len(set(strategies)) == len(strategies) >= 2
@@ -106,8 +108,8 @@ def test_paths_use_different_strategies_and_summaries_decide(cold_start: list[di
                 assert summary.endswith(f"={row['answer']}.")
             else:
                 assert summary in (f"Both give {row['answer']}.", " ".join([f"{row['answer']}."] * 3))
-    blocks = sum(block_of(row) is not None for row in cold_start)
-    assert disagreed / blocks == pytest.approx(problems.DISAGREE_SHARE, abs=0.03)
+    blocks = sum(block_of(row) is not None for row in rows)
+    assert disagreed / blocks == pytest.approx(problems.DISAGREE_SHARE[split], abs=0.03)
 
 
 def test_the_cold_start_uses_no_word_that_the_tiny_base_has_not_seen(cold_start: list[dict]) -> None:
@@ -120,13 +122,16 @@ def test_the_cold_start_uses_no_word_that_the_tiny_base_has_not_seen(cold_start:
     assert {tokenizer.decode(token) for token in used - seen} == set(TAGS)
 
 
-def test_shares_are_as_the_card_says(cold_start: list[dict]) -> None:
-    parallel = [row["trace"] for row in cold_start if "<Parallel>" in row["trace"]]
-    share = len(parallel) / len(cold_start)
-    assert share == pytest.approx(problems.PARALLEL_SHARE, abs=0.03)
+@pytest.mark.parametrize("split", ["coldstart", "mixed"])
+def test_shares_are_as_the_card_says(split: Any) -> None:
+    rows = problems.generate(split, 2000)
+    parallel = [row["trace"] for row in rows if "<Parallel>" in row["trace"]]
+    share = len(parallel) / len(rows)
+    # A little less: some sums of two terms have one strategy only.
+    assert problems.PARALLEL_SHARE[split] - 0.05 < share < problems.PARALLEL_SHARE[split] + 0.03
     three = sum(len(parse(trace).blocks[0].paths) == 3 for trace in parallel) / len(parallel)
     assert 0.1 < three <= problems.THREE_PATHS_SHARE + 0.03
-    stories = sum("Compute" not in row["problem"] for row in cold_start) / len(cold_start)
+    stories = sum("Compute" not in row["problem"] for row in rows) / len(rows)
     assert stories == pytest.approx(problems.STORY_SHARE, abs=0.03)
 
 

@@ -206,6 +206,7 @@ def test_a_cold_start_among_the_stages_runs_first(tmp_path: Path) -> None:
                 ],
                 "alternate": ["accuracy:8", "tiered:3"],
                 "reward_weights": [1.0],
+                "easy_dataset": None,
             },
             [
                 "nearest: tiered",
