@@ -17,6 +17,7 @@ import pytest
 import torch
 
 from prl import __version__, arguments, cli, recipes
+from prl.checkpoints import seal
 from prl.errors import DataError, RunError, UsageError
 
 COMMANDS = list(cli.SUMMARIES)
@@ -183,7 +184,8 @@ def test_interrupt_names_what_is_kept(stage: Any, tmp_path: Path, capsys: pytest
     for step in (9, 10):
         (tmp_path / f"checkpoint-{step}").mkdir()
         (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text(f'{{"global_step": {step}}}')
-    (tmp_path / "checkpoint-11").mkdir()  # torn: the trainer writes its state last
+        seal(tmp_path / f"checkpoint-{step}")
+    (tmp_path / "checkpoint-11").mkdir()  # torn
     assert cli.main(words) == 1
     assert capsys.readouterr().err == (
         f"prl rl: interrupted; {tmp_path / 'checkpoint-10'} is kept, "

@@ -225,14 +225,15 @@ def test_a_run_folder_is_not_overwritten_unasked(pipeline: Path) -> None:
         sft.run(settings("sft", pipeline / "sft", **SFT))
 
 
-def test_ctrl_c_finishes_the_step_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_a_signal_finishes_the_step_saves_and_says_how_to_go_on(name: str, tmp_path: Path) -> None:
     code = (
         "import os, signal, sys\n"
         "from transformers import TrainerCallback\n"
-        "from prl import cli, progress\n"
+        "from prl import cli, training\n"
         "def on_log(self, args, state, control, **kwargs):\n"
-        "    if state.global_step == 1: os.kill(os.getpid(), signal.SIGINT)\n"
-        "progress.StopOnInterrupt.on_log = on_log\n"
+        f"    if state.global_step == 1: os.kill(os.getpid(), signal.{name})\n"
+        "training.StopOnSignal.on_log = on_log\n"
         "sys.exit(cli.main(sys.argv[1:]))"
     )
     flags = [word for key, value in (SFT | {"max_steps": 50}).items() for word in (f"--{key}", str(value))]
@@ -241,7 +242,7 @@ def test_ctrl_c_finishes_the_step_saves_and_says_how_to_go_on(tmp_path: Path) ->
         pytest.skip("Windows has no SIGINT to send to oneself")
     stopped = subprocess.run([sys.executable, "-c", code, *command], capture_output=True, text=True)
     assert stopped.returncode == 1, stopped.stderr
-    assert "finishing this step" in stopped.stderr
+    assert f"{name}: finishing this step" in stopped.stderr
     assert "Traceback" not in stopped.stderr
     last = stopped.stderr.strip().splitlines()[-1]
     assert "--resume" in last

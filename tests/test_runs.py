@@ -29,6 +29,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prl import runs
+from prl.checkpoints import seal
 from prl.errors import RunError, UsageError
 from prl.runs import (
     SAMPLE_COLUMNS,
@@ -46,8 +47,9 @@ from prl.runs import (
 def make_checkpoint(run: Path, step: int, *, whole: bool = True) -> Path:
     folder = run / f"checkpoint-{step}"
     folder.mkdir(parents=True)
+    (folder / "trainer_state.json").write_text('{"global_step": 1}')
     if whole:
-        (folder / "trainer_state.json").write_text('{"global_step": 1}')
+        seal(folder)
     return folder
 
 
@@ -197,6 +199,7 @@ def test_the_commit_of_a_checkout(tmp_path: Path) -> None:
 TRAINING = """
     import sys, time
     from pathlib import Path
+    from prl.checkpoints import seal
     from prl.runs import open_run
 
     with open_run(sys.argv[1], stage="rl", config={"seed": 1}) as run:
@@ -205,8 +208,9 @@ TRAINING = """
             run.log_samples(step, [{"text": f"response {step}", "reward_accuracy": step}] * 2)
             folder = Path(sys.argv[1], f"checkpoint-{step}")
             folder.mkdir()
+            (folder / "trainer_state.json").write_text('{"global_step": 1}')
             if step < 3:
-                (folder / "trainer_state.json").write_text('{"global_step": 1}')
+                seal(folder)
         Path(sys.argv[1], "samples", ".step-000004-00.parquet.1.tmp").write_bytes(b"PAR1 half")
         with open(Path(sys.argv[1], "metrics.jsonl"), "ab") as file:
             file.write(b'{"step": 4, "rew')

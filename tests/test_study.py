@@ -30,6 +30,7 @@ FAKE = """
 import json, os, signal, sys, time
 from pathlib import Path
 from prl import runs
+from prl.checkpoints import seal
 
 here = Path(__file__).parent
 command, *words = sys.argv[1:]
@@ -45,6 +46,7 @@ with (here / "calls").open("a") as calls:
 def save(step):
     (run.folder / f"checkpoint-{step}").mkdir()
     (run.folder / f"checkpoint-{step}" / "trainer_state.json").write_text('{"global_step": 1}')
+    seal(run.folder / f"checkpoint-{step}")
 
 def interrupted(number, frame):
     save(2)

@@ -9,14 +9,11 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import sys
-import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -101,22 +98,6 @@ def take_over(trainer: Trainer) -> None:
     trainer.remove_callback(PrinterCallback)
 
 
-def train(trainer: Trainer, checkpoint: Path | None) -> None:
-    """Train, going on from `checkpoint` where there is one.
-
-    One that was written after the last step (the run was killed before its end) only gives its weights back:
-    transformers 5.23 would train a step more.
-    """
-    if checkpoint:
-        saved = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
-        last = trainer.args.max_steps if trainer.args.max_steps > 0 else saved.max_steps
-        if saved.global_step >= last:
-            trainer._load_from_checkpoint(str(checkpoint))
-            trainer.state = saved
-            return
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-
-
 class RunLog(TrainerCallback):
     """Writes every metric of a trainer to the run, shows a bar, and prints `line(metrics)` at every logging
     step.
@@ -149,7 +130,8 @@ class RunLog(TrainerCallback):
         logs: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        logs = logs or {}
+        # train_loss: of the steps since a resumption, divided by all steps (transformers 5.23).
+        logs = {name: value for name, value in (logs or {}).items() if name != "train_loss"}
         self.latest |= logs
         self.run.log_metrics(state.global_step, logs)
         if text := self.line(logs):
@@ -163,41 +145,6 @@ class RunLog(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         self.bar.stop()
-
-
-class StopOnInterrupt(TrainerCallback):
-    """Ctrl-C ends the step at hand, saves a checkpoint and stops; a second Ctrl-C stops at once.
-
-    After `trainer.train()`, `raise_if_stopped` tells the command line (KeyboardInterrupt).
-    """
-
-    def __init__(self) -> None:
-        self.stopped = False
-
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        if threading.current_thread() is threading.main_thread():  # signals can be handled nowhere else
-            self.previous = signal.signal(signal.SIGINT, self._stop)
-
-    def _stop(self, number: int, frame: Any) -> None:
-        if self.stopped:
-            raise KeyboardInterrupt
-        self.stopped = True
-        console.print("finishing this step, then saving; Ctrl-C again stops at once")
-
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        if self.stopped:
-            control.should_save = control.should_training_stop = True
-
-    def raise_if_stopped(self) -> None:
-        """Give Ctrl-C back to Python; KeyboardInterrupt where training was stopped by it."""
-        if hasattr(self, "previous"):
-            signal.signal(signal.SIGINT, self.previous)
-        if self.stopped:
-            raise KeyboardInterrupt
 
 
 def _bar() -> Progress:

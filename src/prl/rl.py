@@ -14,6 +14,7 @@ import functools
 import json
 import math
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -36,18 +37,17 @@ from prl.grammar import TAGS, parse
 from prl.model import Lora, describe, load_model, make_optimizer, resolve_attention, save_adapter
 from prl.progress import (
     RunLog,
-    StopOnInterrupt,
     announce,
     batches_bar,
     console,
     quiet_libraries,
     take_over,
-    train,
 )
 from prl.prompts import render_prompt
 from prl.rewards import AlternatingReward, Reward, read_pattern, reward_functions
 from prl.rollouts import Rollouts, check_supported
 from prl.staging import Staging, around_generation
+from prl.training import SealCheckpoints, StopOnSignal, train
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def run(settings: Settings[RLArguments]) -> RLResult:
     """Train on the problems of `settings` and write the run folder. Raises PrlError for what the user can
     mend."""
     quiet_libraries()
-    arguments, training = settings.arguments, settings.trainer
+    arguments, training = settings.arguments, copy(settings.trainer)  # SealCheckpoints changes it
     check_supported(training, arguments.attention)
     stages = stages_of(arguments, training.max_steps)
     problems = load_problems(arguments, stages, training.seed)
@@ -128,7 +128,7 @@ def run(settings: Settings[RLArguments]) -> RLResult:
         recorder = SampleRecorder(folder, tokenizer, staging, alternating)
         limits = Limits.of(arguments, training.max_completion_length)
         rollouts = None if training.use_vllm else Rollouts(limits, batch_size=arguments.rollout_batch_size)
-        log, interrupt = RunLog(folder, _line), StopOnInterrupt()
+        log, sealing, stop = RunLog(folder, _line), SealCheckpoints(training), StopOnSignal()
         first, *others = rewards.values()
         trainer = GRPOTrainer(
             model=model,
@@ -139,7 +139,7 @@ def run(settings: Settings[RLArguments]) -> RLResult:
             processing_class=tokenizer,
             optimizers=(make_optimizer(model, training, arguments.tag_learning_rate), None),
             rollout_func=rollouts,
-            callbacks=[each for each in (rollouts, staging, recorder, log, interrupt) if each],
+            callbacks=[*(each for each in (rollouts, staging) if each), recorder, log, sealing, stop],
         )
         take_over(trainer)
         around_generation(
@@ -157,7 +157,7 @@ def run(settings: Settings[RLArguments]) -> RLResult:
             train(trainer, folder.checkpoint)
         finally:
             log.bar.stop()
-            interrupt.raise_if_stopped()
+            stop.raise_if_stopped()
         save_adapter(trainer.model, tokenizer, folder.folder / "adapter")
         metrics = {k: v for k, v in log.latest.items() if isinstance(v, float)}
         folder.finish({**facts, **metrics})

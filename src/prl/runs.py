@@ -5,7 +5,7 @@
     metrics.jsonl      one JSON object a line
     samples/           one parquet file for each logging of responses, until the run is done
     samples.parquet    the same as one file, when it is done
-    checkpoint-*/      the trainer's
+    checkpoint-*/      the trainer's, sealed (`prl.checkpoints`)
     adapter/           what the next stage loads
     DONE               the summary; written last
     .lock              empty; locked while a process writes here
@@ -20,7 +20,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import difflib
-import errno
 import functools
 import importlib.metadata
 import json
@@ -33,16 +32,20 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import yaml
 from filelock import BaseFileLock, FileLock, Timeout
 
 from prl import __version__
+from prl.checkpoints import checkpoints, step_of
+from prl.checkpoints import last_checkpoint as last_checkpoint
+from prl.disk import check_space, disk_full, is_disk_full, plain, read_json, replacing, to_json, writing
+from prl.disk import write_atomic as write_atomic
+from prl.disk import write_json as write_json
 from prl.errors import RunError, UsageError
 
 if TYPE_CHECKING:
@@ -63,9 +66,6 @@ LIBRARIES = (
     "pyarrow",
 )
 """Distributions whose versions environment.json records."""
-
-MIN_FREE_BYTES = 200 * 2**20
-"""Free disk space that a run must find when it opens: room for logs and one adapter."""
 
 SAMPLE_COLUMNS: dict[str, str] = {
     "step": "int64",
@@ -97,7 +97,6 @@ _WRITTEN = (
     "samples",
     "samples.parquet",
 )
-_DISK_FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 _SECRET = re.compile(r"(hub[_-]token|api[_-]?key|secret|password)$", re.IGNORECASE)
 _SECRET_VALUE = re.compile(r"\b(hf_|wandb_v1_|sk-)\w{16,}")
 
@@ -119,8 +118,8 @@ class Run:
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self.close()
-        if error is not None and _is_disk_full(error):
-            raise _disk_full(self.folder) from error
+        if error is not None and is_disk_full(error):
+            raise disk_full(self.folder) from error
 
     def close(self) -> None:
         """Give the folder free. Without `finish` before, the run counts as interrupted."""
@@ -129,9 +128,9 @@ class Run:
 
     def log_metrics(self, step: int, metrics: Mapping[str, Any]) -> None:
         """Append a line: `step`, `time` (seconds since 1970) and the metrics; NaN and infinities as null."""
-        line = _json({"step": step, "time": round(time.time(), 3), **metrics}) + "\n"
+        line = to_json({"step": step, "time": round(time.time(), 3), **metrics}) + "\n"
         path = self.folder / "metrics.jsonl"
-        with _writing(path), path.open("ab") as file:
+        with writing(path), path.open("ab") as file:
             file.write(line.encode())
         self._last_step = max(self._last_step, step)
 
@@ -142,11 +141,11 @@ class Run:
         import pyarrow.parquet as pq
 
         folder = self.folder / "samples"
-        with _writing(folder):
+        with writing(folder):
             folder.mkdir(exist_ok=True)
         number = sum(1 for _ in folder.glob(f"step-{step:06d}-*.parquet"))
         table = _sample_table([{"step": step, "stage": self.stage, **row} for row in rows])
-        with _replacing(folder / f"step-{step:06d}-{number:02d}.parquet") as file:
+        with replacing(folder / f"step-{step:06d}-{number:02d}.parquet") as file:
             pq.write_table(table, file, compression="zstd")
         self._last_step = max(self._last_step, step)
 
@@ -176,8 +175,8 @@ def open_run(
     """Create, resume or overwrite the run folder `output_dir`, and own it until the run is closed.
 
     `resume` goes on with an interrupted run of the same stage from its last whole checkpoint; what was logged
-    after that is dropped, because it is done again. `overwrite` removes what an earlier run wrote and leaves
-    other files. A run that ended before its stage logged or saved anything is simply started over.
+    or torn after that is dropped, because it is done again. `overwrite` removes what an earlier run wrote and
+    leaves other files. A run that ended before its stage logged or saved anything is simply started over.
 
     Raises RunError: the folder belongs to a live process, holds a finished or interrupted run or anything
     else, cannot be written, or its disk is nearly full; UsageError: both `resume` and `overwrite`.
@@ -187,8 +186,8 @@ def open_run(
         raise UsageError(
             f"{folder} cannot be both resumed and overwritten: pass --resume or --overwrite_output_dir"
         )
-    _check_space(folder)
-    with _writing(folder):
+    check_space(folder)
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         held = _held(folder)
     if held and "environment.json" not in held:
@@ -197,7 +196,7 @@ def open_run(
     environment = describe_environment() | {"opened_at": _now()}
     lock = _lock(folder)
     try:
-        with _writing(folder):
+        with writing(folder):
             earlier = _run_to_resume(folder, stage, resume, overwrite)
             for leftover in (*folder.glob(".*.tmp"), *folder.glob("samples/.*.tmp")):
                 leftover.unlink(missing_ok=True)
@@ -212,11 +211,14 @@ def open_run(
                 "resumed_at": [*earlier.get("resumed_at", []), environment["opened_at"]] if resume else [],
             }
             write_json(folder / "environment.json", environment)
-            settings = yaml.safe_dump(_without_secrets(_plain(config)), sort_keys=False, allow_unicode=True)
+            settings = yaml.safe_dump(_without_secrets(plain(config)), sort_keys=False, allow_unicode=True)
             write_atomic(folder / "config.yaml", settings.encode())
             checkpoint = last_checkpoint(folder) if resume else None
             if resume:
-                _rewind(folder, _step_of(checkpoint) if checkpoint else -1)
+                _rewind(folder, step_of(checkpoint) if checkpoint else -1)
+                for torn in checkpoints(folder):
+                    if checkpoint is None or step_of(torn) > step_of(checkpoint):
+                        shutil.rmtree(torn)
             return Run(folder, stage, environment["started_at"], checkpoint, lock)
     except BaseException:
         lock.release()
@@ -225,7 +227,7 @@ def open_run(
 
 def _run_to_resume(folder: Path, stage: str, resume: bool, overwrite: bool) -> dict[str, Any]:
     """What environment.json holds of the run to go on with, nothing where one begins; or raises RunError."""
-    earlier = _read_json(folder / "environment.json")
+    earlier = read_json(folder / "environment.json")
     found = earlier.get("stage", "unknown")
     begun = {*_held(folder)} - _SETTINGS
     if begun and not overwrite:
@@ -252,7 +254,7 @@ def read_config(run_dir: str | os.PathLike[str]) -> dict[str, Any]:
 
 def read_summary(run_dir: str | os.PathLike[str]) -> dict[str, Any] | None:
     """What DONE holds; None while the run is not finished. Raises RunError when the folder is no run."""
-    return _read_json(_run_folder(run_dir) / "DONE") or None
+    return read_json(_run_folder(run_dir) / "DONE") or None
 
 
 def read_metrics(run_dir: str | os.PathLike[str]) -> list[dict[str, Any]]:
@@ -290,14 +292,6 @@ def read_samples(run_dir: str | os.PathLike[str]) -> pa.Table:
     return pa.concat_tables([_fit(table, schema) for table in tables]) if tables else schema.empty_table()
 
 
-def last_checkpoint(run_dir: str | os.PathLike[str]) -> Path | None:
-    """The latest checkpoint that was written whole: the trainer writes `trainer_state.json` at its end."""
-    found = [path for path in Path(run_dir).glob("checkpoint-*") if path.name[11:].isdecimal()]
-    return max(
-        (path for path in found if _read_json(path / "trainer_state.json")), key=_step_of, default=None
-    )
-
-
 def adapter_dir(model: str | os.PathLike[str]) -> Path | None:
     """The adapter that `--model_name_or_path` points to; None for a base, be it a Hub name or a local model.
 
@@ -323,7 +317,7 @@ def adapter_dir(model: str | os.PathLike[str]) -> Path | None:
 def base_of_adapter(adapter: str | os.PathLike[str]) -> str:
     """The Hub name or path of the model that an adapter was trained on. Raises RunError when it says none."""
     path = Path(adapter) / "adapter_config.json"
-    base = _read_json(path).get("base_model_name_or_path")
+    base = read_json(path).get("base_model_name_or_path")
     if not isinstance(base, str) or not base:
         raise RunError(f"{path} has no base_model_name_or_path: write it in, or train the adapter again")
     return base
@@ -345,17 +339,6 @@ def describe_environment() -> dict[str, Any]:
         "versions": {library: _version(library) for library in LIBRARIES},
         "argv": _mask_arguments(sys.argv),
     }
-
-
-def write_atomic(path: Path, content: bytes) -> None:
-    """Write a whole file or none: under another name, through to the disk, then renamed. Raises RunError."""
-    with _replacing(path) as file:
-        file.write(content)
-
-
-def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """`write_atomic` of a JSON object; NaN and infinities as null, paths and enums as text."""
-    write_atomic(path, (_json(value, indent=2) + "\n").encode())
 
 
 # The lock
@@ -382,7 +365,7 @@ def _lock(folder: Path) -> BaseFileLock:
 def _in_use(folder: Path) -> RunError:
     """Names the owner, once it has written environment.json."""
     owner, rest = "another process", "wait for it"
-    environment = _read_json(folder / "environment.json")
+    environment = read_json(folder / "environment.json")
     with contextlib.suppress(KeyError, TypeError, ValueError):
         pid, host = environment["pid"], environment["host"]
         opened = datetime.now(UTC) - datetime.fromisoformat(environment["opened_at"])
@@ -400,9 +383,7 @@ def _sample_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
 
     types = {name: _arrow_type(kind) for name, kind in SAMPLE_COLUMNS.items()}
     for name in dict.fromkeys(name for row in rows for name in row if name not in types):
-        numeric = all(
-            isinstance(value := _plain(row.get(name)), int | float) or value is None for row in rows
-        )
+        numeric = all(isinstance(value := plain(row.get(name)), int | float) or value is None for row in rows)
         types[name] = pa.float64() if numeric or name.startswith("reward_") else pa.string()
     columns = [pa.array([_cell(row.get(name), kind) for row in rows], kind) for name, kind in types.items()]
     return pa.table(dict(zip(types, columns, strict=True)))
@@ -421,11 +402,11 @@ def _cell(value: Any, kind: pa.DataType) -> Any:
     if value is not None and types.is_list(kind):
         items = value.tolist() if hasattr(value, "tolist") else value
         return [str(item) for item in items] if types.is_string(kind.value_type) else items
-    value = _plain(value)
+    value = plain(value)
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return None
     if types.is_string(kind):
-        text = value if isinstance(value, str) else _json(value)
+        text = value if isinstance(value, str) else to_json(value)
         return text.encode("utf-8", "replace").decode()
     return float(value) if types.is_floating(kind) else bool(value) if types.is_boolean(kind) else int(value)
 
@@ -484,7 +465,7 @@ def _merge_samples(folder: Path) -> None:
         return
     schema = _union(schemas.values())
     with (
-        _replacing(folder / "samples.parquet") as file,
+        replacing(folder / "samples.parquet") as file,
         pq.ParquetWriter(file, schema, compression="zstd") as writer,
     ):
         for path in schemas:
@@ -500,7 +481,7 @@ def _rewind(folder: Path, step: int) -> None:
     path = folder / "metrics.jsonl"
     if path.exists():
         kept = [record for record in read_metrics(folder) if record.get("step", 0) <= step]
-        write_atomic(path, "".join(_json(record) + "\n" for record in kept).encode())
+        write_atomic(path, "".join(to_json(record) + "\n" for record in kept).encode())
     for shard in _shards(folder):
         if _shard_order(shard)[0] > step:
             shard.unlink()
@@ -509,10 +490,6 @@ def _rewind(folder: Path, step: int) -> None:
 
 def _held(folder: Path) -> list[str]:
     return sorted(child.name for child in folder.iterdir() if not child.name.startswith("."))
-
-
-def _step_of(checkpoint: Path) -> int:
-    return int(checkpoint.name.rpartition("-")[2])
 
 
 def _run_folder(run_dir: str | os.PathLike[str]) -> Path:
@@ -549,7 +526,7 @@ def _is_adapter(folder: Path) -> bool:
 def _adapter_of_run(folder: Path) -> Path:
     if _is_adapter(folder / "adapter"):
         return folder / "adapter"
-    stage = _read_json(folder / "environment.json").get("stage", "unknown")
+    stage = read_json(folder / "environment.json").get("stage", "unknown")
     if (folder / "DONE").exists():
         raise RunError(f"{folder} is a finished {stage} run without an adapter: name one of a training stage")
     checkpoint = last_checkpoint(folder)
@@ -557,95 +534,6 @@ def _adapter_of_run(folder: Path) -> Path:
     if checkpoint:
         rest = f"it has {checkpoint.name}: finish it with --resume, or pass {checkpoint}"
     raise RunError(f"{folder} is a {stage} run that is not finished; {rest}")
-
-
-# Disk
-
-
-def _check_space(folder: Path) -> None:
-    here = folder.absolute()
-    existing = next(path for path in (here, *here.parents) if path.is_dir())
-    free, floor = shutil.disk_usage(existing).free // 2**20, MIN_FREE_BYTES // 2**20
-    if free < floor:
-        raise RunError(
-            f"{folder}: its disk has {free} MiB free and a run needs {floor} MiB or more: free some space or "
-            "choose another --output_dir"
-        )
-
-
-@contextlib.contextmanager
-def _replacing(path: Path) -> Iterator[BinaryIO]:
-    """A file that takes the place of `path` when the block ends without an error."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with _writing(path):
-        try:
-            with temporary.open("wb") as file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if _is_disk_full(error):
-            raise _disk_full(path) from error
-        raise RunError(
-            f"{path} cannot be written: {error.strerror or error}. Choose another --output_dir"
-        ) from error
-
-
-def _is_disk_full(error: BaseException) -> bool:
-    """Also by its text: safetensors and pyarrow raise errors of their own, without a number."""
-    return getattr(error, "errno", None) in _DISK_FULL or "No space left on device" in str(error)
-
-
-def _disk_full(path: Path) -> RunError:
-    return RunError(
-        f"no space left on the disk of {path}: what was written is kept. Free some space, then pass --resume"
-    )
-
-
-# Values as text
-
-
-def _json(value: Any, indent: int | None = None) -> str:
-    """NaN and infinities, which JSON does not have, as null."""
-    finite = json.loads(json.dumps(_plain(value)), parse_constant=lambda name: None)
-    return json.dumps(finite, indent=indent)
-
-
-def _plain(value: Any) -> Any:
-    """`value` in None, bool, int, float, str, list and dict, which YAML and JSON read back as they were."""
-    if value is None or type(value) in (bool, int, float, str):
-        return value
-    if isinstance(value, Enum):
-        return _plain(value.value)
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, set | frozenset):
-        return sorted((_plain(item) for item in value), key=str)
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if hasattr(value, "tolist"):  # numpy and torch
-        return _plain(value.tolist())
-    return next((base(value) for base in (int, float, str) if isinstance(value, base)), str(value))
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    """Empty when there is no such file, or no JSON object in it."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return value if isinstance(value, dict) else {}
 
 
 def _without_secrets(value: Any) -> Any:

@@ -9,6 +9,7 @@ responses are sampled: a falling loss does not say whether the model can hold th
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,9 +27,10 @@ from prl.decoding import ForkJoinDecoder, Limits
 from prl.errors import DataError
 from prl.grammar import FaultKind, canonical_layout, parse
 from prl.model import Lora, describe, load_model, make_optimizer, resolve_attention, save_adapter
-from prl.progress import RunLog, StopOnInterrupt, announce, console, quiet_libraries, take_over, train
+from prl.progress import RunLog, announce, console, quiet_libraries, take_over
 from prl.prompts import render_prompt, render_response
 from prl.structure import Tags, attached_structure, forced_tokens
+from prl.training import SealCheckpoints, StopOnSignal, train
 
 HELD_OUT_SHARE, HELD_OUT_MOST = 0.1, 128
 """Traces kept from training for the evaluations, where no --eval_dataset is given."""
@@ -47,7 +49,7 @@ def run(settings: Settings[SFTArguments]) -> SFTResult:
     """Train an adapter on the traces of `settings` and write the run folder. Raises PrlError for what the
     user can mend."""
     quiet_libraries()
-    arguments, training = settings.arguments, settings.trainer
+    arguments, training = settings.arguments, copy(settings.trainer)  # SealCheckpoints changes it
     rows = _load(arguments, arguments.dataset, arguments.dataset_split, arguments.limit, training.seed)
     if arguments.eval_dataset:
         held_out = _load(
@@ -98,7 +100,7 @@ def run(settings: Settings[SFTArguments]) -> SFTResult:
         announce("sft", settings.chosen, {"model": arguments.model_name_or_path, **facts})
 
         sampler = FormatSampler(folder, tokenizer, held_out[: arguments.sample_count], arguments, training)
-        log, interrupt = RunLog(folder, _line), StopOnInterrupt()
+        log, sealing, stop = RunLog(folder, _line), SealCheckpoints(training), StopOnSignal()
         trainer = SFTTrainer(
             model=model,
             args=training,
@@ -106,14 +108,14 @@ def run(settings: Settings[SFTArguments]) -> SFTResult:
             eval_dataset=eval_set if len(eval_set) else None,
             processing_class=tokenizer,
             optimizers=(make_optimizer(model, training, arguments.tag_learning_rate), None),
-            callbacks=[log, sampler, interrupt],
+            callbacks=[log, sampler, sealing, stop],
         )
         take_over(trainer)
         try:
             train(trainer, folder.checkpoint)
         finally:
             log.bar.stop()
-            interrupt.raise_if_stopped()
+            stop.raise_if_stopped()
         evaluated = any("eval_loss" in entry for entry in trainer.state.log_history[-2:])
         if len(eval_set) and not evaluated:
             trainer.evaluate()

@@ -1,0 +1,116 @@
+"""Files that are whole or not there, what a full disk does to them, and values as text that reads back as
+they were."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import errno
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from enum import Enum
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from prl.errors import RunError
+
+MIN_FREE_BYTES = 200 * 2**20
+"""Free disk space that a run must find when it opens: room for logs and one adapter."""
+
+_DISK_FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
+
+
+def write_atomic(path: Path, content: bytes) -> None:
+    """Write a whole file or none: under another name, through to the disk, then renamed. Raises RunError."""
+    with replacing(path) as file:
+        file.write(content)
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """`write_atomic` of a JSON object; NaN and infinities as null, paths and enums as text."""
+    write_atomic(path, (to_json(value, indent=2) + "\n").encode())
+
+
+def check_space(folder: Path) -> None:
+    here = folder.absolute()
+    existing = next(path for path in (here, *here.parents) if path.is_dir())
+    free, floor = shutil.disk_usage(existing).free // 2**20, MIN_FREE_BYTES // 2**20
+    if free < floor:
+        raise RunError(
+            f"{folder}: its disk has {free} MiB free and a run needs {floor} MiB or more: free some space or "
+            "choose another --output_dir"
+        )
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file that takes the place of `path` when the block ends without an error."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with writing(path):
+        try:
+            with temporary.open("wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if is_disk_full(error):
+            raise disk_full(path) from error
+        raise RunError(
+            f"{path} cannot be written: {error.strerror or error}. Choose another --output_dir"
+        ) from error
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Also by its text: safetensors and pyarrow raise errors of their own, without a number."""
+    return getattr(error, "errno", None) in _DISK_FULL or "No space left on device" in str(error)
+
+
+def disk_full(path: Path) -> RunError:
+    return RunError(
+        f"no space left on the disk of {path}: what was written is kept. Free some space, then pass --resume"
+    )
+
+
+def to_json(value: Any, indent: int | None = None) -> str:
+    """NaN and infinities, which JSON does not have, as null."""
+    finite = json.loads(json.dumps(plain(value)), parse_constant=lambda name: None)
+    return json.dumps(finite, indent=indent)
+
+
+def plain(value: Any) -> Any:
+    """`value` in None, bool, int, float, str, list and dict, which YAML and JSON read back as they were."""
+    if value is None or type(value) in (bool, int, float, str):
+        return value
+    if isinstance(value, Enum):
+        return plain(value.value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, set | frozenset):
+        return sorted((plain(item) for item in value), key=str)
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if hasattr(value, "tolist"):  # numpy and torch
+        return plain(value.tolist())
+    return next((base(value) for base in (int, float, str) if isinstance(value, base)), str(value))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Empty when there is no such file, or no JSON object in it."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}

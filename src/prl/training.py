@@ -1,0 +1,90 @@
+"""Around `trainer.train()` in both training stages: whole checkpoints, an orderly stop, going on where a run
+was left."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from pathlib import Path
+from typing import Any
+
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from prl import checkpoints
+from prl.progress import console
+
+
+def train(trainer: Trainer, checkpoint: Path | None) -> None:
+    """Train, going on from `checkpoint` where there is one.
+
+    One that was written after the last step (the run was killed before its end) only gives its weights back:
+    transformers 5.23 would train a step more.
+    """
+    if checkpoint:
+        saved = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+        last = trainer.args.max_steps if trainer.args.max_steps > 0 else saved.max_steps
+        if saved.global_step >= last:
+            trainer._load_from_checkpoint(str(checkpoint))
+            trainer.state = saved
+            return
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+
+
+class SealCheckpoints(TrainerCallback):
+    """Seals each checkpoint when the trainer has written it, and only then removes those beyond its
+    `save_total_limit`, which the trainer itself would do before.
+
+    The best one stays, where the trainer keeps account of one.
+    """
+
+    def __init__(self, training: TrainingArguments) -> None:
+        self.keep, training.save_total_limit = training.save_total_limit, None
+
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if not state.is_world_process_zero:
+            return
+        folder = Path(args.output_dir)
+        checkpoints.seal(folder / f"checkpoint-{state.global_step}")
+        if self.keep:
+            best = [Path(state.best_model_checkpoint).name] if state.best_model_checkpoint else []
+            checkpoints.prune(folder, self.keep, also=best)
+
+
+class StopOnSignal(TrainerCallback):
+    """Ctrl-C or SIGTERM ends the step at hand, saves a checkpoint and stops; a second one stops at once.
+
+    After `trainer.train()`, `raise_if_stopped` tells the command line (KeyboardInterrupt).
+    """
+
+    SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+    def __init__(self) -> None:
+        self.stopped = False
+        self.previous: dict[signal.Signals, Any] = {}
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if threading.current_thread() is threading.main_thread():  # signals can be handled nowhere else
+            self.previous = {number: signal.signal(number, self._stop) for number in self.SIGNALS}
+
+    def _stop(self, number: int, frame: Any) -> None:
+        if self.stopped:
+            raise KeyboardInterrupt
+        self.stopped = True
+        console.print(f"{signal.Signals(number).name}: finishing this step, then saving; again stops at once")
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if self.stopped:
+            control.should_save = control.should_training_stop = True
+
+    def raise_if_stopped(self) -> None:
+        """Give the signals back; KeyboardInterrupt where training was stopped by one."""
+        for number, handler in self.previous.items():
+            signal.signal(number, handler)
+        if self.stopped:
+            raise KeyboardInterrupt
