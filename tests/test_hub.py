@@ -430,7 +430,10 @@ def test_an_unreadable_file(tmp_path: Path) -> None:
         ({"dataset": ""}, "is a folder"),
         ({"dataset": "gsm8k", "limit": 0}, "a limit of 0 leaves no row"),
         ({"dataset": "arithmetic:esay"}, "no split 'esay'. Did you mean 'easy'?"),
-        ({"dataset": "arithmetic", "split": "train"}, "Choose one of arithmetic:coldstart, arithmetic:easy"),
+        (
+            {"dataset": "arithmetic", "split": "train"},
+            "Choose one of arithmetic:coldstart, arithmetic:mixed, ",
+        ),
         ({"dataset": "arithmetic:easy", "need": ("problem", "trace")}, "choose arithmetic:coldstart"),
     ],
 )

@@ -438,7 +438,7 @@ def test_the_command_refuses_a_bad_pattern_and_no_run(tmp_path: Path) -> None:
     run = rl_run(tmp_path / "rl", [[[PLAIN]]])
     with pytest.raises(UsageError, match=r"alternate: .*tird.*nearest: tiered"):
         lab.run(resolve("rewards", run=str(run), reward=["alternating"], alternate=["tird:10"]))
-    with pytest.raises(UsageError, match="no run to score"):
+    with pytest.raises(UsageError, match="--run is missing"):
         lab.run(resolve("rewards"))
 
 

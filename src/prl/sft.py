@@ -30,7 +30,7 @@ from prl.model import Lora, describe, load_model, make_optimizer, resolve_attent
 from prl.progress import RunLog, announce, console, quiet_libraries, take_over
 from prl.prompts import render_prompt, render_response
 from prl.structure import Tags, attached_structure, forced_tokens
-from prl.training import SealCheckpoints, StopOnSignal, train
+from prl.training import SealCheckpoints, StopOnSignal, TokenCount, train
 
 HELD_OUT_SHARE, HELD_OUT_MOST = 0.1, 128
 """Traces kept from training for the evaluations, where no --eval_dataset is given."""
@@ -101,6 +101,7 @@ def run(settings: Settings[SFTArguments]) -> SFTResult:
 
         sampler = FormatSampler(folder, tokenizer, held_out[: arguments.sample_count], arguments, training)
         log, sealing, stop = RunLog(folder, _line), SealCheckpoints(training), StopOnSignal()
+        tokens = TokenCount()
         trainer = SFTTrainer(
             model=model,
             args=training,
@@ -108,9 +109,12 @@ def run(settings: Settings[SFTArguments]) -> SFTResult:
             eval_dataset=eval_set if len(eval_set) else None,
             processing_class=tokenizer,
             optimizers=(make_optimizer(model, training, arguments.tag_learning_rate), None),
-            callbacks=[log, sampler, sealing, stop],
+            callbacks=[log, sampler, tokens, sealing, stop],
         )
         take_over(trainer)
+        tokens.trainer = trainer
+        if folder.checkpoint:
+            tokens.restore(folder.checkpoint)
         try:
             train(trainer, folder.checkpoint)
         finally:

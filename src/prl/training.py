@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_callback import ExportableState
 
 from prl import checkpoints
 from prl.progress import console
@@ -50,6 +51,21 @@ class SealCheckpoints(TrainerCallback):
         if self.keep:
             best = [Path(state.best_model_checkpoint).name] if state.best_model_checkpoint else []
             checkpoints.prune(folder, self.keep, also=best)
+
+
+class TokenCount(TrainerCallback, ExportableState):
+    """Carries `num_tokens` over a resumption, after which SFTTrainer (trl 1.16) counts anew."""
+
+    trainer: Any = None
+
+    def state(self) -> dict[str, Any]:
+        """What transformers writes to trainer_state.json."""
+        return {"args": {}, "attributes": {"tokens": int(getattr(self.trainer, "_total_train_tokens", 0))}}
+
+    def restore(self, checkpoint: Path) -> None:
+        """Count on from `checkpoint`."""
+        saved = TrainerState.load_from_json(str(checkpoint / "trainer_state.json")).stateful_callbacks
+        self.trainer._total_train_tokens = saved[type(self).__name__]["attributes"]["tokens"]
 
 
 class StopOnSignal(TrainerCallback):
