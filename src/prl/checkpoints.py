@@ -25,7 +25,9 @@ def seal(checkpoint: Path) -> None:
     """Bring every file of a checkpoint to the disk, then write its manifest. Raises RunError."""
     files = {}
     with writing(checkpoint):
-        for path in _files(checkpoint):
+        for path in sorted(checkpoint.rglob("*")):
+            if not path.is_file() or path.name == MANIFEST:
+                continue
             with path.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
             with path.open("rb+") as file:
@@ -82,7 +84,3 @@ def prune(run_dir: str | os.PathLike[str], keep: int, also: Collection[str] = ()
 def step_of(checkpoint: Path) -> int:
     """The optimizer step that a checkpoint was written after."""
     return int(checkpoint.name.rpartition("-")[2])
-
-
-def _files(checkpoint: Path) -> list[Path]:
-    return sorted(path for path in checkpoint.rglob("*") if path.is_file() and path.name != MANIFEST)

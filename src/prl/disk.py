@@ -34,6 +34,7 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
 
 
 def check_space(folder: Path) -> None:
+    """Raises RunError where the disk that `folder` is or will be on has less than `MIN_FREE_BYTES` free."""
     here = folder.absolute()
     existing = next(path for path in (here, *here.parents) if path.is_dir())
     free, floor = shutil.disk_usage(existing).free // 2**20, MIN_FREE_BYTES // 2**20
@@ -61,6 +62,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
+    """Turns what the system says of a write that failed into a RunError that names `path`."""
     try:
         yield
     except OSError as error:
@@ -77,6 +79,7 @@ def is_disk_full(error: BaseException) -> bool:
 
 
 def disk_full(path: Path) -> RunError:
+    """The error for a full disk, with what to do."""
     return RunError(
         f"no space left on the disk of {path}: what was written is kept. Free some space, then pass --resume"
     )

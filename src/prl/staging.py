@@ -9,7 +9,6 @@ choice at the moment when responses are about to be sampled.
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from prl.curriculum import Curriculum
 from prl.errors import RunError
 from prl.progress import console
 from prl.rewards import AlternatingReward, Reward
+from prl.training import exported_state
 
 
 def around_generation(
@@ -128,13 +128,12 @@ class Staging(TrainerCallback, ExportableState):
 
     def restore(self, checkpoint: Path) -> None:
         """Go on as `checkpoint` left off. RunError where it holds no curriculum or that of other stages."""
-        path = checkpoint / "trainer_state.json"
-        saved = json.loads(path.read_text(encoding="utf-8"))["stateful_callbacks"].get(type(self).__name__)
+        saved = exported_state(checkpoint, self)
         if saved is None:
             raise RunError(
-                f"{path} holds no curriculum: the run was begun without one; resume it without stages"
+                f"{checkpoint} holds no curriculum: the run was begun without one; resume it without stages"
             )
-        self.curriculum.restore(saved["attributes"])
+        self.curriculum.restore(saved)
         self._start_window()
 
     def _start_window(self) -> None:

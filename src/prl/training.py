@@ -31,6 +31,15 @@ def train(trainer: Trainer, checkpoint: Path | None) -> None:
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
 
 
+def exported_state(checkpoint: Path, callback: ExportableState) -> dict[str, Any] | None:
+    """What `callback.state()` gave as attributes when a checkpoint was written; None where it was not there.
+
+    transformers would build a callback of its own from it; prl's hold what no file does.
+    """
+    saved = TrainerState.load_from_json(str(checkpoint / "trainer_state.json")).stateful_callbacks
+    return saved.get(type(callback).__name__, {}).get("attributes")
+
+
 class SealCheckpoints(TrainerCallback):
     """Seals each checkpoint when the trainer has written it, and only then removes those beyond its
     `save_total_limit`, which the trainer itself would do before.
@@ -64,8 +73,7 @@ class TokenCount(TrainerCallback, ExportableState):
 
     def restore(self, checkpoint: Path) -> None:
         """Count on from `checkpoint`."""
-        saved = TrainerState.load_from_json(str(checkpoint / "trainer_state.json")).stateful_callbacks
-        self.trainer._total_train_tokens = saved[type(self).__name__]["attributes"]["tokens"]
+        self.trainer._total_train_tokens = (exported_state(checkpoint, self) or {"tokens": 0})["tokens"]
 
 
 class StopOnSignal(TrainerCallback):
