@@ -247,7 +247,7 @@ def test_merge_gets_adapter_and_folder(stage: Any, capsys: pytest.CaptureFixture
     calls = stage("prl.model", "merge_and_verify", result=2e-6)
     words = ["merge", "--model", "runs/x/rl", "--output_dir", "merged", "--save_dtype", "bfloat16"]
     assert cli.main(words) == 0
-    assert calls == ["runs/x/rl", Path("merged"), torch.bfloat16, False]
+    assert calls[:7] == ["runs/x/rl", Path("merged"), torch.bfloat16, 4, 256, 0, "cpu"]
     assert "by at most 2.0e-06" in capsys.readouterr().out
 
 

@@ -26,11 +26,13 @@ from prl.model import (
     tag_ids,
 )
 from prl.prompts import CHAT_TEMPLATE, IM_END, render_prompt, render_response
-from prl.structure import attach_structure, attached_structure
+from prl.structure import attached_structure
 
 TEXT = render_prompt("Compute 3 + 4.", "bare") + render_response(
     "<Parallel><Path>\n3+4=7.\n</Path><Path>\n4+3=7.\n</Path></Parallel>\n<Summary>\nBoth give 7.\n</Summary>"
 )
+
+QUICK = {"prompts": ["Compute 3 + 4.", "What is 12 * 12?"], "samples": 1, "max_completion_length": 16}
 
 
 @pytest.fixture(scope="module")
@@ -148,7 +150,7 @@ def test_adapter_survives_saving_handing_over_and_merging(base: str, tmp_path: P
     train_a_little(again, tokenizer)
     assert (logits(again, tokenizer) - after).abs().max() > 0.1
 
-    assert merge_and_verify(str(tmp_path / "adapter"), tmp_path / "merged") <= 1e-4
+    assert merge_and_verify(str(tmp_path / "adapter"), tmp_path / "merged", **QUICK) <= 1e-4
     merged, tokenizer = load_model(str(tmp_path / "merged"))
     assert (logits(merged, tokenizer) - after).abs().max() <= 1e-4
 
@@ -163,7 +165,7 @@ def test_attention_stays_with_what_was_trained_with_it(tmp_path: Path, attention
     # A checkpoint of the trainer holds what PEFT saves, and no more.
     model.save_pretrained(str(tmp_path / "checkpoint-1"), state_dict=model.state_dict())
     tokenizer.save_pretrained(str(tmp_path / "checkpoint-1"))
-    merge_and_verify(str(tmp_path / "adapter"), tmp_path / "merged")
+    merge_and_verify(str(tmp_path / "adapter"), tmp_path / "merged", **QUICK)
 
     other = {"causal": "structured", "structured": "causal"}[attention]
     for folder in ("adapter", "checkpoint-1", "merged"):
@@ -188,13 +190,10 @@ def test_merging_compares_under_the_adapters_own_attention(
     model, tokenizer = load_model(tiny.NAME, attention="structured", lora=Lora(r=4), trainable=True)
     train_a_little(model, tokenizer)
     save_adapter(model, tokenizer, tmp_path / "adapter")
-    attached: list[object] = []
-    monkeypatch.setattr(
-        "prl.model.attach_structure",
-        lambda model, tags: attached or attached.append(attach_structure(model, tags)),
-    )  # the adapter is structured, what is loaded again is not
+    # The adapter is structured, what is loaded again is not.
+    monkeypatch.setattr("prl.model.merging.attach_structure", lambda model, tags: None)
     with pytest.raises(ModelError, match="saved model differ"):
-        merge_and_verify(str(tmp_path / "adapter"), tmp_path / "merged")
+        merge_and_verify(str(tmp_path / "adapter"), tmp_path / "merged", **QUICK)
     assert not (tmp_path / "merged").exists()
 
 
@@ -229,7 +228,7 @@ def test_merge_refuses_a_base_and_reports_a_difference(
     tuner = type(model.base_model)
     monkeypatch.setattr(tuner, "merge_and_unload", lambda self, *a, **k: self.unload())
     with pytest.raises(ModelError, match="merged model differ"):
-        merge_and_verify(str(tmp_path / "adapter"), tmp_path / "merged")
+        merge_and_verify(str(tmp_path / "adapter"), tmp_path / "merged", **QUICK)
     assert not (tmp_path / "merged").exists()
 
 

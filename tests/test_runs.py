@@ -457,7 +457,7 @@ FORKING = """
         run.close()
         os._exit(0)
     os.wait()
-    if os.fork() > 0:
+    if os.fork() == 0:  # it tells: by then it has let go of the lock
         print("ready", flush=True)
     sys.stdin.read()
 """

@@ -155,11 +155,17 @@ class GenerateArguments:
 
 @dataclass
 class MergeArguments:
-    """Put an adapter into its base model, and check that the logits stay the same."""
+    """Put an adapter into its base model, prove that nothing was lost, and write it for any engine."""
 
     model_name_or_path: str | None = None
     output_dir: str | None = None
     save_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    gguf: str | None = None
+    gguf_type: Literal["f32", "f16", "bf16", "q8_0"] | None = None
+    samples: int = 4
+    max_completion_length: int = 256
+    seed: int = 0
+    device: Literal["cpu", "cuda", "mps"] = "cpu"
     trust_remote_code: bool = False
 
 
@@ -234,6 +240,7 @@ COMMANDS: dict[str, type] = {
 
 POSITIONAL = {
     "generate": ("problem",),
+    "merge": ("model_name_or_path",),
     "compare": ("first", "second"),
     "rewards": ("run",),
     "study": ("study",),
@@ -269,7 +276,9 @@ HELP = {
     "max_path_length": "structured: longest path, in tokens; if none: an equal share of what is left",
     "device": "where to compute; auto: a CUDA GPU if there is one",
     "dtype": "precision; auto: bfloat16 where the GPU has it, float32 on a CPU",
-    "save_dtype": "precision of the weights on disk; the check is done in float32",
+    "save_dtype": "precision of the weights on disk; merging and proving is done in float32",
+    "gguf": "also write this GGUF file, for llama.cpp; needs the gguf package",
+    "gguf_type": "type of its matrices [f16]; without --gguf: write OUTPUT_DIR/model-TYPE.gguf",
     "load_in_4bit": "QLoRA: hold the base weights in 4 bits (NF4, double quantisation); needs bitsandbytes",
     "threads": "CPU threads: a number, or auto to time what is fastest now",
     "trust_remote_code": "run code that comes with the model; only from authors whom you trust",

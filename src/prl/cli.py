@@ -153,16 +153,36 @@ def _merge(given: arguments.MergeArguments) -> None:
     import torch
 
     from prl.model import merge_and_verify
+    from prl.progress import quiet_libraries
+
+    quiet_libraries()
+    name, folder = str(given.model_name_or_path), Path(str(given.output_dir))
+    if wants_gguf := bool(given.gguf or given.gguf_type):
+        from prl.model.gguf import export_gguf, refuse_unsupported
+        from prl.runs import adapter_dir, base_of_adapter
+
+        if adapter := adapter_dir(name):  # before minutes of merging
+            refuse_unsupported(base_of_adapter(adapter), trust_remote_code=given.trust_remote_code)
+
+    def tell(line: str) -> None:
+        print(f"  {line}", flush=True)
 
     difference = merge_and_verify(
-        str(given.model_name_or_path),
-        Path(str(given.output_dir)),
+        name,
+        folder,
         dtype=getattr(torch, given.save_dtype),
+        samples=given.samples,
+        max_completion_length=given.max_completion_length,
+        seed=given.seed,
+        device=given.device,
         trust_remote_code=given.trust_remote_code,
+        on_proof=tell,
     )
-    print(
-        f"{given.output_dir}: a whole model; its logits differ from the adapter's by at most {difference:.1e}"
-    )
+    print(f"{folder}: a whole model, proved; its logits differ by at most {difference:.1e}", flush=True)
+    if wants_gguf:
+        wanted = Path(given.gguf) if given.gguf else None
+        file = export_gguf(folder, wanted, gguf_type=given.gguf_type or "f16", on_proof=tell)
+        print(f"{file}: the same as GGUF")
 
 
 def _problem_on_stdin() -> str:

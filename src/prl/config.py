@@ -23,8 +23,9 @@ from types import NoneType
 from typing import Any, Generic, TypeVar, get_args, get_type_hints
 
 from prl import machine, recipes
-from prl.arguments import COMMANDS, POSITIONAL, REWARDS, TRAINER_CONFIGS, RLArguments
+from prl.arguments import COMMANDS, POSITIONAL, REWARDS, TRAINER_CONFIGS, PromptStyle, RLArguments
 from prl.curriculum import Stage, read_stages, rewards_of
+from prl.disk import read_json
 from prl.errors import RunError, UsageError
 from prl.recipes import Given, nearest
 from prl.rewards import read_pattern
@@ -471,8 +472,8 @@ def _settle_threads(threads: str, chosen: dict[str, str]) -> str:
 
 
 def _run_behind(model: str | None) -> dict[str, str]:
-    """Recipe, prompt style and number of paths of the run that wrote `model` (the run, or an adapter or
-    checkpoint in it)."""
+    """Recipe, prompt style and number of paths of the run that wrote `model` (the run, an adapter or
+    checkpoint in it, or what it was merged into)."""
     if model is None:
         return {}
     for folder in (Path(model), Path(model).parent):
@@ -483,7 +484,14 @@ def _run_behind(model: str | None) -> dict[str, str]:
                 for item in settings
                 if item.key in ("recipe", "prompt_style", "paths") and item.values
             }
-    return {}
+    # A merged model may come from anyone: of recipes, only those that ship.
+    holds: dict[str, Callable[[str], bool]] = {
+        "recipe": lambda value: {*value.split("+")} <= {*recipes.NAMES, *recipes.OVERLAYS},
+        "prompt_style": lambda value: value in get_args(PromptStyle),
+        "paths": _RANGES["paths"][0],
+    }
+    said = read_json(Path(model) / "prl.json")
+    return {key: said[key] for key in holds if isinstance(said.get(key), str) and holds[key](said[key])}
 
 
 _REQUIRED = {

@@ -1,0 +1,109 @@
+"""A (Q)LoRA adapter: its shape, its optimizer, and what travels with it when it is saved.
+
+Only the new rows of the embedding are trained, through PEFT's `trainable_token_indices`, and travel in the
+adapter.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel, TaskType
+from peft.utils.other import TrainableTokensWrapper
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainingArguments
+
+from prl import runs
+
+ATTENTION_FILE = "prl.json"
+
+
+@dataclass(frozen=True)
+class Lora:
+    """Shape of a new adapter (PEFT's names); `all-linear` means every linear layer but the head."""
+
+    r: int = 16
+    alpha: int = 32
+    dropout: float = 0.0
+    target_modules: Sequence[str] = ("all-linear",)
+
+
+def save_adapter(model: PeftModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Write adapter, tag rows, attention and tokenizer; the next stage, PEFT and vLLM read this folder."""
+    model.save_pretrained(str(folder))
+    tokenizer.save_pretrained(str(folder))
+
+
+def make_optimizer(
+    model: PeftModel, training: TrainingArguments, tag_learning_rate: float | None
+) -> torch.optim.Optimizer:
+    """The optimizer that `training` names, with a learning rate of its own for the tag rows (None: the same).
+
+    A row is moved by the few tokens that are its tag, a LoRA matrix by every token: at one rate for both,
+    either the tags stay unusable or the rest is shaken (Mr-DarkTesla/Parallel-R1-repro takes 100 times the
+    rate for the rows). No weight decay on the rows: they are embeddings, not differences.
+    """
+    optimizer_class, options = Trainer.get_optimizer_cls_and_kwargs(training, model)
+    trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    rows = [p for name, p in trained if "trainable_tokens" in name]
+    rest = [p for name, p in trained if "trainable_tokens" not in name]
+    rate = training.learning_rate if tag_learning_rate is None else tag_learning_rate
+    groups = [
+        {"params": rest, "weight_decay": training.weight_decay},
+        {"params": rows, "lr": rate, "weight_decay": 0.0},
+    ]
+    return optimizer_class([group for group in groups if group["params"]], **options)
+
+
+def describe(model: PreTrainedModel | PeftModel) -> dict[str, Any]:
+    """Parameter counts, for the run's environment: all, trained, and the share."""
+    total = sum(p.numel() for p in model.parameters())
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    return {"parameters": total, "trained_parameters": trained}
+
+
+def lora_config(model: PreTrainedModel, lora: Lora, token_ids: list[int]) -> LoraConfig:
+    tables = {model.get_input_embeddings()}
+    if not model.config.get_text_config().tie_word_embeddings:
+        tables.add(model.get_output_embeddings())
+    names = [name.rsplit(".", 1)[-1] for name, module in model.named_modules() if module in tables]
+    return LoraConfig(
+        task_type=TaskType.CAUSAL_LM,
+        r=lora.r,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules="all-linear" if "all-linear" in lora.target_modules else list(lora.target_modules),
+        trainable_token_indices={name: token_ids for name in names},
+    )
+
+
+def keep_attention_when_saved(model: PeftModel, attention: str) -> None:
+    """Let whatever saves the adapter save its attention: a checkpoint of the trainer is an adapter too.
+
+    Without the embedding: its trained rows are in the adapter already, and PEFT would ask the Hub whether it
+    was resized, and then add all of it.
+    """
+    save = model.save_pretrained
+
+    @functools.wraps(save)
+    def save_pretrained(save_directory: str, *args: Any, **kwargs: Any) -> None:
+        save(save_directory, *args, **{"save_embedding_layers": False} | kwargs)
+        if kwargs.get("is_main_process", True):
+            runs.write_json(Path(save_directory) / ATTENTION_FILE, {"attention": attention})
+
+    model.save_pretrained = save_pretrained
+
+
+def forward_head_bias(model: PreTrainedModel | PeftModel) -> None:
+    """Let TRL's fused LM head read `lm_head.bias` through PEFT's wrapper of trainable token rows.
+
+    trl 1.16 (`add_fused_lm_head`) reads `.weight` and `.bias` of the output embedding; peft 0.21's
+    TrainableTokensWrapper hands on `.weight` only and raises AttributeError for the rest.
+    """
+    head = model.get_output_embeddings()
+    if isinstance(head, TrainableTokensWrapper):
+        head.bias = head.original_module.bias

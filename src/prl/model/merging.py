@@ -1,0 +1,318 @@
+"""Merge an adapter into its base, prove that nothing was lost, and hand over a folder for any engine.
+
+    prl merge runs/mine/rl --output_dir merged
+
+The merge is done in fp32, on the base as it was published: never on a 4-bit one, whose rounding the adapter
+would be rounded with. What is written shows itself first: in a hidden folder that gets its name when every
+proof of `prl.model.proofs` holds, and is removed when one does not. `merge.json` in it keeps the numbers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from prl import __version__, runs, tiny
+from prl.data.hub import load_rows
+from prl.decoding import ForkJoinDecoder, Limits, Response
+from prl.disk import read_json, writing
+from prl.errors import DataError, ModelError, PrlError, RunError
+from prl.model.adapter import ATTENTION_FILE
+from prl.model.drafts import drafting
+from prl.model.loading import attention_of, load_model
+from prl.model.proofs import (
+    Proof,
+    agreement,
+    divergence,
+    last_logits,
+    prove_end,
+    prove_logits,
+    prove_tags,
+    prove_tokenizer,
+    texts_to_compare,
+)
+from prl.model.tags import check_tags
+from prl.prompts import STYLES, render_prompt
+from prl.structure import Tags, attach_structure
+
+PROBLEMS = 8  # that the proofs are made on
+RECORD = "merge.json"
+OTHER_ENGINES = (
+    "trained with structured attention: transformers' generate, vLLM and llama.cpp decode causally, and the "
+    "paths see each other there; to keep them apart takes prl's decoder (`prl generate`, `prl eval`)"
+)
+
+
+@torch.no_grad()
+def merge_and_verify(
+    name: str,
+    output_dir: Path,
+    *,
+    dtype: torch.dtype = torch.float32,
+    prompts: Sequence[str] | None = None,
+    samples: int = 4,
+    max_completion_length: int = 256,
+    seed: int = 0,
+    device: str = "cpu",
+    trust_remote_code: bool = False,
+    on_proof: Callable[[str], None] = lambda line: None,
+) -> float:
+    """Merge adapter or run `name` into its 16/32-bit base, write a plain model folder and prove it; the
+    largest difference of fp32 logits.
+
+    Proved: the merged model's logits are the adapter's, and what is read back from the disk has those of the
+    merged weights as rounded to `dtype`; it uses the tags as often, on `samples` responses to each problem;
+    tokenizer and chat template read back; plain `generate` stops at the end of a turn. All with the attention
+    that the adapter was trained with, but for the last, which other engines do causally.
+
+    `prompts` are problems; None: `PROBLEMS` of the run's own, where they can be read without a network.
+    `on_proof` gets a line for each thing found out. Raises ModelError where a proof fails or the base is
+    quantised on disk, RunError where the disk is full; nothing is left in `output_dir` then.
+    """
+    adapter, folder = runs.adapter_dir(name), Path(output_dir)
+    if adapter is None:
+        raise ModelError(
+            f"{name!r} is not an adapter or a run that has one; give a run folder of `prl sft` or `prl rl`"
+        )
+    if folder.exists():
+        raise ModelError(
+            f"{folder} exists; name a folder that does not, and the merged model is written there"
+        )
+    attention = attention_of(name)
+    base = runs.base_of_adapter(adapter)
+    _refuse_quantised(base, trust_remote_code)
+    run, settings = _run_behind(name)
+    style = next((known for known in STYLES if known == settings.get("prompt_style")), "parallel")
+    problems, source = (list(prompts), "given") if prompts else _problems(run, settings)
+    asked = [render_prompt(problem, style) for problem in problems]
+    limits = Limits(max_new_tokens=max_completion_length)
+    found: list[Proof] = []
+
+    def keep(proof: Proof) -> Proof:
+        if proof.fault:
+            raise ModelError(
+                f"{name!r}: {proof.fault}; the adapter is kept, use it unmerged; nothing was written to "
+                f"{folder}"
+            )
+        found.append(proof)
+        on_proof(proof.line)
+        return proof
+
+    def respond(model: Any, tokenizer: PreTrainedTokenizerBase) -> list[Response]:
+        decoder = ForkJoinDecoder(model, tokenizer, limits=limits)
+        return [each for group in decoder.generate(asked, samples=samples, seed=seed) for each in group]
+
+    model, tokenizer = load_model(name, device=device, trust_remote_code=trust_remote_code)
+    on_proof(f"{len(problems)} problems of {source}, {samples} responses each, prompt style {style}")
+    texts = texts_to_compare(problems, style)
+    expected, before = last_logits(model, tokenizer, texts), respond(model, tokenizer)
+    merged = model.merge_and_unload()
+    reference = last_logits(merged, tokenizer, texts)
+    proof = prove_logits(expected, reference, "merged")
+    if proof.fault and device != "mps":
+        proof = _prove_in_float64(name, merged, tokenizer, texts, device, trust_remote_code)
+    keep(proof)
+
+    with drafting(folder) as draft:
+        handed_over = {"attention": attention} | {
+            key: settings[key] for key in ("prompt_style", "paths", "recipe") if key in settings
+        }
+        _save(_cast(merged, dtype), tokenizer, handed_over, draft)
+        if dtype != torch.float32:
+            reference = last_logits(_cast(merged, torch.float32), tokenizer, texts)
+        del model, merged
+        again, reloaded = _load_again(draft, device, name)
+        keep(prove_tokenizer(tokenizer, reloaded, texts, problems, style))
+        keep(prove_end(draft, asked, max_completion_length, device))
+        check_tags(again, reloaded)
+        if attention == "structured":
+            attach_structure(again, Tags.of(reloaded))
+        logits = last_logits(again, reloaded, texts)
+        saved = keep(prove_logits(reference, logits, "saved", f"those of its weights in {_name(dtype)}"))
+        top_1 = agreement(expected, logits)
+        on_proof(f"the likeliest token is the adapter's at {top_1:.1%} of {len(logits)} positions")
+        keep(prove_tags(before, respond(again, reloaded), same=dtype == torch.float32))
+        four_bit = None
+        if settings.get("load_in_4bit") is True:
+            four_bit = _compare_with_4bit(name, texts, logits, device, trust_remote_code)
+            on_proof(_about_4bit(four_bit))
+        if attention == "structured":
+            on_proof(OTHER_ENGINES)
+        runs.write_json(
+            draft / RECORD,
+            {
+                "adapter": name,
+                "base": base,
+                "save_dtype": _name(dtype),
+                "attention": attention,
+                "problems": problems,
+                "problems_of": source,
+                "prompt_style": style,
+                "samples": samples,
+                "max_completion_length": max_completion_length,
+                "seed": seed,
+                "proofs": {proof.name: dict(proof.numbers) for proof in found},
+                "top_1_agreement": top_1,
+                "trained_in_4bit": four_bit,
+                "other_engines": OTHER_ENGINES if attention == "structured" else None,
+                "versions": {"prl": __version__} | runs.describe_environment()["versions"],
+            },
+        )
+        draft.rename(folder)
+    return max(each.numbers["largest_difference"] for each in (proof, saved))
+
+
+def _refuse_quantised(base: str, trust_remote_code: bool) -> None:
+    with contextlib.suppress(OSError, ValueError):  # loading it says what is wrong
+        config = AutoConfig.from_pretrained(tiny.resolve(base), trust_remote_code=trust_remote_code)
+        if quantised := getattr(config, "quantization_config", None):
+            how = quantised.get("quant_method") if isinstance(quantised, dict) else quantised.quant_method
+            raise ModelError(
+                f"the base {base!r} is quantised on disk ({getattr(how, 'value', how)}), and merging would "
+                "round the adapter away; name its 16-bit original as base_model_name_or_path in "
+                "adapter_config.json of the adapter"
+            )
+
+
+def _run_behind(name: str) -> tuple[Path | None, dict[str, Any]]:
+    """The run that wrote `name` (the run, its adapter or a checkpoint), and the settings of its stage."""
+    here = Path(name).expanduser()
+    for folder in (here, here.parent):
+        with contextlib.suppress(RunError):
+            config = runs.read_config(folder)
+            settings = config.get(str(config.get("command")))
+            if isinstance(settings, dict):
+                return folder, settings | {key: config[key] for key in ("recipe",) if config.get(key)}
+    return None, {}
+
+
+def _problems(run: Path | None, settings: dict[str, Any]) -> tuple[list[str], str]:
+    """Problems and where they are from: the run's data set, else the responses that it kept, else built in.
+
+    A data set of the Hub is not asked for, so that merging needs no network.
+    """
+    dataset, split = settings.get("dataset"), settings.get("dataset_split")
+    if isinstance(dataset, str) and (dataset.startswith("arithmetic") or Path(dataset).is_file()):
+        with contextlib.suppress(DataError):
+            rows = load_rows(dataset, split=str(split), need=("problem",), limit=PROBLEMS, on_bad="skip")
+            return [row["problem"] for row in rows], f"{dataset}, the run's own"
+    if run is not None:
+        with contextlib.suppress(RunError):
+            kept = runs.read_samples(run).column("problem").to_pylist()
+            if problems := list(dict.fromkeys(problem for problem in kept if problem))[:PROBLEMS]:
+                return problems, "the responses that the run kept"
+    rows = load_rows("arithmetic:mixed", need=("problem",), limit=PROBLEMS)
+    return [row["problem"] for row in rows], "arithmetic:mixed, built in"
+
+
+def _prove_in_float64(
+    name: str,
+    merged: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Sequence[str],
+    device: str,
+    trust_remote_code: bool,
+) -> Proof:
+    """A second look, with the same limit. Sums of float32 in another order differ too, the more the larger
+    the model (by 1e-4 at 135M parameters and logits of 40); in float64 what is left is the merge's own fault.
+    """
+    exact, _ = load_model(name, dtype=torch.float64, device=device, trust_remote_code=trust_remote_code)
+    expected = last_logits(_cast(exact, torch.float64), tokenizer, texts)  # PEFT leaves its own in float32
+    del exact
+    got = last_logits(_cast(merged, torch.float64), tokenizer, texts)
+    _cast(merged, torch.float32)  # exact: they were float32
+    proof = prove_logits(expected, got, "merged")
+    return replace(
+        proof, line=f"{proof.line}, in float64", numbers={**proof.numbers, "computed_in": "float64"}
+    )
+
+
+def _cast(model: Any, dtype: torch.dtype) -> Any:
+    """Parameters only, in place: `model.to` would round the frequencies of the rotary embedding too, which
+    loading does not."""
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(dtype)
+    return model
+
+
+def _save(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, handed_over: dict[str, Any], draft: Path
+) -> None:
+    """Write a folder that transformers 4 reads as well: vLLM may bring that one."""
+    with writing(draft):
+        model.save_pretrained(draft)
+        tokenizer.save_pretrained(draft)
+    runs.write_json(draft / ATTENTION_FILE, handed_over)
+    config = read_json(draft / "config.json")
+    if rope := config.get("rope_parameters"):
+        # Without these, transformers 4 takes its default base frequency and the model is gibberish there.
+        config["rope_theta"] = rope.get("rope_theta")
+        if rope.get("rope_type", "default") != "default":
+            config["rope_scaling"] = {key: value for key, value in rope.items() if key != "rope_theta"}
+        runs.write_json(draft / "config.json", config)
+    said = read_json(draft / "tokenizer_config.json")
+    if said.get("tokenizer_class") == "TokenizersBackend":
+        said["tokenizer_class"] = "PreTrainedTokenizerFast"
+        said["model_input_names"] = ["input_ids", "attention_mask"]  # else it adds token_type_ids there
+    if isinstance(extra := said.pop("extra_special_tokens", None), list):
+        said["additional_special_tokens"] = extra
+    runs.write_json(draft / "tokenizer_config.json", said)
+
+
+def _load_again(draft: Path, device: str, name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    try:
+        model = AutoModelForCausalLM.from_pretrained(draft, dtype=torch.float32).to(device).eval()
+        return model, AutoTokenizer.from_pretrained(draft)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ModelError(
+            f"{name!r}: the saved model cannot be loaded again: {first}; the adapter is kept, use it unmerged"
+        ) from error
+
+
+def _compare_with_4bit(
+    name: str, texts: Sequence[str], merged: torch.Tensor, device: str, trust_remote_code: bool
+) -> dict[str, Any]:
+    """How far the 4-bit model that was trained is from the merged one: information, not a proof."""
+    if importlib.util.find_spec("bitsandbytes") is None:
+        return {"not_measured": "bitsandbytes is not installed"}
+    try:
+        model, tokenizer = load_model(
+            name, load_in_4bit=True, device=device, trust_remote_code=trust_remote_code
+        )
+        trained = last_logits(model, tokenizer, texts)
+    except (PrlError, ImportError, RuntimeError, ValueError) as error:
+        return {"not_measured": (str(error).strip() or type(error).__name__).splitlines()[0]}
+    return {
+        "kl_of_trained_from_merged": divergence(trained, merged),
+        "top_1_agreement": agreement(trained, merged),
+        "tokens": len(merged),
+    }
+
+
+def _about_4bit(found: dict[str, Any]) -> str:
+    line = "trained on the 4-bit base, merged into the unquantised one; "
+    if "not_measured" in found:
+        return f"{line}how far they differ was not measured: {found['not_measured']}"
+    return (
+        f"{line}the model as trained differs by KL {found['kl_of_trained_from_merged']:.2g} nats a token; "
+        f"its likeliest token is the merged one's at {found['top_1_agreement']:.1%} of positions"
+    )
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

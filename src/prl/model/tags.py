@@ -1,0 +1,121 @@
+"""The six tags in a tokenizer and a model: rows of their own, and a check that a model can learn them.
+
+The tags are ordinary added tokens (`special_tokens=False`), because GRPOTrainer decodes completions with
+`skip_special_tokens=True` and a special tag would be invisible to every reward. Each gets an embedding row of
+its own: the mean of the rows of its text's pieces (Mr-DarkTesla/Parallel-R1-repro; in Qwen3-0.6B-Base the
+spare rows that the tags land on are identical vectors, so that the model can never tell a `<Path>` from a
+`</Path>`).
+"""
+
+from __future__ import annotations
+
+import torch
+from peft import PeftModel
+from torch import nn
+from transformers import AddedToken, PreTrainedModel, PreTrainedTokenizerBase
+
+from prl.errors import ModelError
+from prl.grammar import TAGS
+from prl.prompts import CHAT_TEMPLATE, IM_END, IM_START
+
+MAX_ROW_COSINE = 0.99  # two tag rows closer than this cannot be told apart by a small learning rate
+
+
+def tag_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The ids of `prl.grammar.TAGS`, in that order."""
+    return tokenizer.convert_tokens_to_ids(list(TAGS))
+
+
+def add_tags(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, seed: int) -> list[int]:
+    """Make the tags and the chat turns single tokens with rows of their own; the ids whose rows are new,
+    ascending.
+
+    Also sets what every stage relies on: EOS is the template's end of turn for tokenizer, config and
+    generation (a base Qwen3's generation config says `<|endoftext|>` and never stops: open-r1 #603, TRL
+    #1623), pad is another token, and the chat template is the one that `prl.prompts` renders by hand.
+    """
+    base_vocabulary = set(tokenizer.get_vocab())
+    wanted = [*TAGS, *(token for token in (IM_START, IM_END) if token not in base_vocabulary)]
+    pieces = {token: tokenizer(token, add_special_tokens=False)["input_ids"] for token in wanted}
+    tokenizer.add_tokens([AddedToken(tag, special=False, normalized=False) for tag in TAGS])
+    tokenizer.add_special_tokens({"eos_token": IM_END})
+    tokenizer.add_tokens([AddedToken(IM_START, special=True, normalized=False)], special_tokens=True)
+    if tokenizer.pad_token in (None, IM_END):
+        spare = next(
+            (token for token in ("<|endoftext|>", tokenizer.unk_token) if token in base_vocabulary), None
+        )
+        tokenizer.add_special_tokens({"pad_token": spare or "<|pad|>"})
+    tokenizer.padding_side = "left"
+    tokenizer.chat_template = CHAT_TEMPLATE
+
+    new = {token: tokenizer.convert_tokens_to_ids(token) for token in wanted}
+    if len(tokenizer) > model.get_input_embeddings().num_embeddings:
+        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    generator = torch.Generator().manual_seed(seed)
+    for table in _embedding_tables(model):
+        for token, index in new.items():
+            if pieces[token] != [index]:
+                _write_row(table, index, pieces[token], generator)
+
+    model.config.eos_token_id = model.generation_config.eos_token_id = tokenizer.eos_token_id
+    model.config.pad_token_id = model.generation_config.pad_token_id = tokenizer.pad_token_id
+    return sorted(new.values())
+
+
+def check_tags(model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Refuse a model that cannot learn or show the tags; ModelError lists every reason.
+
+    Asked: each tag is one token wherever it stands; it survives decoding with `skip_special_tokens=True`; its
+    id has an embedding row; the rows differ from each other; the end of a turn is EOS for tokenizer and
+    generation; pad is not EOS.
+    """
+    ids = tag_ids(tokenizer)
+    rows = model.get_input_embeddings().weight.shape[0]
+    reasons = []
+    for tag, index in zip(TAGS, ids, strict=True):
+        around = tokenizer(f"a{tag}b", add_special_tokens=False)["input_ids"]
+        if index is None or index == tokenizer.unk_token_id or around.count(index) != 1:
+            reasons.append(f"{tag} is not a single token")
+        elif tag not in tokenizer.decode(around, skip_special_tokens=True):
+            reasons.append(f"{tag} is a special token, so rewards would never see it")
+        elif index >= rows:
+            reasons.append(f"{tag} has id {index}, the embedding only {rows} rows")
+    if not reasons:
+        for table in _embedding_tables(model):
+            vectors = nn.functional.normalize(table[ids].float(), dim=-1)
+            closest = (vectors @ vectors.T - 2 * torch.eye(len(ids), device=vectors.device)).max().item()
+            if not closest < MAX_ROW_COSINE:
+                reasons.append(f"two tags have the same embedding row (cosine {closest:.4f})")
+    end = tokenizer.convert_tokens_to_ids(IM_END)
+    if tokenizer.eos_token_id != end:
+        reasons.append(f"the tokenizer's EOS is {tokenizer.eos_token!r}, a turn ends with {IM_END!r}")
+    if model.generation_config.eos_token_id not in (end, [end]):
+        reasons.append(f"generation stops at {model.generation_config.eos_token_id}, a turn ends with {end}")
+    if tokenizer.pad_token_id in (None, tokenizer.eos_token_id):
+        reasons.append("pad and EOS are the same token, so the loss would never teach to stop")
+    if reasons:
+        raise ModelError(
+            f"model {model.name_or_path!r} cannot learn the tags: {'; '.join(reasons)}. "
+            "Start from a tokenizer without the six tags; prl adds them itself."
+        )
+
+
+def _embedding_tables(model: PreTrainedModel | PeftModel) -> list[torch.Tensor]:
+    """The input embedding and, where it is not the same matrix, the output one; shape (rows, hidden)."""
+    config = model.config.get_text_config()
+    modules = [model.get_input_embeddings()]
+    if not config.tie_word_embeddings:
+        modules.append(model.get_output_embeddings())
+    return [module.weight.detach() for module in modules]
+
+
+def _write_row(table: torch.Tensor, index: int, pieces: list[int], generator: torch.Generator) -> None:
+    """Row `index` := mean of the pieces' rows plus noise of 0.3 its length, at the usual length of a row.
+
+    The noise keeps tags apart whose texts share nearly all pieces, as in byte-level vocabularies.
+    """
+    usual = table[: min(len(table), 4096)].float().norm(dim=-1).median()
+    mean = table[pieces].float().mean(dim=0)
+    noise = torch.randn(mean.shape, generator=generator).to(mean)
+    row = mean / mean.norm() + 0.3 * noise / noise.norm()
+    table[index] = (row / row.norm() * usual).to(table.dtype)
