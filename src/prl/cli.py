@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, get_args, get_origin, get_type_hints
 
-from prl import __version__, arguments, recipes
+from prl import __version__, arguments, processes, recipes
 from prl.errors import PrlError, UsageError
 
 if TYPE_CHECKING:
@@ -69,14 +69,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return 0
     except PrlError as error:
-        print(f"{name}: {error}", file=sys.stderr)
+        if processes.is_to_tell(error):
+            print(f"{name}: {error}", file=sys.stderr)
         return error.exit_status
-    except KeyboardInterrupt:
-        print(f"{name}: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as error:
+        if processes.is_to_tell(error):
+            print(f"{name}: interrupted", file=sys.stderr)
         return 1
     except BrokenPipeError:
         # The reader (`| head`) has gone; the interpreter's last flush must not complain either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        if processes.is_to_tell(error):
+            raise
         return 1
 
 
@@ -111,6 +117,7 @@ def _command(command: str, words: list[str]) -> None:
     if "--help-trainer" in flags and command in arguments.TRAINER_CONFIGS:
         print(config.trainer_help(command), end="")
         return
+    processes.check_launch(command, trains=command in arguments.TRAINER_CONFIGS)
     settings = config.parse(command, words)
     try:
         if command == "generate":

@@ -35,6 +35,7 @@ from transformers import (
     TrainingArguments,
 )
 
+from prl import processes
 from prl.runs import Run
 
 # In a notebook: plain text in one stream, where rich would make an HTML output of every line, and not in the
@@ -46,6 +47,7 @@ console = Console(
     highlight=False,
     soft_wrap=True,
     force_jupyter=False,
+    quiet=not processes.is_main(),
 )
 
 
@@ -62,7 +64,8 @@ QUIET_LOGGERS = (
 
 
 def quiet_libraries() -> None:
-    """Errors only from the libraries, and no progress bars but ours. Does nothing under `PRL_DEBUG=1`."""
+    """Errors only from the libraries, and no progress bars but ours; from prl itself too, but in the main
+    process. Does nothing under `PRL_DEBUG=1`."""
     if os.environ.get("PRL_DEBUG"):
         return
     import datasets
@@ -73,6 +76,8 @@ def quiet_libraries() -> None:
     datasets.disable_progress_bars()
     for name in QUIET_LOGGERS:
         logging.getLogger(name).setLevel(logging.ERROR)
+    if not processes.is_main():
+        logging.getLogger("prl").setLevel(logging.ERROR)  # the main process has read the same files
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # trl 1.16 says so of every rollout_func
     warnings.filterwarnings("ignore", module=r"(transformers|trl|peft|accelerate|datasets|torch)(\.|$)")
 
@@ -134,6 +139,8 @@ class RunLog(TrainerCallback):
         logs = {name: value for name, value in (logs or {}).items() if name != "train_loss"}
         self.latest |= logs
         self.run.log_metrics(state.global_step, logs)
+        # transformers would keep every one in memory, and write them all again with every checkpoint.
+        del state.log_history[:-2]
         if text := self.line(logs):
             done = max(1, state.global_step)
             left = (time.monotonic() - self.started) / done * (state.max_steps - done)

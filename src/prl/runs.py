@@ -22,6 +22,7 @@ import dataclasses
 import difflib
 import functools
 import importlib.metadata
+import itertools
 import json
 import logging
 import math
@@ -40,7 +41,7 @@ from typing import TYPE_CHECKING, Any, Self
 import yaml
 from filelock import BaseFileLock, FileLock, Timeout
 
-from prl import __version__
+from prl import __version__, processes
 from prl.checkpoints import checkpoints, step_of
 from prl.checkpoints import last_checkpoint as last_checkpoint
 from prl.disk import check_space, disk_full, is_disk_full, plain, read_json, replacing, to_json, writing
@@ -103,13 +104,17 @@ _SECRET_VALUE = re.compile(r"\b(hf_|wandb_v1_|sk-)\w{16,}")
 
 @dataclasses.dataclass
 class Run:
-    """An open run folder, used as a context manager; `checkpoint` is what a resumed run goes on from."""
+    """An open run folder, used as a context manager; `checkpoint` is what a resumed run goes on from.
+
+    Of several processes only the main one holds the lock and writes; in the others every method does nothing.
+    They leave the context together, so that what comes next finds the folder complete.
+    """
 
     folder: Path
     stage: str
     started_at: str
     checkpoint: Path | None
-    _lock: BaseFileLock
+    _lock: BaseFileLock | None
     _opened: float = dataclasses.field(default_factory=time.monotonic)
     _last_step: int = 0
 
@@ -120,14 +125,19 @@ class Run:
         self.close()
         if error is not None and is_disk_full(error):
             raise disk_full(self.folder) from error
+        if error is None:
+            processes.wait()
 
     def close(self) -> None:
         """Give the folder free. Without `finish` before, the run counts as interrupted."""
-        with contextlib.suppress(OSError):
-            self._lock.release()
+        if self._lock:
+            with contextlib.suppress(OSError):
+                self._lock.release()
 
     def log_metrics(self, step: int, metrics: Mapping[str, Any]) -> None:
         """Append a line: `step`, `time` (seconds since 1970) and the metrics; NaN and infinities as null."""
+        if not self._lock:
+            return
         line = to_json({"step": step, "time": round(time.time(), 3), **metrics}) + "\n"
         path = self.folder / "metrics.jsonl"
         with writing(path), path.open("ab") as file:
@@ -136,21 +146,25 @@ class Run:
 
     def log_samples(self, step: int, rows: Sequence[Mapping[str, Any]]) -> None:
         """Keep sampled responses, one mapping each (`SAMPLE_COLUMNS` and more); what is missing is null."""
-        if not rows:
+        if not rows or not self._lock:
             return
         import pyarrow.parquet as pq
 
         folder = self.folder / "samples"
         with writing(folder):
             folder.mkdir(exist_ok=True)
-        number = sum(1 for _ in folder.glob(f"step-{step:06d}-*.parquet"))
+        # Not by listing the folder, which holds a file for every step of the run.
+        names = (folder / f"step-{step:06d}-{number:02d}.parquet" for number in itertools.count())
+        path = next(name for name in names if not name.exists())
         table = _sample_table([{"step": step, "stage": self.stage, **row} for row in rows])
-        with replacing(folder / f"step-{step:06d}-{number:02d}.parquet") as file:
+        with replacing(path) as file:
             pq.write_table(table, file, compression="zstd")
         self._last_step = max(self._last_step, step)
 
     def finish(self, summary: Mapping[str, Any] | None = None) -> None:
         """Merge the samples and write DONE: stage, times, the last step logged, and `summary`."""
+        if not self._lock:
+            return
         _merge_samples(self.folder)
         done = {
             "stage": self.stage,
@@ -179,9 +193,34 @@ def open_run(
     leaves other files. A run that ended before its stage logged or saved anything is simply started over.
 
     Raises RunError: the folder belongs to a live process, holds a finished or interrupted run or anything
-    else, cannot be written, or its disk is nearly full; UsageError: both `resume` and `overwrite`.
+    else, cannot be written, or its disk is nearly full; UsageError: both `resume` and `overwrite`, or several
+    processes that run with different settings.
     """
-    folder = Path(output_dir).expanduser()
+    folder, mine = Path(output_dir).expanduser(), _shared(config)
+    opened: list[Run] = []
+
+    def open_it() -> tuple[str, Path | None, dict[str, Any]]:
+        opened.append(_open(folder, stage, config, resume, overwrite))
+        return opened[0].started_at, opened[0].checkpoint, mine
+
+    started_at, checkpoint, theirs = processes.from_main(open_it)
+    if different := [name for name in mine if mine[name] != theirs.get(name)]:
+        raise UsageError(
+            f"process {processes.index()} runs with another {different[0]} ({mine[different[0]]}) than the "
+            f"main one ({theirs.get(different[0])}): give all of them the same flags, --recipe too"
+        )
+    return opened[0] if opened else Run(folder, stage, started_at, checkpoint, None)
+
+
+def _shared(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that all processes of a run must have in common, flat."""
+    flat: dict[str, Any] = {}
+    for name, value in plain(config).items():
+        flat |= value if isinstance(value, dict) and name != "chosen" else {name: value}
+    return {name: value for name, value in flat.items() if name not in ("chosen", "threads")}
+
+
+def _open(folder: Path, stage: str, config: Mapping[str, Any], resume: bool, overwrite: bool) -> Run:
     if resume and overwrite:
         raise UsageError(
             f"{folder} cannot be both resumed and overwritten: pass --resume or --overwrite_output_dir"

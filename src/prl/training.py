@@ -11,7 +11,7 @@ from typing import Any
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import ExportableState
 
-from prl import checkpoints
+from prl import checkpoints, processes
 from prl.progress import console
 
 
@@ -22,6 +22,7 @@ def train(trainer: Trainer, checkpoint: Path | None) -> None:
     transformers 5.23 would train a step more.
     """
     if checkpoint:
+        _check_processes(trainer, checkpoint)
         saved = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
         last = trainer.args.max_steps if trainer.args.max_steps > 0 else saved.max_steps
         if saved.global_step >= last:
@@ -29,6 +30,17 @@ def train(trainer: Trainer, checkpoint: Path | None) -> None:
             trainer.state = saved
             return
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+
+
+def _check_processes(trainer: Trainer, checkpoint: Path) -> None:
+    """Say so where the run is not the same from here on."""
+    wrote, now = sum(1 for _ in checkpoint.glob("rng_state*.pth")), trainer.args.world_size
+    if wrote != now:
+        console.print(
+            f"warning: {wrote} processes wrote {checkpoint.name}, {now} go on from it: the run continues, "
+            "but not to the bit as it would have",
+            markup=False,
+        )
 
 
 def exported_state(checkpoint: Path, callback: ExportableState) -> dict[str, Any] | None:
@@ -53,6 +65,7 @@ class SealCheckpoints(TrainerCallback):
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
+        processes.wait()  # each process writes the state of its generators
         if not state.is_world_process_zero:
             return
         folder = Path(args.output_dir)
