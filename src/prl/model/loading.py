@@ -64,7 +64,9 @@ def load_model(
     tokenizer = _load_tokenizer(adapter or base_name, trust_remote_code)
     base = _load_base(base_name, load_in_4bit, dtype, device, trust_remote_code)
     added = add_tags(base, tokenizer, seed=seed)
-    if load_in_4bit and trainable:
+    if load_in_4bit and trainable and dtype == torch.float16:
+        # What is not quantised goes to float32, and with it all that flows between layers: Qwen overflows
+        # float16. bfloat16 has the range, so there it stays, for half the activations and rollouts.
         base = prepare_model_for_kbit_training(base, use_gradient_checkpointing=False)
     if adapter:
         model = PeftModel.from_pretrained(base, adapter, is_trainable=trainable)
@@ -147,6 +149,10 @@ def _load_base(
         )
     except (OSError, ValueError) as error:
         raise _unknown(name, error) from error
+    if load_in_4bit and device == "cpu":
+        for weight in model.parameters():
+            if weight.is_floating_point():  # not quantised: a view of the file, all of which would stay
+                weight.data = weight.data.clone()
     for module in model.modules():
         # In evaluation mode on a CPU with AVX512-BF16, bitsandbytes 0.50 repacks a 4-bit layer for a kernel
         # that has no gradient, for good: sampling once would break the training that goes on after it.
