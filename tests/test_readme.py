@@ -1,4 +1,5 @@
-"""Every command and code block of the README is run, parsed by the command line, or found in the Makefile."""
+"""Every command and code block of the README and of docs/ is run, parsed by the command line, or found in the
+Makefile."""
 
 import re
 import shlex
@@ -11,11 +12,12 @@ import pytest
 from prl import arguments, config, recipes
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+TEXT = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
 
 
 def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
+    return re.findall(rf"^```{language}\n(.*?)^```", TEXT, flags=re.MULTILINE | re.DOTALL)
 
 
 COMMANDS = [
@@ -43,7 +45,9 @@ def test_make_commands_name_real_targets(command: str) -> None:
 def test_prl_commands_are_accepted(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     _, name, *words = shlex.split(command)
-    if name in arguments.COMMANDS:
+    if name == "doctor":
+        config.parse_doctor(words)
+    elif name in arguments.COMMANDS:
         if name in recipes.SECTIONS and "--recipe" not in words:
             words += ["--recipe", "tiny"]  # no run folder to read the recipe from
         config.parse(name, [*words, *(["--threads", "1"] if name in recipes.SECTIONS else [])])

@@ -15,6 +15,7 @@ PromptStyle = Literal["parallel", "sequential", "bare"]
 OnBadRows = Literal["error", "skip"]
 Attention = Literal["auto", "causal", "structured"]
 Sampling = Literal["uniform", "adaptive"]
+Rehearse = Literal["auto", "on", "off"]
 
 
 @dataclass
@@ -43,6 +44,7 @@ class SFTArguments:
     on_bad_rows: OnBadRows = "error"
     sample_count: int = 32
     paths: str = "2"
+    rehearse: Rehearse = "auto"
     resume: bool = False
     overwrite_output_dir: bool = False
 
@@ -86,6 +88,7 @@ class RLArguments:
     sampling: Sampling = "uniform"
     band: list[float] = field(default_factory=lambda: [0.2, 0.8])
     probe_samples: int = 0
+    rehearse: Rehearse = "auto"
     resume: bool = False
     overwrite_output_dir: bool = False
 
@@ -225,7 +228,22 @@ class StudyArguments:
     jobs: str = "auto"
 
 
+@dataclass
+class DoctorArguments:
+    """Look at this machine, and say how much memory each stage will take and whether that fits.
+
+    Any flag of the stages works too: `prl doctor rl --recipe 8gb --max_completion_length 2048`.
+    """
+
+    stage: str = "sft rl eval"
+    recipe: str | None = None
+    model_name_or_path: str | None = None
+    memory: float | None = None
+    fit: str | None = None
+
+
 COMMANDS: dict[str, type] = {
+    "doctor": DoctorArguments,
     "sft": SFTArguments,
     "rl": RLArguments,
     "eval": EvalArguments,
@@ -238,7 +256,11 @@ COMMANDS: dict[str, type] = {
     "study": StudyArguments,
 }
 
+STAGES = ("sft", "rl", "eval")
+"""What `prl doctor` looks at."""
+
 POSITIONAL = {
+    "doctor": ("stage",),
     "generate": ("problem",),
     "merge": ("model_name_or_path",),
     "compare": ("first", "second"),
@@ -277,6 +299,9 @@ HELP = {
     "device": "where to compute; auto: a CUDA GPU if there is one",
     "dtype": "precision; auto: bfloat16 where the GPU has it, float32 on a CPU",
     "save_dtype": "precision of the weights on disk; merging and proving is done in float32",
+    "stage": "which stages to look at, one or more",
+    "memory": "plan for a GPU with this many GiB free instead of for this machine",
+    "fit": "write a recipe that fits to this file",
     "gguf": "also write this GGUF file, for llama.cpp; needs the gguf package",
     "gguf_type": "type of its matrices [f16]; without --gguf: write OUTPUT_DIR/model-TYPE.gguf",
     "load_in_4bit": "QLoRA: hold the base weights in 4 bits (NF4, double quantisation); needs bitsandbytes",
@@ -317,6 +342,8 @@ HELP = {
     "arms": "these only; if none: all",
     "seeds": "runs of each arm, with seeds 0, 1 …",
     "jobs": "runs side by side: a number, or auto: one a core, on a GPU one",
+    "rehearse": "take the longest step that the data can ask for before the first one, to see that it fits; "
+    "auto: on a GPU",
     "resume": "go on with the interrupted run in --output_dir",
     "overwrite_output_dir": "remove what an earlier run wrote to --output_dir",
     "greedy": "take the likeliest token at each step (eval: besides the samples)",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import importlib
+import inspect
 import os
 import shutil
 import sys
@@ -118,6 +119,11 @@ def _command(command: str, words: list[str]) -> None:
         print(config.trainer_help(command), end="")
         return
     processes.check_launch(command, trains=command in arguments.TRAINER_CONFIGS)
+    if command == "doctor":
+        from prl import doctor
+
+        doctor.run(*config.parse_doctor(words))
+        return
     settings = config.parse(command, words)
     try:
         if command == "generate":
@@ -299,7 +305,9 @@ def _help(command: str) -> str:
             ]
         ),
         description=SUMMARIES[command] + ("\n" + DEFAULTS_NOTE if "recipe" in hints else ""),
-        epilog=_trainer_note(command, width) if command in arguments.TRAINER_CONFIGS else None,
+        epilog=_trainer_note(command, width)
+        if command in arguments.TRAINER_CONFIGS
+        else inspect.cleandoc(cls.__doc__ or "").partition("\n\n")[2],
         formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(
             prog, max_help_position=34, width=width
         ),

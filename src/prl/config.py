@@ -23,7 +23,16 @@ from types import NoneType
 from typing import Any, Generic, TypeVar, get_args, get_type_hints
 
 from prl import machine, recipes
-from prl.arguments import COMMANDS, POSITIONAL, REWARDS, TRAINER_CONFIGS, PromptStyle, RLArguments
+from prl.arguments import (
+    COMMANDS,
+    POSITIONAL,
+    REWARDS,
+    STAGES,
+    TRAINER_CONFIGS,
+    DoctorArguments,
+    PromptStyle,
+    RLArguments,
+)
 from prl.curriculum import Stage, read_stages, rewards_of
 from prl.disk import read_json
 from prl.errors import RunError, UsageError
@@ -89,6 +98,38 @@ def parse(command: str, argv: Iterable[str]) -> Settings[Any]:
     return _settle(command, _flags(argv))
 
 
+def parse_doctor(argv: Iterable[str]) -> tuple[Settings[DoctorArguments], list[Given]]:
+    """The settings of `prl doctor ARGV...`, and the flags that are for the stages it looks at."""
+    own = {"", *(item.name for item in fields(DoctorArguments))}
+    flags = _flags(argv)
+    settings = _settle("doctor", [given for given in flags if given.key in own])
+    passed = [given for given in flags if given.key not in own]
+    stages = settings.arguments.stage.split()
+    faults = [f"{stage!r} is no stage{nearest(stage, STAGES)}" for stage in stages if stage not in STAGES]
+    for given in passed if not faults else []:
+        if not any(knows(stage, given.key) for stage in stages):
+            known = [key for stage in stages for key in _keys(stage).types]
+            faults.append(f"{given.where}: unknown setting{_hint(given.key, known)}")
+    if faults:
+        raise UsageError(_report("doctor", faults))
+    return settings, passed
+
+
+def plan(command: str, flags: list[Given], here: machine.Machine) -> Settings[Any]:
+    """What `command` would be set to on `here`, by those of the flags that it knows.
+
+    To be looked at, not to be run: the precision of TRL's config is that of a CPU, because TRL refuses what
+    this machine cannot do.
+    """
+    return _settle(command, [given for given in flags if knows(command, given.key)], here)
+
+
+def knows(command: str, key: str) -> bool:
+    """Whether `command` has a flag of this name."""
+    types = _keys(command).types
+    return key in types or (key.startswith("no_") and _is_switch(types.get(key[3:])))
+
+
 def validate(recipe: str) -> list[str]:
     """The commands that a recipe steers, each resolved once with it. Raises UsageError."""
     settings = [given for part in recipes.parts(recipe) for given in recipes.read(part)[0]]
@@ -148,7 +189,10 @@ _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
         ("samples", "sample_count", "top_k", "max_blocks", "probe_samples", "top"),
         (lambda value: value >= 0, "must be 0 or more"),
     ),
-    "temperature": (lambda value: value > 0, "must be greater than 0"),
+    **dict.fromkeys(
+        ("temperature", "memory"),
+        (lambda value: value > 0, "must be greater than 0"),
+    ),
     "rewards": (
         lambda names: 0 < len(names) == len({*names} & {*REWARDS}),
         f"must be of {', '.join(REWARDS)}, each once",
@@ -321,22 +365,24 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
 """Where prl's defaults differ from TRL's; those that follow the device are in `_trainer_precision`."""
 
 
-def _settle(command: str, flags: list[Given]) -> Settings[Any]:
+def _settle(command: str, flags: list[Given], planned: machine.Machine | None = None) -> Settings[Any]:
     faults: list[str] = []
     chosen: dict[str, str] = {}
     values = _read_flags(command, flags, faults)
     if command in recipes.SECTIONS:
-        here = _machine_asked_for(values)
+        here = planned or _machine_asked_for(values)
         flagged, values = values, _layered(command, values, here, chosen, faults)
         _settle_attention(values, flagged, chosen)
-        _place(values, flagged, here, chosen, faults)
+        _place(command, values, flagged, here, chosen, faults)
     faults += _contradictions(command, values)
     if faults:
         raise UsageError(_report(command, faults))
-    if "threads" in _keys(command).types:
+    if "threads" in _keys(command).types and not planned:
         values["threads"] = _settle_threads(values.get("threads", "auto"), chosen)
     if command in TRAINER_CONFIGS:
         values = _trainer_precision(values) | values
+        if planned:
+            values |= {"use_cpu": True, "bf16": False, "fp16": False}
     own = {item.name for item in fields(COMMANDS[command])}
     arguments = COMMANDS[command](**{key: value for key, value in values.items() if key in own})
     trainer_given = {key: value for key, value in values.items() if key not in own}
@@ -394,13 +440,14 @@ def _settle_attention(values: dict[str, Any], flagged: dict[str, Any], chosen: d
 
 
 def _place(
+    command: str,
     values: dict[str, Any],
     flagged: dict[str, Any],
     here: machine.Machine,
     chosen: dict[str, str],
     faults: list[str],
 ) -> None:
-    """Settle device, precision and 4-bit weights in `values`."""
+    """Settle device, precision, 4-bit weights and the rehearsal in `values`."""
     if values.get("use_cpu"):
         values["device"] = "cpu"
     device = values.setdefault("device", "auto")
@@ -414,6 +461,13 @@ def _place(
     if values.get("dtype", "auto") == "auto":
         values["dtype"], reason = _choose_dtype(values, here)
         chosen["dtype"] = f"{values['dtype']}: {reason}"
+    if values.get("rehearse") == "auto" or (command in TRAINER_CONFIGS and "rehearse" not in values):
+        values["rehearse"] = "on" if device == "cuda" else "off"
+        chosen["rehearse"] = (
+            "on: a longest step that does not fit fails now rather than in the night"
+            if device == "cuda"
+            else "off: a CPU swaps where a GPU fails; --rehearse on takes the longest step first all the same"
+        )
     if device == "cpu" and values.get("load_in_4bit") and "load_in_4bit" not in flagged:
         values["load_in_4bit"] = False
         chosen["load_in_4bit"] = "off: it saves GPU memory and costs time on a CPU; --load_in_4bit keeps it"

@@ -60,6 +60,17 @@ def this_machine() -> Machine:
     return Machine(device="cpu", name="CPU", note=note)
 
 
+def usable_memory(device: str) -> int:
+    """Bytes that this process may hold in all: what is free on `device` and what it has already."""
+    if device == "cuda":
+        import torch
+
+        return torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved()
+    import psutil
+
+    return psutil.virtual_memory().available + psutil.Process().memory_info().rss
+
+
 def has_mps() -> bool:
     """Whether torch can use an Apple GPU."""
     import torch

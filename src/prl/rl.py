@@ -33,8 +33,9 @@ from prl.curriculum import COLD_START, Curriculum, Stage, read_stages, rewards_o
 from prl.data.hub import load_rows
 from prl.decoding import ForkJoinDecoder, Limits, Sampling
 from prl.errors import DataError, UsageError
-from prl.grammar import TAGS, parse
+from prl.grammar import TAGS, parse, render
 from prl.model import Lora, describe, load_model, make_optimizer, resolve_attention, save_adapter
+from prl.oom import MicroBatches, advise, halving, rehearse_rl
 from prl.progress import (
     RunLog,
     announce,
@@ -48,6 +49,9 @@ from prl.rewards import AlternatingReward, Reward, read_pattern, reward_function
 from prl.rollouts import Rollouts, check_supported
 from prl.staging import Staging, around_generation
 from prl.training import SealCheckpoints, StopOnSignal, train
+
+REHEARSED = render(["1", "2"], "3")
+"""What the rehearsal writes: a block, so that paths are kept apart."""
 
 
 @dataclass(frozen=True)
@@ -127,8 +131,20 @@ def run(settings: Settings[RLArguments]) -> RLResult:
             rewards = staging.staged(rewards)
         recorder = SampleRecorder(folder, tokenizer, staging, alternating)
         limits = Limits.of(arguments, training.max_completion_length)
-        rollouts = None if training.use_vllm else Rollouts(limits, batch_size=arguments.rollout_batch_size)
+
+        def rehearsal(micro_batches: MicroBatches) -> None:
+            decode = functools.partial(rollouts.rehearse, trainer) if rollouts else lambda prompt: None
+            prompts = list(dict.fromkeys(row["prompt"] for row in problems.table))
+            rehearse_rl(micro_batches, prompts, REHEARSED, decode)
+
+        advised = functools.partial(advise, settings)
+        rollouts = (
+            None
+            if training.use_vllm
+            else Rollouts(limits, batch_size=arguments.rollout_batch_size, advise=advised)
+        )
         log, sealing, stop = RunLog(folder, _line), SealCheckpoints(training), StopOnSignal()
+        micro_batches = MicroBatches(advised, rehearsal if arguments.rehearse == "on" else None)
         first, *others = rewards.values()
         trainer = GRPOTrainer(
             model=model,
@@ -139,9 +155,17 @@ def run(settings: Settings[RLArguments]) -> RLResult:
             processing_class=tokenizer,
             optimizers=(make_optimizer(model, training, arguments.tag_learning_rate), None),
             rollout_func=rollouts,
-            callbacks=[*(each for each in (rollouts, staging) if each), recorder, log, sealing, stop],
+            callbacks=[
+                *(each for each in (rollouts, staging) if each),
+                recorder,
+                micro_batches,
+                log,
+                sealing,
+                stop,
+            ],
         )
         take_over(trainer)
+        micro_batches.watch(trainer)
         around_generation(
             trainer,
             before=lambda rows: staging.choose(rows, trainer) if staging else rows,
@@ -149,8 +173,10 @@ def run(settings: Settings[RLArguments]) -> RLResult:
         )
         if rollouts:
             rollouts.watch(trainer)
-        if staging and folder.checkpoint:
-            staging.restore(folder.checkpoint)
+        if folder.checkpoint:
+            for keeper in (micro_batches, rollouts, staging):
+                if keeper:
+                    keeper.restore(folder.checkpoint)
         elif staging and arguments.probe_samples:
             probe(settings, model, tokenizer, staging, folder)
         try:
@@ -247,16 +273,20 @@ def probe(
     hard each is."""
     arguments, training = settings.arguments, settings.trainer
     samples, rows = arguments.probe_samples, staging.table
-    decoder = ForkJoinDecoder(
-        model,
-        tokenizer,
-        limits=Limits.of(arguments, training.max_completion_length),
-        sampling=Sampling(training.temperature, training.top_p, training.top_k or 0, training.min_p or 0.0),
-        batch_size=arguments.rollout_batch_size or training.generation_batch_size,
-    )
+    prompts = [row["prompt"] for row in rows]
+    sampling = Sampling(training.temperature, training.top_p, training.top_k or 0, training.min_p or 0.0)
     with batches_bar("probe", len(rows) * samples) as on_batch:
-        answers = decoder.generate(
-            [row["prompt"] for row in rows], samples=samples, seed=training.seed, on_batch=on_batch
+        answers, _ = halving(
+            lambda size: ForkJoinDecoder(
+                model,
+                tokenizer,
+                limits=Limits.of(arguments, training.max_completion_length),
+                sampling=sampling,
+                batch_size=size,
+            ).generate(prompts, samples=samples, seed=training.seed, on_batch=on_batch),
+            arguments.rollout_batch_size or training.generation_batch_size,
+            "responses side by side:",
+            functools.partial(advise, settings),
         )
     pairs = [
         (extract_answer(response.text), row["answer"])

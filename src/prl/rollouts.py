@@ -8,32 +8,48 @@ scored ones here, in the forward pass that trains, at every step (`sampling_gap/
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import groupby
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 from transformers import TrainerCallback
+from transformers.trainer_callback import ExportableState
 
 from prl.decoding import ForkJoinDecoder, Limits, Response, Sampling, row_seed
 from prl.errors import UsageError
+from prl.oom import Advise, halving
 from prl.progress import console
+from prl.training import exported_state
+
+T = TypeVar("T")
 
 GAP_LIMIT = 1e-3
 """In fp32, a larger difference of log-probabilities means that something decodes otherwise than it trains."""
 
 
-class Rollouts(TrainerCallback):
+class Rollouts(TrainerCallback, ExportableState):
     """`rollout_func` of a GRPOTrainer (trl 1.16), and the callback that logs the gap.
 
     It relies on: prompts come repeated for their group, in training and in evaluation; `env_mask` 0 takes a
     token out of the loss and out of the length metrics; further columns reach the rewards; the training
     forward passes `labels` that hold the completion and returns `log_probs`.
+
+    Where memory runs out it decodes half as many responses side by side from then on, logs how many
+    (`memory/rollout_batch`) and keeps it in checkpoints; `advise` has the last word where one is too much.
     """
 
-    def __init__(self, limits: Limits, *, batch_size: int | None = None) -> None:
-        self.limits, self.batch_size = limits, batch_size
+    def __init__(
+        self,
+        limits: Limits,
+        *,
+        batch_size: int | None = None,
+        advise: Advise = lambda: "lower --max_completion_length",
+    ) -> None:
+        self.limits, self.batch_size, self.advise = limits, batch_size, advise
+        self.is_halved = False
         self.sampled: dict[tuple[int, ...], Response] = {}  # by prompt and completion; of the last generation
         self.sampled_at = -1  # the step that they were sampled at
         self.generations = 0  # at that step, before the last one
@@ -43,25 +59,27 @@ class Rollouts(TrainerCallback):
     def __call__(self, prompts: Sequence[str], trainer: Any) -> dict[str, Any]:
         """One response to each prompt."""
         training, step = trainer.model.training, trainer.state.global_step
-        args = trainer.args
-        model = trainer.accelerator.unwrap_model(trainer.model)
-        decoder = ForkJoinDecoder(
-            model,
-            trainer.processing_class,
-            limits=self.limits,
-            sampling=Sampling(args.temperature, args.top_p, args.top_k or 0, args.min_p or 0.0),
-            batch_size=self.batch_size or len(prompts),
-        )
         groups = [list(group) for _, group in groupby(enumerate(prompts), key=lambda item: item[1])]
-        where = trainer.accelerator.process_index
+        # Of all processes' prompts, so that however many share them, the same responses are sampled.
+        first = trainer.accelerator.process_index * len(prompts)
         # With steps_per_generation below gradient_accumulation_steps, a step generates several times.
         self.generations = self.generations + 1 if training and step == self.sampled_at else 0
-        origin = (args.seed, int(training), step, where, *([self.generations] if self.generations else []))
-        seeds = [[row_seed(*origin, index) for index, _ in group] for group in groups]
+        origin = (
+            trainer.args.seed,
+            int(training),
+            step,
+            0,
+            *([self.generations] if self.generations else []),
+        )
+        seeds = [[row_seed(*origin, first + index) for index, _ in group] for group in groups]
         prompt_ids = trainer.processing_class([group[0][1] for group in groups], add_special_tokens=False)[
             "input_ids"
         ]
-        answers = decoder.generate(prompt_ids, seeds=seeds)
+
+        # A response depends on its own seed alone: fewer side by side are the same ones.
+        answers = self._fitting(
+            lambda size: self._decoder(trainer, size).generate(prompt_ids, seeds=seeds), len(prompts)
+        )
         rows = [(ids, response) for ids, group in zip(prompt_ids, answers, strict=True) for response in group]
         if training:
             self.sampled_at = step
@@ -73,6 +91,41 @@ class Rollouts(TrainerCallback):
             "env_mask": [[int(not forced) for forced in response.forced] for _, response in rows],
             "critical_path": [response.critical_path for _, response in rows],
         }
+
+    def rehearse(self, trainer: Any, prompt_ids: Sequence[int]) -> None:
+        """Take the memory of a generation at its longest, with groups of this prompt (token ids)."""
+        rows = trainer.args.per_device_train_batch_size * trainer.args.steps_per_generation
+        group = trainer.num_generations
+        self._fitting(
+            lambda size: self._decoder(trainer, size).rehearse(prompt_ids, -(-rows // group), group), rows
+        )
+
+    def _fitting(self, decode: Callable[[int], T], prompts: int) -> T:
+        size = min(self.batch_size or prompts, prompts)
+        result, fit = halving(decode, size, "responses side by side:", self.advise)
+        if fit < size:
+            self.batch_size, self.is_halved = fit, True
+        return result
+
+    def _decoder(self, trainer: Any, batch_size: int) -> ForkJoinDecoder:
+        args = trainer.args
+        return ForkJoinDecoder(
+            trainer.accelerator.unwrap_model(trainer.model),
+            trainer.processing_class,
+            limits=self.limits,
+            sampling=Sampling(args.temperature, args.top_p, args.top_k or 0, args.min_p or 0.0),
+            batch_size=batch_size,
+        )
+
+    def state(self) -> dict[str, Any]:
+        """What transformers writes to trainer_state.json."""
+        return {"args": {}, "attributes": {"batch_size": self.batch_size, "is_halved": self.is_halved}}
+
+    def restore(self, checkpoint: Path) -> None:
+        """Go on with as many responses side by side as fit when `checkpoint` was written."""
+        saved = exported_state(checkpoint, self)
+        if saved and saved["is_halved"]:
+            self.batch_size, self.is_halved = saved["batch_size"], True
 
     def watch(self, trainer: Any) -> None:
         """Compare with what is scored, whenever `trainer` trains on the responses that were sampled last."""
@@ -99,6 +152,8 @@ class Rollouts(TrainerCallback):
             self.gaps.append(gap[~gap.isnan()])
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        if self.is_halved and logs is not None and "loss" in logs:
+            logs["memory/rollout_batch"] = self.batch_size
         if not self.gaps or logs is None:
             return
         gaps = torch.cat(self.gaps)

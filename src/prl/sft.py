@@ -8,6 +8,7 @@ responses are sampled: a falling loss does not say whether the model can hold th
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from prl.decoding import ForkJoinDecoder, Limits
 from prl.errors import DataError
 from prl.grammar import FaultKind, canonical_layout, parse
 from prl.model import Lora, describe, load_model, make_optimizer, resolve_attention, save_adapter
+from prl.oom import Advise, MicroBatches, advise, halving, rehearse_sft
 from prl.progress import RunLog, announce, console, quiet_libraries, take_over
 from prl.prompts import render_prompt, render_response
 from prl.structure import Tags, attached_structure, forced_tokens
@@ -99,9 +101,12 @@ def run(settings: Settings[SFTArguments]) -> SFTResult:
         facts = describe(model) | {"traces": len(train_set), "held_out": len(eval_set)} | left_out
         announce("sft", settings.chosen, {"model": arguments.model_name_or_path, **facts})
 
-        sampler = FormatSampler(folder, tokenizer, held_out[: arguments.sample_count], arguments, training)
+        advised = functools.partial(advise, settings)
+        sampled = held_out[: arguments.sample_count]
+        sampler = FormatSampler(folder, tokenizer, sampled, arguments, training, advised)
         log, sealing, stop = RunLog(folder, _line), SealCheckpoints(training), StopOnSignal()
         tokens = TokenCount()
+        micro_batches = MicroBatches(advised, rehearse_sft if arguments.rehearse == "on" else None)
         trainer = SFTTrainer(
             model=model,
             args=training,
@@ -109,24 +114,26 @@ def run(settings: Settings[SFTArguments]) -> SFTResult:
             eval_dataset=eval_set if len(eval_set) else None,
             processing_class=tokenizer,
             optimizers=(make_optimizer(model, training, arguments.tag_learning_rate), None),
-            callbacks=[log, sampler, tokens, sealing, stop],
+            callbacks=[micro_batches, log, sampler, tokens, sealing, stop],
         )
         take_over(trainer)
+        micro_batches.watch(trainer)
         tokens.trainer = trainer
         if folder.checkpoint:
             tokens.restore(folder.checkpoint)
+            micro_batches.restore(folder.checkpoint)
         try:
             train(trainer, folder.checkpoint)
         finally:
             log.bar.stop()
             stop.raise_if_stopped()
+        save_adapter(trainer.model, tokenizer, folder.folder / "adapter")
         evaluated = any("eval_loss" in entry for entry in trainer.state.log_history[-2:])
         if len(eval_set) and not evaluated:
             trainer.evaluate()
         metrics = {
             name: value for name, value in log.latest.items() if isinstance(value, float)
         } | sampler.latest
-        save_adapter(trainer.model, tokenizer, folder.folder / "adapter")
         folder.finish({**facts, **metrics})
     console.print(f"adapter: {folder.folder / 'adapter'}", markup=False)
     return SFTResult(folder.folder, metrics)
@@ -201,19 +208,26 @@ class FormatSampler(TrainerCallback):
         rows: Sequence[Mapping[str, Any]],
         arguments: SFTArguments,
         training: Any,
+        advise: Advise,
     ) -> None:
         self.folder, self.tokenizer, self.rows, self.seed = folder, tokenizer, rows, training.seed
         self.prompts = [render_prompt(row["problem"], arguments.prompt_style) for row in rows]
         paths = int(arguments.paths) if arguments.paths.isdecimal() else arguments.paths
         self.limits = Limits(max_new_tokens=training.max_length or 512, paths=paths)
-        self.batch_size = training.per_device_eval_batch_size
+        self.batch_size, self.advise = training.per_device_eval_batch_size, advise
         self.latest: dict[str, float] = {}
 
     def on_evaluate(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
         if not self.rows:
             return
-        decoder = ForkJoinDecoder(model, self.tokenizer, limits=self.limits, batch_size=self.batch_size)
-        answers = decoder.generate(self.prompts, seed=self.seed)
+        answers, self.batch_size = halving(
+            lambda size: ForkJoinDecoder(model, self.tokenizer, limits=self.limits, batch_size=size).generate(
+                self.prompts, seed=self.seed
+            ),
+            self.batch_size,
+            "responses side by side:",
+            self.advise,
+        )
         traces = [parse(response.text, truncated=response.truncated) for (response,) in answers]
         self.latest = {
             "eval_format_valid": sum(trace.is_valid for trace in traces) / len(traces),

@@ -23,7 +23,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from prl.decoding.packing import packed_linears
-from prl.decoding.rows import Columns, RowCache, masks, row_attention
+from prl.decoding.rows import Columns, RowCache, last_growth, masks, row_attention
 from prl.decoding.sampling import Sampling, draw, row_seed, uniforms
 from prl.decoding.threads import MAIN_HORIZON, Limits, OnToken, Place, Reader, Row, Thread
 from prl.decoding.weights import folded_adapters
@@ -151,6 +151,22 @@ class ForkJoinDecoder:
                     on_batch(done)
                 self.cache_bytes = max(self.cache_bytes, batch.cache.nbytes)
         return [[of_prompt[j] for j in sorted(of_prompt)] for of_prompt in responses]
+
+    @torch.no_grad()
+    def rehearse(self, prompt: Sequence[int], prompts: int, samples: int) -> None:
+        """Take as much memory as `generate` can for `prompts` prompts of this length and `samples` responses
+        to each, in a few passes: the prompts side by side, then every row where the cache grows for the last
+        time."""
+        longest = len(prompt) + self.limits.max_new_tokens
+        before = last_growth(len(prompt), longest)
+        padded = [prompt[0]] * (before - len(prompt)) + list(prompt)
+        for encoded, each in (([list(prompt)] * prompts, samples), ([padded], prompts * samples)):
+            queue = [(i, j) for i in range(len(encoded)) for j in range(each)]
+            with _decoding(self.model):
+                batch = _Batch(self, encoded, min(self.batch_size, len(queue)), None)
+                batch.admit(queue, [list(range(each))] * len(encoded))
+                batch.step()
+                batch.step()
 
     def _encode(self, prompts: Sequence[str | Sequence[int]]) -> list[list[int]]:
         encoded: list[list[int]] = []

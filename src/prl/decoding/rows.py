@@ -27,6 +27,20 @@ CHUNK = 64  # the cache grows by this many slots at least
 UNWRITTEN = MAIN_HORIZON + 1  # segment of a slot that holds nothing: no token sees it
 
 
+def grown(slots: int, used: int) -> int:
+    """How many slots a row gets where `slots` are too few for `used`."""
+    return -(-max(used, slots * 3 // 2) // CHUNK) * CHUNK
+
+
+def last_growth(first: int, most: int) -> int:
+    """The number of slots from which a cache that begins with `first` tokens a row grows for the last time on
+    its way to `most`: copying it then takes the most memory."""
+    slots = before = grown(0, first)
+    while slots < most:
+        before, slots = slots, grown(slots, slots + 1)
+    return before
+
+
 @dataclass(frozen=True)
 class Columns:
     """The tokens of one forward pass; all of shape (N,), int64, in slot order within a row.
@@ -99,7 +113,7 @@ class RowCache:
         """Make room for the tokens of the next pass and note their segments. `cache_rows` None: the first
         `rows`."""
         if used > self.segments.shape[1]:
-            self._grow(max(used, self.segments.shape[1] * 3 // 2))
+            self._grow(grown(self.segments.shape[1], used))
         if cache_rows is None:
             self.layout = Layout(columns, slice(rows), columns.row, rows, width, used)
         else:
@@ -136,7 +150,6 @@ class RowCache:
         self.segments[target, slots:] = UNWRITTEN
 
     def _grow(self, slots: int) -> None:
-        slots = -(-slots // CHUNK) * CHUNK
         more = slots - self.segments.shape[1]
         for stores in (self.keys, self.values):
             for layer, store in enumerate(stores):

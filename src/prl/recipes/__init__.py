@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,6 +57,14 @@ class Given:
     values: list[str] | None
     where: str
     section: str = ""
+
+    def as_setting(self) -> tuple[str, Any]:
+        """Key and value as they would stand in a recipe."""
+        if self.values == []:
+            return (self.key[3:], False) if self.key.startswith("no_") else (self.key, True)
+        if self.values and len(self.values) == 1:
+            return self.key, self.values[0]
+        return self.key, self.values
 
 
 def parts(recipe: str) -> list[str]:
@@ -118,6 +126,46 @@ def read(recipe: str) -> tuple[list[Given], list[str]]:
         return _settings(root, path.name)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+
+
+def put_together(recipe: str, changes: Mapping[str, Any]) -> str:
+    """What all parts of `recipe` and then `changes` (settings, and sections of them) add up to, as the YAML
+    text of one recipe. Values stand as they were written; comments are lost."""
+    import yaml
+
+    texts = [locate(part).read_text(encoding="utf-8") for part in parts(recipe)]
+    texts.append(yaml.safe_dump(dict(changes), sort_keys=False))
+    common: dict[str, Any] = {}
+    sections: dict[str, dict[str, Any]] = {}
+    for text in texts:
+        own = _entries_of(yaml.compose(text, Loader=yaml.SafeLoader))
+        for name in SECTIONS:
+            inner = _entries_of(own.pop(name, None))
+            # A later part wins, also where it says for all commands what an earlier one said for this one.
+            before = {key: node for key, node in sections.get(name, {}).items() if key not in own}
+            if settings := before | inner:
+                sections[name] = settings
+        common |= own
+    for key in RECORD_KEYS:
+        common.pop(key, None)
+    return yaml.serialize(
+        _mapping(common | {name: _mapping(own) for name, own in sections.items()}), width=110
+    )
+
+
+def _entries_of(node: Any) -> dict[str, Any]:
+    import yaml
+
+    return {key.value: value for key, value in node.value} if isinstance(node, yaml.MappingNode) else {}
+
+
+def _mapping(entries: Mapping[str, Any]) -> Any:
+    import yaml
+
+    keys = [yaml.ScalarNode("tag:yaml.org,2002:str", key) for key in entries]
+    return yaml.MappingNode(
+        "tag:yaml.org,2002:map", list(zip(keys, entries.values(), strict=True)), flow_style=False
+    )
 
 
 def nearest(word: str, options: Iterable[str]) -> str:

@@ -1,0 +1,164 @@
+"""Forecast against measurement: is `prl.memory` right (`make bench-memory`).
+
+Each setting is a real `prl sft` or `prl rl` of one step on a CPU that begins with its longest step
+(`--rehearse on`). Measured is what torch's CPU allocator handed out and took back, as the profiler's hooks
+report every allocation (`profile_memory`): not RSS, which also counts libraries and what is cached. The
+forecast gets the lengths that the data really has. Its error is a share of what was measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+REAL = ROOT / ".cache" / "smollm2-135m"
+BAR = 0.15
+
+SFT = {"limit": 100, "sample_count": 0, "eval_limit": 4, "per_device_eval_batch_size": 4, "max_steps": 1}
+RL = {"limit": 100, "max_steps": 1, "rewards": ["accuracy"]}
+SMOL = {"model_name_or_path": str(REAL), "lora_r": 16}
+SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
+    "tiny sft, 8 rows": ("sft", {"per_device_train_batch_size": 8}),
+    "tiny sft, 32 rows": ("sft", {"per_device_train_batch_size": 32}),
+    "tiny sft, 32 rows, checkpointing": (
+        "sft", {"per_device_train_batch_size": 32, "activation_checkpointing": True}
+    ),
+    "tiny sft, 32 rows, structured": (
+        "sft", {"per_device_train_batch_size": 32, "attention": "structured"}
+    ),
+    "tiny rl, 16 x 64 tokens": (
+        "rl", {"per_device_train_batch_size": 16, "max_completion_length": 64}
+    ),
+    "tiny rl, 64 x 256 tokens": ("rl", {"per_device_train_batch_size": 64}),
+    "tiny rl, 64 x 256 tokens, structured": (
+        "rl", {"per_device_train_batch_size": 64, "attention": "structured"}
+    ),
+    "tiny rl, 8 x 512 tokens, checkpointing": (
+        "rl",
+        {"per_device_train_batch_size": 8, "max_completion_length": 512, "activation_checkpointing": True},
+    ),
+    "135M sft, 2 rows": ("sft", {"per_device_train_batch_size": 2, "max_length": 512, **SMOL}),
+    "135M sft, 8 rows, checkpointing": (
+        "sft",
+        {"per_device_train_batch_size": 8, "max_length": 512, "activation_checkpointing": True, **SMOL},
+    ),
+    "135M rl, 4 x 64 tokens": (
+        "rl",
+        {
+            "per_device_train_batch_size": 4, "gradient_accumulation_steps": 2, "num_generations": 4,
+            "max_completion_length": 64, **SMOL,
+        },
+    ),
+    "135M rl, 16 responses of 256 at a time": (
+        "rl",
+        {
+            "per_device_train_batch_size": 1, "gradient_accumulation_steps": 16, "num_generations": 8,
+            "max_completion_length": 256, **SMOL,
+        },
+    ),
+    "135M sft, 4 rows, bf16": (
+        "sft", {"per_device_train_batch_size": 4, "max_length": 512, "dtype": "bfloat16", **SMOL}
+    ),
+    "135M sft, 4 rows, QLoRA, bf16": (
+        "sft",
+        {
+            "per_device_train_batch_size": 4, "max_length": 512, "dtype": "bfloat16", "load_in_4bit": True,
+            **SMOL,
+        },
+    ),
+    "135M rl, 4 x 64 tokens, QLoRA, bf16": (
+        "rl",
+        {
+            "per_device_train_batch_size": 4, "gradient_accumulation_steps": 2, "num_generations": 4,
+            "max_completion_length": 64, "dtype": "bfloat16", "load_in_4bit": True, **SMOL,
+        },
+    ),
+}  # fmt: skip
+QUICK = ("tiny sft, 8 rows", "tiny rl, 16 x 64 tokens")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--only", nargs="*", help="these settings only")
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    given = parser.parse_args(arguments)
+    if given.one:
+        print(json.dumps(measure(*SETTINGS[given.one])))
+        return 0
+    names = given.only or [name for name in SETTINGS if "135M" not in name or REAL.is_dir()]
+    print(f"{'setting':40} {'measured':>10} {'forecast':>10} {'error':>7}  peak at   (MiB)")
+    worst = 0.0
+    for name in names:
+        found = measured(name)
+        worst = max(worst, abs(found["error"]))
+        print(
+            f"{name:40} {found['measured'] / 2**20:10.1f} {found['forecast'] / 2**20:10.1f} "
+            f"{found['error']:+7.1%}  {found['at']}",
+            flush=True,
+        )
+    print(f"largest error {worst:.1%}, bar {BAR:.0%}")
+    return int(worst > BAR)
+
+
+def measured(name: str) -> dict[str, Any]:
+    """One setting in a process of its own: nothing of the one before is left."""
+    words = [sys.executable, __file__, "--one", name]
+    # Weights that another thread loads would not be seen.
+    environment = os.environ | {"HF_DEACTIVATE_ASYNC_LOAD": "1"}
+    said = subprocess.run(words, capture_output=True, text=True, check=True, env=environment).stdout
+    return json.loads(said.strip().splitlines()[-1])
+
+
+def measure(command: str, given: dict[str, Any]) -> dict[str, Any]:
+    """Peak in bytes of a run, and the forecast for it."""
+    from torch.profiler import ProfilerActivity, profile
+
+    from prl import memory, oom, rl, sft
+    from prl.config import resolve
+
+    lengths: list[tuple[int, int]] = []
+    step_on = oom.MicroBatches.step_on
+
+    def noted(self: Any, prepared: dict[str, Any], *args: Any) -> None:
+        if "input_ids" in prepared:
+            lengths.append((0, prepared["input_ids"].shape[1]))
+        else:
+            lengths.append((prepared["prompt_ids"].shape[1], prepared["completion_ids"].shape[1]))
+        step_on(self, prepared, *args)
+
+    oom.MicroBatches.step_on = noted
+    with tempfile.TemporaryDirectory() as folder:
+        base = SFT if command == "sft" else RL
+        settings = resolve(
+            command, recipe="tiny", threads=1, rehearse="on", save_strategy="no",
+            output_dir=f"{folder}/run", **base | given,
+        )  # fmt: skip
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as profiler:
+            (sft if command == "sft" else rl).run(settings)
+    events = profiler.profiler.kineto_results.events()
+    live = peak = 0
+    for event in sorted((e for e in events if e.name() == "[memory]"), key=lambda e: e.start_ns()):
+        live += event.nbytes()
+        peak = max(peak, live)
+    prompt, completion = lengths[0]
+    if command == "sft":
+        load = memory.load_of(settings)
+        load = replace(load, prompt=min(load.prompt, completion // 2))
+        load = replace(load, completion=completion - load.prompt)
+    else:
+        load = memory.load_of(settings, longest_prompt=prompt)
+    forecast = memory.forecast(memory.read_shape(settings.arguments.model_name_or_path), load)
+    error = forecast.peak / peak - 1
+    return {"measured": peak, "forecast": forecast.peak, "at": forecast.at, "error": error}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,375 @@
+"""When memory runs out: the worst step is rehearsed before the first one, and what does not fit at once is
+computed in parts.
+
+A forward pass over half of the rows, twice, gives the gradient of all of them: the micro-batch changes, the
+step and its objective do not. So a trainer that runs out of memory goes on with half the micro-batch, a
+decoder with half as many responses side by side, and both say so and log it. Where even one row does not
+fit, the run ends with advice, in the first minute rather than at the longest sample of the night.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from accelerate.utils.memory import clear_device_cache
+from torch import Tensor
+from transformers import Trainer, TrainerCallback
+from transformers.trainer_callback import ExportableState
+
+from prl import machine
+from prl.config import Settings
+from prl.errors import ModelError, RunError
+from prl.memory import advice
+from prl.progress import console
+from prl.training import exported_state
+
+Result = TypeVar("Result")
+Advise = Callable[[], str]
+
+SIGNS = (
+    "out of memory",  # CUDA, ROCm, MPS, XPU
+    "can't allocate memory",  # torch's allocator on a CPU
+    "CUBLAS_STATUS_ALLOC_FAILED",
+)
+"""What the messages of allocators that gave up have in common."""
+
+WEIGHT_BY_ROWS = ("grpo", "sapo", "luspo", "dr_grpo")
+WEIGHT_BY_TOKENS = ("bnpo",)
+ADDED_UP = ("dapo", "cispo", "vespo")
+"""How the losses of parts make that of the whole, by GRPOTrainer's `loss_type` (trl 1.16, `_compute_loss`):
+means over rows, means over tokens, and sums over what the whole generation holds."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an allocator gave up; other errors of the same type are none of ours."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in SIGNS)
+
+
+def halving(work: Callable[[int], Result], size: int, what: str, advise: Advise) -> tuple[Result, int]:
+    """`work(size)`, again with half the size wherever memory runs out; what it gave, and the size that fit.
+
+    `what` is told with the new size. Raises RunError with advice where size 1 does not fit.
+    """
+    while True:
+        try:
+            return work(size), size
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            if size <= 1:
+                raise RunError(f"out of memory with {what} 1: {advise()}") from error
+        # Out of the block above, which holds the frames of what failed, and all their tensors.
+        clear_device_cache(garbage_collection=True)
+        size = (size + 1) // 2
+        console.print(f"out of memory: going on with {what} {size}", markup=False)
+
+
+def advise(settings: Settings[Any]) -> str:
+    """What to change so that the stage of `settings` fits what this process may hold, in a line."""
+    try:
+        return advice(settings, machine.usable_memory(settings.arguments.device))
+    except ModelError:  # an architecture that the forecast does not know
+        return "lower --per_device_train_batch_size, then --max_completion_length or --max_length"
+
+
+class MicroBatches(TrainerCallback, ExportableState):
+    """Keeps a trainer within its memory: `watch` it, and each of its steps fits or says what would.
+
+    `rows` is how many rows a forward pass of training may hold, the trainer's own micro-batch until memory
+    runs out. It is logged (`memory/micro_batch`) from then on, and kept in checkpoints, so that a resumed run
+    computes as the uninterrupted one. `rehearsal` is called with this before the first step: `rehearse_sft`,
+    `rehearse_rl`. Raises RunError with what `advise` says where one row is too much, or where rows cannot be
+    computed apart (`cannot_split`).
+    """
+
+    def __init__(self, advise: Advise, rehearsal: Callable[[MicroBatches], None] | None = None) -> None:
+        self.advise, self.rehearsal = advise, rehearsal
+        self.trainer: Any = None
+        self.rows = self.most = self.evaluated_rows = 0
+        self.prepared: dict[str, Any] | None = None  # the batch of the step at hand, once it is there
+        self.is_in_step = False
+
+    def watch(self, trainer: Any) -> None:
+        """Wrap `training_step`, `compute_loss` and what samples and scores for them (transformers 5.23, trl
+        1.16)."""
+        self.trainer = trainer
+        self.rows = self.most = trainer.args.per_device_train_batch_size
+        self.evaluated_rows = trainer.args.per_device_eval_batch_size
+        self._wrap("training_step", self._training_step)
+        self._wrap("_prepare_inputs", self._prepare_inputs)
+        self._wrap("compute_loss", self._compute_loss)
+        if hasattr(trainer, "_get_per_token_logps_and_entropies"):
+            self._wrap("_get_per_token_logps_and_entropies", self._score)
+
+    def _wrap(self, name: str, wrapper: Callable[..., Any]) -> None:
+        original = getattr(self.trainer, name)
+        setattr(self.trainer, name, lambda *args, **kwargs: wrapper(original, *args, **kwargs))
+
+    def _training_step(self, original: Callable[..., Any], model: Any, *args: Any, **kwargs: Any) -> Any:
+        trained = [p for p in model.parameters() if p.requires_grad]
+        earlier = [p.grad for p in trained]  # of the micro-batches before: what fails must not touch them
+
+        def step(rows: int) -> Any:
+            self.rows = rows
+            for p in trained:
+                p.grad = None
+            return original(model, *args, **kwargs)
+
+        if self.trainer.accelerator.num_processes > 1:
+            # The others would wait for this one in the middle of their backward pass.
+            return self._or_advice(lambda: original(model, *args, **kwargs))
+        self.is_in_step = True
+        try:
+            if reason := cannot_split(self.trainer):
+                loss = self._or_advice(lambda: step(self.rows), f", and {reason}")
+            else:
+                loss, self.rows = halving(step, self.rows, "a micro-batch of", self.advise)
+        finally:
+            self.is_in_step, self.prepared = False, None
+        for p, grad in zip(trained, earlier, strict=True):
+            if grad is not None:
+                p.grad = grad if p.grad is None else grad.add_(p.grad)
+        return loss
+
+    def _or_advice(self, work: Callable[[], Any], why: str = "") -> Any:
+        try:
+            return work()
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise RunError(f"out of memory{why}: {self.advise()}") from error
+
+    def _prepare_inputs(self, original: Callable[..., Any], batch: Any) -> Any:
+        """A step that is tried again goes on with the responses that were sampled for it."""
+        if not self.is_in_step:
+            return original(batch)
+        if self.prepared is None:
+            self.prepared = original(batch)
+        return dict(self.prepared)
+
+    def _compute_loss(
+        self,
+        original: Callable[..., Any],
+        model: Any,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
+    ) -> Any:
+        count = row_count(inputs)
+        if not (self.is_in_step or return_outputs or torch.is_grad_enabled()):
+            return self._evaluated(original, model, inputs)
+        if not self.is_in_step or return_outputs or count <= self.rows:
+            return original(model, inputs, return_outputs, num_items_in_batch=num_items_in_batch)
+        trainer = self.trainer
+        total = torch.zeros((), device=trainer.accelerator.device)
+        accumulated = (
+            1 if _is_scaled(trainer, num_items_in_batch) else trainer.current_gradient_accumulation_steps
+        )
+        for start in range(0, count, self.rows):
+            part = rows_of(inputs, start, start + self.rows)
+            weight = share(trainer, part, inputs, num_items_in_batch)
+            loss = original(model, part, num_items_in_batch=num_items_in_batch) * weight
+            trainer.accelerator.backward(loss / accumulated)
+            total += loss.detach()
+        return total.requires_grad_()  # the trainer's own backward pass ends here: all parts have had theirs
+
+    def _evaluated(self, original: Callable[..., Any], model: Any, inputs: dict[str, Any]) -> Any:
+        """The loss of an evaluation batch, which is the same when it has to be computed in parts."""
+        if self.trainer.accelerator.num_processes > 1:
+            return self._or_advice(lambda: original(model, inputs))
+
+        def loss(rows: int) -> Any:
+            parts = [rows_of(inputs, start, start + rows) for start in range(0, count, rows)]
+            return sum(original(model, part) * share(self.trainer, part, inputs) for part in parts)
+
+        count = row_count(inputs)
+        asked = min(count, self.evaluated_rows)
+        found, fit = halving(loss, asked, "an evaluation batch of", self.advise)
+        if fit < asked:
+            self.evaluated_rows = fit
+        return found
+
+    def _score(self, original: Callable[..., Any], *args: Any, batch_size: Any = None, **kwargs: Any) -> Any:
+        if batch_size is None:
+            return original(*args, **kwargs)
+        scored, _ = halving(
+            lambda rows: original(*args, batch_size=rows, **kwargs),
+            min(batch_size, self.rows),
+            "a scoring batch of",
+            self.advise,
+        )
+        return scored
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.rehearsal:
+            with _as_it_was(self.trainer), _optimizer_state(self.trainer):
+                self.rehearsal(self)
+
+    def step_on(self, prepared: dict[str, Any], num_items_in_batch: Any = None) -> None:
+        """Forward and backward on a micro-batch that is on the device already."""
+        self.prepared = prepared
+        self.trainer.training_step(self.trainer.model_wrapped, prepared, num_items_in_batch)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        if logs is not None and "loss" in logs and self.rows < self.most:
+            logs["memory/micro_batch"] = self.rows
+
+    def state(self) -> dict[str, Any]:
+        """What transformers writes to trainer_state.json."""
+        return {"args": {}, "attributes": {"rows": self.rows}}
+
+    def restore(self, checkpoint: Path) -> None:
+        """Go on with the micro-batch that fit when `checkpoint` was written."""
+        saved = exported_state(checkpoint, self)
+        if saved and self.most:
+            self.rows = min(self.most, saved["rows"])
+
+
+def cannot_split(trainer: Any) -> str | None:
+    """Why the rows of this trainer's micro-batches cannot be computed apart without changing the objective;
+    None where they can."""
+    reasons = {
+        "an entropy bonus is a mean over the micro-batch": getattr(trainer, "_entropy_bonus_enabled", False),
+        "top_entropy_quantile is of the micro-batch": getattr(trainer, "top_entropy_quantile", 1.0) < 1.0,
+        "the router loss is a mean over the micro-batch": getattr(trainer, "aux_loss_enabled", False),
+        "packed rows are one": getattr(trainer, "padding_free", False),
+    }
+    return next((reason for reason, holds in reasons.items() if holds), None)
+
+
+def row_count(inputs: Mapping[str, Any]) -> int:
+    """Rows of a micro-batch of SFTTrainer or GRPOTrainer."""
+    return len(inputs["input_ids"] if "input_ids" in inputs else inputs["prompt_ids"])
+
+
+def rows_of(inputs: Mapping[str, Any], start: int, stop: int) -> dict[str, Any]:
+    """Rows `start` to `stop` of a micro-batch; what is not by row stays as it is."""
+    count = row_count(inputs)
+
+    def cut(value: Any) -> Any:
+        is_by_row = (isinstance(value, Tensor) and value.dim() > 0) or isinstance(value, list)
+        return value[start:stop] if is_by_row and len(value) == count else value
+
+    return {name: cut(value) for name, value in inputs.items()}
+
+
+def share(
+    trainer: Any, part: Mapping[str, Any], whole: Mapping[str, Any], num_items_in_batch: Any = None
+) -> float:
+    """What the loss of `part` counts in the loss of `whole`, so that all parts together give it exactly."""
+    if "input_ids" in whole:  # SFTTrainer: over the tokens of the step, else of the micro-batch
+        return 1.0 if num_items_in_batch is not None else _tokens(part) / max(1, _tokens(whole))
+    if trainer.loss_type in WEIGHT_BY_ROWS:
+        return row_count(part) / row_count(whole)
+    if trainer.loss_type in WEIGHT_BY_TOKENS:
+        return _tokens(part) / max(1, _tokens(whole))
+    if trainer.loss_type in ADDED_UP:
+        return 1.0
+    raise RunError(
+        f"out of memory, and the parts of a loss of type {trainer.loss_type} are not known to add up: "
+        "lower --per_device_train_batch_size"
+    )
+
+
+def _tokens(inputs: Mapping[str, Any]) -> int:
+    if "labels" in inputs:
+        return int((inputs["labels"][:, 1:] != -100).sum())
+    mask = inputs["completion_mask"]
+    return int((mask * inputs["tool_mask"] if "tool_mask" in inputs else mask).sum())
+
+
+def _is_scaled(trainer: Any, num_items_in_batch: Any) -> bool:
+    """Whether `compute_loss` has taken account of accumulation (transformers 5.23, `training_step`)."""
+    if trainer.loss_is_scaled_for_ga is not None:
+        return trainer.loss_is_scaled_for_ga
+    return (trainer.model_accepts_loss_kwargs and num_items_in_batch is not None) or bool(
+        trainer.compute_loss_func
+    )
+
+
+# --- The rehearsal
+
+
+def rehearse_sft(micro_batches: MicroBatches) -> None:
+    """The longest rows of the training set as one micro-batch: forward, backward."""
+    trainer, rows = micro_batches.trainer, micro_batches.most
+    lengths = [len(ids) for ids in trainer.train_dataset["input_ids"]]
+    longest = sorted(range(len(lengths)), key=lengths.__getitem__)[-rows:]
+    batch = trainer.data_collator([trainer.train_dataset[index] for index in longest])
+    batch = {name: value.to(trainer.accelerator.device) for name, value in batch.items()}
+    micro_batches.step_on(batch, torch.tensor(max(1, _tokens(batch)), device=trainer.accelerator.device))
+    console.print(f"rehearsed the longest step: {lengths[longest[-1]]} tokens a row", markup=False)
+
+
+def rehearse_rl(
+    micro_batches: MicroBatches, prompts: Sequence[str], block: str, decode: Callable[[list[int]], None]
+) -> None:
+    """The longest of `prompts` with a full-length response in every row: `decode` them, then forward and
+    backward.
+
+    `block` is the text of a response with paths, so that structured attention has something to keep apart.
+    """
+    trainer = micro_batches.trainer
+    tokenizer, args, device = trainer.processing_class, trainer.args, trainer.accelerator.device
+    longest = max((tokenizer(text, add_special_tokens=False)["input_ids"] for text in prompts), key=len)
+    decode(longest)
+    clear_device_cache()
+    rows, length = args.per_device_train_batch_size, args.max_completion_length
+    written = tokenizer(block, add_special_tokens=False)["input_ids"]
+    prompt_ids = torch.tensor([longest] * rows, device=device)
+    completion_ids = torch.tensor([(written + written[-1:] * length)[:length]] * rows, device=device)
+    prompt_mask = torch.ones_like(prompt_ids)
+    prompt_mask[1:, 0] = 0  # rows of one length need no mask, which takes memory
+    batch: dict[str, Any] = {
+        "prompt_ids": prompt_ids,
+        "prompt_mask": prompt_mask,
+        "completion_ids": completion_ids,
+        "completion_mask": torch.ones_like(completion_ids),
+        "advantages": torch.ones(rows, device=device),
+        "num_items_in_batch": torch.tensor(float(rows * length), device=device),
+    }
+    if args.gradient_accumulation_steps % (args.steps_per_generation * trainer.num_iterations):
+        batch["old_per_token_logps"] = torch.zeros(completion_ids.shape, device=device)
+    if args.beta:
+        batch["ref_per_token_logps"] = torch.zeros(completion_ids.shape, device=device)
+    micro_batches.step_on(batch)
+    console.print(
+        f"rehearsed the longest step: {len(longest)} tokens of prompt, {length} of response", markup=False
+    )
+
+
+@contextmanager
+def _as_it_was(trainer: Any) -> Iterator[None]:
+    """What a rehearsal leaves in a trainer and in torch's generators is taken back."""
+    kept = ("_metrics", "_total_train_tokens", "_current_train_step_time", "_step")
+    before = {name: copy.deepcopy(getattr(trainer, name)) for name in kept if hasattr(trainer, name)}
+    has_steps = hasattr(trainer, "current_gradient_accumulation_steps")
+    if not has_steps:
+        trainer.current_gradient_accumulation_steps = trainer.args.gradient_accumulation_steps
+    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    training = trainer.model.training
+    try:
+        with torch.random.fork_rng(devices=devices):
+            yield
+    finally:
+        trainer.model.zero_grad()
+        trainer.model.train(training)
+        for name, value in before.items():
+            setattr(trainer, name, value)
+        clear_device_cache(garbage_collection=True)
+
+
+@contextmanager
+def _optimizer_state(trainer: Trainer) -> Iterator[None]:
+    """Hold what the optimizer will: two fp32 numbers for each trained one (Adam; 8-bit ones take less)."""
+    trained = [p for p in trainer.model.parameters() if p.requires_grad and not trainer.optimizer.state]
+    held = [torch.zeros(2, *p.shape, dtype=torch.float32, device=p.device) for p in trained]
+    yield
+    held.clear()

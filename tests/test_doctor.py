@@ -1,0 +1,238 @@
+"""prl doctor: on this machine, for cards that are not here, and a recipe that fits."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from prl import cli, config, doctor, machine, recipes
+from prl.arguments import DoctorArguments
+from prl.machine import USABLE, Machine
+from prl.memory import GIB
+
+CARDS = [name for name in recipes.NAMES if name != "tiny"]
+
+
+@pytest.fixture(autouse=True)
+def no_bitsandbytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trying it takes a process and seconds; it has tests of its own."""
+    monkeypatch.setattr(doctor, "_try_bitsandbytes", lambda device: None)
+
+
+def say(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
+    status = cli.main(["doctor", *words])
+    out, err = capsys.readouterr()
+    return status, out, err
+
+
+def card(gib: float) -> Machine:
+    return Machine("cuda", f"a GPU with {gib:g} GiB free", gib, gib, has_bfloat16=True)
+
+
+def test_the_machine_and_every_stage_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, err = say(capsys, "--recipe", "tiny", "--lora_r", "8")
+    assert (status, err) == (0, "")
+    facts = dict(re.findall(r"^(\S.{12}) (\S.*)$", out, flags=re.MULTILINE))
+    assert {name.strip() for name in facts} >= {"GPU", "RAM", "disk", "threads", "Python", "libraries"}
+    assert f"torch {__import__('torch').__version__}" in out
+    assert "no: bitsandbytes is not installed" in out
+    assert re.findall(
+        r"^(\w+): tiny, recipe tiny, causal: [\d.]+ GiB at the \w+", out, flags=re.MULTILINE
+    ) == [
+        "sft",
+        "rl",
+        "eval",
+    ]
+    assert out.count("KV cache") == 3
+    assert "rank 8" in out
+
+
+def test_items_add_up_to_the_peak() -> None:
+    for found in doctor.examine(DoctorArguments(recipe="24gb"), [], card(24)):
+        lines = [*doctor.report(found)]
+        peak = float(re.search(r": ([\d.]+) GiB at", lines[0])[1])  # type: ignore[index]
+        sizes = [
+            float(size) / (1 if unit == "GiB" else 1024)
+            for line in lines
+            if "not at the peak" not in line
+            for size, unit in re.findall(r"^  \S.{15}\s+([\d.]+) ([GM]iB)", line)
+        ]
+        assert sum(sizes) == pytest.approx(peak, abs=0.005 * len(sizes))
+
+
+def test_a_stage_that_will_not_fit_is_an_error_with_what_to_change(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    status, out, err = say(capsys, "rl", "--recipe", "16gb", "--memory", "8")
+    assert status == 1
+    assert err == (
+        "prl doctor: rl will not fit a GPU with 8 GiB free: change it as told above, or let --fit FILE "
+        "write a recipe\n"
+    )
+    (step,) = re.findall(r"^  1\. (--\S+) (\d+): ([\d.]+) GiB; ", out, flags=re.MULTILINE)
+    assert step[0] == "--rollout_batch_size"
+    assert float(step[2]) <= 8
+    (command,) = re.findall(r"^  prl (rl .*)$", out, flags=re.MULTILINE)
+    words = command.split()
+    again = doctor.examine(DoctorArguments(stage="rl", recipe="16gb"), config._flags(words[1:])[3:], card(8))
+    assert again[0].fits, "the command that was told"
+
+
+def test_nothing_fits_a_card_of_one_gib(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    status, _, err = say(capsys, "--recipe", "6gb", "--memory", "0.5")
+    assert status == 1
+    assert err.endswith("will not fit a GPU with 0.5 GiB free: take a larger GPU\n")
+    status, _, err = say(capsys, "--recipe", "6gb", "--memory", "0.5", "--fit", str(tmp_path / "fit.yaml"))
+    assert status == 1
+    assert "no setting makes sft and rl and eval fit" in err
+    assert not (tmp_path / "fit.yaml").exists()
+
+
+@pytest.mark.parametrize("recipe", ["24gb", "16gb+scaffold", "24gb+structured-alternating"])
+def test_a_recipe_that_fits_is_written_and_fits(
+    recipe: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    file = tmp_path / "fit.yaml"
+    status, out, err = say(
+        capsys, "--recipe", recipe, "--memory", "6", "--fit", str(file), "--learning_rate", "3e-5"
+    )
+    assert (status, err) == (0, "")
+    assert f"{file}: fits" in out
+    given = DoctorArguments(recipe=str(file))
+    assert all(found.fits for found in doctor.examine(given, [], card(6)))
+    text = file.read_text(encoding="utf-8")
+    assert text.startswith(f"# {recipe}, made to fit a GPU with 6 GiB free by `prl doctor --fit`.")
+    assert [*yaml.safe_load(text)][-4:] == [*recipes.SECTIONS]
+    # All else is the recipe's own, and the flags are in.
+    here = card(6)
+    before, after = (
+        config.plan("rl", config._flags(["--recipe", name]), here) for name in (recipe, str(file))
+    )
+    assert after.trainer.learning_rate == pytest.approx(3e-5)
+    assert after.trainer.max_steps == before.trainer.max_steps
+    assert after.arguments.stages == before.arguments.stages
+    assert after.arguments.attention == before.arguments.attention
+    product = [
+        each.trainer.per_device_train_batch_size * each.trainer.gradient_accumulation_steps
+        for each in (before, after)
+    ]
+    assert product[0] == product[1]
+
+
+def test_all_stages_of_a_recipe_that_fits_share_the_model(tmp_path: Path) -> None:
+    file = tmp_path / "fit.yaml"
+    given = DoctorArguments(recipe="24gb", fit=str(file), memory=4.0)
+    doctor.run(config.Settings("doctor", given), [])
+    found = yaml.safe_load(file.read_text(encoding="utf-8"))
+    assert found["model_name_or_path"] in ("Qwen/Qwen3-0.6B-Base", "Qwen/Qwen3-1.7B-Base")
+    assert not any("model_name_or_path" in found[section] for section in recipes.SECTIONS)
+
+
+def test_a_file_that_is_there_is_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("sft: {}\n")
+    assert say(capsys, "--memory", "6", "--fit", str(file))[::2] == (
+        2,
+        f"prl doctor: {file} exists; name another file\n",
+    )
+    assert file.read_text() == "sft: {}\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["rll"], "'rll' is no stage; nearest: rl"),
+        (["--learning_rat", "1"], "--learning_rat: unknown setting; nearest: learning_rate"),
+        (["eval", "--learning_rate", "1"], "--learning_rate: unknown setting"),
+        (["--memory", "0"], "memory: 0.0 must be greater than 0"),
+        (["--recipe", "9gb"], "recipe '9gb' neither ships nor is a file"),
+        (["--model", "nobody/nothing-here"], "the config.json of 'nobody/nothing-here' cannot be read"),
+    ],
+)
+def test_slips_are_one_line(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    status, _, err = say(capsys, *words)
+    assert status in (1, 2)
+    assert message in err
+    assert err.count("\n") == 1
+
+
+def test_no_weights_are_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import json
+
+    from prl import tiny
+
+    described = json.loads((Path(tiny.resolve("tiny")) / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(described))
+    given = DoctorArguments(recipe="tiny", model_name_or_path=str(tmp_path))
+    assert len(doctor.examine(given, [], Machine("cpu", "CPU"))) == 3
+
+
+@pytest.mark.parametrize("name", CARDS)
+def test_recipes_state_their_forecast_and_fit(name: str) -> None:
+    """The head of a recipe says what `prl doctor` says for the card that it is made for."""
+    free = USABLE * int(name.removesuffix("gb"))
+    head = recipes.locate(name).read_text(encoding="utf-8").partition("\n\n")[0]
+    text = " ".join(line.lstrip("# ") for line in head.splitlines())
+    assert f"`prl doctor --recipe {name} --memory {free:.1f}`" in text
+    stated = re.search(r"sft ([\d.]+), rl ([\d.]+), eval ([\d.]+) GiB, of ([\d.]+) that", text)
+    assert stated
+    found = doctor.examine(DoctorArguments(recipe=name), [], card(free))
+    assert [f"{each.forecast.peak / GIB:.1f}" for each in found] == list(stated.groups()[:3])
+    assert all(each.fits for each in found)
+
+
+def test_an_evaluation_is_of_what_was_trained() -> None:
+    (found,) = doctor.examine(DoctorArguments(stage="eval", recipe="8gb"), [], card(8))
+    assert {"adapter", "copied weights"} <= {item.name for item in found.forecast.items}
+
+
+def test_a_float16_card_takes_more() -> None:
+    """There the residual stream is float32 (`prl.model.load_model`)."""
+    old = Machine("cuda", "an old card", 15.0, 14.0, has_bfloat16=False)
+    new = Machine("cuda", "a card", 15.0, 14.0, has_bfloat16=True)
+    before, after = (
+        doctor.examine(DoctorArguments(stage="rl", recipe="8gb"), [], each)[0] for each in (new, old)
+    )
+    assert after.settings.arguments.dtype == "float16"
+    assert after.forecast.peak > before.forecast.peak
+
+
+# --- bitsandbytes, in a process of its own
+
+
+def ended(code: str) -> subprocess.Popen[str]:
+    words = [sys.executable, "-c", code]
+    return subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+
+def test_a_library_that_fails_or_crashes_is_told_by_its_last_line() -> None:
+    assert doctor._verdict(ended("")) == "yes"
+    assert (
+        doctor._verdict(ended("raise RuntimeError('CUDA Setup failed')"))
+        == "no: RuntimeError: CUDA Setup failed"
+    )
+    assert doctor._verdict(ended("import os; os.abort()")).startswith("no: it ended with status -")
+
+
+def test_a_library_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "_PATIENCE", 0.1)
+    process = ended("import threading; threading.Event().wait()")
+    assert doctor._verdict(process) == "no: bitsandbytes did not answer within 0 s"
+    assert process.returncode
+
+
+@pytest.mark.slow
+def test_quantising_here_works() -> None:
+    pytest.importorskip("bitsandbytes", reason="QLoRA needs bitsandbytes")
+    words: list[Any] = [sys.executable, "-c", doctor._QUANTISE, machine.this_machine().device]
+    assert subprocess.run(words, check=False, capture_output=True).returncode == 0

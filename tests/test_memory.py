@@ -1,0 +1,236 @@
+"""The forecast of memory: arithmetic, what it assumes of the libraries, and real runs beside it."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from prl import memory, tiny
+from prl.config import resolve
+from prl.decoding.rows import grown, last_growth
+from prl.errors import ModelError
+from prl.fitting import advice, changes, flags_of, merged
+from prl.machine import Machine
+from prl.memory import GIB, Load, Shape, forecast, load_of, read_shape, smaller
+
+QWEN3 = {"0.6B": 596_049_920, "1.7B": 1_720_574_976, "4B": 4_022_468_096, "8B": 8_190_735_360}
+"""Parameters as the published weights have them."""
+
+SHAPE = read_shape("Qwen/Qwen3-1.7B-Base")
+RL = Load(
+    "rl", rows=4, prompt=300, completion=1024, accumulation=8, steps_per_generation=4, rollout_rows=16,
+    rollout_prompt=300, rollout_completion=1024, group=8, dtype="bfloat16", device="cuda",
+)  # fmt: skip
+
+
+def benchmark() -> ModuleType:
+    path = Path(__file__).parents[1] / "benchmarks" / "memory.py"
+    spec = importlib.util.spec_from_file_location("bench_memory", path)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(("size", "parameters"), QWEN3.items())
+def test_known_sizes_have_the_weights_that_are_published(size: str, parameters: int) -> None:
+    for name in (f"Qwen/Qwen3-{size}", f"Qwen/Qwen3-{size}-Base"):
+        assert read_shape(name).parameters == parameters
+
+
+def test_shape_is_read_from_config_json_alone(tmp_path: Path) -> None:
+    shape = read_shape("tiny")
+    assert shape == Shape.of(json.loads((Path(tiny.resolve("tiny")) / "config.json").read_text()))
+    adapter = {"base_model_name_or_path": "Qwen/Qwen3-4B-Base", "r": 8, "target_modules": ["q_proj"]}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(adapter))
+    (tmp_path / "adapter_model.safetensors").touch()
+    assert read_shape(str(tmp_path)).parameters == QWEN3["4B"]
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (
+            {"model_type": "mamba"},
+            "the memory of a model of type mamba is not known: the forecast covers qwen3",
+        ),
+        ({"model_type": "qwen3"}, "config.json has no num_attention_heads, a number from 1"),
+        ({"model_type": "qwen3", "num_attention_heads": "many"}, "config.json has no num_attention_heads"),
+    ],
+)
+def test_what_is_no_config_is_named(config: dict[str, Any], message: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError, match=message):
+        read_shape(str(tmp_path))
+
+
+def test_a_broken_config_json_is_one_line(tmp_path: Path) -> None:
+    for text in ("{", "[]"):
+        (tmp_path / "config.json").write_text(text)
+        with pytest.raises(ModelError, match="name another --model_name_or_path") as caught:
+            read_shape(str(tmp_path))
+        assert "\n" not in str(caught.value)
+
+
+LOADS = st.builds(
+    replace,
+    st.just(RL),
+    rows=st.integers(1, 16),
+    prompt=st.integers(1, 2000),
+    completion=st.integers(1, 4000),
+    rollout_rows=st.integers(1, 64),
+    rollout_completion=st.integers(1, 4000),
+    paths=st.integers(1, 4),
+    lora_r=st.integers(1, 128),
+    structured=st.booleans(),
+    four_bit=st.booleans(),
+    checkpointing=st.booleans(),
+    dtype=st.sampled_from(["float32", "bfloat16", "float16"]),
+    device=st.sampled_from(["cpu", "cuda"]),
+)
+
+
+@given(LOADS, st.sampled_from(["rows", "completion", "rollout_rows", "rollout_completion", "lora_r"]))
+def test_more_of_anything_never_takes_less(load: Load, name: str) -> None:
+    more = replace(load, **{name: getattr(load, name) + 1})
+    assert forecast(SHAPE, more).peak >= forecast(SHAPE, load).peak
+
+
+@given(LOADS)
+def test_the_peak_is_the_sum_of_what_is_there_at_once(load: Load) -> None:
+    found = forecast(SHAPE, load)
+    assert found.peak == sum(item.bytes for item in found.items if item.phase in ("static", found.at))
+    assert all(item.bytes >= 0 for item in found.items)
+
+
+@given(LOADS)
+def test_what_is_meant_to_save_saves(load: Load) -> None:
+    plain = replace(load, checkpointing=False, four_bit=False, dtype="bfloat16", rows=4, completion=1024)
+    whole = forecast(SHAPE, plain).peak
+    assert forecast(SHAPE, replace(plain, checkpointing=True)).peak <= whole
+    assert forecast(SHAPE, replace(plain, four_bit=True)).peak < whole
+
+
+@given(st.integers(1, 3000), st.integers(1, 4000))
+def test_the_cache_is_as_large_as_the_decoder_makes_it(prompt: int, completion: int) -> None:
+
+    slots, before = memory.cache_slots(prompt, completion)
+    assert before == last_growth(prompt, prompt + completion)
+    assert slots in (before, grown(before, before + 1))
+    assert slots >= prompt + completion
+
+
+def test_it_counts_as_the_libraries_do() -> None:
+    """Sizes of trl 1.16 and of `prl.decoding` that memory.py repeats, because it imports neither."""
+    kernels, trl = (
+        importlib.import_module(f"trl.{name}") for name in ("kernels.chunked_logprob", "trainer.utils")
+    )
+    assert memory.TILE_ROWS == kernels.TOKEN_CHUNK_SIZE
+    assert memory.TILE_COLUMNS == trl._CHUNKED_LOGPROB_CHUNK_SIZE
+    forkjoin = importlib.import_module("prl.decoding.forkjoin")
+    packing = importlib.import_module("prl.decoding.packing")
+    rows = importlib.import_module("prl.decoding.rows")
+    assert memory.SLOTS == rows.CHUNK
+    assert (memory.DRAWN_TOGETHER, memory.PREFILL_TOKENS) == (
+        forkjoin.DRAWN_TOGETHER,
+        forkjoin.PREFILL_TOKENS,
+    )
+    assert memory.PACKED_FROM == packing.SMALLEST
+
+
+def test_torch_stays_out() -> None:
+    import subprocess
+
+    code = "import sys, prl.memory, prl.fitting; assert not {'torch', 'transformers', 'trl'} & {*sys.modules}"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# --- What to change
+
+
+def test_changes_come_in_order_and_stop_when_it_fits() -> None:
+    whole = forecast(SHAPE, RL).peak
+    steps = changes(SHAPE, RL, whole - 1)
+    assert len(steps) == 1
+    assert steps[0].peak < whole
+    assert not changes(SHAPE, RL, whole)
+    tight = changes(SHAPE, RL, 4 * GIB)
+    assert [step.peak for step in tight] == sorted((step.peak for step in tight), reverse=True)
+    assert tight[-1].peak <= 4 * GIB < tight[-2].peak
+    order = [
+        "per_device_train_batch_size", "rollout_batch_size", "activation_checkpointing",
+        "max_completion_length", "load_in_4bit", "model_name_or_path",
+    ]  # fmt: skip
+    keys = [next(iter(step.flags)) for step in tight]
+    assert keys == sorted(keys, key=order.index)
+    assert len(keys) > 2
+
+
+def test_a_smaller_micro_batch_keeps_the_effective_batch() -> None:
+    load = replace(RL, rollout_rows=1, rows=8)
+    (step,) = changes(SHAPE, load, forecast(SHAPE, load).peak - 1)
+    assert step.flags == {
+        "per_device_train_batch_size": 4, "gradient_accumulation_steps": 16, "steps_per_generation": 8,
+    }  # fmt: skip
+    assert step.load.rows * step.load.accumulation == load.rows * load.accumulation
+
+
+def test_nothing_fits_a_card_of_nothing() -> None:
+    steps = changes(SHAPE, RL, 1)
+    assert steps[-1].peak > 1
+    assert steps[-1].shape.parameters == QWEN3["0.6B"]
+    assert smaller(read_shape("Qwen/Qwen3-0.6B")) is None
+
+
+def test_advice_is_one_line_with_the_command() -> None:
+    settings = resolve("rl", recipe="tiny", threads=1)
+    peak = forecast(read_shape("tiny"), load_of(settings)).peak
+    line = advice(settings, peak * 3 // 4)
+    assert "\n" not in line
+    assert line.startswith(f"forecast {peak / GIB:.1f} GiB, {peak * 3 / 4 / GIB:.1f} are free: --per_device")
+    steps = changes(read_shape("tiny"), load_of(settings), peak * 3 // 4)
+    command = "prl rl --recipe tiny --model_name_or_path tiny --output_dir runs/default/rl"
+    assert line.endswith(f"{command} {flags_of(merged(steps))}")
+    assert "it should fit" in advice(settings, 2 * peak)
+    assert "nothing makes it fit, nearest is" in advice(settings, 1000)
+
+
+def test_an_unknown_architecture_has_no_advice_but_a_rule(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from prl import machine, oom
+
+    (tmp_path / "config.json").write_text('{"model_type": "mamba"}')
+    settings = resolve("sft", recipe="tiny", threads=1)
+    settings.arguments.model_name_or_path = str(tmp_path)
+    monkeypatch.setattr(machine, "this_machine", lambda: Machine("cpu", "CPU"))
+    assert oom.advise(settings).startswith("lower --per_device_train_batch_size")
+
+
+# --- Beside what is measured
+
+
+@pytest.mark.parametrize("name", benchmark().QUICK)
+def test_the_forecast_is_near_what_is_allocated(name: str) -> None:
+    bench = benchmark()
+    found = bench.measured(name)
+    assert abs(found["error"]) <= bench.BAR, found
+
+
+@pytest.mark.real
+@pytest.mark.usefixtures("real_model")
+def test_the_forecast_is_near_on_a_real_model() -> None:
+    bench = benchmark()
+    found = bench.measured("135M sft, 2 rows")
+    assert abs(found["error"]) <= bench.BAR, found
