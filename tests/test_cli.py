@@ -130,7 +130,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
             ["data", "--outputdir", "x"],
             "prl data: --outputdir: unknown setting; nearest: output_dir; `prl data --help`",
         ),
-        (["data", "x"], "prl data: 'x': belongs to no flag; `prl data --help` lists the flags"),
+        (["data", "x"], "prl data: unknown action 'x'; there is `prl data check`"),
         (["recipes", "shwo"], "prl recipes: argument {list,show,cp,validate}: invalid choice: 'shwo'"),
         (
             ["recipes", "show"],
@@ -233,10 +233,13 @@ def test_stage_gets_its_settings(stage: Any, command: str) -> None:
     words = {
         "demo": ["--threads", "1"],
         "compare": ["runs/a", "runs/b"],
-        "rewards": ["replay", "runs/a"],
+        "rewards replay": ["runs/a"],
+        "data check": ["a.jsonl"],
+        "data stats": ["a.jsonl"],
+        "data show": ["a.jsonl"],
         "study": ["--seeds", "1"],
     }
-    assert cli.main([command, *words.get(command, ["--recipe", "tiny", "--threads", "1"])]) == 0
+    assert cli.main([*command.split(), *words.get(command, ["--recipe", "tiny", "--threads", "1"])]) == 0
     (settings,) = calls
     assert settings.command == command
     assert isinstance(settings.arguments, arguments.COMMANDS[command])

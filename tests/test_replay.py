@@ -392,7 +392,11 @@ def test_the_command_prints_and_writes(tmp_path: Path, capsys: pytest.CaptureFix
     given = {"run": str(run), "reward": ["alternating", "format"], "reward_weights": [1, 0.5]}
     found = lab.run(
         resolve(
-            "rewards", **given, alternate=["accuracy:1", "tiered:2"], alternate_window=3, output=str(output)
+            "rewards replay",
+            **given,
+            alternate=["accuracy:1", "tiered:2"],
+            alternate_window=3,
+            output=str(output),
         )
     )
     said = capsys.readouterr().err
@@ -437,9 +441,9 @@ def test_bad_settings_are_named(
 def test_the_command_refuses_a_bad_pattern_and_no_run(tmp_path: Path) -> None:
     run = rl_run(tmp_path / "rl", [[[PLAIN]]])
     with pytest.raises(UsageError, match=r"alternate: .*tird.*nearest: tiered"):
-        lab.run(resolve("rewards", run=str(run), reward=["alternating"], alternate=["tird:10"]))
+        lab.run(resolve("rewards replay", run=str(run), reward=["alternating"], alternate=["tird:10"]))
     with pytest.raises(UsageError, match="--run is missing"):
-        lab.run(resolve("rewards"))
+        lab.run(resolve("rewards replay"))
 
 
 def test_bad_runs_are_named(tmp_path: Path) -> None:

@@ -229,6 +229,43 @@ class StudyArguments:
 
 
 @dataclass
+class DataCheckArguments:
+    """Say of every trace in a file whether one should train on it, and why not.
+
+    Ends with status 1 where a trace is rejected; --accepted keeps the others, in the schema of `prl sft`.
+    """
+
+    file: str | None = None
+    split: str = "train"
+    min_diversity: float = 0.1
+    max_length: int | None = None
+    tokenizer: str | None = None
+    allow_sequential: bool = False
+    ignore: list[str] = field(default_factory=list)
+    repair: bool = False
+    accepted: str | None = None
+    rejected: str | None = None
+
+
+@dataclass
+class DataStatsArguments:
+    """Blocks, paths, lengths and diversity of the traces in a file."""
+
+    file: str | None = None
+    split: str = "train"
+    tokenizer: str | None = None
+
+
+@dataclass
+class DataShowArguments:
+    """Draw traces of a file, the paths of a block side by side."""
+
+    file: str | None = None
+    split: str = "train"
+    rows: list[int] = field(default_factory=lambda: [1])
+
+
+@dataclass
 class DoctorArguments:
     """Look at this machine, and say how much memory each stage will take and whether that fits.
 
@@ -250,9 +287,12 @@ COMMANDS: dict[str, type] = {
     "generate": GenerateArguments,
     "merge": MergeArguments,
     "data": DataArguments,
+    "data check": DataCheckArguments,
+    "data stats": DataStatsArguments,
+    "data show": DataShowArguments,
     "demo": DemoArguments,
     "compare": CompareArguments,
-    "rewards": RewardsArguments,
+    "rewards replay": RewardsArguments,
     "study": StudyArguments,
 }
 
@@ -264,7 +304,10 @@ POSITIONAL = {
     "generate": ("problem",),
     "merge": ("model_name_or_path",),
     "compare": ("first", "second"),
-    "rewards": ("run",),
+    "rewards replay": ("run",),
+    "data check": ("file",),
+    "data stats": ("file",),
+    "data show": ("file",),
     "study": ("study",),
 }
 """command -> the fields that words without a flag fill."""
@@ -299,6 +342,17 @@ HELP = {
     "device": "where to compute; auto: a CUDA GPU if there is one",
     "dtype": "precision; auto: bfloat16 where the GPU has it, float32 on a CPU",
     "save_dtype": "precision of the weights on disk; merging and proving is done in float32",
+    "file": "a data set with traces: parquet, jsonl, json, csv, or a Hub name",
+    "split": "of the data set, if it comes from the Hub",
+    "min_diversity": "two paths that differ less are copies: 0 for the same words, 1 for none in common",
+    "tokenizer": "count lengths in the tokens of this model instead of in characters",
+    "allow_sequential": "let traces without a block pass",
+    "ignore": "reasons that do not count, such as ordering",
+    "repair": "put the whitespace between tags right before checking; no word changes",
+    "max_length": "most characters of a trace; tokens, with --tokenizer",
+    "accepted": "write the rows that pass to this .jsonl or .parquet file",
+    "rejected": "write the rejected rows with their reasons to this .jsonl or .parquet file",
+    "rows": "which rows to draw, from 1",
     "stage": "which stages to look at, one or more",
     "memory": "plan for a GPU with this many GiB free instead of for this machine",
     "fit": "write a recipe that fits to this file",

@@ -30,13 +30,13 @@ STAGES = {
     "eval": "prl.evaluation",
     "demo": "prl.demo",
     "compare": "prl.comparison",
-    "rewards": "prl.replay",
+    "rewards replay": "prl.replay",
+    "data check": "prl.traces.inspecting",
+    "data stats": "prl.traces.inspecting",
+    "data show": "prl.traces.inspecting",
     "study": "prl.study",
 }
 """command -> the module whose `run` gets its settings."""
-
-ACTIONS = {"rewards": "replay"}
-"""command -> the word that must follow it: what it does."""
 
 SUMMARIES = {
     **{name: (cls.__doc__ or "").partition("\n")[0] for name, cls in arguments.COMMANDS.items()},
@@ -64,7 +64,7 @@ class _Parser(argparse.ArgumentParser):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return the exit status."""
     words = list(sys.argv[1:] if argv is None else argv)
-    name = f"prl {words[0]}" if words and words[0] in SUMMARIES else "prl"
+    name = _name(words)
     try:
         _dispatch(words)
         sys.stdout.flush()
@@ -87,6 +87,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
 
 
+def _name(words: list[str]) -> str:
+    """What messages begin with: as much of `words` as names a command."""
+    known = {*SUMMARIES, *(name.partition(" ")[0] for name in arguments.COMMANDS)}
+    return " ".join(["prl", *next((words[:n] for n in (2, 1) if " ".join(words[:n]) in known), [])])
+
+
 def _dispatch(words: list[str]) -> None:
     if not words or words[0] in ("-h", "--help", "help"):
         print(_overview())
@@ -96,18 +102,26 @@ def _dispatch(words: list[str]) -> None:
         _recipes(words[1:])
     elif words[0] == "answers":
         _answers(words[1:])
+    elif (two := " ".join(words[:2])) in arguments.COMMANDS:
+        _command(two, words[2:])
+    elif (actions := _actions(words[0])) and words[1:2] and not words[1].startswith("-"):
+        known = ", ".join(f"`prl {name}`" for name in actions)
+        raise UsageError(f"unknown action {words[1]!r}; there is {known}")
     elif words[0] in arguments.COMMANDS:
         _command(words[0], words[1:])
+    elif actions:
+        print("\n".join(map(_help, actions)), end="")
     else:
         near = recipes.nearest(words[0], SUMMARIES)
         raise UsageError(f"unknown command {words[0]!r}{near}; `prl --help` lists the commands")
 
 
+def _actions(command: str) -> list[str]:
+    """What `command` does by a second word."""
+    return [name for name in arguments.COMMANDS if name.startswith(f"{command} ")]
+
+
 def _command(command: str, words: list[str]) -> None:
-    if action := ACTIONS.get(command):
-        if words and words[0] not in (action, "-h", "--help"):
-            raise UsageError(f"unknown action {words[0]!r}; `prl {command} {action}` is what there is")
-        words = words[1:] if words[:1] == [action] else words or ["--help"]
     flags = words[: words.index("--")] if "--" in words else words
     if "-h" in flags or "--help" in flags:
         print(_help(command), end="")
@@ -299,7 +313,6 @@ def _help(command: str) -> str:
             [
                 "prl",
                 command,
-                *([ACTIONS[command]] if command in ACTIONS else []),
                 *map(str.upper, arguments.POSITIONAL.get(command, ())),
                 "[FLAGS]",
             ]

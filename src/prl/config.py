@@ -551,7 +551,10 @@ def _run_behind(model: str | None) -> dict[str, str]:
 _REQUIRED = {
     "merge": ("model_name_or_path", "output_dir"),
     "compare": ("first", "second"),
-    "rewards": ("run",),
+    "rewards replay": ("run",),
+    "data check": ("file",),
+    "data stats": ("file",),
+    "data show": ("file",),
 }
 
 

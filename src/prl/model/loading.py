@@ -61,7 +61,7 @@ def load_model(
     attention = resolve_attention(name, attention)
     adapter = runs.adapter_dir(name)
     base_name = _base_name(adapter) if adapter else name
-    tokenizer = _load_tokenizer(adapter or base_name, trust_remote_code)
+    tokenizer = load_tokenizer(adapter or base_name, trust_remote_code=trust_remote_code)
     base = _load_base(base_name, load_in_4bit, dtype, device, trust_remote_code)
     added = add_tags(base, tokenizer, seed=seed)
     if load_in_4bit and trainable and dtype == torch.float16:
@@ -119,7 +119,9 @@ def resolve_attention(name: str | Path, attention: str | None) -> str:
     return str(attention)
 
 
-def _load_tokenizer(source: str | Path, trust_remote_code: bool) -> PreTrainedTokenizerBase:
+def load_tokenizer(source: str | Path, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+    """The tokenizer of a Hub name, a folder or `tiny`, as it is: without tags if they are not in it. Raises
+    ModelError."""
     try:
         return AutoTokenizer.from_pretrained(tiny.resolve(source), trust_remote_code=trust_remote_code)
     except (OSError, ValueError) as error:

@@ -1,0 +1,231 @@
+"""`prl data check`, `stats` and `show`: files of traces, from whoever made them.
+
+    report = check_file(settings)        the counts that `prl data check` prints, and each rejected row
+
+Rows are read by `prl.data.hub`, so any columns that `prl sft` would take are taken here; rows count from 1.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from prl.analysis import Shape, diversity, self_bleu, shape, words
+from prl.arguments import DataCheckArguments, DataShowArguments, DataStatsArguments
+from prl.config import Settings
+from prl.data.hub import load_rows
+from prl.disk import replacing
+from prl.errors import DataError, UsageError
+from prl.grammar import TAGS, parse, parse_ids
+from prl.recipes import nearest
+from prl.traces.checks import Reason, Rejection, Rules, check, repair
+
+Rows = list[dict[str, Any]]
+
+LISTED = 100
+"""Rejected rows that are printed; `--rejected` keeps all."""
+
+SHARES = (0.05, 0.5, 0.95, 1.0)
+"""Quantiles of lengths that `stats` gives."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `check_file` found: the rows that pass, the number and reasons of the others, and repairs."""
+
+    rows: Rows
+    accepted: Rows
+    rejected: dict[int, list[Rejection]]
+    repairs: Counter[str]
+
+    @property
+    def reasons(self) -> Counter[Reason]:
+        """reason -> rows that have it."""
+        return Counter(reason for found in self.rejected.values() for reason in {r.reason for r in found})
+
+
+def run(settings: Settings[Any]) -> None:
+    """`prl data check|stats|show`. Raises DataError for a file that cannot be read, and where a trace is
+    rejected; UsageError, ModelError (`--tokenizer`)."""
+    given = settings.arguments
+    if isinstance(given, DataCheckArguments):
+        _check(given)
+    elif isinstance(given, DataStatsArguments):
+        rows = load_rows(str(given.file), split=given.split, need=("problem", "trace"))
+        print(*_stats(given, [row["trace"] for row in rows]), sep="\n")
+    else:
+        print(*_drawn(given), sep="\n")
+
+
+def check_file(given: DataCheckArguments) -> Report:
+    """Every row of `given.file` against the rules. Raises as `run` does, but not for rejected traces."""
+    if unknown := [name for name in given.ignore if name not in {*Reason}]:
+        known = [reason.value for reason in Reason]
+        raise UsageError(
+            f"ignore: {unknown[0]!r} is no reason{nearest(unknown[0], known)}; there are {', '.join(known)}"
+        )
+    rules = Rules(
+        max_length=given.max_length,
+        min_diversity=given.min_diversity,
+        need_block=not given.allow_sequential,
+        ignored=frozenset(reason for reason in Reason if reason in given.ignore),
+    )
+    encode = _encoder(given.tokenizer) if given.tokenizer else None
+    rows = load_rows(str(given.file), split=given.split, need=("problem", "answer", "trace"))
+    accepted: Rows = []
+    rejected: dict[int, list[Rejection]] = {}
+    repairs: Counter[str] = Counter()
+    for number, row in enumerate(rows, 1):
+        if given.repair:
+            row["trace"], done = repair(row["trace"])
+            repairs.update(done)
+        count = (lambda text: len(encode(text))) if encode else None
+        found = check(row["trace"], problem=row["problem"], answer=row["answer"], rules=rules, count=count)
+        if found:
+            rejected[number] = found
+        else:
+            accepted.append(row)
+    return Report(rows, accepted, rejected, repairs)
+
+
+def _check(given: DataCheckArguments) -> None:
+    outputs = {name: Path(file) for name in ("accepted", "rejected") if (file := getattr(given, name))}
+    for file in outputs.values():
+        if file.suffix not in (".parquet", ".jsonl"):
+            raise UsageError(f"{file}: give a name that ends with .parquet or .jsonl")
+        if file.exists():
+            raise UsageError(f"{file} exists; name another file")
+    report = check_file(given)
+    total, bad = len(report.rows), len(report.rejected)
+    print(
+        f"{given.file}: {total} traces, {total - bad} pass ({(total - bad) / total:.1%}), {bad} are rejected"
+    )
+    for reason, count in report.reasons.most_common():
+        print(f"  {reason.value:16}{count:6}  {reason.meaning}")
+    for what, count in report.repairs.most_common():
+        print(f"  repaired: {what} in {count} traces")
+    for number, found in [*report.rejected.items()][:LISTED]:
+        print(f"row {number}: " + "; ".join(rejection.message for rejection in found))
+    if bad > LISTED:
+        print(f"and {bad - LISTED} more; --rejected FILE keeps them all")
+    if "rejected" in outputs and bad:
+        keep = [
+            report.rows[number - 1]
+            | {
+                "row": number,
+                "reasons": [r.reason.value for r in found],
+                "details": [r.detail for r in found],
+            }
+            for number, found in report.rejected.items()
+        ]
+        _write(outputs["rejected"], keep)
+    if "accepted" in outputs and report.accepted:
+        _write(outputs["accepted"], report.accepted)
+        print(
+            f"{outputs['accepted']}: {len(report.accepted)} traces; `prl sft --dataset {outputs['accepted']}`"
+        )
+    if bad == total:
+        raise DataError(f"{given.file}: no trace passes; the reasons above say why, --ignore lets one go")
+    if bad:
+        raise DataError(
+            f"{given.file}: {bad} of {total} traces are rejected; --accepted FILE keeps the others"
+        )
+
+
+def _write(file: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    if file.suffix == ".jsonl":
+        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        with replacing(file) as target:
+            target.write(lines.encode())
+        return
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with replacing(file) as target:
+        pq.write_table(pa.Table.from_pylist([*rows]), target, compression="zstd")
+
+
+def describe(traces: Sequence[str], encode: Callable[[str], list[int]] | None = None) -> dict[str, Any]:
+    """Blocks, paths, lengths and diversity of `traces`.
+
+    Lengths are in tokens where there is an `encode`, which gives the tags the ids after all others, as
+    `_encoder` does; else in characters. `blocks` and `paths` count traces by how many they hold.
+    """
+    parsed = [parse(trace) for trace in traces]
+    shapes = [_shape(trace, encode) for trace in traces]
+    paths = [[words(path.text) for path in block.paths] for trace in parsed for block in trace.blocks]
+    differ = [value for value in map(diversity, paths) if value is not None]
+    alike = [value for value in map(self_bleu, paths) if value is not None]
+    positions = [position for each in shapes for position in each.block_positions]
+    return {
+        "traces": len(traces),
+        "format_valid": fmean(trace.is_valid for trace in parsed),
+        "blocks": Counter(each.blocks for each in shapes),
+        "paths": Counter(each.paths for each in shapes),
+        "length": _quantiles([each.length for each in shapes]),
+        "critical_path": _quantiles([each.critical_path for each in shapes]),
+        "saved": fmean(each.saved for each in shapes),
+        "block_position": fmean(positions) if positions else None,
+        "path_diversity": fmean(differ) if differ else None,
+        "self_bleu": fmean(alike) if alike else None,
+    }
+
+
+def _shape(trace: str, encode: Callable[[str], list[int]] | None) -> Shape:
+    if encode is None:
+        return shape(parse(trace), trace)
+    ids = encode(trace)
+    return shape(parse_ids(ids, encode("".join(TAGS))), ids)
+
+
+def _quantiles(values: Sequence[int]) -> list[int]:
+    ordered = sorted(values)
+    return [ordered[round(share * (len(ordered) - 1))] for share in SHARES]
+
+
+def _stats(given: DataStatsArguments, traces: Sequence[str]) -> Iterator[str]:
+    found = describe(traces, _encoder(given.tokenizer) if given.tokenizer else None)
+    unit = "tokens" if given.tokenizer else "characters"
+    shares = " / ".join(f"{share:.0%}" for share in SHARES)
+    yield f"{given.file}: {found['traces']} traces, {found['format_valid']:.1%} with a valid format"
+    for name in ("blocks", "paths"):
+        counts = ", ".join(f"{number}: {found[name][number]}" for number in sorted(found[name]))
+        yield f"  {name} in a trace       {counts}"
+    for name, label in (("length", "length"), ("critical_path", "critical path")):
+        yield f"  {label:21} {' / '.join(map(str, found[name]))} {unit} ({shares})"
+    for name, label in (
+        ("saved", "off the critical path"),
+        ("block_position", "block position"),
+        ("path_diversity", "path diversity"),
+        ("self_bleu", "self-BLEU of paths"),
+    ):
+        yield f"  {label:21} {'none' if found[name] is None else format(found[name], '.3f')}"
+
+
+def _drawn(given: DataShowArguments) -> Iterator[str]:
+    import shutil
+
+    from prl.report.lanes import trace_text
+
+    rows = load_rows(str(given.file), split=given.split, need=("problem", "trace"))
+    width = min(shutil.get_terminal_size().columns, 120)
+    for number in given.rows:
+        if not 1 <= number <= len(rows):
+            raise UsageError(f"rows: {number} is none of {given.file}, which has 1 to {len(rows)}")
+        row = rows[number - 1]
+        yield from (f"row {number}", trace_text(parse(row["problem"]), width), "")
+        yield from (trace_text(parse(row["trace"]), width), "")
+
+
+def _encoder(name: str) -> Callable[[str], list[int]]:
+    """Text to token ids of the tokenizer of `name`, each tag one token. Raises ModelError."""
+    from prl.model import load_tokenizer
+
+    tokenizer = load_tokenizer(name)
+    tokenizer.add_tokens([tag for tag in TAGS if tag not in tokenizer.get_vocab()])
+    return lambda text: tokenizer(text, add_special_tokens=False)["input_ids"]

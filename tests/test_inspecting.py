@@ -1,0 +1,173 @@
+"""prl data check, stats and show."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from prl import cli
+from prl.data.hub import load_rows
+from prl.data.problems import write_sets
+from prl.grammar import render
+from prl.traces.inspecting import describe
+
+GOOD = render(["6 * 7 = 42 cats", "Seven sixes: 42 in all"], "42 it is.") + "\nFinal Answer: 42"
+SPACED = GOOD.replace("</Path><Path>", "</Path>\n\n<Path>") + "\n\n"
+ROWS = [
+    {"problem": "Six times seven?", "answer": "42", "trace": GOOD},
+    {"problem": "Six times seven?", "answer": "43", "trace": GOOD},
+    {"problem": "Six times seven?", "answer": "42", "trace": "42.\nFinal Answer: 42"},
+    {"problem": "Six times seven?", "answer": "42", "trace": SPACED},
+]
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "traces.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    return path
+
+
+def say(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
+    status = cli.main(["data", *words])
+    out, err = capsys.readouterr()
+    return status, out, err
+
+
+def test_every_rejected_trace_is_told_with_its_row(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, err = say(capsys, "check", str(file))
+    assert status == 1
+    assert err == f"prl data check: {file}: 2 of 4 traces are rejected; --accepted FILE keeps the others\n"
+    assert out.startswith(f"{file}: 4 traces, 2 pass (50.0%), 2 are rejected\n")
+    assert re.findall(r"^row (\d): (.*)$", out, flags=re.MULTILINE) == [
+        ("2", "wrong_answer: 42, not 43"),
+        ("3", "no_block: 20 characters without <Parallel>"),
+    ]
+
+
+def test_accepted_and_rejected_are_kept(
+    file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good, bad = tmp_path / "good.parquet", tmp_path / "bad.jsonl"
+    words = ["check", str(file), "--repair", "--accepted", str(good), "--rejected", str(bad)]
+    assert say(capsys, *words)[0] == 1
+    kept = load_rows(str(good), need=("problem", "answer", "trace"))
+    assert [row["trace"] for row in kept] == [GOOD, GOOD], "the second one repaired"
+    (wrong, plain) = map(json.loads, bad.read_text().splitlines())
+    assert (wrong["row"], wrong["reasons"], wrong["details"]) == (2, ["wrong_answer"], ["42, not 43"])
+    assert plain["row"] == 3
+    assert say(capsys, *words)[::2] == (2, f"prl data check: {good} exists; name another file\n")
+    assert say(capsys, "check", str(good)) == (0, f"{good}: 2 traces, 2 pass (100.0%), 0 are rejected\n", "")
+
+
+def test_what_may_be_let_go_is_named(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert say(capsys, "check", str(file), "--ignore", "wrong_answer", "--allow_sequential")[0] == 0
+    status, _, err = say(capsys, "check", str(file), "--ignore", "wrong_anser")
+    assert status == 2
+    assert "ignore: 'wrong_anser' is no reason; nearest: wrong_answer" in err
+
+
+def test_nothing_left_is_an_error_and_no_file(
+    file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, _, err = say(
+        capsys, "check", str(file), "--max_length", "5", "--accepted", str(tmp_path / "a.jsonl")
+    )
+    assert status == 1
+    assert "no trace passes" in err
+    assert not (tmp_path / "a.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"problem": "a", "trace": "b"}\n', "answer"),
+        ('{"problem": "a", "answer": "1", "trace": "b"}\nnot json\n', "line 2"),
+        ("", ""),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_one_message(
+    text: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "bad.jsonl"
+    path.write_text(text)
+    status, out, err = say(capsys, "check", str(path))
+    assert (status, out) == (1, "")
+    assert message in err
+    assert "Traceback" not in err
+    assert say(capsys, "check", str(tmp_path / "none.parquet"))[0] == 1
+    assert say(capsys, "check", str(path), "--accepted", "x.csv")[::2] == (
+        2,
+        "prl data check: x.csv: give a name that ends with .parquet or .jsonl\n",
+    )
+
+
+def test_stats_count_blocks_paths_and_lengths(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = describe([row["trace"] for row in ROWS])
+    assert (found["traces"], found["format_valid"]) == (4, 1.0)
+    assert (found["blocks"], found["paths"]) == ({0: 1, 1: 3}, {0: 1, 2: 3})
+    assert found["length"][0] == 20
+    assert found["length"][-1] == len(SPACED)
+    status, out, _ = say(capsys, "stats", str(file), "--tokenizer", "tiny")
+    assert status == 0
+    assert "blocks in a trace       0: 1, 1: 3" in out
+    assert "tokens (5% / 50% / 95% / 100%)" in out
+
+
+def test_rows_are_drawn_side_by_side(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = say(capsys, "show", str(file), "--rows", "1", "3")
+    assert status == 0
+    assert "┌─ Path 1 " in out
+    assert "┬─ Path 2 " in out
+    assert out.count("Six times seven?") == 2
+    assert say(capsys, "show", str(file), "--rows", "5")[::2] == (
+        2,
+        f"prl data show: rows: 5 is none of {file}, which has 1 to 4\n",
+    )
+
+
+def test_an_action_that_is_not_there_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert say(capsys, "chek", "x")[::2] == (
+        2,
+        "prl data: unknown action 'chek'; there is `prl data check`, `prl data stats`, `prl data show`\n",
+    )
+
+
+def test_the_traces_of_the_generator_pass(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_sets(tmp_path)
+    files = [path for path in sorted(tmp_path.rglob("*.jsonl")) if '"trace"' in path.read_text()]
+    assert files
+    for path in files:
+        status, out, _ = say(capsys, "check", str(path), "--min_diversity", "0", "--allow_sequential")
+        assert status == 0, out
+
+
+@pytest.mark.real
+def test_the_real_traces_are_as_their_readme_says(
+    real_data: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    file = str(real_data / "parallel_gsm8k_341.parquet")
+    traces = [row["trace"] for row in load_rows(file, need=("problem", "trace"))]
+    found = describe(traces)
+    assert found["blocks"] == {0: 3, 1: 261, 2: 59, 3: 12, 4: 6}
+    assert found["paths"][2] == 256
+    assert {*found["paths"]} - {0, 2} <= {*range(3, 9)}
+    status, out, _ = say(capsys, "check", file, "--rejected", str(tmp_path / "rejected.parquet"))
+    assert status == 1
+    assert "341 traces, 265 pass (77.7%), 76 are rejected" in out
+    rows = pq.read_table(tmp_path / "rejected.parquet").to_pylist()
+    assert [row["row"] for row in rows if "no_block" in row["reasons"]] == [65, 96, 279]
+
+
+@pytest.mark.real
+def test_the_real_traces_have_the_tokens_that_their_readme_says(
+    real_data: Path, real_tokenizer: object, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real_tokenizer.save_pretrained(tmp_path)  # type: ignore[attr-defined]
+    file = str(real_data / "parallel_gsm8k_341.parquet")
+    _, out, _ = say(capsys, "stats", file, "--tokenizer", str(tmp_path))
+    assert "213 / 336 / 609 / 882 tokens" in out
