@@ -31,7 +31,7 @@ STUDY := $(if $(QUICK),runs/study-quick,runs/study)
 COMPARED = $(RUN)/compare$(if $(SEED),-seed-$(SEED))
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo compare study sft rl eval generate data test test-slow chaos lint format notebooks real bench-answers bench-decode bench-memory clean
+.PHONY: help install demo compare study sft rl eval generate data test test-slow chaos soak lint format notebooks real bench-answers bench-decode bench-memory clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' Makefile
@@ -80,6 +80,9 @@ test-slow: $(INSTALLED) ## the tests marked slow
 
 chaos: $(INSTALLED) ## kill SFT and RL at 30 random moments, resume, compare to the bit; SEED= of the moments
 	PRL_CHAOS_KILLS=15 PRL_CHAOS_SEED='$(or $(SEED),0)' $(BIN)/python -m pytest tests/test_chaos.py $(ARGS)
+
+soak: $(INSTALLED) ## 2,000 steps of RL on the tiny model: memory flat, step time flat
+	$(BIN)/python -m pytest -m slow -s tests/test_soak.py $(ARGS)
 
 lint: $(INSTALLED) ## ruff and mypy
 	$(BIN)/ruff check .

@@ -4,10 +4,12 @@ r"""Properties that no table can show: nothing raises, an answer is itself, pois
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
 import time
+import weakref
 
 import pytest
 from hypothesis import example, given, settings
@@ -177,3 +179,29 @@ def test_plain_numbers_are_fast():
 
 def test_the_package_documents_every_reason():
     assert all(meaning and meaning[0].islower() for meaning in REASONS.values())
+
+
+@pytest.mark.parametrize(
+    "text", [r"\frac{", "1 apple and 2 pears", "9" * 300, r"\begin{pmatrix} 1 & 2 \\ 3", "2^{2^{99}}"]
+)
+def test_an_answer_that_cannot_be_read_keeps_nothing_alive(text: str) -> None:
+    """An error that is kept holds the frames of the stack, and with them a training step's tensors."""
+
+    class Held:
+        pass
+
+    def step() -> weakref.ref[Held]:
+        held = Held()  # like a loss, in a frame of the stack
+        for _ in range(2):
+            assert not is_equal(text, "7")
+            assert not is_equal("7", text)
+        return weakref.ref(held)
+
+    gc.collect()
+    gc.disable()
+    try:
+        held = step()
+        gc.collect()
+        assert held() is None
+    finally:
+        gc.enable()

@@ -56,9 +56,11 @@ def judge(pred: str, gold: str, algebra: Algebra | None = None) -> Verdict:
     found = _read(pred)
     if found == wanted:
         return Verdict(True, "identical")
+    if isinstance(found, Unreadable):
+        return Verdict(False, "unparseable", str(found))
+    if isinstance(found, Refused):
+        return Verdict(False, "too large", str(found))
     try:
-        if isinstance(found, Exception):
-            raise found
         equal = same(found, wanted, algebra)
     except Unreadable as error:
         return Verdict(False, "unparseable", str(error))
@@ -80,7 +82,8 @@ def _read_short(text: str) -> Answer | Unreadable | Refused:
     try:
         return read(text)
     except (Unreadable, Refused) as error:
-        return error.with_traceback(None)
+        # A copy: an error that was raised holds the frames of the stack, and these hold tensors.
+        return type(error)(*error.args)
     except RecursionError:
         return Refused("nested too deep to read")
 
