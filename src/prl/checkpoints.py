@@ -11,7 +11,7 @@ import hashlib
 import logging
 import os
 import shutil
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from prl.disk import read_json, write_json, writing
@@ -21,8 +21,9 @@ MANIFEST = "manifest.json"
 log = logging.getLogger(__name__)
 
 
-def seal(checkpoint: Path) -> None:
-    """Bring every file of a checkpoint to the disk, then write its manifest. Raises RunError."""
+def seal(checkpoint: Path, logged: Mapping[str, int] | None = None) -> None:
+    """Bring every file of a checkpoint to the disk, then write its manifest, with what the run had `logged`.
+    Raises RunError."""
     files = {}
     with writing(checkpoint):
         for path in sorted(checkpoint.rglob("*")):
@@ -33,7 +34,12 @@ def seal(checkpoint: Path) -> None:
             with path.open("rb+") as file:
                 os.fsync(file.fileno())
             files[path.relative_to(checkpoint).as_posix()] = {"bytes": path.stat().st_size, "sha256": digest}
-    write_json(checkpoint / MANIFEST, {"files": files})
+    write_json(checkpoint / MANIFEST, {"files": files, "logged": dict(logged or {})})
+
+
+def logged_by(checkpoint: Path) -> dict[str, int]:
+    """How many lines and samples of its step the run had logged when a checkpoint was sealed, where noted."""
+    return read_json(checkpoint / MANIFEST).get("logged") or {}
 
 
 def fault(checkpoint: Path) -> str | None:

@@ -74,8 +74,15 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Also by its text: safetensors and pyarrow raise errors of their own, without a number."""
-    return getattr(error, "errno", None) in _DISK_FULL or "No space left on device" in str(error)
+    """Also by its text: safetensors and pyarrow raise errors of their own, without a number.
+
+    `torch.save` (torch 2.13) does not say why its writer failed; in a folder that could be written before, it
+    is the disk that is full or the quota that is used up.
+    """
+    if getattr(error, "errno", None) in _DISK_FULL or "No space left on device" in str(error):
+        return True
+    texts = ("inline_container.cc", "basic_ios::clear: iostream error")
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in texts)
 
 
 def disk_full(path: Path) -> RunError:

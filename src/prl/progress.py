@@ -51,6 +51,10 @@ console = Console(
 )
 
 
+_NOT_LOGGED = ("train_loss", "eval_model_preparation_time")
+"""By transformers 5.23: the loss of the steps since a resumption, divided by all steps; and what only the first
+evaluation of a process has that did not train."""
+
 QUIET_LOGGERS = (
     "transformers",
     "trl",
@@ -135,8 +139,7 @@ class RunLog(TrainerCallback):
         logs: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        # train_loss: of the steps since a resumption, divided by all steps (transformers 5.23).
-        logs = {name: value for name, value in (logs or {}).items() if name != "train_loss"}
+        logs = {name: value for name, value in (logs or {}).items() if name not in _NOT_LOGGED}
         self.latest |= logs
         self.run.log_metrics(state.global_step, logs)
         # transformers would keep every one in memory, and write them all again with every checkpoint.

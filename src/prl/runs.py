@@ -42,7 +42,7 @@ import yaml
 from filelock import BaseFileLock, FileLock, Timeout
 
 from prl import __version__, processes
-from prl.checkpoints import checkpoints, step_of
+from prl.checkpoints import checkpoints, logged_by, seal, step_of
 from prl.checkpoints import last_checkpoint as last_checkpoint
 from prl.disk import check_space, disk_full, is_disk_full, plain, read_json, replacing, to_json, writing
 from prl.disk import write_atomic as write_atomic
@@ -254,7 +254,7 @@ def _open(folder: Path, stage: str, config: Mapping[str, Any], resume: bool, ove
             write_atomic(folder / "config.yaml", settings.encode())
             checkpoint = last_checkpoint(folder) if resume else None
             if resume:
-                _rewind(folder, step_of(checkpoint) if checkpoint else -1)
+                _rewind(folder, checkpoint)
                 for torn in checkpoints(folder):
                     if checkpoint is None or step_of(torn) > step_of(checkpoint):
                         shutil.rmtree(torn)
@@ -515,14 +515,27 @@ def _merge_samples(folder: Path) -> None:
 # Resuming, and what a folder is
 
 
-def _rewind(folder: Path, step: int) -> None:
-    """Forget what was logged after `step`, and a merged samples.parquet, whose parts remain until DONE."""
+def seal_checkpoint(checkpoint: Path) -> None:
+    """Seal a checkpoint of a run, with how much was logged for its step until then: the rest, such as the
+    evaluation after the last step, is logged again by the run that goes on from it."""
+    folder, step = checkpoint.parent, step_of(checkpoint)
+    lines = [record for record in read_metrics(folder) if record.get("step") == step]
+    shards = [path for path in _shards(folder) if _shard_order(path)[0] == step]
+    seal(checkpoint, {"metrics": len(lines), "samples": len(shards)})
+
+
+def _rewind(folder: Path, checkpoint: Path | None) -> None:
+    """Forget what was logged after `checkpoint`, and a merged samples.parquet, whose parts remain until DONE."""
+    step, logged = (step_of(checkpoint), logged_by(checkpoint)) if checkpoint else (-1, {})
     path = folder / "metrics.jsonl"
     if path.exists():
-        kept = [record for record in read_metrics(folder) if record.get("step", 0) <= step]
+        records = read_metrics(folder)
+        kept = [record for record in records if record.get("step", 0) < step]
+        kept += [record for record in records if record.get("step", 0) == step][: logged.get("metrics")]
         write_atomic(path, "".join(to_json(record) + "\n" for record in kept).encode())
     for shard in _shards(folder):
-        if _shard_order(shard)[0] > step:
+        of_step, number = _shard_order(shard)
+        if of_step > step or (of_step == step and number >= logged.get("samples", number + 1)):
             shard.unlink()
     (folder / "samples.parquet").unlink(missing_ok=True)
 

@@ -11,7 +11,7 @@ from typing import Any
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import ExportableState
 
-from prl import checkpoints, processes
+from prl import checkpoints, processes, runs
 from prl.progress import console
 
 
@@ -28,6 +28,7 @@ def train(trainer: Trainer, checkpoint: Path | None) -> None:
         if saved.global_step >= last:
             trainer._load_from_checkpoint(str(checkpoint))
             trainer.state = saved
+            trainer.log({"total_flos": saved.total_flos})  # the line that closes a training
             return
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
 
@@ -69,7 +70,7 @@ class SealCheckpoints(TrainerCallback):
         if not state.is_world_process_zero:
             return
         folder = Path(args.output_dir)
-        checkpoints.seal(folder / f"checkpoint-{state.global_step}")
+        runs.seal_checkpoint(folder / f"checkpoint-{state.global_step}")
         if self.keep:
             best = [Path(state.best_model_checkpoint).name] if state.best_model_checkpoint else []
             checkpoints.prune(folder, self.keep, also=best)
