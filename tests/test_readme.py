@@ -20,8 +20,10 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", TEXT, flags=re.MULTILINE | re.DOTALL)
 
 
+LAUNCHER = "accelerate launch --multi_gpu --num_processes 2 -m "  # tests/test_processes.py
+
 COMMANDS = [
-    line.partition("#")[0].strip()
+    line.partition("#")[0].strip().removeprefix(LAUNCHER)
     for block in blocks("sh")
     for line in block.splitlines()
     if line.partition("#")[0].strip()

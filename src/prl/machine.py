@@ -11,6 +11,8 @@ import time
 import warnings
 from dataclasses import dataclass
 
+from prl import processes
+
 CARD_SIZES = (24, 16, 12, 8, 6)
 """Card memory in GB for which a recipe ships, largest first."""
 
@@ -44,6 +46,8 @@ def this_machine() -> Machine:
     note = _first_line(complaints[0].message) if complaints else "no CUDA GPU"
     if found:
         try:
+            if processes.launched() > 1:
+                torch.cuda.set_device(own_device("cuda"))
             free, total = torch.cuda.mem_get_info()
             return Machine(
                 device="cuda",
@@ -69,6 +73,17 @@ def usable_memory(device: str) -> int:
     import psutil
 
     return psutil.virtual_memory().available + psutil.Process().memory_info().rss
+
+
+def own_device(device: str) -> str:
+    """`device` as torch is to be asked for it: of several processes on a machine each takes its own GPU, the
+    one that accelerate 1.15 has it train on. Never run on several GPUs."""
+    if device != "cuda" or processes.launched() == 1:
+        return device
+    import torch
+
+    # A scheduler may show each process one GPU only.
+    return f"cuda:{processes.local_index() % torch.cuda.device_count()}"
 
 
 def has_mps() -> bool:

@@ -223,12 +223,12 @@ class MicroBatches(TrainerCallback, ExportableState):
 
     def state(self) -> dict[str, Any]:
         """What transformers writes to trainer_state.json."""
-        return {"args": {}, "attributes": {"rows": self.rows}}
+        return {"args": {}, "attributes": {"rows": self.rows if self.rows < self.most else None}}
 
     def restore(self, checkpoint: Path) -> None:
         """Go on with the micro-batch that fit when `checkpoint` was written."""
         saved = exported_state(checkpoint, self)
-        if saved and self.most:
+        if saved and saved["rows"]:
             self.rows = min(self.most, saved["rows"])
 
 

@@ -7,8 +7,10 @@ of them read the same settings, so what is wrong with those is wrong in each, an
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -17,8 +19,8 @@ from prl.errors import PrlError, UsageError
 
 T = TypeVar("T")
 
-_FAILED = "prl/failed"  # key in the launcher's store
-_PATIENCE = timedelta(seconds=5)
+_FAILED, _TOLD = "prl/failed", "prl/told"  # keys in the launcher's store: by the main process, by another
+_PATIENCE = timedelta(seconds=10)
 
 
 def is_main() -> bool:
@@ -42,19 +44,32 @@ def launched() -> int:
 
 
 def check_launch(command: str, trains: bool) -> None:
-    """Refuse what a launcher was asked for and does not give. Raises UsageError.
+    """Refuse what a launcher was asked for and does not give, or `command` cannot do. Raises UsageError.
 
     `accelerate launch --cpu --num_processes 2` (accelerate 1.15, without MPI) starts one process and leaves
     an address to meet the others at, and so it does where it sees one GPU or none.
     """
     if launched() > 1 and not trains:
         raise UsageError(f"prl {command} runs in one process: call it without accelerate launch or torchrun")
+    if command == "rl" and (splitter := _splits_weights()):
+        raise UsageError(
+            f"prl rl samples with the weights that its process holds, and {splitter} splits them: launch it "
+            "without, each process with the whole model"
+        )
     is_alone = "RANK" not in os.environ and not any(name.endswith("WORLD_SIZE") for name in os.environ)
     if is_alone and {"MASTER_ADDR", "ACCELERATE_MIXED_PRECISION"} <= os.environ.keys():
         raise UsageError(
             "accelerate launch started one process only, whatever --num_processes says: pass --multi_gpu, "
             "which starts all of them on CPUs too, in place of --cpu"
         )
+
+
+def _splits_weights() -> str | None:
+    """What the launcher has been told to split the weights with (the variables are accelerate 1.15's)."""
+    if os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true":
+        return "FSDP"
+    is_deepspeed = os.environ.get("ACCELERATE_USE_DEEPSPEED", "").lower() == "true"
+    return "ZeRO-3" if is_deepspeed and os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE") == "3" else None
 
 
 def from_main(work: Callable[[], T]) -> T:
@@ -75,18 +90,24 @@ def from_main(work: Callable[[], T]) -> T:
     if error is not None:
         raise error
     if outcome[1] is not None:
+        _has_main_failed()  # once one process has ended, the launcher ends all
         sys.exit(outcome[1])
     return outcome[0]
 
 
-def anywhere(here: bool) -> bool:
-    """Whether it is so in any process."""
+def gathered(here: T) -> list[T]:
+    """The values of all processes, by their number, in every one of them. All have to call it."""
     group = _group()
     if group is None:
-        return here
+        return [here]
     everywhere: list[Any] = [None] * group.get_world_size()
     group.all_gather_object(everywhere, here)
-    return any(everywhere)
+    return everywhere
+
+
+def anywhere(here: bool) -> bool:
+    """Whether it is so in any process. All have to call it."""
+    return any(gathered(here))
 
 
 def wait() -> None:
@@ -95,29 +116,41 @@ def wait() -> None:
         group.barrier()
 
 
-def tell_failure() -> None:
-    """Let the others know that the main process ends with an error."""
-    if is_main() and (store := _store()):
-        store.set(_FAILED, "1")
-
-
 def is_to_tell(error: BaseException) -> bool:
     """Whether this process says what went wrong; the main one does, and lets the others know that it will.
 
     Another one keeps quiet where the main one failed too: its error is the same again, or follows from that
-    one's end. It is given 5 s to fail, in which the launcher usually ends this process.
+    one's end. The main one is given 10 s to fail, in which the launcher usually ends this process. Where it
+    does not, this one tells, and the main one keeps quiet about what follows from this one's end.
     """
+    store = _store()
     if is_main():
-        if store := _store():
+        if store is None:
+            return True
+        with contextlib.suppress(RuntimeError):  # the launcher has gone, and the store with it
+            if not isinstance(error, PrlError | KeyboardInterrupt) and store.check([_TOLD]):
+                return False
             store.set(_FAILED, "1")
         return True
-    store = _store()
-    if store is None:  # before they meet there are only settings to be wrong
-        return not isinstance(error, PrlError)
-    try:
-        store.wait([_FAILED], _PATIENCE)
-    except RuntimeError:
+    if _has_main_failed():
+        return False
+    if store:
+        with contextlib.suppress(RuntimeError):
+            store.set(_TOLD, "1")
+    return True
+
+
+def _has_main_failed() -> bool:
+    """Whether the main process says that it fails within some seconds; if it does before the processes have
+    met, the launcher ends this one meanwhile."""
+    if store := _store():
+        try:
+            store.wait([_FAILED], _PATIENCE)
+        except RuntimeError:
+            return False
         return True
+    if launched() > 1:
+        time.sleep(_PATIENCE.total_seconds())
     return False
 
 

@@ -52,8 +52,8 @@ console = Console(
 
 
 _NOT_LOGGED = ("train_loss", "eval_model_preparation_time")
-"""By transformers 5.23: the loss of the steps since a resumption, divided by all steps; and what only the first
-evaluation of a process has that did not train."""
+"""By transformers 5.23: the loss of the steps since a resumption, divided by all steps; and what only an
+evaluation without training has."""
 
 QUIET_LOGGERS = (
     "transformers",

@@ -25,13 +25,13 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase, TrainerCallback
 from trl import GRPOTrainer
 
-from prl import runs
+from prl import processes, runs
 from prl.answers import default_checker, extract_answer
 from prl.arguments import RLArguments
 from prl.config import Settings
 from prl.curriculum import COLD_START, Curriculum, Stage, read_stages, rewards_of
 from prl.data.hub import load_rows
-from prl.decoding import ForkJoinDecoder, Limits, Sampling
+from prl.decoding import ForkJoinDecoder, Limits, Sampling, row_seed
 from prl.errors import DataError, UsageError
 from prl.grammar import TAGS, parse, render
 from prl.model import Lora, describe, load_model, make_optimizer, resolve_attention, save_adapter
@@ -48,7 +48,7 @@ from prl.prompts import render_prompt
 from prl.rewards import AlternatingReward, Reward, read_pattern, reward_functions
 from prl.rollouts import Rollouts, check_supported
 from prl.staging import Staging, around_generation
-from prl.training import SealCheckpoints, StopOnSignal, train
+from prl.training import SealCheckpoints, StopOnSignal, settle_ddp, train
 
 REHEARSED = render(["1", "2"], "3")
 """What the rehearsal writes: a block, so that paths are kept apart."""
@@ -146,6 +146,7 @@ def run(settings: Settings[RLArguments]) -> RLResult:
         log, sealing, stop = RunLog(folder, _line), SealCheckpoints(training), StopOnSignal()
         micro_batches = MicroBatches(advised, rehearsal if arguments.rehearse == "on" else None)
         first, *others = rewards.values()
+        settle_ddp(training, model)
         trainer = GRPOTrainer(
             model=model,
             reward_funcs=[recorder.observe(first), *others],
@@ -270,10 +271,14 @@ def probe(
     folder: runs.Run,
 ) -> None:
     """Answer every problem `probe_samples` times before the first step, so that adaptive sampling knows how
-    hard each is."""
+    hard each is. Several processes share the problems."""
     arguments, training = settings.arguments, settings.trainer
-    samples, rows = arguments.probe_samples, staging.table
+    samples, table = arguments.probe_samples, staging.table
+    share = -(-len(table) // processes.launched())
+    first = share * processes.index()
+    rows = table[first : first + share]
     prompts = [row["prompt"] for row in rows]
+    seeds = [[row_seed(training.seed, first + i, j) for j in range(samples)] for i in range(len(rows))]
     sampling = Sampling(training.temperature, training.top_p, training.top_k or 0, training.min_p or 0.0)
     with batches_bar("probe", len(rows) * samples) as on_batch:
         answers, _ = halving(
@@ -283,7 +288,7 @@ def probe(
                 limits=Limits.of(arguments, training.max_completion_length),
                 sampling=sampling,
                 batch_size=size,
-            ).generate(prompts, samples=samples, seed=training.seed, on_batch=on_batch),
+            ).generate(prompts, seeds=seeds, on_batch=on_batch),
             arguments.rollout_batch_size or training.generation_batch_size,
             "responses side by side:",
             functools.partial(advise, settings),
@@ -294,13 +299,14 @@ def probe(
         for response in group
     ]
     verdicts = iter(default_checker().check_many(pairs))
-    right = [sum(next(verdicts).equal for _ in group) for group in answers]
+    own = [sum(next(verdicts).equal for _ in group) for group in answers]
+    right = [count for counts in processes.gathered(own) for count in counts]
     staging.curriculum.record((problem, count, samples) for problem, count in enumerate(right))
     dead = sum(count in (0, samples) for count in right) / len(right)
     mean = sum(right) / (len(right) * samples)
     folder.log_metrics(0, {"probe/pass_rate": mean, "probe/dead_groups": dead})
     console.print(
-        f"probed {len(rows)} problems, {samples} responses each: {mean:.0%} right, {dead:.0%} dead groups",
+        f"probed {len(table)} problems, {samples} responses each: {mean:.0%} right, {dead:.0%} dead groups",
         markup=False,
     )
 

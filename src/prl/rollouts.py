@@ -18,6 +18,7 @@ from torch import nn
 from transformers import TrainerCallback
 from transformers.trainer_callback import ExportableState
 
+from prl import processes
 from prl.decoding import ForkJoinDecoder, Limits, Response, Sampling, row_seed
 from prl.errors import UsageError
 from prl.oom import Advise, halving
@@ -154,10 +155,11 @@ class Rollouts(TrainerCallback, ExportableState):
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         if self.is_halved and logs is not None and "loss" in logs:
             logs["memory/rollout_batch"] = self.batch_size
-        if not self.gaps or logs is None:
+        if logs is None:
             return
-        gaps = torch.cat(self.gaps)
+        own = torch.cat(self.gaps).cpu() if self.gaps else torch.empty(0)
         self.gaps.clear()
+        gaps = torch.cat(processes.gathered(own))
         if len(gaps):
             logs["sampling_gap/max"], logs["sampling_gap/mean"] = gaps.max().item(), gaps.mean().item()
             if not logs["sampling_gap/max"] <= GAP_LIMIT and not args.bf16 and not args.fp16:

@@ -525,7 +525,7 @@ def seal_checkpoint(checkpoint: Path) -> None:
 
 
 def _rewind(folder: Path, checkpoint: Path | None) -> None:
-    """Forget what was logged after `checkpoint`, and a merged samples.parquet, whose parts remain until DONE."""
+    """Forget what was logged after `checkpoint`, and a merged samples.parquet; parts stay until DONE."""
     step, logged = (step_of(checkpoint), logged_by(checkpoint)) if checkpoint else (-1, {})
     path = folder / "metrics.jsonl"
     if path.exists():

@@ -32,7 +32,7 @@ from prl.oom import Advise, MicroBatches, advise, halving, rehearse_sft
 from prl.progress import RunLog, announce, console, quiet_libraries, take_over
 from prl.prompts import render_prompt, render_response
 from prl.structure import Tags, attached_structure, forced_tokens
-from prl.training import SealCheckpoints, StopOnSignal, TokenCount, train
+from prl.training import SealCheckpoints, StopOnSignal, TokenCount, settle_ddp, train
 
 HELD_OUT_SHARE, HELD_OUT_MOST = 0.1, 128
 """Traces kept from training for the evaluations, where no --eval_dataset is given."""
@@ -107,6 +107,7 @@ def run(settings: Settings[SFTArguments]) -> SFTResult:
         log, sealing, stop = RunLog(folder, _line), SealCheckpoints(training), StopOnSignal()
         tokens = TokenCount()
         micro_batches = MicroBatches(advised, rehearse_sft if arguments.rehearse == "on" else None)
+        settle_ddp(training, model)
         trainer = SFTTrainer(
             model=model,
             args=training,

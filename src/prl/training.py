@@ -8,6 +8,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from torch import nn
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import ExportableState
 
@@ -31,6 +32,14 @@ def train(trainer: Trainer, checkpoint: Path | None) -> None:
             trainer.log({"total_flos": saved.total_flos})  # the line that closes a training
             return
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+
+
+def settle_ddp(training: TrainingArguments, model: nn.Module) -> None:
+    """Spare several processes the search for trained parameters without a gradient, unless `training` asks
+    for it: with LoRA each takes part in every step, but those of experts that no token is sent to."""
+    if training.ddp_find_unused_parameters is None:
+        trained = [name for name, p in model.named_parameters() if p.requires_grad]
+        training.ddp_find_unused_parameters = any("expert" in name for name in trained)
 
 
 def _check_processes(trainer: Trainer, checkpoint: Path) -> None:
@@ -93,7 +102,8 @@ class TokenCount(TrainerCallback, ExportableState):
 class StopOnSignal(TrainerCallback):
     """Ctrl-C or SIGTERM ends the step at hand, saves a checkpoint and stops; a second one stops at once.
 
-    After `trainer.train()`, `raise_if_stopped` tells the command line (KeyboardInterrupt).
+    Of several processes any may be told; all stop after the same step. After `trainer.train()`,
+    `raise_if_stopped` tells the command line (KeyboardInterrupt).
     """
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -117,7 +127,8 @@ class StopOnSignal(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        if self.stopped:
+        if processes.anywhere(self.stopped):
+            self.stopped = True
             control.should_save = control.should_training_stop = True
 
     def raise_if_stopped(self) -> None:

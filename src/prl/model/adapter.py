@@ -17,7 +17,7 @@ from peft import LoraConfig, PeftModel, TaskType
 from peft.utils.other import TrainableTokensWrapper
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainingArguments
 
-from prl import runs
+from prl import processes, runs
 
 ATTENTION_FILE = "prl.json"
 
@@ -33,7 +33,12 @@ class Lora:
 
 
 def save_adapter(model: PeftModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Write adapter, tag rows, attention and tokenizer; the next stage, PEFT and vLLM read this folder."""
+    """Write adapter, tag rows, attention and tokenizer; the next stage, PEFT and vLLM read this folder.
+
+    Of several processes the main one does.
+    """
+    if not processes.is_main():
+        return
     model.save_pretrained(str(folder))
     tokenizer.save_pretrained(str(folder))
 

@@ -19,7 +19,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from prl import runs, tiny
+from prl import machine, runs, tiny
 from prl.errors import ModelError
 from prl.model.adapter import (
     ATTENTION_FILE,
@@ -145,7 +145,7 @@ def _load_base(
         model = AutoModelForCausalLM.from_pretrained(
             tiny.resolve(name),
             dtype=dtype,
-            device_map={"": device},
+            device_map={"": machine.own_device(device)},
             quantization_config=quantization,
             trust_remote_code=trust_remote_code,
         )
