@@ -23,6 +23,7 @@ CHILD = """
 import ctypes, gc, json, sys, time
 import psutil, torch
 from prl import cli, runs
+from prl.answers import default_checker
 
 class Mallinfo2(ctypes.Structure):
     _fields_ = [(name, ctypes.c_size_t) for name in (
@@ -69,6 +70,10 @@ def measured(run, step, metrics):
     clocks[:] = [time.perf_counter(), time.process_time()]
 
 runs.Run.log_metrics = measured
+# The processes that judge roots and the like start when the first such answer comes, each with two pipes.
+checker = default_checker()
+roots = [(fr"\\sqrt{{{number}}}+1", fr"1+\\sqrt{{{number}}}") for number in (2, 3, 5, 7)]
+assert all(checker.check_many(roots[: max(2, checker.workers)]))
 sys.exit(cli.main(sys.argv[2:]))
 """
 
