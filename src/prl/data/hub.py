@@ -22,6 +22,7 @@ import codecs
 import contextlib
 import csv
 import difflib
+import itertools
 import json
 import logging
 import math
@@ -57,7 +58,7 @@ PROCEDURAL_ROWS = 2000
 
 _SUFFIXES = (".parquet", ".jsonl", ".json", ".csv")
 _REPEATING = "BytedTsinghua-SIA/DAPO-Math-17k"
-_LISTED_FAULTS = 20
+LISTED_FAULTS = 20
 _BATCH = 1024  # rows held at a time, beside those that are kept
 _LONGEST_BARE_ANSWER = 64  # characters; DAPO-Math's descendants keep the bare answer in `solution`
 # What pandas and databases write for a missing cell.
@@ -144,30 +145,69 @@ def _open(dataset: str, split: str, need: Sequence[str]) -> Records:
     return _hub_records(name, config or dict(HUB_SETS.values()).get(name), split, need)
 
 
+def stream_rows(
+    dataset: str,
+    *,
+    split: str = "train",
+    need: Sequence[str] = ("problem", "answer"),
+    limit: int | None = None,
+    seed: int = 0,
+) -> Iterator[tuple[str, dict[str, Any] | str]]:
+    """The rows of `load_rows` one by one, with where each stands ("line 7"); in place of a bad row what is
+    wrong with it. Nothing is held but what the file format asks for (a JSON array is read whole).
+
+    Raises DataError as `load_rows` does, but not for bad rows; some of it only at the end.
+    """
+    need = tuple(dict.fromkeys(("problem", *need)))
+    if dataset.partition(":")[0] == "arithmetic":
+        rows = _procedural_rows(dataset, split, need, limit or PROCEDURAL_ROWS, seed)
+        yield from ((f"row {number}", row) for number, row in enumerate(rows, 1))
+        return
+    with contextlib.closing(_open(dataset, split, need)) as records:
+        for where, row, wrong, _ in itertools.islice(_rows(dataset, records, need), limit):
+            yield where, "; ".join(wrong) or row
+
+
+def _rows(
+    name: str, records: Records, need: Sequence[str]
+) -> Iterator[tuple[str, dict[str, Any], list[str], bool]]:
+    """Of each record: where it stands, its row, what is wrong with it, whether its answer had to be mended.
+
+    Raises DataError where there is no record, or none had a column for a needed field.
+    """
+    source = Path(name).stem if name.lower().endswith(_SUFFIXES) else name
+    is_empty = True
+    columns: dict[str, None] = {}
+    nowhere = {*need}  # needed fields that no row has had a column for
+    for where, record in records:
+        is_empty = False
+        if isinstance(record, str):
+            yield where, {}, [record], False
+            continue
+        if nowhere:
+            columns |= dict.fromkeys(record)
+            nowhere = {field for field in nowhere if _column(field, _by_column(record)) is None}
+        yield where, *_to_row(record, need, source)
+    if columns and nowhere:
+        raise _missing_column(name, sorted(nowhere)[0], columns)
+    if is_empty:
+        raise DataError(f"{name} is empty: it has no rows. Choose another. {_what_it_takes()}")
+
+
 def _read(
     name: str, records: Records, need: Sequence[str], stop: int | None, *, unique: bool, skip: bool
 ) -> list[dict[str, Any]]:
     """The first `stop` good rows of `records`. Raises DataError for bad ones that may not be skipped."""
-    source = Path(name).stem if name.lower().endswith(_SUFFIXES) else name
     rows: list[dict[str, Any]] = []
     faults: list[str] = []
     read = bad = mended = 0
-    columns: dict[str, None] = {}
-    nowhere = {*need}  # needed fields that no row has had a column for
     seen: set[str] = set()
-    for where, record in records:
+    for where, row, wrong, is_mended in _rows(name, records, need):
         read += 1
-        if isinstance(record, str):
-            row, wrong = dict[str, Any](), [record]
-        else:
-            row, wrong, is_mended = _to_row(record, need, source)
-            mended += is_mended
-            if nowhere:
-                columns |= dict.fromkeys(record)
-                nowhere = {field for field in nowhere if _column(field, _by_column(record)) is None}
+        mended += is_mended
         if wrong:
             bad += 1
-            if len(faults) < _LISTED_FAULTS:
+            if len(faults) < LISTED_FAULTS:
                 faults.append(f"{where}: {'; '.join(wrong)}")
             continue
         if unique:
@@ -177,19 +217,20 @@ def _read(
         rows.append(row)
         if len(rows) == stop:
             break
-    if columns and nowhere:
-        raise _missing_column(name, sorted(nowhere)[0], columns)
-    if not read:
-        raise DataError(f"{name} is empty: it has no rows. Choose another. {_what_it_takes()}")
     if bad:
-        more = f"\n  and {bad - len(faults)} more" if bad > len(faults) else ""
-        report = f"{name}: bad rows: {bad} of {read}\n  " + "\n  ".join(faults) + more
+        report = bad_rows(name, bad, read, faults)
         if not skip or not rows:
             raise DataError(f"{report}\nCorrect them, or leave them out with --on_bad_rows skip.")
         log.warning("%s\nThey are left out.", report)
     if mended:
         log.warning("%s: %d answers are cut off and were taken from the solutions instead", name, mended)
     return rows
+
+
+def bad_rows(name: str, bad: int, read: int, faults: Sequence[str]) -> str:
+    """A report of bad rows, of which `faults` says some."""
+    more = f"\n  and {bad - len(faults)} more" if bad > len(faults) else ""
+    return f"{name}: bad rows: {bad} of {read}\n  " + "\n  ".join(faults) + more
 
 
 def _to_row(
