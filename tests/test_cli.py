@@ -130,7 +130,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
             ["data", "--outputdir", "x"],
             "prl data: --outputdir: unknown setting; nearest: output_dir; `prl data --help`",
         ),
-        (["data", "x"], "prl data: unknown action 'x'; there is `prl data check`"),
+        (["data", "x"], "prl data: unknown action 'x'; there is `prl data traces`, `prl data check`"),
         (["recipes", "shwo"], "prl recipes: argument {list,show,cp,validate}: invalid choice: 'shwo'"),
         (
             ["recipes", "show"],
@@ -234,6 +234,9 @@ def test_stage_gets_its_settings(stage: Any, command: str) -> None:
         "demo": ["--threads", "1"],
         "compare": ["runs/a", "runs/b"],
         "rewards replay": ["runs/a"],
+        "data traces": ["a.jsonl"],
+        "data mix": ["a.jsonl"],
+        "data push": ["runs/a", "me/a"],
         "data check": ["a.jsonl"],
         "data stats": ["a.jsonl"],
         "data show": ["a.jsonl"],

@@ -229,6 +229,57 @@ class StudyArguments:
 
 
 @dataclass
+class DataTracesArguments:
+    """Have a teacher write traces for problems, check each, and make a data set of those that pass.
+
+    PROBLEMS is a file, a Hub name or arithmetic:easy. With --base_url the teacher is an OpenAI-compatible
+    endpoint (vLLM, llama.cpp, Ollama, hosted), its key in OPENAI_API_KEY; without, a model on this machine.
+
+      prl data traces gsm8k --base_url http://localhost:8000/v1 --model Qwen/Qwen3-32B --dry_run
+      prl data traces problems.jsonl --model runs/mine/rl --samples 8       best of its own
+    """
+
+    problems: str | None = None
+    split: str = "train"
+    limit: int | None = None
+    on_bad_rows: OnBadRows = "error"
+    output_dir: str = "runs/traces"
+    resume: bool = False
+    overwrite_output_dir: bool = False
+    dry_run: bool = False
+    model_name_or_path: str = "tiny"
+    base_url: str | None = None
+    api_key_env: str | None = None
+    extra_body: str | None = None
+    mode: Literal["write", "annotate", "rewrite"] = "write"
+    samples: int = 1
+    attempts: int = 1
+    keep: int = 1
+    max_tokens: int = 4096
+    temperature: float = 1.0
+    top_p: float = 1.0
+    seed: int = 0
+    concurrency: int = 8
+    timeout: float = 120.0
+    retries: int = 8
+    max_requests: int | None = None
+    max_total_tokens: int | None = None
+    max_cost: float | None = None
+    prompt_price: float = 0.0
+    completion_price: float = 0.0
+    min_diversity: float = 0.1
+    max_length: int | None = None
+    tokenizer: str | None = None
+    allow_sequential: bool = False
+    ignore: list[str] = field(default_factory=list)
+    repair: bool = True
+    benchmarks: list[str] = field(default_factory=list)
+    license: str | None = None
+    source_license: str | None = None
+    device: Device = "auto"
+
+
+@dataclass
 class DataCheckArguments:
     """Say of every trace in a file whether one should train on it, and why not.
 
@@ -266,6 +317,38 @@ class DataShowArguments:
 
 
 @dataclass
+class DataMixArguments:
+    """Make one file of traces from several, in shares.
+
+    SETS are files, Hub names or arithmetic:coldstart, each with a weight after a colon, or none with one.
+
+      prl data mix runs/traces/traces.parquet:3 arithmetic:coldstart:1 --parallel_share 0.8
+    """
+
+    sets: list[str] = field(default_factory=list)
+    split: str = "train"
+    size: int | None = None
+    parallel_share: float | None = None
+    levels: list[int] = field(default_factory=list)
+    seed: int = 0
+    output: str = "mix.parquet"
+
+
+@dataclass
+class DataPushArguments:
+    """Send a data set of `prl data traces` with its card to the Hub.
+
+    FOLDER is its --output_dir, REPO the name there. The token is the one of `hf auth login`, or in HF_TOKEN.
+
+      prl data push runs/traces me/my-traces
+    """
+
+    folder: str | None = None
+    repo: str | None = None
+    private: bool = True
+
+
+@dataclass
 class DoctorArguments:
     """Look at this machine, and say how much memory each stage will take and whether that fits.
 
@@ -287,9 +370,12 @@ COMMANDS: dict[str, type] = {
     "generate": GenerateArguments,
     "merge": MergeArguments,
     "data": DataArguments,
+    "data traces": DataTracesArguments,
     "data check": DataCheckArguments,
     "data stats": DataStatsArguments,
     "data show": DataShowArguments,
+    "data mix": DataMixArguments,
+    "data push": DataPushArguments,
     "demo": DemoArguments,
     "compare": CompareArguments,
     "rewards replay": RewardsArguments,
@@ -305,12 +391,15 @@ POSITIONAL = {
     "merge": ("model_name_or_path",),
     "compare": ("first", "second"),
     "rewards replay": ("run",),
+    "data traces": ("problems",),
     "data check": ("file",),
     "data stats": ("file",),
     "data show": ("file",),
+    "data mix": ("sets",),
+    "data push": ("folder", "repo"),
     "study": ("study",),
 }
-"""command -> the fields that words without a flag fill."""
+"""command -> the fields that words without a flag fill; a list takes all."""
 
 TRAINER_CONFIGS = {"sft": "SFTConfig", "rl": "GRPOConfig"}
 """command -> the class of TRL whose fields it takes besides its own."""
@@ -350,6 +439,34 @@ HELP = {
     "ignore": "reasons that do not count, such as ordering",
     "repair": "put the whitespace between tags right before checking; no word changes",
     "max_length": "most characters of a trace; tokens, with --tokenizer",
+    "problems": "problems with answers: a file, a Hub name or arithmetic:easy; also without the flag",
+    "base_url": "the teacher's endpoint, such as http://localhost:8000/v1; if none: a model on this machine",
+    "api_key_env": "the environment variable that holds its key; if none: OPENAI_API_KEY, where it is set",
+    "extra_body": "more fields of every request, a JSON object",
+    "mode": "write: it writes parallel traces; annotate: it marks the blocks in its own solution, word for "
+    "word; rewrite: several of its step-by-step solutions become the paths of one trace",
+    "attempts": "ask again until a trace passes, this many times in all",
+    "keep": "most traces of a problem",
+    "max_tokens": "longest answer of the teacher",
+    "concurrency": "requests side by side",
+    "timeout": "seconds until a request counts as failed",
+    "retries": "tries after the first; with growing waits, or as long as the teacher asks for",
+    "max_requests": "budget: requests, earlier runs into --output_dir included",
+    "max_total_tokens": "budget: tokens of prompts and answers",
+    "max_cost": "budget: money, by the two prices",
+    "prompt_price": "price of a million prompt tokens",
+    "completion_price": "price of a million tokens of answers",
+    "dry_run": "say what would be asked and what it may cost, and ask nothing",
+    "benchmarks": "test sets whose problems are left out: files, Hub names, or standard (GSM8K, MATH-500, "
+    "AIME 2024 and 2025, AMC 2023)",
+    "license": "licence of the data set, for its card, such as cc-by-4.0",
+    "source_license": "licence of the problems, for the card",
+    "sets": "files, Hub names or arithmetic:coldstart, each with :WEIGHT or none; also without the flag",
+    "size": "traces in all; if none: as many as the shares allow",
+    "parallel_share": "share of traces that hold a block",
+    "folder": "the --output_dir of `prl data traces`; also without the flag",
+    "repo": "OWNER/NAME on the Hub; also without the flag",
+    "private": "only its owner sees it; --private false shows it to all",
     "accepted": "write the rows that pass to this .jsonl or .parquet file",
     "rejected": "write the rejected rows with their reasons to this .jsonl or .parquet file",
     "rows": "which rows to draw, from 1",
@@ -382,7 +499,7 @@ HELP = {
     "stages": "stages of the curriculum in order, each a JSON object (in a recipe: a YAML one) of name, "
     "dataset, levels, rewards, sampling, enter; `prl recipes show scaffold` has some",
     "easy_dataset": "what a stage calls dataset easy",
-    "levels": "train on problems of these levels only",
+    "levels": "problems of these levels only",
     "sampling": "adaptive: draw problems by running pass rate, so that few groups are all right or wrong",
     "band": "adaptive: lowest and highest pass rate to draw",
     "probe_samples": "adaptive: responses to every problem before the first step, to know its pass rate",
@@ -391,7 +508,7 @@ HELP = {
     "reward_weights": "weights of their sum; if none: 1 each",
     "heldout": "evaluations of the run's checkpoints in order, for the alarm",
     "top": "responses to show that gain and lose most",
-    "output": "JSON file to write the numbers to",
+    "output": "file to write: numbers as .json, traces as .parquet or .jsonl",
     "study": "which one: paper-mini",
     "arms": "these only; if none: all",
     "seeds": "runs of each arm, with seeds 0, 1 …",

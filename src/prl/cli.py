@@ -31,9 +31,12 @@ STAGES = {
     "demo": "prl.demo",
     "compare": "prl.comparison",
     "rewards replay": "prl.replay",
+    "data traces": "prl.traces.factory",
     "data check": "prl.traces.inspecting",
     "data stats": "prl.traces.inspecting",
     "data show": "prl.traces.inspecting",
+    "data mix": "prl.traces.mixing",
+    "data push": "prl.traces.pushing",
     "study": "prl.study",
 }
 """command -> the module whose `run` gets its settings."""
@@ -223,6 +226,8 @@ def _kept(settings: Settings[Any]) -> str:
     """What an interrupted command leaves behind, and how to go on."""
     from prl.runs import last_checkpoint
 
+    if settings.command == "data traces":
+        return "the answers so far are kept, and the same command with --resume goes on from them"
     if settings.trainer and (checkpoint := last_checkpoint(settings.output_dir or "")):
         return f"{checkpoint} is kept, and the same command with --resume goes on from it"
     again = " with --overwrite_output_dir" if hasattr(settings.arguments, "overwrite_output_dir") else ""

@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass, field, fields
 from functools import cache
 from pathlib import Path
 from types import NoneType
-from typing import Any, Generic, TypeVar, get_args, get_type_hints
+from typing import Any, Generic, TypeVar, get_args, get_origin, get_type_hints
 
 from prl import machine, recipes
 from prl.arguments import (
@@ -185,12 +185,23 @@ _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
         "must be a number or auto",
     ),
     "lora_dropout": (lambda value: 0 <= value < 1, "must be at least 0 and less than 1"),
+    "parallel_share": (lambda value: 0 <= value <= 1, "must be from 0 to 1"),
     **dict.fromkeys(
-        ("samples", "sample_count", "top_k", "max_blocks", "probe_samples", "top"),
+        (
+            "samples",
+            "sample_count",
+            "top_k",
+            "max_blocks",
+            "probe_samples",
+            "top",
+            "retries",
+            "prompt_price",
+            "completion_price",
+        ),
         (lambda value: value >= 0, "must be 0 or more"),
     ),
     **dict.fromkeys(
-        ("temperature", "memory"),
+        ("temperature", "memory", "timeout", "max_cost"),
         (lambda value: value > 0, "must be greater than 0"),
     ),
     "rewards": (
@@ -219,6 +230,13 @@ _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
             "rollout_batch_size",
             "bootstrap",
             "seeds",
+            "attempts",
+            "keep",
+            "max_tokens",
+            "concurrency",
+            "max_requests",
+            "max_total_tokens",
+            "size",
         ),
         _AT_LEAST_ONE,
     ),
@@ -308,6 +326,8 @@ def _read_flags(command: str, flags: list[Given], faults: list[str]) -> dict[str
             loose += left_over
     places = POSITIONAL.get(command, ())
     if len(places) == 1 and loose:
+        if get_origin(_keys(command).types[places[0]]) is list:
+            return {places[0]: loose} | values
         loose = [" ".join(loose)]
     values = dict(zip(places, loose, strict=False)) | values
     faults += [f"{word!r}: belongs to no flag" for word in loose[len(places) :]]
@@ -552,9 +572,12 @@ _REQUIRED = {
     "merge": ("model_name_or_path", "output_dir"),
     "compare": ("first", "second"),
     "rewards replay": ("run",),
+    "data traces": ("problems",),
     "data check": ("file",),
     "data stats": ("file",),
     "data show": ("file",),
+    "data mix": ("sets",),
+    "data push": ("folder", "repo"),
 }
 
 
@@ -576,7 +599,9 @@ def _contradictions(command: str, values: dict[str, Any]) -> list[str]:
         faults.append(
             "packing_strategy wrapped cuts traces anywhere, structured attention wants them whole; use bfd"
         )
-    if values.get("samples") == 0 and not values.get("greedy", command == "eval"):
+    if values.get("samples") == 0 and command == "data traces":
+        faults.append("samples 0 asks a teacher for nothing; take 1 or more")
+    elif values.get("samples") == 0 and not values.get("greedy", command == "eval"):
         faults.append("samples 0 without greedy leaves nothing to decode; take 1 or more, or --greedy")
     return faults
 

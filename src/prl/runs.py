@@ -93,10 +93,14 @@ _WRITTEN = (
     "adapter",
     "checkpoint-*",
     "config.yaml",
+    "journal",
     "metrics.jsonl",
     "results.json",
     "samples",
     "samples.parquet",
+    "traces.parquet",
+    "rejected.parquet",
+    "README.md",
 )
 _SECRET = re.compile(r"(hub[_-]token|api[_-]?key|secret|password)$", re.IGNORECASE)
 _SECRET_VALUE = re.compile(r"\b(hf_|wandb_v1_|sk-)\w{16,}")

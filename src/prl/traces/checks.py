@@ -46,6 +46,7 @@ class Reason(StrEnum):
     LEAKED_ANSWER = "leaked_answer", "a block's first path opens with the answer, before any reasoning"
     REFUSAL = "refusal", "it refuses, or speaks of itself as an assistant"
     ALTERED_PROBLEM = "altered_problem", "the problem that it restates is another one"
+    ALTERED_WORDS = "altered_words", "the annotation changed words of the solution"
 
 
 @dataclass(frozen=True)

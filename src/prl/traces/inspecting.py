@@ -7,23 +7,22 @@ Rows are read by `prl.data.hub`, so any columns that `prl sft` would take are ta
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from prl.analysis import Shape, diversity, self_bleu, shape, words
-from prl.arguments import DataCheckArguments, DataShowArguments, DataStatsArguments
+from prl.arguments import DataCheckArguments, DataShowArguments, DataStatsArguments, DataTracesArguments
 from prl.config import Settings
 from prl.data.hub import load_rows
-from prl.disk import replacing
 from prl.errors import DataError, UsageError
 from prl.grammar import TAGS, parse, parse_ids
 from prl.recipes import nearest
 from prl.traces.checks import Reason, Rejection, Rules, check, repair
+from prl.traces.dataset import write_rows
 
 Rows = list[dict[str, Any]]
 
@@ -32,6 +31,8 @@ LISTED = 100
 
 SHARES = (0.05, 0.5, 0.95, 1.0)
 """Quantiles of lengths that `stats` gives."""
+
+_LENGTHS = ("length", "critical_path")
 
 
 @dataclass(frozen=True)
@@ -64,18 +65,7 @@ def run(settings: Settings[Any]) -> None:
 
 def check_file(given: DataCheckArguments) -> Report:
     """Every row of `given.file` against the rules. Raises as `run` does, but not for rejected traces."""
-    if unknown := [name for name in given.ignore if name not in {*Reason}]:
-        known = [reason.value for reason in Reason]
-        raise UsageError(
-            f"ignore: {unknown[0]!r} is no reason{nearest(unknown[0], known)}; there are {', '.join(known)}"
-        )
-    rules = Rules(
-        max_length=given.max_length,
-        min_diversity=given.min_diversity,
-        need_block=not given.allow_sequential,
-        ignored=frozenset(reason for reason in Reason if reason in given.ignore),
-    )
-    encode = _encoder(given.tokenizer) if given.tokenizer else None
+    rules, count = rules_of(given), count_of(given)
     rows = load_rows(str(given.file), split=given.split, need=("problem", "answer", "trace"))
     accepted: Rows = []
     rejected: dict[int, list[Rejection]] = {}
@@ -84,13 +74,35 @@ def check_file(given: DataCheckArguments) -> Report:
         if given.repair:
             row["trace"], done = repair(row["trace"])
             repairs.update(done)
-        count = (lambda text: len(encode(text))) if encode else None
         found = check(row["trace"], problem=row["problem"], answer=row["answer"], rules=rules, count=count)
         if found:
             rejected[number] = found
         else:
             accepted.append(row)
     return Report(rows, accepted, rejected, repairs)
+
+
+def rules_of(given: DataCheckArguments | DataTracesArguments) -> Rules:
+    """The rules that flags ask for. Raises UsageError."""
+    if unknown := [name for name in given.ignore if name not in {*Reason}]:
+        known = [reason.value for reason in Reason]
+        raise UsageError(
+            f"ignore: {unknown[0]!r} is no reason{nearest(unknown[0], known)}; there are {', '.join(known)}"
+        )
+    return Rules(
+        max_length=given.max_length,
+        min_diversity=given.min_diversity,
+        need_block=not given.allow_sequential,
+        ignored=frozenset(reason for reason in Reason if reason in given.ignore),
+    )
+
+
+def count_of(given: DataCheckArguments | DataTracesArguments) -> Callable[[str], int] | None:
+    """What lengths are counted in: tokens of `--tokenizer`; None for characters. Raises ModelError."""
+    if given.tokenizer is None:
+        return None
+    encode = encoder(given.tokenizer)
+    return lambda text: len(encode(text))
 
 
 def _check(given: DataCheckArguments) -> None:
@@ -123,9 +135,9 @@ def _check(given: DataCheckArguments) -> None:
             }
             for number, found in report.rejected.items()
         ]
-        _write(outputs["rejected"], keep)
+        write_rows(outputs["rejected"], keep)
     if "accepted" in outputs and report.accepted:
-        _write(outputs["accepted"], report.accepted)
+        write_rows(outputs["accepted"], report.accepted)
         print(
             f"{outputs['accepted']}: {len(report.accepted)} traces; `prl sft --dataset {outputs['accepted']}`"
         )
@@ -137,43 +149,45 @@ def _check(given: DataCheckArguments) -> None:
         )
 
 
-def _write(file: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    if file.suffix == ".jsonl":
-        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        with replacing(file) as target:
-            target.write(lines.encode())
-        return
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    with replacing(file) as target:
-        pq.write_table(pa.Table.from_pylist([*rows]), target, compression="zstd")
-
-
-def describe(traces: Sequence[str], encode: Callable[[str], list[int]] | None = None) -> dict[str, Any]:
-    """Blocks, paths, lengths and diversity of `traces`.
+def describe(traces: Iterable[str], encode: Callable[[str], list[int]] | None = None) -> dict[str, Any]:
+    """Blocks, paths, lengths and diversity of `traces`, which are read once and not held.
 
     Lengths are in tokens where there is an `encode`, which gives the tags the ids after all others, as
-    `_encoder` does; else in characters. `blocks` and `paths` count traces by how many they hold.
+    `encoder` does; else in characters. `blocks` and `paths` count traces by how many they hold. Means of
+    nothing, and lengths of no traces, are None.
     """
-    parsed = [parse(trace) for trace in traces]
-    shapes = [_shape(trace, encode) for trace in traces]
-    paths = [[words(path.text) for path in block.paths] for trace in parsed for block in trace.blocks]
-    differ = [value for value in map(diversity, paths) if value is not None]
-    alike = [value for value in map(self_bleu, paths) if value is not None]
-    positions = [position for each in shapes for position in each.block_positions]
+    counts: dict[str, Counter[int]] = {name: Counter() for name in ("blocks", "paths", *_LENGTHS)}
+    valid: list[bool] = []
+    saved: list[float] = []
+    positions: list[float] = []
+    differ: list[float | None] = []
+    alike: list[float | None] = []
+    for trace in traces:
+        parsed, measured = parse(trace), _shape(trace, encode)
+        valid.append(parsed.is_valid)
+        saved.append(measured.saved)
+        positions += measured.block_positions
+        for name, counted in counts.items():
+            counted[getattr(measured, name)] += 1
+        for block in parsed.blocks:
+            paths = [words(path.text) for path in block.paths]
+            differ.append(diversity(paths))
+            alike.append(self_bleu(paths))
     return {
-        "traces": len(traces),
-        "format_valid": fmean(trace.is_valid for trace in parsed),
-        "blocks": Counter(each.blocks for each in shapes),
-        "paths": Counter(each.paths for each in shapes),
-        "length": _quantiles([each.length for each in shapes]),
-        "critical_path": _quantiles([each.critical_path for each in shapes]),
-        "saved": fmean(each.saved for each in shapes),
-        "block_position": fmean(positions) if positions else None,
-        "path_diversity": fmean(differ) if differ else None,
-        "self_bleu": fmean(alike) if alike else None,
+        "traces": len(valid),
+        "format_valid": _mean(valid),
+        **{name: counted for name, counted in counts.items() if name not in _LENGTHS},
+        **{name: _quantiles(counts[name]) if valid else None for name in _LENGTHS},
+        "saved": _mean(saved),
+        "block_position": _mean(positions),
+        "path_diversity": _mean(value for value in differ if value is not None),
+        "self_bleu": _mean(value for value in alike if value is not None),
     }
+
+
+def _mean(values: Iterable[float]) -> float | None:
+    held = [*values]
+    return fmean(held) if held else None
 
 
 def _shape(trace: str, encode: Callable[[str], list[int]] | None) -> Shape:
@@ -183,13 +197,13 @@ def _shape(trace: str, encode: Callable[[str], list[int]] | None) -> Shape:
     return shape(parse_ids(ids, encode("".join(TAGS))), ids)
 
 
-def _quantiles(values: Sequence[int]) -> list[int]:
-    ordered = sorted(values)
+def _quantiles(counted: Counter[int]) -> list[int]:
+    ordered = sorted(counted.elements())
     return [ordered[round(share * (len(ordered) - 1))] for share in SHARES]
 
 
 def _stats(given: DataStatsArguments, traces: Sequence[str]) -> Iterator[str]:
-    found = describe(traces, _encoder(given.tokenizer) if given.tokenizer else None)
+    found = describe(traces, encoder(given.tokenizer) if given.tokenizer else None)
     unit = "tokens" if given.tokenizer else "characters"
     shares = " / ".join(f"{share:.0%}" for share in SHARES)
     yield f"{given.file}: {found['traces']} traces, {found['format_valid']:.1%} with a valid format"
@@ -222,7 +236,7 @@ def _drawn(given: DataShowArguments) -> Iterator[str]:
         yield from (trace_text(parse(row["trace"]), width), "")
 
 
-def _encoder(name: str) -> Callable[[str], list[int]]:
+def encoder(name: str) -> Callable[[str], list[int]]:
     """Text to token ids of the tokenizer of `name`, each tag one token. Raises ModelError."""
     from prl.model import load_tokenizer
 

@@ -1,0 +1,223 @@
+"""A teacher behind an OpenAI-compatible chat endpoint: vLLM, llama.cpp, Ollama, or a hosted one.
+
+The `openai` library speaks the protocol (extra `traces`); it retries nothing itself, because each try counts
+and is kept. What an endpoint says is told apart into: ask again (`Retry`), not this request (`Refused`), none
+at all (`Fatal`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from email.utils import parsedate_to_datetime
+from time import time
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit, urlunsplit
+
+from prl.errors import UsageError
+from prl.traces.asking import Answer, Fatal, Refused, Retry, TeacherError
+from prl.traces.modes import Request
+
+if TYPE_CHECKING:
+    from openai import APIStatusError
+
+_SHOWN = 200  # characters of what an endpoint says of itself
+_AGAIN = {408, 409, 425, 429}
+"""Statuses below 500 after which the same request may succeed."""
+
+
+class Endpoint:
+    """The teacher `model` at `base_url` (".../v1").
+
+    `concurrency` requests are on the wire at most; those beyond wait, written and ready to go.
+    `timeout`: seconds until a request counts as failed, from the first byte sent to the last one read.
+    `extra`: further fields of the request, part of its key. `api_key_env` names the variable that holds the
+    key; None: OPENAI_API_KEY where it is set, else none, as servers of one's own need none.
+
+    Raises UsageError: the `openai` library is missing, the variable is not set, no URL.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        base_url: str,
+        *,
+        api_key_env: str | None = None,
+        concurrency: int = 8,
+        timeout: float = 120.0,
+        extra: Mapping[str, Any] | None = None,
+    ) -> None:
+        try:
+            import openai
+            from openai import DefaultAioHttpClient
+        except ImportError as error:
+            raise UsageError(
+                f'a teacher behind an endpoint needs {error.name}: pip install "prl[traces]"'
+            ) from None
+        if urlsplit(base_url).scheme not in ("http", "https") or not urlsplit(base_url).hostname:
+            raise UsageError(f"base_url: {base_url!r} is no URL; for example http://localhost:8000/v1")
+        self.name, self.options = model, dict(extra or {})
+        self.base_url = without_credentials(base_url)
+        self._key = os.environ.get(api_key_env or "OPENAI_API_KEY", "")
+        if api_key_env and not self._key:
+            raise UsageError(
+                f"api_key_env: the environment variable {api_key_env} is not set; export the key"
+            )
+        self._variable = api_key_env or "OPENAI_API_KEY"
+        self._timeout = timeout
+        self._client = openai.AsyncOpenAI(
+            api_key=self._key or "none",
+            base_url=base_url,
+            max_retries=0,
+            timeout=None,
+            http_client=_limited(DefaultAioHttpClient(), concurrency, timeout),
+        )
+
+    async def aclose(self) -> None:
+        """Close its connections."""
+        await self._client.close()
+
+    async def ask(self, request: Request) -> Answer:
+        """Raises TeacherError: its subclass says what is to be done."""
+        import openai
+
+        try:
+            # Not chat.completions.create: openai 3.57 walks through all messages and the whole answer by
+            # their types, which takes it a third of the time of a request.
+            return _answer(
+                await self._client.post("/chat/completions", cast_to=str, body=self._body(request))
+            )
+        except openai.APIStatusError as error:
+            raise await self._judged(error) from error
+        except TimeoutError:
+            raise Retry(f"no answer within {self._timeout:g} s") from None
+        except openai.APIConnectionError as error:
+            message = f"{self.base_url}: {self._redacted(_first_line(error.__cause__ or error))}"
+            raise Retry(message, unreachable=_is_unreachable(error)) from error
+
+    def _body(self, request: Request) -> dict[str, Any]:
+        """The fields of a chat completion (OpenAI API reference; the same ones vLLM and llama.cpp read)."""
+        body = {
+            "model": self.name,
+            "messages": [dict(message) for message in request.messages],
+            "n": request.samples,
+            "max_tokens": request.max_tokens,
+            "temperature": request.temperature,
+            "top_p": request.top_p,
+        }
+        return body | ({} if request.seed is None else {"seed": request.seed}) | self.options
+
+    async def _judged(self, error: APIStatusError) -> TeacherError:
+        said = self._redacted(_said(error))
+        status, message = error.status_code, f"{error.status_code} from {self.base_url}: {said}"
+        if status in (401, 403):
+            hint = f"is the key in {self._variable} right?" if self._key else f"export {self._variable}"
+            return Fatal(f"{message}; {hint}")
+        if status == 404:
+            return Fatal(f"{message}{await self._models()}")
+        if status == 402 or "insufficient_quota" in (error.code or "", error.type or ""):
+            return Fatal(message)
+        if status in _AGAIN or status >= 500:
+            after = _retry_after(error.response.headers)
+            return Retry(message, after, pause=status in (429, 503) and after is not None)
+        return Refused(message)
+
+    async def _models(self) -> str:
+        """What the endpoint has, for whoever named a model that it has not; "" where it does not say."""
+        import openai
+
+        with suppress(TimeoutError, openai.OpenAIError, AttributeError):
+            async with asyncio.timeout(5):
+                found = await self._client.models.list()
+            names = sorted(self._redacted(str(model.id)) for model in found.data)[:10]
+            if names:
+                return f"; it has {', '.join(names)}"
+        return ""
+
+    def _redacted(self, text: str) -> str:
+        text = " ".join(text.split())[:_SHOWN]
+        return text.replace(self._key, "***") if self._key else text
+
+
+def _limited(client: Any, concurrency: int, timeout: float) -> Any:
+    """Have `client` send `concurrency` requests at a time, each for `timeout` seconds at most.
+
+    Here and not around the whole call of openai 3.57: writing a request and reading an answer takes this
+    process a millisecond or two, and would leave places on the wire empty. The transport's own timeouts
+    call a refused connection a timeout too.
+    """
+    send, places = client.send, asyncio.Semaphore(concurrency)
+
+    async def limited(*args: Any, **kwargs: Any) -> Any:
+        async with places, asyncio.timeout(timeout):
+            return await send(*args, **kwargs)
+
+    client.send = limited
+    return client
+
+
+def without_credentials(url: str) -> str:
+    """The URL without user, password, query and fragment, as it may be shown and written down."""
+    parts = urlsplit(url)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+def _answer(content: str) -> Answer:
+    """What a response says. Raises Retry where it is no chat completion."""
+    try:
+        found = json.loads(content)
+        choices = found["choices"]
+        texts = tuple(choice["message"].get("content") or "" for choice in choices)
+        reasons = tuple(str(choice.get("finish_reason") or "") for choice in choices)
+        usage = found.get("usage") or {}
+        prompt, completion = (int(usage.get(f"{name}_tokens") or 0) for name in ("prompt", "completion"))
+        model = str(found.get("model") or "")
+    except (ValueError, RecursionError):
+        raise Retry("the answer is not whole JSON") from None
+    except (KeyError, TypeError, AttributeError):
+        raise Retry("the answer is no chat completion") from None
+    if not texts:
+        raise Retry("the answer has no choices")
+    if not all(isinstance(text, str) for text in texts):
+        raise Retry("the answer is no text")
+    return Answer(texts, prompt, completion, reasons, model)
+
+
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds: of `retry-after-ms`, or of `Retry-After`, which holds seconds or a date (RFC 9110)."""
+    with suppress(ValueError, TypeError, KeyError):
+        return max(0.0, float(headers["retry-after-ms"]) / 1000)
+    said = headers.get("retry-after", "")
+    with suppress(ValueError):
+        return max(0.0, float(said))
+    with suppress(ValueError, TypeError):
+        return max(0.0, parsedate_to_datetime(said).timestamp() - time())
+    return None
+
+
+def _said(error: APIStatusError) -> str:
+    """The message in the body of an error, in whichever shape."""
+    body = error.body
+    if isinstance(body, Mapping):
+        body = body.get("message") or body.get("detail") or body
+    return str(body or error.message)
+
+
+def _is_unreachable(error: BaseException | None) -> bool:
+    """Whether nothing listens there, or there is no such host; not so where a connection was dropped."""
+    while error is not None:
+        if isinstance(error, ConnectionRefusedError) or type(error).__name__ in (
+            "ConnectError",
+            "ClientConnectorError",
+            "ClientConnectorDNSError",
+        ):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).splitlines()), "") or type(error).__name__

@@ -1,0 +1,346 @@
+"""`prl data traces`: problems and a teacher → a data set of checked traces.
+
+    read the problems once       bad rows told at once, the forecast made
+    ask                          side by side, within limits; each answer in the journal first of all
+    build                        from the journal, in the order of the problems: candidates, checks, data set
+
+A killed run goes on with --resume, and asks for nothing that the journal has. Building asks nobody: other
+checks on the same answers cost no request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+import signal
+import time
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from prl import runs
+from prl.arguments import DataTracesArguments
+from prl.config import Settings, resolve
+from prl.errors import DataError, RunError, UsageError
+from prl.traces import modes
+from prl.traces.asking import (
+    Asking,
+    Budget,
+    Spent,
+    Stopped,
+    Teacher,
+    Unanswered,
+)
+from prl.traces.card import write_card
+from prl.traces.checks import Reason
+from prl.traces.dataset import REJECTED, public_name
+from prl.traces.inspecting import encoder
+from prl.traces.journal import Journal
+from prl.traces.modes import Mode, Problem
+from prl.traces.work import Found, Work
+
+console = Console(stderr=True, highlight=False, soft_wrap=True)
+
+JUDGING_SHARE = 0.1
+"""While it asks, prl judges answers in at most this share of the time, to tell how many will pass; all are
+judged at the end."""
+
+
+def run(settings: Settings[DataTracesArguments]) -> dict[str, Any]:
+    """`prl data traces`; returns the facts of the card that it writes.
+
+    Raises PrlError: bad problems, a teacher that cannot be asked, nothing accepted. Answers are kept.
+    """
+    given = settings.arguments
+    mode, budget = mode_of(given), _budget(given)
+    teacher = teacher_of(given)
+    folder = Path(given.output_dir)
+    with (
+        runs.open_run(
+            folder,
+            stage="traces",
+            config=settings.as_dict(),
+            resume=given.resume,
+            overwrite=given.overwrite_output_dir,
+        ),
+        Journal(folder / "journal") as journal,
+    ):
+        spent = Spent()
+        for record in journal.records():
+            spent.count(record)
+        work = Work(given, teacher, mode, journal)
+        found = work.look()
+        _forecast(given, found, spent, budget)
+        if given.dry_run:
+            return {}
+        partial = asyncio.run(_ask_all(work, found, spent, budget))
+        facts = work.build(found) | {
+            "spent": _spent(spent, given),
+            "partial": partial,
+            "teacher": public_name(teacher.name),
+            "settings": _stated(settings),
+            "license": given.license,
+            "source_license": given.source_license,
+        }
+        write_card(folder, facts, encoder(given.tokenizer) if given.tokenizer else None)
+    _told(given, facts)
+    return facts
+
+
+def teacher_of(given: DataTracesArguments) -> Teacher:
+    """The endpoint at `--base_url`, else a local model. Raises UsageError, ModelError."""
+    if given.base_url:
+        from prl.traces.endpoint import Endpoint
+
+        return Endpoint(
+            str(given.model_name_or_path),
+            given.base_url,
+            api_key_env=given.api_key_env,
+            concurrency=given.concurrency,
+            timeout=given.timeout,
+            extra=_extra(given.extra_body),
+        )
+    from prl.traces.local import Local
+
+    settings = resolve("generate", model_name_or_path=given.model_name_or_path, device=given.device)
+    return Local(settings, concurrency=given.concurrency)
+
+
+def mode_of(given: DataTracesArguments) -> Mode:
+    """What is asked in `--mode`."""
+    make = {"write": modes.write, "annotate": modes.annotate, "rewrite": modes.rewrite}[given.mode]
+    return make(
+        samples=given.samples,
+        max_tokens=given.max_tokens,
+        temperature=given.temperature,
+        top_p=given.top_p,
+    )
+
+
+def _extra(text: str | None) -> dict[str, Any]:
+    try:
+        found = json.loads(text or "{}")
+    except ValueError as error:
+        raise UsageError(f"extra_body: {text!r} is not JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise UsageError(f"extra_body: {text!r} is no JSON object, such as '{{\"top_k\": 20}}'")
+    return found
+
+
+async def _ask_all(work: Work, found: Found, spent: Spent, budget: Budget) -> bool:
+    """Ask for every problem; True where the budget ended before. Raises PrlError where the teacher did, and
+    KeyboardInterrupt for a signal, after what was on its way has come."""
+    given = work.given
+    # One in four waits with its request written while others are on the wire, so that none of the
+    # concurrency is idle while this process reads an answer.
+    asking = Asking(
+        work.teacher,
+        work.journal,
+        concurrency=given.concurrency + max(1, given.concurrency // 4),
+        retries=given.retries,
+        budget=budget,
+        spent=spent,
+        seed=given.seed,
+    )
+    started, before = time.monotonic(), spent.requests
+    rows = work.problems()
+    stop_on_signals(asking)
+    with _Shown(work, asking, found) as shown:
+
+        async def worker() -> None:
+            for row in rows:
+                try:
+                    await work.answer(asking, row)
+                except Unanswered as failure:
+                    shown.unanswered(row, failure)
+                shown.step(row)
+
+        syncing = asyncio.create_task(asking.keep_synced())
+        workers = [
+            asyncio.create_task(worker()) for _ in range(given.concurrency + max(1, given.concurrency // 4))
+        ]
+        try:
+            ended = await asyncio.gather(*workers, return_exceptions=True)
+        finally:
+            syncing.cancel()
+            with suppress(asyncio.CancelledError):
+                await syncing
+            await work.teacher.aclose()
+    if asked := asking.spent.requests - before:
+        seconds = time.monotonic() - started
+        console.print(f"  asked {asked:,} requests in {seconds:,.1f} s, {asked / seconds:,.1f} a second")
+    for error in ended:
+        if isinstance(error, BaseException) and not isinstance(error, Stopped):
+            raise error
+    if asking.stopped is None:
+        return False
+    if asking.stopped.kind == "budget":
+        console.print(f"{asking.stopped.message}: the data set is made of what was answered", markup=False)
+        return True
+    if asking.stopped.kind == "interrupted":
+        raise KeyboardInterrupt
+    raise RunError(
+        f"{asking.stopped.message}. {len(work.journal)} answers are kept; the same command with --resume "
+        "goes on"
+    )
+
+
+def stop_on_signals(asking: Asking) -> None:
+    """Ctrl-C or SIGTERM: nothing more is asked, what is on its way is kept; again: at once."""
+    loop = asyncio.get_running_loop()
+    everything = asyncio.current_task()
+
+    def stop() -> None:
+        if asking.stopped and everything:
+            everything.cancel()
+        asking.stop("interrupted", "interrupted")
+        console.print(f"waiting for {asking.on_their_way} answers on their way; again stops at once")
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        with suppress(NotImplementedError, RuntimeError, ValueError):  # Windows; not the main thread
+            loop.add_signal_handler(number, stop)
+
+
+class _Shown:
+    """What a person sees while it asks: how far, how many pass so far, what was spent, what failed."""
+
+    def __init__(self, work: Work, asking: Asking, found: Found) -> None:
+        self.work, self.asking = work, asking
+        self.judged = self.passed = self.failed = 0
+        self.judge_at = 0.0
+        self.bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[told]}", markup=False),
+            console=console,
+            transient=True,
+            refresh_per_second=2,
+        )
+        self.task = self.bar.add_task("asked", total=found.problems, told="")
+
+    def __enter__(self) -> _Shown:
+        self.bar.start()
+        return self
+
+    def __exit__(self, *ignored: object) -> None:
+        self.bar.stop()
+
+    def unanswered(self, row: Problem, failure: Unanswered) -> None:
+        self.failed += 1
+        if self.failed <= 3:
+            shown = " ".join(row["problem"].split())[:60]
+            console.print(f"no answer for {shown!r}: {failure}", markup=False)
+
+    def step(self, row: Problem) -> None:
+        if (started := time.monotonic()) >= self.judge_at and (
+            candidates := self.work.candidates(row, 0)
+        ) is not None:
+            self.judged += 1
+            self.passed += any(not candidate.rejections for candidate in candidates)
+            took = time.monotonic() - started
+            self.judge_at = started + took / JUDGING_SHARE
+        told = []
+        if self.judged:
+            told.append(f"{self.passed / self.judged:.0%} of {self.judged} judged pass")
+        if money := _spent(self.asking.spent, self.work.given)["money"]:
+            told.append(f"{money:.2f} spent")
+        if self.failed:
+            told.append(f"{self.failed} without an answer")
+        if self.asking.last_failure and self.asking.spent.failed:
+            told.append(f"{self.asking.spent.failed} tries failed, the last: {self.asking.last_failure[:60]}")
+        self.bar.update(self.task, advance=1, told=", ".join(told))
+
+
+def _budget(given: DataTracesArguments) -> Budget:
+    return Budget(
+        given.max_requests, given.max_total_tokens, given.max_cost, given.prompt_price, given.completion_price
+    )
+
+
+def _spent(spent: Spent, given: DataTracesArguments) -> dict[str, Any]:
+    money = _budget(given).cost(spent.prompt_tokens, spent.completion_tokens)
+    return dataclasses.asdict(spent) | {
+        "money": money if given.prompt_price or given.completion_price else None
+    }
+
+
+def _stated(settings: Settings[DataTracesArguments]) -> dict[str, Any]:
+    """The settings for the card: what makes the data set, not where and how fast."""
+    stated: Mapping[str, Any] = settings.as_dict()[settings.command]
+    left_out = {
+        "output_dir", "base_url", "api_key_env", "concurrency", "timeout", "retries", "dry_run", "device",
+        "license", "source_license", "benchmarks", "model_name_or_path", "mode",
+    }  # fmt: skip
+    return {
+        name: public_name(value) if isinstance(value, str) else value
+        for name, value in stated.items()
+        if value is not None and name not in left_out
+    }
+
+
+def _forecast(given: DataTracesArguments, found: Found, spent: Spent, budget: Budget) -> None:
+    """Say before anything is asked what is going to be."""
+    kept = f", {found.answered:,} answered already" if found.answered else ""
+    console.print(
+        f"[bold]prl data traces[/bold]  {given.model_name_or_path}  mode {given.mode}  "
+        f"problems {found.problems:,}{kept}",
+        highlight=False,
+    )
+    if left_out := [
+        f"{count:,} {what}"
+        for count, what in (
+            (found.duplicates, "duplicates"),
+            (found.bad, "bad rows"),
+            (found.overlaps.total(), "problems of a benchmark"),
+        )
+        if count
+    ]:
+        console.print(f"  left out: {', '.join(left_out)}")
+    prompt, most = found.bytes // 4, found.completion_tokens
+    line = (
+        f"  to ask: {found.requests:,} requests at first, about {prompt:,} prompt tokens, at most {most:,} "
+        "tokens of answers"
+    )
+    if given.prompt_price or given.completion_price:
+        line += f", at most {budget.cost(prompt, most):.2f}"
+    console.print(line)
+    limits = [
+        f"{name} {value:,}"
+        for name in ("max_requests", "max_total_tokens", "max_cost")
+        if (value := getattr(given, name)) is not None
+    ]
+    if limits:
+        console.print(f"  budget: {', '.join(limits)}; spent before: {spent.requests:,} requests")
+
+
+def _told(given: DataTracesArguments, facts: Mapping[str, Any]) -> None:
+    counts = Counter(facts["counts"])
+    answered = counts["answered"]
+    if not counts["accepted"]:
+        why = ", ".join(f"{name} {count}" for name, count in [*facts["reasons"].items()][:4])
+        why = why or ("no answer made a trace" if answered else "no problem was answered")
+        rejected = f"{given.output_dir}/{REJECTED}"
+        raise DataError(
+            f"no trace of {answered} answered problems passed ({why}): see {rejected}. A larger teacher, "
+            "easier problems, --samples or --mode rewrite may help; the answers are kept"
+        )
+    print(
+        f"{given.output_dir}: {counts['accepted']:,} traces of {counts['solved']:,} of {answered:,} answered "
+        f"problems ({counts['solved'] / answered:.1%}); rejected {counts['rejected']:,}"
+    )
+    meanings = {reason.value: reason.meaning for reason in Reason}
+    for name, count in facts["reasons"].items():
+        print(f"  {name:16}{count:6}  {meanings[name]}")
+    if counts["unanswered"]:
+        print(
+            f"  {counts['unanswered']:,} problems have no answer; the same command with --resume asks again"
+        )
+    print(f"  prl sft --dataset {given.output_dir}/traces.parquet")

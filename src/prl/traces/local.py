@@ -1,0 +1,258 @@
+"""A model on this machine as the teacher: a Hub name, a folder, an adapter, a run, or `tiny`.
+
+Asks that wait are answered together, many rows at a time, by the decoder that evaluation and `prl generate`
+use, so that a model trained with structured attention forks here too. A draw depends on its request alone:
+not on what is decoded beside it, nor on the order of the asks. With `write` and several samples this is
+self-distillation: the best of n that the student's own size can do.
+
+A model whose tokenizer does not know the tags was not trained on them: their tokens would be noise to it. It
+reads and writes them spelled out, as it would behind an endpoint.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import math
+import os
+import re
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from prl import runs
+from prl.arguments import GenerateArguments
+from prl.config import Settings
+from prl.errors import PrlError
+from prl.grammar import TAGS
+from prl.prompts import IM_END, IM_START, user_message
+from prl.traces.asking import Answer, Fatal
+from prl.traces.modes import Request
+
+GATHER = 0.02  # seconds that asks are waited for before a batch begins; those of a finished one come again
+SAMPLED = 2**20  # bytes at either end of a file of weights
+OPTIONS = (
+    "attention",
+    "load_in_4bit",
+    "top_k",
+    "min_p",
+    "paths",
+    "max_paths",
+    "max_blocks",
+    "max_path_length",
+    "seed",
+)
+"""The settings of `prl generate` that decide answers, beside what each request says. Device and precision are
+not among them: an answer stays one, wherever it was computed."""
+
+
+Spelling = Mapping[str, list[int]]
+"""The tokens that spell each tag, for a model that has none of its own; empty for others."""
+
+
+class _Closed(Exception):
+    """Nobody waits for the answers any more."""
+
+
+@dataclass(eq=False)
+class _Waiting:
+    request: Request
+    answer: asyncio.Future[Answer] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+
+class Local:
+    """The teacher that `settings` (of `prl generate`) name; the model is loaded at the first ask.
+
+    `concurrency`: rows that are decoded side by side; half as many where memory runs out. Of the settings,
+    the prompt's style and the number, length and temperature of answers are not used: requests say them.
+    Raises RunError for a run without an adapter.
+    """
+
+    def __init__(self, settings: Settings[GenerateArguments], *, concurrency: int = 8) -> None:
+        self.name = str(settings.arguments.model_name_or_path)
+        self.options = {name: getattr(settings.arguments, name) for name in OPTIONS}
+        self.options["weights"] = fingerprint(self.name)
+        self._settings, self._rows = settings, concurrency
+        self._loaded: tuple[Any, Any, Spelling] | None = None
+        self._waiting: list[_Waiting] = []
+        self._running: asyncio.Task[None] | None = None
+        self._closing = threading.Event()
+
+    async def ask(self, request: Request) -> Answer:
+        """Raises Fatal: the model cannot be loaded or decoded, memory does not hold one row."""
+        waiting = _Waiting(request)
+        self._waiting.append(waiting)
+        if self._running is None or self._running.done():
+            self._running = asyncio.create_task(self._run())
+        return await waiting.answer
+
+    async def aclose(self) -> None:
+        """Stop decoding at the next token, and let go of the model."""
+        self._closing.set()
+        if self._running:
+            await asyncio.wait([self._running])
+        self._loaded = None
+
+    async def _run(self) -> None:
+        """Answer what waits, a batch of equal settings after the other, until nothing does."""
+        await asyncio.sleep(GATHER)
+        while self._waiting and not self._closing.is_set():
+            settings = _decoding(self._waiting[0].request)
+            batch = [each for each in self._waiting if _decoding(each.request) == settings]
+            self._waiting = [each for each in self._waiting if _decoding(each.request) != settings]
+            try:
+                answers = await asyncio.to_thread(self._answers, [each.request for each in batch])
+            except _Closed:
+                self._waiting += batch
+            except Exception as error:
+                for each in batch:
+                    if not each.answer.done():
+                        each.answer.set_exception(Fatal(_line(error)))
+            else:
+                for each, answer in zip(batch, answers, strict=True):
+                    if not each.answer.done():
+                        each.answer.set_result(answer)
+            await asyncio.sleep(GATHER)
+        for each in self._waiting:
+            each.answer.cancel()
+
+    def _answers(self, requests: Sequence[Request]) -> list[Answer]:
+        """The answers to requests that are decoded with the same settings. Raises PrlError, _Closed."""
+        from prl.decoding import ForkJoinDecoder, Limits, Response, Sampling
+        from prl.model import tag_ids
+        from prl.oom import halving
+
+        model, tokenizer, spelling = self._model()
+        given, first = self._settings.arguments, requests[0]
+        prompts = [encode(tokenizer, rendered(request), spelling) for request in requests]
+        seeds = [row_seeds(request) for request in requests]
+
+        def on_token(*_: int) -> None:
+            if self._closing.is_set():
+                raise _Closed
+
+        def decode(rows: int) -> list[list[Response]]:
+            decoder = ForkJoinDecoder(
+                model,
+                tokenizer,
+                limits=Limits.of(given, first.max_tokens),
+                sampling=Sampling(first.temperature, first.top_p, given.top_k, given.min_p),
+                batch_size=rows,
+            )
+            with never_drawn(model, tag_ids(tokenizer) if spelling else []):
+                return decoder.generate(prompts, seeds=seeds, on_token=on_token)
+
+        responses, self._rows = halving(
+            decode, self._rows, "--concurrency", lambda: "take a smaller model, or lower --max_tokens"
+        )
+        return [
+            Answer(
+                texts=tuple(response.text for response in group),
+                prompt_tokens=len(prompt),
+                completion_tokens=sum(len(response.token_ids) for response in group),
+                finish_reasons=tuple(response.finish_reason for response in group),
+            )
+            for prompt, group in zip(prompts, responses, strict=True)
+        ]
+
+    def _model(self) -> tuple[Any, Any, Spelling]:
+        if self._loaded is None:
+            import torch
+
+            from prl.model import load_model, load_tokenizer
+            from prl.progress import announce, quiet_libraries
+
+            quiet_libraries()
+            given = self._settings.arguments
+            announce("traces: the teacher", self._settings.chosen, {"model": self.name})
+            own = load_tokenizer(
+                runs.adapter_dir(self.name) or self.name, trust_remote_code=given.trust_remote_code
+            )
+            spelling: Spelling = {}
+            if given.attention != "structured" and not set(TAGS) & set(own.get_vocab()):
+                spelling = {tag: own(tag, add_special_tokens=False)["input_ids"] for tag in TAGS}
+            model, tokenizer = load_model(
+                given.model_name_or_path,
+                attention=given.attention,
+                load_in_4bit=given.load_in_4bit,
+                dtype=getattr(torch, given.dtype),
+                device=given.device,
+                trust_remote_code=given.trust_remote_code,
+                seed=given.seed,
+            )
+            self._loaded = model, tokenizer, spelling
+        return self._loaded
+
+
+def rendered(request: Request) -> str:
+    """The messages as `prl.prompts.render_prompt` frames them, with the assistant's turn open."""
+    turns = (
+        f"{IM_START}{message['role']}\n{user_message(message['content'], 'bare')}{IM_END}\n"
+        for message in request.messages
+    )
+    return f"{''.join(turns)}{IM_START}assistant\n"
+
+
+def encode(tokenizer: Any, text: str, spelling: Spelling) -> list[int]:
+    """Token ids of `text`, its tags as `spelling` has them."""
+    pieces = re.split(f"({'|'.join(TAGS)})", text) if spelling else [text]
+    return [
+        token
+        for piece in pieces
+        if piece
+        for token in spelling.get(piece) or tokenizer(piece, add_special_tokens=False)["input_ids"]
+    ]
+
+
+@contextmanager
+def never_drawn(model: Any, ids: Sequence[int]) -> Iterator[None]:
+    """Within, the model gives the tokens `ids` no probability."""
+
+    def forbid(module: Any, arguments: Any, logits: Any) -> Any:
+        logits[..., list(ids)] = -math.inf
+        return logits
+
+    handle = model.get_output_embeddings().register_forward_hook(forbid)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def fingerprint(name: str) -> str | None:
+    """Tells the weights in a folder from others that are trained into it later: a hash of what their files
+    begin and end with. None for a model that is in no folder."""
+    files = sorted((runs.adapter_dir(name) or Path(name).expanduser()).glob("*.safetensors"))
+    digest = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            digest.update(f"{path.name} {size}\n".encode())
+            for start in (0, max(0, size - SAMPLED)):
+                file.seek(start)
+                digest.update(file.read(SAMPLED))
+    return digest.hexdigest()[:16] if files else None
+
+
+def row_seeds(request: Request) -> list[int]:
+    """A seed for each sample, from the request and nothing else; the first ones whatever `samples` is."""
+    drawn = {name: value for name, value in asdict(request).items() if name != "samples"}
+    digest = hashlib.sha256(json.dumps(drawn, sort_keys=True).encode())
+    return [
+        int.from_bytes(hashlib.sha256(digest.digest() + sample.to_bytes(8)).digest()[:8])
+        for sample in range(request.samples)
+    ]
+
+
+def _decoding(request: Request) -> tuple[int, float, float]:
+    return request.max_tokens, request.temperature, request.top_p
+
+
+def _line(error: Exception) -> str:
+    """What went wrong, in one line; the type too where it is none of ours."""
+    line = " ".join(str(error).split()) or type(error).__name__
+    return line if isinstance(error, PrlError) else f"{type(error).__name__}: {line}"[:300]

@@ -1,0 +1,262 @@
+"""What a teacher is asked, and how its answers become candidate traces.
+
+    write       it writes the parallel trace itself
+    annotate    it only puts tags around passages of a right solution; every word must stay
+    rewrite     it solves the problem several times, and right solutions that differ become paths of one block
+
+Where a problem gives nothing to annotate or to splice, the candidate is the solution itself: it is rejected
+for what it lacks, and so is kept with the reason.
+Pure: functions of the problem and of what the teacher said, the same whenever they are called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Any, Literal
+
+from prl.answers import default_checker, extract_answer
+from prl.errors import UsageError
+from prl.grammar import is_blank, parse, render
+from prl.prompts import FINAL_ANSWER, user_message
+from prl.traces.checks import Reason, Rejection
+from prl.traces.solutions import distinct, kept_words, path_of, right, shown, unfenced, without_tags
+
+Problem = Mapping[str, Any]
+"""A row in the schema of `prl.data.hub`."""
+
+Texts = Sequence[Sequence[str]]
+"""The answers of an attempt so far, a list of texts for each request."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request to a teacher: `samples` answers to `messages`, each of at most `max_tokens` tokens.
+
+    `seed` None leaves the draw to the teacher.
+    """
+
+    messages: tuple[Mapping[str, str], ...]
+    samples: int = 1
+    max_tokens: int = 4096
+    temperature: float = 1.0
+    top_p: float = 1.0
+    seed: int | None = None
+
+    @property
+    def bytes(self) -> int:
+        """Size of the messages in UTF-8; a tokenizer makes fewer tokens of them than this."""
+        return sum(len(text.encode()) for message in self.messages for text in message.values())
+
+
+@dataclass(frozen=True)
+class Mode:
+    """A way to get traces from a teacher.
+
+    `requests(problem, texts)`: the next round of an attempt, given the answers of its earlier rounds, one
+    list of texts a request; no requests: the attempt is done. `trace(problem, texts)`: its candidate traces.
+    `check(problem, texts, candidate)`: what speaks against one beside `prl.traces.checks.check`.
+    `need`: the fields of a problem's row that it cannot do without. `template` is what the data card shows
+    as the prompt.
+    """
+
+    name: str
+    requests: Callable[[Problem, Texts], list[Request]]
+    trace: Callable[[Problem, Texts], list[str]]
+    need: tuple[str, ...] = ("problem", "answer")
+    template: str = ""
+    check: Callable[[Problem, Texts, str], list[Rejection]] | None = None
+
+
+def write(
+    *,
+    samples: int = 1,
+    max_tokens: int = 4096,
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+    style: str = "parallel",
+) -> Mode:
+    """The teacher writes the parallel trace itself; every answer is a candidate. `style`: of `prl.prompts`;
+    "bare" for a model that was trained so."""
+
+    def requests(problem: Problem, texts: Texts) -> list[Request]:
+        messages = _said(user_message(problem["problem"], style))
+        return [] if texts else [Request(messages, samples, max_tokens, temperature, top_p)]
+
+    return Mode(
+        "write",
+        requests,
+        lambda problem, texts: [text for answer in texts for text in answer],
+        template=user_message("{problem}", style),
+    )
+
+
+_ANNOTATE = """\
+Below are a problem and its solution. Copy the solution word for word, and put tags around passages of it:
+- find two or more passages, one right after the other, none of which needs another: each goes between \
+<Path> and </Path>;
+- <Parallel> goes before the first of them, </Parallel> after the last;
+- the sentence that comes next and takes up their results goes between <Summary> and </Summary>.
+
+Change nothing else: no word, number or sign may be added, left out, moved or corrected. Answer with the \
+tagged solution alone.
+
+Problem: {problem}
+
+Solution:
+{solution}"""
+
+
+def annotate(
+    *,
+    samples: int = 1,
+    max_tokens: int = 4096,
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+    style: str = "sequential",
+) -> Mode:
+    """The teacher puts tags into a right solution, `samples` times; `kept_words` proves that it did no more.
+
+    The solution is the row's `trace` where it has one, tags removed; else the first right one of `samples`
+    that the same teacher writes before, asked in `style`. A summary's words are the solution's own too.
+    """
+    settings = (1, max_tokens, temperature, top_p)
+
+    def given(problem: Problem) -> str | None:
+        trace = without_tags(str(problem.get("trace") or ""))
+        return None if is_blank(trace) else trace
+
+    def parts(problem: Problem, texts: Texts) -> tuple[list[str], str | None, list[str]]:
+        """The solutions, the first right one, and what the teacher made of that."""
+        trace = given(problem)
+        solving = 0 if trace else samples
+        solutions = [trace] if trace else [without_tags(text) for text in _flat(texts[:solving])]
+        chosen = next((solution for solution, _ in right(solutions, problem["answer"])), None)
+        return solutions, chosen, [unfenced(text) for text in _flat(texts[solving:])]
+
+    def requests(problem: Problem, texts: Texts) -> list[Request]:
+        if not texts and not given(problem):
+            return [Request(_said(user_message(problem["problem"], style)), *settings)] * samples
+        _, chosen, _ = parts(problem, texts)
+        if chosen is None or len(texts) > (0 if given(problem) else samples):
+            return []
+        asked = _ANNOTATE.format(problem=problem["problem"], solution=chosen)
+        return [Request(_said(user_message(asked, "bare")), *settings)] * samples
+
+    def trace(problem: Problem, texts: Texts) -> list[str]:
+        solutions, _, annotated = parts(problem, texts)
+        return annotated or solutions[:1]
+
+    def check(problem: Problem, texts: Texts, candidate: str) -> list[Rejection]:
+        _, chosen, annotated = parts(problem, texts)
+        difference = kept_words(chosen, candidate) if chosen and annotated else None
+        return [Rejection(Reason.ALTERED_WORDS, difference)] if difference else []
+
+    template = f"{user_message('{problem}', style)}\n\n---\n\n{_ANNOTATE}"
+    return Mode("annotate", requests, trace, template=template, check=check)
+
+
+_SUMMARISE = """\
+Below are a problem and {count} solutions of it, written apart from each other. Write one or two sentences \
+that say in plain text how they reach the result and what it is. Do not number the solutions, and do not \
+speak of who wrote them. Answer with these sentences alone.
+
+Problem: {problem}
+
+{solutions}"""
+
+_SUMMARIES = ("{all} give {answer}.", "{all} come to {answer}.", "{all} end at {answer}.")
+_ALL = {2: "Both", 3: "All three", 4: "All four"}
+
+
+def rewrite(
+    *,
+    samples: int = 1,
+    max_tokens: int = 4096,
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+    style: str = "sequential",
+    solutions: int = 3,
+    summary: Literal["teacher", "template"] = "teacher",
+    seed: int = 0,
+) -> Mode:
+    """Right solutions that differ become the paths of one block; the teacher need not know the tags.
+
+    For each of `samples` traces the teacher solves the problem `solutions` times (2 to 4), each in a request
+    of its own, since not every server gives several answers to one. `summary`: the teacher is asked to sum
+    them up, or a sentence is made, drawn by `seed` and problem. Raises UsageError.
+    """
+    if not 2 <= solutions <= 4:
+        raise UsageError(f"solutions: {solutions} paths do not make a block here; give 2 to 4")
+    if summary not in ("teacher", "template"):
+        raise UsageError(f"summary: {summary!r} is neither 'teacher' nor 'template'")
+    settings = (1, max_tokens, temperature, top_p)
+    solving = samples * solutions
+
+    def written(texts: Texts) -> list[str]:
+        return [without_tags(text) for text in _flat(texts[:solving])]
+
+    def groups(problem: Problem, texts: Texts) -> list[list[tuple[str, str]]]:
+        """The paths of each trace to be, with the answers of their solutions."""
+        solved = right(written(texts), problem["answer"])
+        paths = [(path, answer) for text, answer in solved if (path := path_of(text))]
+        found: list[list[tuple[str, str]]] = []
+        while len(found) < samples and len(group := distinct(paths, solutions)) > 1:
+            found.append(group)
+            paths = [path for path in paths if path not in group]
+        return found
+
+    def requests(problem: Problem, texts: Texts) -> list[Request]:
+        if not texts:
+            return [Request(_said(user_message(problem["problem"], style)), *settings)] * solving
+        if summary == "template" or len(texts) > solving:
+            return []
+        return [summing(problem, [path for path, _ in group]) for group in groups(problem, texts)]
+
+    def summing(problem: Problem, paths: list[str]) -> Request:
+        listed = "\n\n".join(f"Solution:\n{path}" for path in paths)
+        asked = _SUMMARISE.format(count=len(paths), problem=problem["problem"], solutions=listed)
+        return Request(_said(user_message(asked, "bare")), *settings)
+
+    def trace(problem: Problem, texts: Texts) -> list[str]:
+        found = []
+        for number, group in enumerate(groups(problem, texts)):
+            answer = " ".join(group[0][1].split())
+            if summary == "teacher":
+                text = without_tags("".join(texts[solving + number]))
+            else:
+                sentence = Random(f"{seed}\0{problem['problem']}\0{number}").choice(_SUMMARIES)
+                text = sentence.format(all=_ALL[len(group)], answer=answer)
+            if not is_blank(text):
+                block = render([path for path, _ in group], text)
+                found.append(f"{block}\n\n{FINAL_ANSWER} {answer}")
+        solved = right(written(texts), problem["answer"])
+        return found or [*(text for text, _ in solved), *written(texts)][:1]
+
+    def check(problem: Problem, texts: Texts, candidate: str) -> list[Rejection]:
+        blocks = parse(candidate).blocks
+        said = extract_answer(blocks[0].summary.text) if blocks and blocks[0].summary else None
+        if said and not default_checker().check(said, problem["answer"]):
+            return [Rejection(Reason.WRONG_ANSWER, f"its summary says {shown(said)}")]
+        if blocks:
+            return []
+        if groups(problem, texts):
+            return [Rejection(Reason.NO_BLOCK, "the teacher wrote no summary")]
+        solved = written(texts)
+        count = len(right(solved, problem["answer"]))
+        what = "right, no two that differ and say more than the answer"
+        return [Rejection(Reason.NO_BLOCK, f"{count} of {len(solved)} solutions {what}")]
+
+    template = user_message("{problem}", style)
+    if summary == "teacher":
+        template = f"{template}\n\n---\n\n{_SUMMARISE}"
+    return Mode("rewrite", requests, trace, template=template, check=check)
+
+
+def _said(content: str) -> tuple[Mapping[str, str], ...]:
+    return ({"role": "user", "content": content},)
+
+
+def _flat(texts: Texts) -> list[str]:
+    return [text for answer in texts for text in answer]

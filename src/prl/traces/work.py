@@ -1,0 +1,240 @@
+"""The work of one `prl data traces`, over its journal: which problems, which requests, which candidates.
+
+Nothing here asks a teacher but `Work.answer`, through `prl.traces.asking`. All else is a function of the
+problems, the settings and the journal, so that it comes out the same whenever it is computed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import hashlib
+import sqlite3
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from prl.arguments import DataTracesArguments
+from prl.data.hub import LISTED_FAULTS, bad_rows, stream_rows
+from prl.errors import DataError
+from prl.traces import dataset
+from prl.traces.asking import Answer, Asking, Teacher, answer_of, request_key
+from prl.traces.checks import Reason, Rejection, check, repair
+from prl.traces.contamination import Benchmarks
+from prl.traces.inspecting import count_of, rules_of
+from prl.traces.journal import Journal
+from prl.traces.modes import Mode, Problem, Request
+
+
+@dataclass
+class Seen:
+    """Which problems have come by; in SQLite's own temporary file, so that millions take no memory."""
+
+    database: sqlite3.Connection = field(default_factory=lambda: sqlite3.connect("", isolation_level=None))
+
+    def __post_init__(self) -> None:
+        self.database.execute("PRAGMA journal_mode=OFF")
+        self.database.execute("CREATE TABLE seen (digest BLOB PRIMARY KEY) WITHOUT ROWID")
+
+    def is_new(self, text: str) -> bool:
+        """True the first time that `text` is asked about."""
+        digest = hashlib.sha256(" ".join(text.split()).encode()).digest()[:16]
+        return self.database.execute("INSERT OR IGNORE INTO seen VALUES (?)", (digest,)).rowcount > 0
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A trace that a teacher's answers gave, and what speaks against it."""
+
+    row: dict[str, Any]
+    rejections: list[Rejection]
+
+
+@dataclass
+class Found:
+    """What the problems hold, and what is known of them before anything is asked."""
+
+    problems: int = 0
+    duplicates: int = 0
+    bad: int = 0
+    overlaps: Counter[str] = field(default_factory=Counter)  # benchmark -> problems left out
+    faults: list[str] = field(default_factory=list)
+    answered: int = 0  # those whose first request the journal answers
+    bytes: int = 0  # of the first requests to be sent
+    requests: int = 0
+    completion_tokens: int = 0  # the most that they may ask for
+
+
+class Work:
+    """What is to be done with `given`; see the module's docstring."""
+
+    def __init__(self, given: DataTracesArguments, teacher: Teacher, mode: Mode, journal: Journal) -> None:
+        """Raises UsageError, ModelError for the rules; DataError for a benchmark that cannot be read."""
+        self.given, self.teacher, self.mode, self.journal = given, teacher, mode, journal
+        self.benchmarks = Benchmarks.read(given.benchmarks)
+        self.rules, self.count = rules_of(given), count_of(given)
+
+    def problems(self, found: Found | None = None) -> Iterator[dict[str, Any]]:
+        """Each good problem once, in order; counted in `found`."""
+        given, seen, found = self.given, Seen(), found or Found()
+        rows = stream_rows(
+            str(given.problems), split=given.split, need=self.mode.need, limit=given.limit, seed=given.seed
+        )
+        for where, row in rows:
+            if isinstance(row, str):
+                found.bad += 1
+                if len(found.faults) < LISTED_FAULTS:
+                    found.faults.append(f"{where}: {row}")
+            elif not seen.is_new(row["problem"]):
+                found.duplicates += 1
+            elif overlap := self.benchmarks.overlap(row["problem"]):
+                found.overlaps[overlap.benchmark] += 1
+            else:
+                found.problems += 1
+                yield row
+
+    def rounds(self, row: Problem, attempt: int, texts: list[list[str]]) -> list[tuple[str, Request]]:
+        """Keys and requests of the round that follows `texts`; seeds are those of problem, attempt, place."""
+        requests = []
+        for number, request in enumerate(self.mode.requests(row, texts), len(texts)):
+            if request.seed is None:
+                work = f"{self.given.seed}\0{row['problem']}\0{attempt}\0{number}"
+                seed = int.from_bytes(hashlib.sha256(work.encode()).digest()[:4]) >> 1
+                request = dataclasses.replace(request, seed=seed)
+            key = request_key(self.teacher, self.mode.name, row["problem"], request, attempt, number)
+            requests.append((key, request))
+        return requests
+
+    def look(self) -> Found:
+        """Read all problems once. Raises DataError for bad ones that may not be skipped, and for none."""
+        found = Found()
+        for row in self.problems(found):
+            requests = self.rounds(row, 0, [])
+            if all(key in self.journal for key, _ in requests):
+                found.answered += 1
+                continue
+            found.requests += len(requests)
+            found.bytes += sum(request.bytes for _, request in requests)
+            found.completion_tokens += sum(r.samples * r.max_tokens for _, r in requests)
+        if found.bad and (self.given.on_bad_rows == "error" or not found.problems):
+            report = bad_rows(
+                str(self.given.problems),
+                found.bad,
+                found.bad + found.problems + found.duplicates + found.overlaps.total(),
+                found.faults,
+            )
+            raise DataError(f"{report}\nCorrect them, or leave them out with --on_bad_rows skip.")
+        if not found.problems:
+            raise DataError(f"{self.given.problems}: all its problems are in a benchmark; see --benchmarks")
+        return found
+
+    async def answer(self, asking: Asking, row: Problem) -> None:
+        """Ask until a trace passes, or `--attempts` times."""
+        for attempt in range(self.given.attempts):
+            texts: list[list[str]] = []
+            while requests := self.rounds(row, attempt, texts):
+                for key, request in requests:
+                    texts.append(list((await asking.ask(key, request)).texts))
+            if attempt + 1 < self.given.attempts:
+                candidates = await asyncio.to_thread(self.candidates, row, attempt)
+                if any(not candidate.rejections for candidate in candidates or []):
+                    return
+
+    def known(self, row: Problem, attempt: int) -> list[Answer] | None:
+        """The answers of an attempt, from the journal; None where one is missing."""
+        answers: list[Answer] = []
+        while requests := self.rounds(row, attempt, [list(answer.texts) for answer in answers]):
+            for key, _ in requests:
+                record = self.journal.get(key)
+                if record is None:
+                    return None
+                answers.append(answer_of(record))
+        return answers
+
+    def candidates(self, row: Problem, attempt: int) -> list[Candidate] | None:
+        """What the answers of an attempt give; None where it has not been answered whole."""
+        answers = self.known(row, attempt)
+        if answers is None:
+            return None
+        texts = [list(answer.texts) for answer in answers]
+        is_cut = [reason == "length" for answer in answers for reason in answer.finish_reasons]
+        traces = self.mode.trace(row, texts)
+        found = []
+        for sample, trace in enumerate(traces):
+            trace, repairs = repair(trace) if self.given.repair else (trace, [])
+            rejections = check(
+                trace, problem=row["problem"], answer=row["answer"], rules=self.rules, count=self.count
+            )
+            if self.mode.check:
+                rejections += self.mode.check(row, texts, trace)
+            if len(is_cut) == len(traces) and is_cut[sample]:
+                rejections.append(
+                    Rejection(Reason.TOO_LONG, f"cut off at --max_tokens {self.given.max_tokens}")
+                )
+            made = {
+                "trace": trace,
+                "teacher": dataset.public_name(self.teacher.name),
+                "mode": self.mode.name,
+                "attempt": attempt,
+                "sample": sample,
+                "repairs": repairs,
+            }
+            found.append(Candidate(dict(row) | made, rejections))
+        return found
+
+    def build(self, found: Found) -> dict[str, Any]:
+        """Write the data set from the journal; returns what its card says of it."""
+        counts = Counter(
+            problems=found.problems,
+            duplicates=found.duplicates,
+            bad_rows=found.bad,
+            overlaps=found.overlaps.total(),
+        )
+        reasons: Counter[str] = Counter()
+        repairs: Counter[str] = Counter()
+        served: Counter[str] = Counter()
+        for record in self.journal.records():
+            served.update([record["model"]] if record.get("model") else [])
+        folder = Path(self.given.output_dir)
+        with dataset.writing(folder) as out:
+            for row in self.problems():
+                attempts = [self.candidates(row, attempt) for attempt in range(self.given.attempts)]
+                candidates = [c for attempt in attempts for c in attempt or []]
+                if all(attempt is None for attempt in attempts):
+                    counts["unanswered"] += 1
+                    continue
+                counts["answered"] += 1
+                counts["without_candidate"] += not candidates
+                passed = [candidate for candidate in candidates if not candidate.rejections]
+                counts["solved"] += bool(passed)
+                for candidate in _distinct(passed)[: self.given.keep]:
+                    counts["accepted"] += 1
+                    repairs.update(candidate.row["repairs"])
+                    out.accept(candidate.row)
+                for candidate in candidates:
+                    if candidate.rejections:
+                        counts["rejected"] += 1
+                        reasons.update({rejection.reason.value for rejection in candidate.rejections})
+                        out.reject(candidate.row, candidate.rejections)
+        return {
+            "mode": self.mode.name,
+            "prompt": self.mode.template,
+            "counts": dict(counts),
+            "reasons": dict(reasons.most_common()),
+            "repairs": dict(repairs.most_common()),
+            "served": sorted(served),
+            "benchmarks": {
+                dataset.public_name(name): {"problems": size, "overlaps": found.overlaps[name]}
+                for name, size in self.benchmarks.sizes.items()
+            },
+        }
+
+
+def _distinct(passed: Sequence[Candidate]) -> list[Candidate]:
+    """Those that say something else, the ones whose paths differ most first; equals keep their order."""
+    texts: dict[str, Candidate] = {}
+    for candidate in passed:
+        texts.setdefault(" ".join(candidate.row["trace"].split()), candidate)
+    return sorted(texts.values(), key=lambda candidate: -dataset.path_diversity(candidate.row["trace"]))

@@ -1,0 +1,106 @@
+"""The endpoint teacher against a real HTTP server that goes wrong."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+from typing import Any
+
+import pytest
+from faulty_endpoint import Endpoint as Server
+from faulty_endpoint import served
+
+from prl.errors import UsageError
+from prl.traces.asking import Answer, Fatal, Refused, Retry, TeacherError
+from prl.traces.endpoint import Endpoint
+from prl.traces.modes import Request
+
+REQUEST = Request(({"role": "user", "content": "Problem: 12 + 30"},), samples=2, max_tokens=64, seed=7)
+
+
+def ask(server: Server, model: str = "teacher", **given: Any) -> Answer:
+    async def work() -> Answer:
+        async with aclosing(Endpoint(model, server.url, **given)) as teacher:
+            return await teacher.ask(REQUEST)
+
+    return asyncio.run(work())
+
+
+def test_what_is_sent_and_said() -> None:
+    with served(keep_bodies=True) as server:
+        answer = ask(server, extra={"top_k": 20})
+    assert len(answer.texts) == 2
+    assert "Final Answer: 4" in answer.texts[0]
+    assert (answer.prompt_tokens, answer.completion_tokens) == (100, 50)
+    assert (answer.finish_reasons, answer.model) == (("stop", "stop"), "teacher-2026")
+    (body,) = server.bodies
+    assert body == {
+        "model": "teacher", "messages": [{"role": "user", "content": "Problem: 12 + 30"}], "n": 2, "seed": 7,
+        "max_tokens": 64, "temperature": 1.0, "top_p": 1.0, "top_k": 20,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind", "message"),
+    [
+        ("busy", Retry, "Rate limit reached"),
+        ("busy_until", Retry, "Rate limit reached"),
+        ("quota", Fatal, "no money"),
+        ("error", Retry, "Internal Server Error"),
+        ("unavailable", Retry, "503"),
+        ("too_long", Refused, "maximum context length"),
+        ("no_json", Retry, "not whole JSON"),
+        ("no_choices", Retry, "no choices"),
+        ("no_message", Retry, "no chat completion"),
+        ("drop", Retry, "127.0.0.1"),
+        ("torn", Retry, "127.0.0.1"),
+        ("drip", Retry, "no answer within 0.3 s"),
+    ],
+)
+def test_each_fault_is_told_apart(fault: str, kind: type[TeacherError], message: str) -> None:
+    with served(always=fault) as server, pytest.raises(kind, match=message) as raised:
+        ask(server, timeout=0.3)
+    assert "\n" not in str(raised.value)
+    if isinstance(raised.value, Retry):
+        assert not raised.value.unreachable
+        assert raised.value.after == (0.1 if fault == "busy_until" else None)
+        assert raised.value.pause == (fault == "busy_until")
+
+
+def test_a_wrong_model_is_told_with_those_there_are() -> None:
+    with served() as server, pytest.raises(Fatal, match=r"`teachr` does not exist\.; it has teacher"):
+        ask(server, "teachr")
+
+
+def test_nothing_listens_there() -> None:
+    with served() as server:
+        pass
+    with pytest.raises(Retry) as raised:
+        ask(server)
+    assert raised.value.unreachable
+
+
+def test_a_key_is_used_and_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    with served(key="sk-right-1234567890") as server:
+        monkeypatch.setenv("MY_KEY", "sk-right-1234567890")
+        assert ask(server, api_key_env="MY_KEY").texts
+        monkeypatch.setenv("MY_KEY", "sk-wrong-1234567890")
+        with pytest.raises(Fatal, match="is the key in MY_KEY right") as raised:
+            ask(server, api_key_env="MY_KEY")
+        assert "sk-wrong" not in str(raised.value)
+        monkeypatch.delenv("MY_KEY")
+        with pytest.raises(UsageError, match="MY_KEY is not set"):
+            ask(server, api_key_env="MY_KEY")
+        monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+        with pytest.raises(Fatal, match="export OPENAI_API_KEY"):
+            ask(server)
+
+
+@pytest.mark.parametrize("url", ["localhost:8000/v1", "", "ftp://x/v1", "http:///v1"])
+def test_no_url(url: str) -> None:
+    with pytest.raises(UsageError, match="is no URL"):
+        Endpoint("teacher", url)
+
+
+def test_a_password_in_the_url_is_not_shown() -> None:
+    assert Endpoint("t", "http://me:secret@host:1/v1?token=x").base_url == "http://host:1/v1"

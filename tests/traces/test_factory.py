@@ -1,0 +1,370 @@
+"""prl data traces from end to end: against a real endpoint that goes wrong, killed, out of money, misused."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from faulty_endpoint import FAULTS, Endpoint, served
+
+from prl import cli
+from prl.config import parse
+from prl.traces.factory import mode_of, teacher_of
+from prl.traces.journal import Journal
+from prl.traces.work import Work
+
+KEY = "sk-abcdefghijklmnopqrstuvwxyz"
+
+
+@pytest.fixture(autouse=True)
+def no_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return problems(tmp_path / "problems.jsonl", 40)
+
+
+def problems(path: Path, count: int) -> Path:
+    sums = [(number % 97 + 3, number) for number in range(count)]
+    path.write_text(
+        "".join(json.dumps({"problem": f"{a} + {b}", "answer": str(a + b)}) + "\n" for a, b in sums)
+    )
+    return path
+
+
+def words(file: Path, server: Endpoint | str, folder: Path, *more: str) -> list[str]:
+    url = server if isinstance(server, str) else server.url
+    return [
+        "data", "traces", str(file), "--base_url", url, "--model", "teacher", "--output_dir", str(folder),
+        *more,
+    ]  # fmt: skip
+
+
+def table(folder: Path, name: str = "traces.parquet") -> list[dict[str, Any]]:
+    return pq.read_table(folder / name).to_pylist()
+
+
+def say(capsys: pytest.CaptureFixture[str], given: list[str]) -> tuple[int, str, str]:
+    status = cli.main(given)
+    said = capsys.readouterr()
+    return status, said.out, said.err
+
+
+# --- What it makes
+
+
+def test_a_set_of_checked_traces_with_its_card(
+    file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "out"
+    with served() as server:
+        status, out, err = say(capsys, words(file, server, folder, "--license", "cc-by-4.0"))
+    assert status == 0
+    good, bad = table(folder), table(folder, "rejected.parquet")
+    assert len(good) + len(bad) == 40
+    assert good
+    assert bad
+    assert [row["problem"] for row in good] == [
+        row["problem"]
+        for row in map(json.loads, file.read_text().splitlines())
+        if row["problem"] in {row["problem"] for row in good}
+    ], "in the order of the problems"
+    assert {reason for row in bad for reason in row["reasons"]} == {"wrong_answer", "no_block"}
+    assert f"{folder}: {len(good)} traces of {len(good)} of 40 answered problems" in out
+    assert "to ask: 40 requests at first" in err
+    card = (folder / "README.md").read_text()
+    assert "license: cc-by-4.0" in card
+    assert f"| traces in the data set | {len(good)} |" in card
+    assert "Not checked: no benchmark was named" in card
+    assert str(tmp_path) not in card
+    import datasets
+
+    loaded = datasets.load_dataset(str(folder), cache_dir=str(tmp_path / "cache"))["train"]
+    assert loaded.to_list() == good
+    assert say(capsys, ["data", "check", str(folder / "traces.parquet")])[0] == 0
+
+
+def test_faults_change_nothing_of_the_set(
+    file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with served(latency=0) as server:
+        assert cli.main(words(file, server, tmp_path / "calm")) == 0
+    with served(latency=0, faults=FAULTS, share=0.4) as server:
+        given = words(file, server, tmp_path / "stormy", "--timeout", "0.3", "--concurrency", "16")
+        assert cli.main(given) == 0
+        assert {fault for _, _, fault, _ in server.asked} >= {None, "busy", "torn", "error"}
+    for name in ("traces.parquet", "rejected.parquet"):
+        assert table(tmp_path / "stormy", name) == table(tmp_path / "calm", name)
+
+
+def test_what_is_answered_is_not_asked_again_and_other_rules_cost_nothing(
+    file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "out"
+    with served(latency=0) as server:
+        say(capsys, words(file, server, folder))
+        before = table(folder)
+        status, out, err = say(capsys, words(file, server, folder, "--resume", "--allow_sequential"))
+        assert status == 0
+        assert len(server.asked) == 40
+    assert "40 answered already" in err
+    assert "no_block" not in out
+    assert len(table(folder)) > len(before)
+
+
+def test_best_of_several_and_further_attempts(file: Path, tmp_path: Path) -> None:
+    with served(latency=0) as server:
+        given = words(file, server, tmp_path / "out", "--samples", "3", "--attempts", "2", "--keep", "2")
+        assert cli.main(given) == 0
+        failed = {row["problem"] for row in table(tmp_path / "out", "rejected.parquet")}
+        tries = [problem for problem, *_ in server.asked]
+    assert {problem: tries.count(problem) for problem in tries} == {
+        problem: 1 + (problem in failed) for problem in tries
+    }
+    good = table(tmp_path / "out")
+    assert len(good) == len({row["problem"] for row in good}), "the samples are the same text: one is kept"
+
+
+def test_duplicates_bad_rows_and_problems_of_a_benchmark_are_left_out(
+    file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with file.open("a") as more:
+        more.write('{"problem": "3  +  0", "answer": "3"}\n{"problem": "", "answer": "3"}\n')
+    bench = problems(tmp_path / "bench.jsonl", 5)
+    folder = tmp_path / "out"
+    with served(latency=0) as server:
+        status, _, err = say(capsys, words(file, server, folder))
+        assert status == 1
+        assert "bad rows: 1 of 42\n  line 42: problem is empty\n" in err
+        given = words(file, server, folder, "--on_bad_rows", "skip", "--benchmarks", str(bench), "--resume")
+        status, _, err = say(capsys, given)
+        assert status == 0
+        assert len(server.asked) == 35
+    assert "left out: 1 duplicates, 1 bad rows, 5 problems of a benchmark" in err
+    assert "| `bench.jsonl` | 5 | 5 |" in (folder / "README.md").read_text()
+
+
+# --- Limits
+
+
+def test_a_dry_run_asks_nothing(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    prices = ("--dry_run", "--prompt_price", "2", "--completion_price", "8", "--max_tokens", "1000")
+    with served() as server:
+        status, _, err = say(capsys, words(file, server, tmp_path / "out", *prices))
+        assert (status, server.asked) == (0, [])
+    assert "to ask: 40 requests at first, about 8,7" in err
+    assert "at most 40,000 tokens of answers, at most 0.34" in err
+
+
+def test_a_spent_budget_gives_a_part_and_more_money_the_rest(
+    file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "out"
+    with served(latency=0) as server:
+        status, _, err = say(capsys, words(file, server, folder, "--max_requests", "10"))
+        assert (status, len(server.asked)) == (0, 10)
+        assert "the budget is spent: one more request may go beyond --max_requests 10" in err
+        assert "The asking ended before the last problem" in (folder / "README.md").read_text()
+        assert cli.main(words(file, server, folder, "--resume", "--max_requests", "40")) == 0
+        assert len(server.asked) == 40
+    with served(latency=0) as server:
+        cli.main(words(file, server, tmp_path / "whole"))
+    assert table(folder) == table(tmp_path / "whole")
+
+
+# --- Killed
+
+
+def child(given: list[str]) -> subprocess.Popen[str]:
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+    return subprocess.Popen(
+        [sys.executable, "-m", "prl", *given], stderr=subprocess.PIPE, text=True, env=environment
+    )
+
+
+def until(reached: Iterator[bool] | Any) -> None:
+    deadline = time.monotonic() + 60
+    while not reached():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+@pytest.mark.parametrize(
+    ("count", "kills"), [(120, 3), pytest.param(1000, 10, marks=[pytest.mark.slow, pytest.mark.timeout(0)])]
+)
+def test_killed_at_any_moment_the_set_is_the_same_and_no_answer_is_asked_for_again(
+    tmp_path: Path, count: int, kills: int
+) -> None:
+    file, folder, drawer = problems(tmp_path / "problems.jsonl", count), tmp_path / "killed", random.Random(0)
+    with served(latency=0.005) as server:
+        assert cli.main(words(file, server, tmp_path / "whole")) == 0
+    with served(latency=0.005, faults=FAULTS, share=0.3) as server:
+        given = words(file, server, folder, "--timeout", "0.3", "--concurrency", "16")
+        settings = parse("data traces", given[2:]).arguments
+        with Journal(tmp_path / "none") as nothing:
+            work = Work(settings, teacher_of(settings), mode_of(settings), nothing)
+            keys = {row["problem"]: work.rounds(row, 0, [])[0][0] for row in work.problems()}
+        moments = sorted(drawer.sample(range(count // 20, count), kills))
+        for moment in moments:
+            process = child([*given, *(["--resume"] if folder.exists() else [])])
+            until(
+                lambda moment=moment, process=process: (
+                    len(server.asked) >= moment or process.poll() is not None
+                )
+            )
+            process.kill()
+            process.wait()
+            process.stderr.close()
+            with Journal(folder / "journal") as journal:
+                answered = {problem for problem, key in keys.items() if key in journal}
+            asked = len(server.asked)
+        process = child([*given, "--resume"])
+        _, err = process.communicate()
+        assert process.returncode == 0, err
+        again = {problem for problem, *_ in server.asked[asked:]}
+        assert again == keys.keys() - answered, "all that was missing, nothing that was there"
+    for name in ("traces.parquet", "rejected.parquet"):
+        assert table(folder, name) == table(tmp_path / "whole", name)
+    with Journal(folder / "journal") as journal:
+        records = [record["key"] for record in journal.records() if "key" in record]
+    assert sorted(records) == sorted(keys.values())
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_a_signal_keeps_what_is_on_its_way(tmp_path: Path) -> None:
+    file = problems(tmp_path / "problems.jsonl", 60)
+    with served(latency=0.3) as server:
+        given = words(file, server, tmp_path / "out")
+        process = child(given)
+        until(lambda: len(server.asked) >= 9)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate()
+        assert process.returncode == 1
+        assert re.search(r"waiting for \d+ answers on their way; again stops at once", err)
+        last = err.strip().splitlines()[-1]
+        assert last.startswith("prl data traces: interrupted; the answers so far are kept")
+        with Journal(tmp_path / "out" / "journal") as journal:
+            assert len(journal) == len(server.asked)
+        done = child([*given, "--resume"])
+        done.communicate()
+        assert (done.returncode, len(server.asked)) == (0, 60)
+
+
+# --- What goes wrong
+
+
+def test_an_endpoint_that_is_not_there(
+    file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, _, err = say(capsys, words(file, "http://127.0.0.1:9/v1", tmp_path / "out"))
+    assert status == 1
+    last = err.strip().splitlines()[-1]
+    assert last.startswith("prl data traces: http://127.0.0.1:9/v1: Cannot connect")
+    assert last.endswith("0 answers are kept; the same command with --resume goes on")
+    with served(latency=0) as server:
+        assert cli.main(words(file, server, tmp_path / "out", "--resume")) == 0
+
+
+def test_keys_are_asked_for_and_written_nowhere(
+    file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "out"
+    with served(latency=0, key=KEY) as server:
+        given = words(file, server, folder)
+        status, _, err = say(capsys, given)
+        assert status == 1
+        assert "401 from" in err
+        assert "export OPENAI_API_KEY" in err
+        status, _, err = say(capsys, [*given, "--resume", "--api_key_env", "MINE"])
+        assert (status, err) == (
+            2, "prl data traces: api_key_env: the environment variable MINE is not set; export the key\n"
+        )  # fmt: skip
+        monkeypatch.setenv("MINE", "sk-wrongwrongwrongwrongwrong")
+        status, _, err = say(capsys, [*given, "--resume", "--api_key_env", "MINE"])
+        assert status == 1
+        assert "is the key in MINE right?" in err
+        assert "wrongwrong" not in err
+        monkeypatch.setenv("MINE", KEY)
+        assert cli.main([*given, "--resume", "--api_key_env", "MINE"]) == 0
+    held = b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
+    assert KEY.encode() not in held
+    assert b"wrongwrong" not in held
+
+
+def test_a_model_that_is_not_there(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with served(model="other") as server:
+        status, _, err = say(capsys, words(file, server, tmp_path / "out"))
+    assert status == 1
+    assert "The model `teacher` does not exist.; it has other" in err.replace("\n", " ")
+
+
+def test_an_outage_stops_the_asking(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with served(latency=0, always="no_choices") as server:
+        status, _, err = say(capsys, words(file, server, tmp_path / "out", "--retries", "0"))
+    assert status == 1
+    assert "requests got no answer, the latest because: the answer has no choices" in err
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ([{"problem": "1 + 1"}], "has no column for the answer"),
+        ([{"question": "1 + 1", "answer": None}], "answer is missing"),
+        ([], "is empty"),
+    ],
+)
+def test_problems_that_cannot_be_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], rows: list[dict[str, Any]], said: str
+) -> None:
+    path = tmp_path / "p.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with served() as server:
+        status, _, err = say(capsys, words(path, server, tmp_path / "out"))
+        assert (status, server.asked) == (1, [])
+    assert said in err
+
+
+def test_a_set_that_would_be_empty_says_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "p.jsonl"
+    path.write_text('{"problem": "1 + 1", "answer": "77"}\n')
+    folder = tmp_path / "out"
+    with served() as server:
+        status, _, err = say(capsys, words(path, server, folder))
+    assert status == 1
+    assert "no trace of 1 answered problems passed (wrong_answer 1" in err
+    assert [row["reasons"] for row in table(folder, "rejected.parquet")] == [["wrong_answer"]]
+    assert table(folder) == []
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--mode", "rite"], "mode"),
+        (["--extra_body", "{"], "extra_body: '{' is not JSON"),
+        (["--extra_body", "[1]"], "extra_body: '[1]' is no JSON object"),
+        (["--ignore", "nonsense"], "ignore: 'nonsense' is no reason"),
+        (["--samples", "0"], "samples 0 asks a teacher for nothing"),
+        (["--concurrency", "0"], "concurrency"),
+        (["--base_url", "localhost"], "base_url: 'localhost' is no URL"),
+    ],
+)
+def test_flags_that_cannot_be(
+    file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str], said: str
+) -> None:
+    status, _, err = say(capsys, words(file, "http://127.0.0.1:9/v1", tmp_path / "out", *more))
+    assert status == 2
+    assert said in err
+    assert len(err.strip().splitlines()) == 1
