@@ -42,6 +42,7 @@ class Endpoint:
     at_once: int = 0
     most_at_once: int = 0
     bodies: list[dict[str, Any]] = field(default_factory=list)
+    headers: list[dict[str, str]] = field(default_factory=list)
     keep_bodies: bool = False
     url: str = ""
 
@@ -71,6 +72,7 @@ class Endpoint:
             ), ""
         if self.keep_bodies:
             self.bodies.append(asked)
+            self.headers.append(headers)
         problem = asked["messages"][-1]["content"].rpartition("Problem: ")[2]
         number = self.tries[problem]
         self.tries[problem] += 1

@@ -102,5 +102,17 @@ def test_no_url(url: str) -> None:
         Endpoint("teacher", url)
 
 
-def test_a_password_in_the_url_is_not_shown() -> None:
-    assert Endpoint("t", "http://me:secret@host:1/v1?token=x").base_url == "http://host:1/v1"
+@pytest.mark.parametrize("url", ["http://me:secret@host:1/v1", "http://host:1/v1?token=secret"])
+def test_a_url_that_holds_a_key_is_refused_and_not_shown(url: str) -> None:
+    with pytest.raises(UsageError, match="the one at host holds a user, a password or a query") as error:
+        Endpoint("t", url)
+    assert "secret" not in str(error.value)
+
+
+def test_an_endpoint_is_not_told_about_this_machine() -> None:
+    with served(keep_bodies=True) as server:
+        ask(server)
+    (headers,) = server.headers
+    assert headers["authorization"] == "Bearer none"
+    told = {name.removeprefix("x-stainless-") for name in headers if name.startswith("x-stainless-")}
+    assert told <= {"retry-count", "read-timeout"}, "openai 3.57 names the system and the Python otherwise"

@@ -359,6 +359,8 @@ def test_a_set_that_would_be_empty_says_why(tmp_path: Path, capsys: pytest.Captu
         (["--samples", "0"], "samples 0 asks a teacher for nothing"),
         (["--concurrency", "0"], "concurrency"),
         (["--base_url", "localhost"], "base_url: 'localhost' is no URL"),
+        (["--base_url", "http://me:sk-1@host/v1"], "the one at host holds a user, a password or a query"),
+        (["--base_url", "http://host/v1?key=sk-1"], "keys are taken from the environment only"),
     ],
 )
 def test_flags_that_cannot_be(
@@ -367,4 +369,5 @@ def test_flags_that_cannot_be(
     status, _, err = say(capsys, words(file, "http://127.0.0.1:9/v1", tmp_path / "out", *more))
     assert status == 2
     assert said in err
+    assert "sk-1" not in err
     assert len(err.strip().splitlines()) == 1

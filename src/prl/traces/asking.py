@@ -21,7 +21,7 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from random import Random
 from typing import Any, Literal, Protocol
 
@@ -31,8 +31,6 @@ from prl.traces.modes import Request
 LONGEST_BACKOFF = 60.0  # seconds
 LONGEST_PAUSE = 900.0  # seconds; who is to wait longer is better off running the command again
 SYNC_SECONDS = 1.0
-
-_REQUEST_FIELDS = tuple(field.name for field in fields(Request))
 
 
 @dataclass(frozen=True)
@@ -47,6 +45,11 @@ class Answer:
     completion_tokens: int
     finish_reasons: tuple[str, ...] = ()
     model: str = ""
+
+
+# dataclasses.asdict copies all that it meets, which takes a twentieth of the time of a request.
+_REQUEST_FIELDS = tuple(field.name for field in fields(Request))
+_ANSWER_FIELDS = tuple(field.name for field in fields(Answer))
 
 
 class Teacher(Protocol):
@@ -280,7 +283,7 @@ class Asking:
         record: dict[str, Any] = {}
         try:
             answer = await self.teacher.ask(request)
-            record = {"key": key} | asdict(answer)
+            record = {"key": key} | {name: getattr(answer, name) for name in _ANSWER_FIELDS}
             self.answered += 1
             return answer
         except TeacherError as failure:

@@ -83,6 +83,8 @@ class Benchmarks:
         >>> benchmarks.overlap("If a train goes 60 miles in 2 hours, how fast did it go?").benchmark
         'b'
         """
+        if not self.sizes:
+            return None
         runs = _runs(problem)
         held = [self._places[run] for run in runs if run in self._places]
         places = Counter(place for each in held for place in ((each,) if isinstance(each, int) else each))

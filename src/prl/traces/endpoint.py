@@ -14,8 +14,8 @@ from collections.abc import Mapping
 from contextlib import suppress
 from email.utils import parsedate_to_datetime
 from time import time
-from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit, urlunsplit
+from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import urlsplit
 
 from prl.errors import UsageError
 from prl.traces.asking import Answer, Fatal, Refused, Retry, TeacherError
@@ -24,6 +24,10 @@ from prl.traces.modes import Request
 if TYPE_CHECKING:
     from openai import APIStatusError
 
+_TELLING_HEADERS = tuple(
+    f"X-Stainless-{name}"
+    for name in ("Lang", "Package-Version", "OS", "Arch", "Runtime", "Runtime-Version", "Async")
+)
 _SHOWN = 200  # characters of what an endpoint says of itself
 _AGAIN = {408, 409, 425, 429}
 """Statuses below 500 after which the same request may succeed."""
@@ -57,10 +61,16 @@ class Endpoint:
             raise UsageError(
                 f'a teacher behind an endpoint needs {error.name}: pip install "prl[traces]"'
             ) from None
-        if urlsplit(base_url).scheme not in ("http", "https") or not urlsplit(base_url).hostname:
+        url = urlsplit(base_url)
+        if url.scheme not in ("http", "https") or not url.hostname:
             raise UsageError(f"base_url: {base_url!r} is no URL; for example http://localhost:8000/v1")
+        if url.username or url.password or url.query:  # it is shown, and written into the run folder
+            raise UsageError(
+                f"base_url: the one at {url.hostname} holds a user, a password or a query; keys are taken "
+                "from the environment only (--api_key_env)"
+            )
         self.name, self.options = model, dict(extra or {})
-        self.base_url = without_credentials(base_url)
+        self.base_url = base_url
         self._key = os.environ.get(api_key_env or "OPENAI_API_KEY", "")
         if api_key_env and not self._key:
             raise UsageError(
@@ -73,6 +83,8 @@ class Endpoint:
             base_url=base_url,
             max_retries=0,
             timeout=None,
+            # No endpoint is told about this machine; and each header costs every request some time.
+            default_headers=cast(Any, dict.fromkeys(_TELLING_HEADERS, openai.Omit())),
             http_client=_limited(DefaultAioHttpClient(), concurrency, timeout),
         )
 
@@ -153,16 +165,12 @@ def _limited(client: Any, concurrency: int, timeout: float) -> Any:
 
     async def limited(*args: Any, **kwargs: Any) -> Any:
         async with places, asyncio.timeout(timeout):
-            return await send(*args, **kwargs)
+            response = await send(*args, **kwargs)
+        await asyncio.sleep(0)  # whoever waits for the place goes first, then this answer is read
+        return response
 
     client.send = limited
     return client
-
-
-def without_credentials(url: str) -> str:
-    """The URL without user, password, query and fragment, as it may be shown and written down."""
-    parts = urlsplit(url)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 def _answer(content: str) -> Answer:

@@ -47,7 +47,7 @@ from prl.traces.work import Found, Work
 
 console = Console(stderr=True, highlight=False, soft_wrap=True)
 
-JUDGING_SHARE = 0.1
+JUDGING_SHARE = 0.02
 """While it asks, prl judges answers in at most this share of the time, to tell how many will pass; all are
 judged at the end."""
 
