@@ -252,6 +252,9 @@ class DataTracesArguments:
     api_key_env: str | None = None
     extra_body: str | None = None
     mode: Literal["write", "annotate", "rewrite"] = "write"
+    prompt_style: PromptStyle | None = None
+    solutions: int = 3
+    summary: Literal["teacher", "template"] = "teacher"
     samples: int = 1
     attempts: int = 1
     keep: int = 1
@@ -422,7 +425,7 @@ HELP = {
     "recipe": "a recipe that ships (`prl recipes`), a YAML file, or several with + between; "
     "if none: by the GPU's free memory",
     "model_name_or_path": "Hub name, local model, adapter or run folder; `tiny` ships; short: --model",
-    "prompt_style": "instruction around the problem: think in parallel, step by step, or none",
+    "prompt_style": "instruction around the problem: think in parallel, step by step, or none (bare)",
     "attention": "structured: the paths of a block do not see each other; auto: as the model was trained",
     "paths": "structured: paths of a block, a number from 2; auto: from 2 on the model decides on one more",
     "max_paths": "structured: most paths of a block where --paths is auto",
@@ -445,6 +448,8 @@ HELP = {
     "extra_body": "more fields of every request, a JSON object",
     "mode": "write: it writes parallel traces; annotate: it marks the blocks in its own solution, word for "
     "word; rewrite: several of its step-by-step solutions become the paths of one trace",
+    "solutions": "solutions that rewrite asks for, of which those that are right and differ become paths",
+    "summary": "who writes the summary of a rewrite: the teacher, or a sentence that names the answer",
     "attempts": "ask again until a trace passes, this many times in all",
     "keep": "most traces of a problem",
     "max_tokens": "longest answer of the teacher",

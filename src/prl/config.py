@@ -185,6 +185,7 @@ _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
         "must be a number or auto",
     ),
     "lora_dropout": (lambda value: 0 <= value < 1, "must be at least 0 and less than 1"),
+    "solutions": (lambda value: 2 <= value <= 4, "must be from 2 to 4"),
     "parallel_share": (lambda value: 0 <= value <= 1, "must be from 0 to 1"),
     **dict.fromkeys(
         (

@@ -371,3 +371,76 @@ def test_flags_that_cannot_be(
     assert said in err
     assert "sk-1" not in err
     assert len(err.strip().splitlines()) == 1
+
+
+# --- Many
+
+CHILD = """
+import asyncio, json, sys
+import psutil
+from faulty_endpoint import completion
+from prl import cli
+from prl.traces import factory
+from prl.traces.asking import Answer
+from prl.traces.work import Work
+
+process, sink, step = psutil.Process(), open(sys.argv[1], "w", buffering=1), factory._Shown.step
+counts = {"asked": 0, "built": 0}
+
+class Quick:
+    "Answers at once, as the endpoint of these tests does."
+    name, options = "quick", {}
+
+    async def ask(self, request):
+        await asyncio.sleep(0)
+        said = completion(request.messages[-1]["content"].rpartition("Problem: ")[2], {"model": "quick"})
+        return Answer((said["choices"][0]["message"]["content"],), 100, 50, ("stop",))
+
+    async def aclose(self):
+        pass
+
+def measured(phase):
+    counts[phase] += 1
+    if counts[phase] % 1000 == 0:
+        sink.write(json.dumps({"phase": phase, "rss": process.memory_info().rss}) + "\\n")
+
+def stepped(shown, row):
+    step(shown, row)
+    measured("asked")
+
+candidates = Work.candidates
+
+def judged(work, row, attempt):
+    if sys._getframe(1).f_code.co_name != "step":
+        measured("built")
+    return candidates(work, row, attempt)
+
+factory.teacher_of = lambda given: Quick()
+factory._Shown.step, Work.candidates = stepped, judged
+sys.exit(cli.main(sys.argv[2:]))
+"""
+
+
+@pytest.mark.parametrize(
+    "count", [4_000, pytest.param(100_000, marks=[pytest.mark.slow, pytest.mark.timeout(0)])]
+)
+def test_memory_does_not_grow_with_the_problems(tmp_path: Path, count: int) -> None:
+    file, measured = problems(tmp_path / "problems.jsonl", count), tmp_path / "measured.jsonl"
+    given = ["data", "traces", str(file), "--output_dir", str(tmp_path / "out"), "--concurrency", "32"]
+    here = str(Path(__file__).parent)
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": here}
+    done = subprocess.run(
+        [sys.executable, "-c", CHILD, str(measured), *given], capture_output=True, text=True, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in measured.read_text().splitlines()]
+    by_phase = {
+        phase: [row["rss"] / 2**20 for row in rows if row["phase"] == phase] for phase in ("asked", "built")
+    }
+    for phase, found in by_phase.items():
+        print(f"{phase}, MiB: " + " ".join(f"{rss:.1f}" for rss in found[:: max(1, len(found) // 10)]))
+    assert pq.read_metadata(tmp_path / "out" / "traces.parquet").num_rows > 0.7 * count
+    for phase, found in by_phase.items():
+        assert len(found) == count // 1000
+        # Caches fill up first: SQLite's (2 MB for each of its tables), that of verdicts, a row group's.
+        assert found[-1] / found[len(found) // 2] < 1.05, phase

@@ -114,13 +114,14 @@ def teacher_of(given: DataTracesArguments) -> Teacher:
 
 def mode_of(given: DataTracesArguments) -> Mode:
     """What is asked in `--mode`."""
-    make = {"write": modes.write, "annotate": modes.annotate, "rewrite": modes.rewrite}[given.mode]
-    return make(
-        samples=given.samples,
-        max_tokens=given.max_tokens,
-        temperature=given.temperature,
-        top_p=given.top_p,
-    )
+    asked: dict[str, Any] = {
+        name: getattr(given, name) for name in ("samples", "max_tokens", "temperature", "top_p")
+    }
+    if given.prompt_style:
+        asked["style"] = given.prompt_style
+    if given.mode == "rewrite":
+        return modes.rewrite(**asked, solutions=given.solutions, summary=given.summary, seed=given.seed)
+    return modes.annotate(**asked) if given.mode == "annotate" else modes.write(**asked)
 
 
 def _extra(text: str | None) -> dict[str, Any]:
