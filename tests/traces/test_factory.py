@@ -349,6 +349,25 @@ def test_a_set_that_would_be_empty_says_why(tmp_path: Path, capsys: pytest.Captu
     assert table(folder) == []
 
 
+def test_a_local_teacher_that_cannot_says_so_and_what_may_help(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "out"
+    given = ["data", "traces", "arithmetic:easy", "--limit", "6", "--output_dir", str(folder)]
+    given += ["--samples", "2", "--max_tokens", "24", "--device", "cpu"]
+    status, _, err = say(capsys, given)
+    assert status == 1
+    last = err.strip().splitlines()[-1]
+    assert "no trace of 6 answered problems passed (" in last
+    assert last.endswith(
+        "A larger teacher, easier problems, --samples or --mode rewrite may help; the answers are kept"
+    )
+    bad = table(folder, "rejected.parquet")
+    assert len(bad) == 12
+    assert {row["teacher"] for row in bad} == {"tiny"}
+    assert say(capsys, [*given, "--resume"])[2].count("6 answered already") == 1
+
+
 @pytest.mark.parametrize(
     ("more", "said"),
     [
