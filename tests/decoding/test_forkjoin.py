@@ -385,17 +385,20 @@ def test_gradients_are_not_recorded(structured, tokenizer):
 # --- events ------------------------------------------------------------------------------------------------
 
 
-def test_on_token_tells_each_token_once(structured, tokenizer):
+def test_each_token_and_each_response_is_told_once(structured, tokenizer):
     told: dict[tuple[int, int], list[tuple[int, int]]] = defaultdict(list)
+    ended: dict[tuple[int, int], Response] = {}
     counts: list[int] = []
     decoder = ForkJoinDecoder(structured, tokenizer, limits=Limits(60, "auto"), batch_size=4)
     answers = decoder.generate(
         PROMPTS,
         samples=2,
         on_token=lambda prompt, sample, segment, token: told[prompt, sample].append((segment, token)),
+        on_response=lambda i, j, response: ended.update({(i, j): response}),
         on_batch=counts.append,
     )
     assert counts == list(range(1, 11))
+    assert ended == {(i, j): response for i, group in enumerate(answers) for j, response in enumerate(group)}
     for i, group in enumerate(answers):
         for j, response in enumerate(group):
             assert sorted(token for _, token in told[i, j]) == sorted(response.token_ids)

@@ -127,8 +127,7 @@ def completion(problem: str, asked: dict[str, Any]) -> dict[str, Any]:
     return {
         "id": "c", "object": "chat.completion", "created": 1, "model": f"{asked['model']}-2026",
         "choices": [
-            {"index": i, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}
-            for i in range(asked.get("n") or 1)
+            {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}
         ],
         "usage": {"prompt_tokens": 100, "completion_tokens": 50, "total_tokens": 150},
     }  # fmt: skip

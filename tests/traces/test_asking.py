@@ -30,7 +30,7 @@ REQUEST = Request(({"role": "user", "content": "2 + 2"},), max_tokens=10)
 class Scripted:
     """A teacher that does what a list says, then answers."""
 
-    name = "scripted"
+    name, places = "scripted", 8
 
     def __init__(self, *script: TeacherError) -> None:
         self.options: dict[str, Any] = {}
@@ -45,7 +45,7 @@ class Scripted:
         self.at_once -= 1
         if (error := next(self.script, None)) is not None:
             raise error
-        return Answer(("4",), 5, 10, ("stop",), "it")
+        return Answer("4", 5, 10, "stop", "it")
 
     async def aclose(self) -> None:
         pass
@@ -71,7 +71,7 @@ def test_an_answer_is_kept_and_not_asked_for_again(journal: Journal) -> None:
     done(work())
     assert teacher.asked == 1
     (record,) = journal.records()
-    assert (record["texts"], record["key"], record["model"]) == (["4"], "k", "it")
+    assert (record["text"], record["key"], record["model"]) == ("4", "k", "it")
 
 
 def test_what_fails_is_tried_again_and_counted(journal: Journal) -> None:
@@ -139,15 +139,16 @@ def test_many_in_a_row_without_an_answer_end_it(journal: Journal) -> None:
 
     async def work() -> Asking:
         asking = Asking(teacher, journal, concurrency=4)
+        requests = [Request(({"role": "user", "content": str(i // 3)},)) for i in range(18)]
         ended = await asyncio.gather(
-            *(asking.ask(f"k{i}", REQUEST) for i in range(9)), return_exceptions=True
+            *(asking.ask(f"k{i}", request) for i, request in enumerate(requests)), return_exceptions=True
         )
-        assert [type(error) for error in ended].count(Unanswered) == 3
+        assert [type(error) for error in ended].count(Unanswered) == 9, "of three prompts, three samples each"
         return asking
 
     asking = done(work())
     assert asking.stopped
-    assert "the last 4 requests got no answer, the latest because: 400" in asking.stopped.message
+    assert "the last 4 prompts got no answer, the latest because: 400" in asking.stopped.message
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from prl.traces.asking import Answer, Fatal, Refused, Retry, TeacherError
 from prl.traces.endpoint import Endpoint
 from prl.traces.modes import Request
 
-REQUEST = Request(({"role": "user", "content": "Problem: 12 + 30"},), samples=2, max_tokens=64, seed=7)
+REQUEST = Request(({"role": "user", "content": "Problem: 12 + 30"},), max_tokens=64, seed=7)
 
 
 def ask(server: Server, model: str = "teacher", **given: Any) -> Answer:
@@ -29,13 +29,12 @@ def ask(server: Server, model: str = "teacher", **given: Any) -> Answer:
 def test_what_is_sent_and_said() -> None:
     with served(keep_bodies=True) as server:
         answer = ask(server, extra={"top_k": 20})
-    assert len(answer.texts) == 2
-    assert "Final Answer: 4" in answer.texts[0]
+    assert "Final Answer: 4" in answer.text
     assert (answer.prompt_tokens, answer.completion_tokens) == (100, 50)
-    assert (answer.finish_reasons, answer.model) == (("stop", "stop"), "teacher-2026")
+    assert (answer.finish_reason, answer.model) == ("stop", "teacher-2026")
     (body,) = server.bodies
     assert body == {
-        "model": "teacher", "messages": [{"role": "user", "content": "Problem: 12 + 30"}], "n": 2, "seed": 7,
+        "model": "teacher", "messages": [{"role": "user", "content": "Problem: 12 + 30"}], "seed": 7,
         "max_tokens": 64, "temperature": 1.0, "top_p": 1.0, "top_k": 20,
     }  # fmt: skip
 
@@ -83,7 +82,7 @@ def test_nothing_listens_there() -> None:
 def test_a_key_is_used_and_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     with served(key="sk-right-1234567890") as server:
         monkeypatch.setenv("MY_KEY", "sk-right-1234567890")
-        assert ask(server, api_key_env="MY_KEY").texts
+        assert ask(server, api_key_env="MY_KEY").text
         monkeypatch.setenv("MY_KEY", "sk-wrong-1234567890")
         with pytest.raises(Fatal, match="is the key in MY_KEY right") as raised:
             ask(server, api_key_env="MY_KEY")

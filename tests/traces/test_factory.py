@@ -132,10 +132,18 @@ def test_best_of_several_and_further_attempts(file: Path, tmp_path: Path) -> Non
         failed = {row["problem"] for row in table(tmp_path / "out", "rejected.parquet")}
         tries = [problem for problem, *_ in server.asked]
     assert {problem: tries.count(problem) for problem in tries} == {
-        problem: 1 + (problem in failed) for problem in tries
+        problem: 3 * (1 + (problem in failed)) for problem in tries
     }
     good = table(tmp_path / "out")
     assert len(good) == len({row["problem"] for row in good}), "the samples are the same text: one is kept"
+
+
+def test_more_samples_ask_only_for_the_new_ones(file: Path, tmp_path: Path) -> None:
+    with served(latency=0, keep_bodies=True) as server:
+        assert cli.main(words(file, server, tmp_path / "out", "--samples", "2")) == 0
+        assert cli.main(words(file, server, tmp_path / "out", "--samples", "3", "--resume")) == 0
+        asked = {(body["messages"][0]["content"], body["seed"]) for body in server.bodies}
+    assert len(asked) == len(server.bodies) == 3 * 40
 
 
 def test_duplicates_bad_rows_and_problems_of_a_benchmark_are_left_out(
@@ -315,7 +323,7 @@ def test_an_outage_stops_the_asking(file: Path, tmp_path: Path, capsys: pytest.C
     with served(latency=0, always="no_choices") as server:
         status, _, err = say(capsys, words(file, server, tmp_path / "out", "--retries", "0"))
     assert status == 1
-    assert "requests got no answer, the latest because: the answer has no choices" in err
+    assert "prompts got no answer, the latest because: the answer has no choices" in err
 
 
 @pytest.mark.parametrize(
@@ -408,12 +416,12 @@ counts = {"asked": 0, "built": 0}
 
 class Quick:
     "Answers at once, as the endpoint of these tests does."
-    name, options = "quick", {}
+    name, options, places = "quick", {}, 40
 
     async def ask(self, request):
         await asyncio.sleep(0)
         said = completion(request.messages[-1]["content"].rpartition("Problem: ")[2], {"model": "quick"})
-        return Answer((said["choices"][0]["message"]["content"],), 100, 50, ("stop",))
+        return Answer(said["choices"][0]["message"]["content"], 100, 50, "stop")
 
     async def aclose(self):
         pass

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from prl.model import load_model, tag_ids
 from prl.prompts import render_prompt, user_message
 from prl.traces.asking import Answer, Fatal
 from prl.traces.checks import check
-from prl.traces.local import Local, encode, fingerprint, never_drawn, rendered, row_seeds
+from prl.traces.local import QUEUED, Local, encode, fingerprint, never_drawn, rendered, row_seed
 from prl.traces.modes import Request, write
 
 
@@ -40,9 +41,9 @@ def request(content: str, **settings: Any) -> Request:
 
 
 REQUESTS = [
-    request("Compute 12 + 30.", samples=2),
+    request("Compute 12 + 30."),
     request("Compute 12 + 30.", seed=4),
-    request("Compute 5 + 6 - 7.", samples=3, max_tokens=20),
+    request("Compute 5 + 6 - 7.", max_tokens=20),
     request("Ann has 12 pens.", temperature=0.0),
     request("Compute 12 + 30.", seed=None),
 ]
@@ -53,16 +54,13 @@ def test_asks_answered_together_equal_asks_alone() -> None:
     together = asked(teacher, REQUESTS)
     assert together == asked(teacher, REQUESTS[::-1])[::-1]
     assert together == [asked(local(concurrency=1), [each])[0] for each in REQUESTS]
-    assert together[0].texts[0] != together[0].texts[1]
-    assert together[1].texts[0] not in together[0].texts
+    assert len({together[i].text for i in (0, 1, 4)}) == 3
 
 
 def test_an_answer_counts_its_tokens() -> None:
-    short, long = asked(local(), [request("Compute 1 + 1."), request("Compute 1 + 1.", samples=2)])
-    assert short.finish_reasons == ("length",)
-    assert (short.completion_tokens, long.completion_tokens) == (12, 24)
-    assert short.prompt_tokens == long.prompt_tokens > 5
-    assert long.texts[0] == short.texts[0], "one more sample leaves the first as it is"
+    (answer,) = asked(local(), [request("Compute 1 + 1.")])
+    assert (answer.completion_tokens, answer.finish_reason) == (12, "length")
+    assert answer.prompt_tokens > 5
 
 
 def test_what_waits_is_decoded_in_one_call(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,12 +68,38 @@ def test_what_waits_is_decoded_in_one_call(monkeypatch: pytest.MonkeyPatch) -> N
     generate = ForkJoinDecoder.generate
 
     def counted(self: ForkJoinDecoder, prompts: Any, **given: Any) -> Any:
-        calls.append((len(prompts), self.batch_size))
+        calls.append((len(prompts), [len(seeds) for seeds in given["seeds"]], self.batch_size))
         return generate(self, prompts, **given)
 
     monkeypatch.setattr(ForkJoinDecoder, "generate", counted)
-    asked(local(concurrency=3), [request(f"Compute {n} + 1.", max_tokens=2) for n in range(5)])
-    assert calls == [(5, 3)]
+    problems = [request(f"Compute {n} + 1.", max_tokens=2) for n in range(4)]
+    teacher = local(concurrency=3)
+    asked(teacher, [*problems, request("Compute 2 + 1.", max_tokens=2, seed=9)])
+    assert calls == [(4, [1, 1, 2, 1], 3)], "a prompt that two ask with is read once"
+    assert teacher.places == QUEUED * 3
+
+
+def test_an_answer_does_not_wait_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    generate, received = ForkJoinDecoder.generate, threading.Event()
+
+    def held(self: ForkJoinDecoder, prompts: Any, on_response: Any, **given: Any) -> Any:
+        def on_each(*response: Any) -> None:
+            on_response(*response)
+            assert received.wait(60)
+
+        return generate(self, prompts, on_response=on_each, **given)
+
+    monkeypatch.setattr(ForkJoinDecoder, "generate", held)
+
+    async def ask_two() -> None:
+        teacher = local(concurrency=1)
+        tasks = [asyncio.create_task(teacher.ask(each)) for each in REQUESTS[:2]]
+        await tasks[0]
+        assert not tasks[1].done()
+        received.set()
+        await tasks[1]
+
+    asyncio.run(ask_two())
 
 
 @pytest.mark.parametrize("style", ["parallel", "sequential", "bare"])
@@ -85,9 +109,9 @@ def test_a_request_is_framed_as_in_training(style: str) -> None:
 
 
 def test_a_seed_belongs_to_its_request() -> None:
-    one = row_seeds(request("a", samples=3))
-    assert len({*one, *row_seeds(request("b", samples=3)), *row_seeds(request("a", samples=3, seed=4))}) == 9
-    assert row_seeds(request("a", samples=2)) == one[:2]
+    requests = [request("a"), request("b"), request("a", seed=4), request("a", max_tokens=13)]
+    assert len({*map(row_seed, requests)}) == 4
+    assert row_seed(request("a")) == row_seed(requests[0])
 
 
 def test_a_model_that_is_not_there_ends_the_asking() -> None:
@@ -139,12 +163,44 @@ def test_memory_that_runs_out_halves_the_rows_and_then_ends_the_asking(
     assert sizes == [4, 2, 1]
 
 
-def test_closing_stops_what_is_being_decoded() -> None:
+def test_what_was_answered_before_memory_ran_out_is_not_decoded_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    calls = []
+    generate = ForkJoinDecoder.generate
+
+    def too_much_later(self: ForkJoinDecoder, prompts: Any, on_response: Any, **given: Any) -> Any:
+        calls.append(len(prompts))
+
+        def on_first(*response: Any) -> None:
+            on_response(*response)
+            if len(calls) == 1:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+
+        return generate(self, prompts, on_response=on_first, **given)
+
+    monkeypatch.setattr(ForkJoinDecoder, "generate", too_much_later)
+    requests = [request(f"Compute {n} + 30.", max_tokens=3) for n in range(3)]
+    answers = asked(local(concurrency=2), requests)
+    assert calls == [3, 2]
+    monkeypatch.setattr(ForkJoinDecoder, "generate", generate)
+    assert answers == asked(local(), requests)
+
+
+def test_closing_stops_what_is_being_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun = threading.Event()
+
+    def endless(self: ForkJoinDecoder, prompts: Any, on_token: Any, **given: Any) -> None:
+        while True:
+            begun.set()
+            on_token(0, 0, 0)
+
+    monkeypatch.setattr(ForkJoinDecoder, "generate", endless)
+
     async def close() -> None:
         teacher = local()
-        await teacher.ask(request("Compute 1 + 1.", max_tokens=1))
-        asking = asyncio.create_task(teacher.ask(request("Compute 1 + 1.", max_tokens=1_000_000, samples=8)))
-        await asyncio.sleep(0.2)
+        asking = asyncio.create_task(teacher.ask(request("Compute 1 + 1.")))
+        await asyncio.to_thread(begun.wait)
         await asyncio.wait_for(teacher.aclose(), 5)
         with pytest.raises(asyncio.CancelledError):
             await asking
@@ -172,5 +228,5 @@ def test_a_real_model_writes_for_real_problems(real_model: Path, real_data: Path
     answers = asked(local(real_model), requests)
     for row, answer in zip(rows, answers, strict=True):
         assert 0 < answer.completion_tokens <= 24
-        (trace,) = mode.trace(row, [list(answer.texts)])
+        (trace,) = mode.trace(row, [answer.text])
         check(trace, problem=row["problem"], answer=row["answer"])

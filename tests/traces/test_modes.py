@@ -22,24 +22,25 @@ THIRD = "Count on in steps: 4, 8, then 12; two beyond reach fourteen, so \\boxed
 WRONG = "It is 3 + 4 + 2 = 9.\n\nFinal Answer: 9"
 
 
-def rejections(mode: Mode, texts: list[list[str]], problem: dict[str, Any] = PROBLEM) -> list[Rejection]:
+def rejections(mode: Mode, texts: list[str], problem: dict[str, Any] = PROBLEM) -> list[Rejection]:
     """All that speaks against the one candidate."""
     (trace,) = mode.trace(problem, texts)
     own = mode.check(problem, texts, trace) if mode.check else []
     return check(trace, problem=problem["problem"], answer=problem["answer"]) + own
 
 
-def reasons(mode: Mode, texts: list[list[str]], problem: dict[str, Any] = PROBLEM) -> set[Reason]:
+def reasons(mode: Mode, texts: list[str], problem: dict[str, Any] = PROBLEM) -> set[Reason]:
     return {rejection.reason for rejection in rejections(mode, texts, problem)}
 
 
-def test_write_asks_once_and_takes_every_answer() -> None:
+def test_write_asks_for_each_sample_and_takes_every_answer() -> None:
     mode = write(samples=2, max_tokens=7)
-    (request,) = mode.requests(PROBLEM, [])
-    assert (request.samples, request.max_tokens) == (2, 7)
+    request, other = mode.requests(PROBLEM, [])
+    assert request == other
+    assert request.max_tokens == 7
     assert request.messages[0]["content"] == user_message(PROBLEM["problem"], "parallel")
-    assert mode.requests(PROBLEM, [["a", "b"]]) == []
-    assert mode.trace(PROBLEM, [["a", "b"]]) == ["a", "b"]
+    assert mode.requests(PROBLEM, ["a", "b"]) == []
+    assert mode.trace(PROBLEM, ["a", "b"]) == ["a", "b"]
     (bare,) = write(style="bare").requests(PROBLEM, [])
     assert bare.messages[0]["content"] == PROBLEM["problem"]
 
@@ -53,15 +54,15 @@ MARKED = (
 
 def test_annotate_marks_the_first_right_solution() -> None:
     mode = annotate(samples=2)
-    assert [request.samples for request in mode.requests(PROBLEM, [])] == [1, 1]
-    solved = [[WRONG], [SOLVED]]
+    assert len(mode.requests(PROBLEM, [])) == 2
+    solved = [WRONG, SOLVED]
     first, second = mode.requests(PROBLEM, solved)
     assert first == second
     assert first.messages[0]["content"].endswith(SOLVED)
-    texts = [*solved, [MARKED], [f"```text\n{MARKED}\n```"]]
+    texts = [*solved, MARKED, f"```text\n{MARKED}\n```"]
     assert mode.requests(PROBLEM, texts) == []
     assert mode.trace(PROBLEM, texts) == [MARKED, MARKED]
-    assert reasons(annotate(), [[SOLVED], [MARKED]]) == set()
+    assert reasons(annotate(), [SOLVED, MARKED]) == set()
 
 
 def test_annotate_takes_the_solution_of_the_row() -> None:
@@ -69,25 +70,24 @@ def test_annotate_takes_the_solution_of_the_row() -> None:
     mode = annotate()
     (request,) = mode.requests(problem, [])
     assert request.messages[0]["content"].endswith(SOLVED)
-    assert mode.requests(problem, [[MARKED]]) == []
-    assert reasons(mode, [[MARKED]], problem) == set()
+    assert mode.requests(problem, [MARKED]) == []
+    assert reasons(mode, [MARKED], problem) == set()
     assert mode.requests(PROBLEM | {"trace": None}, []) == mode.requests(PROBLEM, [])
 
 
 def test_annotate_keeps_a_changed_solution_with_the_change() -> None:
     changed = MARKED.replace("Found: 2.", "Found: two.")
-    (rejection,) = rejections(annotate(), [[SOLVED], [changed]])
+    (rejection,) = rejections(annotate(), [SOLVED, changed])
     assert rejection == Rejection(Reason.ALTERED_WORDS, "word 8, '2.', became 'two.'")
-    assert Reason.ALTERED_WORDS in reasons(annotate(), [[SOLVED], [f"Here you are:\n{MARKED}"]])
+    assert Reason.ALTERED_WORDS in reasons(annotate(), [SOLVED, f"Here you are:\n{MARKED}"])
 
 
 def test_annotate_asks_nothing_about_a_wrong_solution() -> None:
-    for problem, texts in ((PROBLEM, [[WRONG]]), (PROBLEM | {"trace": WRONG}, [])):
+    for problem, texts in ((PROBLEM, [WRONG]), (PROBLEM | {"trace": WRONG}, [])):
         assert annotate().requests(problem, texts) == []
         assert reasons(annotate(), texts, problem) == {Reason.NO_BLOCK, Reason.WRONG_ANSWER}
-    nothing: list[list[str]] = [[]]
-    assert annotate().requests(PROBLEM, nothing) == []
-    assert annotate().trace(PROBLEM, nothing) == []
+    assert annotate().requests(PROBLEM, [""]) == []
+    assert annotate().trace(PROBLEM, [""]) == [""]
 
 
 WORDS = st.lists(st.from_regex(r"\S{1,8}", fullmatch=True), min_size=1, max_size=30)
@@ -158,9 +158,9 @@ def test_a_path_does_not_announce_the_answer(solution: str, path: str | None) ->
 def test_rewrite_by_template_splices_right_solutions_that_differ() -> None:
     mode = rewrite(summary="template")
     requests = mode.requests(PROBLEM, [])
-    assert [request.samples for request in requests] == [1, 1, 1]
+    assert len(requests) == 3
     assert requests[0].messages[0]["content"] == user_message(PROBLEM["problem"], "sequential")
-    texts = [[FIRST], [WRONG], [SECOND]]
+    texts = [FIRST, WRONG, SECOND]
     assert mode.requests(PROBLEM, texts) == []
     assert reasons(mode, texts) == set()
     (trace,) = mode.trace(PROBLEM, texts)
@@ -173,28 +173,28 @@ def test_rewrite_by_template_splices_right_solutions_that_differ() -> None:
 
 def test_rewrite_makes_as_many_traces_as_its_solutions_allow() -> None:
     mode = rewrite(samples=2, solutions=2, summary="template")
-    texts = [[FIRST], [SECOND], [THIRD], [FIRST.replace("pens", "of them, pens")]]
+    texts = [FIRST, SECOND, THIRD, FIRST.replace("pens", "of them, pens")]
     assert len(mode.requests(PROBLEM, [])) == 4
     one, two = mode.trace(PROBLEM, texts)
     assert [len(parse(trace).blocks[0].paths) for trace in (one, two)] == [2, 2]
-    assert len(mode.trace(PROBLEM, [*texts[:3], [WRONG]])) == 1
+    assert len(mode.trace(PROBLEM, [*texts[:3], WRONG])) == 1
     (three,) = rewrite(solutions=4, summary="template").trace(PROBLEM, texts)
     assert len(parse(three).blocks[0].paths) == 3, "a copy is no path"
 
 
 def test_rewrite_asks_the_teacher_for_a_summary() -> None:
     mode = rewrite()
-    texts = [[FIRST], [SECOND], [FIRST]]
+    texts = [FIRST, SECOND, FIRST]
     (request,) = mode.requests(PROBLEM, texts)
     assert "Final Answer" not in request.messages[0]["content"]
     assert str(path_of(SECOND)) in request.messages[0]["content"]
-    said = [*texts, ["Counting and multiplying <Path>give 14."]]
+    said = [*texts, "Counting and multiplying <Path>give 14."]
     assert mode.requests(PROBLEM, said) == []
     assert reasons(mode, said) == set()
     assert "\nCounting and multiplying  give 14.\n</Summary>" in mode.trace(PROBLEM, said)[0]
-    (rejection,) = rejections(mode, [*texts, ["So the answer is 15."]])
+    (rejection,) = rejections(mode, [*texts, "So the answer is 15."])
     assert rejection == Rejection(Reason.WRONG_ANSWER, "its summary says 15")
-    for silence in (["  "], []):
+    for silence in ("  ", ""):
         assert mode.requests(PROBLEM, [*texts, silence]) == []
         found = rejections(mode, [*texts, silence])
         assert found[-1] == Rejection(Reason.NO_BLOCK, "the teacher wrote no summary")
@@ -203,14 +203,14 @@ def test_rewrite_asks_the_teacher_for_a_summary() -> None:
 @pytest.mark.parametrize(
     ("texts", "right", "expected"),
     [
-        ([[WRONG], [WRONG], [FIRST]], 1, {Reason.NO_BLOCK}),
-        ([[FIRST], [FIRST], [FIRST]], 3, {Reason.NO_BLOCK}),
-        ([[WRONG], [WRONG], [WRONG]], 0, {Reason.NO_BLOCK, Reason.WRONG_ANSWER}),
-        ([["Final Answer: 14"], ["So 14.\nFinal Answer: 14"], [WRONG]], 2, {Reason.NO_BLOCK}),
+        ([WRONG, WRONG, FIRST], 1, {Reason.NO_BLOCK}),
+        ([FIRST, FIRST, FIRST], 3, {Reason.NO_BLOCK}),
+        ([WRONG, WRONG, WRONG], 0, {Reason.NO_BLOCK, Reason.WRONG_ANSWER}),
+        (["Final Answer: 14", "So 14.\nFinal Answer: 14", WRONG], 2, {Reason.NO_BLOCK}),
     ],
 )
 def test_rewrite_keeps_a_solution_where_two_are_missing(
-    texts: list[list[str]], right: int, expected: set[Reason]
+    texts: list[str], right: int, expected: set[Reason]
 ) -> None:
     assert rewrite().requests(PROBLEM, texts) == []
     found = rejections(rewrite(), texts)

@@ -117,15 +117,16 @@ class ForkJoinDecoder:
         seed: int = 0,
         seeds: Sequence[Sequence[int]] | None = None,
         on_batch: Callable[[int], None] = lambda done: None,
+        on_response: Callable[[int, int, Response], None] = lambda i, j, response: None,
         on_token: OnToken | None = None,
     ) -> list[list[Response]]:
         """`samples` responses to each prompt (text or token ids), in order.
 
         A response depends on its prompt and its own seed alone, whatever is decoded beside it: `seeds[i][j]`
-        (a prompt gets as many responses as it has seeds), or one derived from (`seed`, i, j). `on_batch` is
-        called with the number of finished responses. Raises UsageError for an empty prompt, and with
-        structured attention for one that does not open the response; ModelError for logits that are no
-        numbers.
+        (a prompt gets as many responses as it has seeds), or one derived from (`seed`, i, j). `on_response`
+        is called with i, j and the response as soon as it ends, `on_batch` with the number of those. Raises
+        UsageError for an empty prompt, and with structured attention for one that does not open the response;
+        ModelError for logits that are no numbers.
         """
         encoded = self._encode(prompts)
         if seeds is None:
@@ -146,8 +147,9 @@ class ForkJoinDecoder:
                 del queue[:admitted]
                 batch.step()
                 for row in batch.finished():
-                    responses[row.prompt][row.sample] = self._response(row)
+                    response = responses[row.prompt][row.sample] = self._response(row)
                     done += 1
+                    on_response(row.prompt, row.sample, response)
                     on_batch(done)
                 self.cache_bytes = max(self.cache_bytes, batch.cache.nbytes)
         return [[of_prompt[j] for j in sorted(of_prompt)] for of_prompt in responses]

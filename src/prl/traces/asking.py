@@ -35,15 +35,16 @@ SYNC_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class Answer:
-    """What a teacher said to one request: a text for each sample, and what it cost in tokens.
+    """What a teacher said to one request, and what it cost in tokens.
 
-    `model` is what the teacher calls itself, "" where it does not say.
+    `finish_reason` is "length" where it was cut off. `model` is what the teacher calls itself, "" where it
+    does not say.
     """
 
-    texts: tuple[str, ...]
+    text: str
     prompt_tokens: int
     completion_tokens: int
-    finish_reasons: tuple[str, ...] = ()
+    finish_reason: str = ""
     model: str = ""
 
 
@@ -56,6 +57,8 @@ class Teacher(Protocol):
     """Who is asked. `name` and `options` decide its answers: they are part of the key of every request."""
 
     name: str
+    places: int
+    """Asks that it wants to have at a time."""
 
     @property
     def options(self) -> Mapping[str, Any]: ...
@@ -199,7 +202,8 @@ class Asking:
         self._stopping = asyncio.Event()
         self._freed = asyncio.Event()
         self._on_their_way = self._reserved_prompt = self._reserved_completion = 0
-        self._given_up = 0  # in a row, without an answer between
+        # Prompts in a row, without an answer between; the samples of one share its fate.
+        self._given_up: set[str] = set()
         self._resume_at = 0.0
         self._jitter = Random(seed)
         self._clock = clock
@@ -223,14 +227,14 @@ class Asking:
                 await self._admit(request)
                 try:
                     answer = await self._ask(key, request)
-                    self._given_up = 0
+                    self._given_up.clear()
                     return answer
                 except Retry as failure:
                     wait = self._wait(failure, tried)
                     if tried == self._retries:
-                        raise self._give_up(failure) from failure
+                        raise self._give_up(request, failure) from failure
                 except Refused as failure:
-                    raise self._give_up(failure) from failure
+                    raise self._give_up(request, failure) from failure
                 except Fatal as failure:
                     self.stop("teacher", str(failure))
                     raise Stopped from failure
@@ -255,12 +259,12 @@ class Asking:
         """Wait out a pause, and reserve what the request may cost. Raises Stopped."""
         while (pause := self._resume_at - self._clock()) > 0:
             await self._sleep(pause)
-        spent, completion = self.spent, request.samples * request.max_tokens
+        spent = self.spent
         while not self.stopped:
             limit = self.budget.exceeded_by(
                 spent.requests + self._on_their_way + 1,
                 spent.prompt_tokens + self._reserved_prompt + request.bytes // 2,
-                spent.completion_tokens + self._reserved_completion + completion,
+                spent.completion_tokens + self._reserved_completion + request.max_tokens,
             )
             if limit is None:
                 self._reserve(request, 1)
@@ -275,7 +279,7 @@ class Asking:
     def _reserve(self, request: Request, sign: int) -> None:
         self._on_their_way += sign
         self._reserved_prompt += sign * (request.bytes // 2)
-        self._reserved_completion += sign * request.samples * request.max_tokens
+        self._reserved_completion += sign * request.max_tokens
 
     async def _ask(self, key: str, request: Request) -> Answer:
         """One request, and its outcome in the journal, also that it failed."""
@@ -316,14 +320,12 @@ class Asking:
         # A little later than asked for, and not all at once.
         return failure.after + self._jitter.uniform(0, min(0.1 * failure.after, 1.0))
 
-    def _give_up(self, failure: TeacherError) -> Exception:
-        self._given_up += 1
+    def _give_up(self, request: Request, failure: TeacherError) -> Exception:
+        self._given_up.add(json.dumps(request.messages))
         # With n side by side, an outage makes all n give up at about the same time; one poisoned problem
         # does not.
-        if self._given_up >= max(3, self._concurrency):
-            self.stop(
-                "teacher", f"the last {self._given_up} requests got no answer, the latest because: {failure}"
-            )
+        if (count := len(self._given_up)) >= max(3, self._concurrency):
+            self.stop("teacher", f"the last {count} prompts got no answer, the latest because: {failure}")
             return Stopped()
         return Unanswered(str(failure))
 
@@ -336,10 +338,4 @@ class Asking:
 
 def answer_of(record: Mapping[str, Any]) -> Answer:
     """The answer that a record of the journal holds."""
-    return Answer(
-        tuple(record["texts"]),
-        record["prompt_tokens"],
-        record["completion_tokens"],
-        tuple(record["finish_reasons"]),
-        record["model"],
-    )
+    return Answer(**{name: record[name] for name in _ANSWER_FIELDS})

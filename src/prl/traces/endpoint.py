@@ -36,7 +36,7 @@ _AGAIN = {408, 409, 425, 429}
 class Endpoint:
     """The teacher `model` at `base_url` (".../v1").
 
-    `concurrency` requests are on the wire at most; those beyond wait, written and ready to go.
+    `concurrency` requests are on the wire at most; those beyond (`places`) wait, written and ready to go.
     `timeout`: seconds until a request counts as failed, from the first byte sent to the last one read.
     `extra`: further fields of the request, part of its key. `api_key_env` names the variable that holds the
     key; None: OPENAI_API_KEY where it is set, else none, as servers of one's own need none.
@@ -71,6 +71,9 @@ class Endpoint:
             )
         self.name, self.options = model, dict(extra or {})
         self.base_url = base_url
+        # One in four waits with its request written while others are on the wire, so that no place there is
+        # empty while this process reads an answer.
+        self.places = concurrency + max(1, concurrency // 4)
         self._key = os.environ.get(api_key_env or "OPENAI_API_KEY", "")
         if api_key_env and not self._key:
             raise UsageError(
@@ -115,7 +118,6 @@ class Endpoint:
         body = {
             "model": self.name,
             "messages": [dict(message) for message in request.messages],
-            "n": request.samples,
             "max_tokens": request.max_tokens,
             "temperature": request.temperature,
             "top_p": request.top_p,
@@ -177,9 +179,11 @@ def _answer(content: str) -> Answer:
     """What a response says. Raises Retry where it is no chat completion."""
     try:
         found = json.loads(content)
-        choices = found["choices"]
-        texts = tuple(choice["message"].get("content") or "" for choice in choices)
-        reasons = tuple(str(choice.get("finish_reason") or "") for choice in choices)
+        if not found["choices"]:
+            raise Retry("the answer has no choices")
+        choice = found["choices"][0]
+        text = _text(choice["message"].get("content"))
+        reason = str(choice.get("finish_reason") or "")
         usage = found.get("usage") or {}
         prompt, completion = (int(usage.get(f"{name}_tokens") or 0) for name in ("prompt", "completion"))
         model = str(found.get("model") or "")
@@ -187,11 +191,16 @@ def _answer(content: str) -> Answer:
         raise Retry("the answer is not whole JSON") from None
     except (KeyError, TypeError, AttributeError):
         raise Retry("the answer is no chat completion") from None
-    if not texts:
-        raise Retry("the answer has no choices")
-    if not all(isinstance(text, str) for text in texts):
-        raise Retry("the answer is no text")
-    return Answer(texts, prompt, completion, reasons, model)
+    return Answer(text, prompt, completion, reason, model)
+
+
+def _text(content: object) -> str:
+    """The text of a message: a string, none, or a list of parts (OpenAI API reference)."""
+    if isinstance(content, list):
+        return "".join(part["text"] for part in content if part.get("type") == "text")
+    if not isinstance(content, str | None):
+        raise TypeError
+    return content or ""
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:

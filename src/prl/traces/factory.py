@@ -138,12 +138,10 @@ async def _ask_all(work: Work, found: Found, spent: Spent, budget: Budget) -> bo
     """Ask for every problem; True where the budget ended before. Raises PrlError where the teacher did, and
     KeyboardInterrupt for a signal, after what was on its way has come."""
     given = work.given
-    # One in four waits with its request written while others are on the wire, so that none of the
-    # concurrency is idle while this process reads an answer.
     asking = Asking(
         work.teacher,
         work.journal,
-        concurrency=given.concurrency + max(1, given.concurrency // 4),
+        concurrency=work.teacher.places,
         retries=given.retries,
         budget=budget,
         spent=spent,
@@ -163,9 +161,7 @@ async def _ask_all(work: Work, found: Found, spent: Spent, budget: Budget) -> bo
                 shown.step(row)
 
         syncing = asyncio.create_task(asking.keep_synced())
-        workers = [
-            asyncio.create_task(worker()) for _ in range(given.concurrency + max(1, given.concurrency // 4))
-        ]
+        workers = [asyncio.create_task(worker()) for _ in range(work.teacher.places)]
         try:
             ended = await asyncio.gather(*workers, return_exceptions=True)
         finally:

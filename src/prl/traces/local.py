@@ -1,9 +1,9 @@
 """A model on this machine as the teacher: a Hub name, a folder, an adapter, a run, or `tiny`.
 
 Asks that wait are answered together, many rows at a time, by the decoder that evaluation and `prl generate`
-use, so that a model trained with structured attention forks here too. A draw depends on its request alone:
-not on what is decoded beside it, nor on the order of the asks. With `write` and several samples this is
-self-distillation: the best of n that the student's own size can do.
+use, so that a model trained with structured attention forks here too. Each answer is given as soon as it
+ends. A draw depends on its request alone: not on what is decoded beside it, nor on the order of the asks.
+With `write` and several samples this is self-distillation: the best of n that the student's own size can do.
 
 A model whose tokenizer does not know the tags was not trained on them: their tokens would be noise to it. It
 reads and writes them spelled out, as it would behind an endpoint.
@@ -34,6 +34,7 @@ from prl.traces.asking import Answer, Fatal
 from prl.traces.modes import Request
 
 GATHER = 0.02  # seconds that asks are waited for before a batch begins; those of a finished one come again
+QUEUED = 4  # asks for each row: as one ends, the next takes its place; only the last rows of a batch are few
 SAMPLED = 2**20  # bytes at either end of a file of weights
 OPTIONS = (
     "attention",
@@ -63,6 +64,11 @@ class _Waiting:
     request: Request
     answer: asyncio.Future[Answer] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
+    def give(self, answer: Answer) -> None:
+        """Nothing, where nobody waits for it any more."""
+        if not self.answer.done():
+            self.answer.set_result(answer)
+
 
 class Local:
     """The teacher that `settings` (of `prl generate`) name; the model is loaded at the first ask.
@@ -76,6 +82,7 @@ class Local:
         self.name = str(settings.arguments.model_name_or_path)
         self.options = {name: getattr(settings.arguments, name) for name in OPTIONS}
         self.options["weights"] = fingerprint(self.name)
+        self.places = QUEUED * concurrency
         self._settings, self._rows = settings, concurrency
         self._loaded: tuple[Any, Any, Spelling] | None = None
         self._waiting: list[_Waiting] = []
@@ -105,37 +112,45 @@ class Local:
             batch = [each for each in self._waiting if _decoding(each.request) == settings]
             self._waiting = [each for each in self._waiting if _decoding(each.request) != settings]
             try:
-                answers = await asyncio.to_thread(self._answers, [each.request for each in batch])
+                await asyncio.to_thread(self._decode, batch, asyncio.get_running_loop())
             except _Closed:
                 self._waiting += batch
             except Exception as error:
                 for each in batch:
                     if not each.answer.done():
                         each.answer.set_exception(Fatal(_line(error)))
-            else:
-                for each, answer in zip(batch, answers, strict=True):
-                    if not each.answer.done():
-                        each.answer.set_result(answer)
             await asyncio.sleep(GATHER)
         for each in self._waiting:
             each.answer.cancel()
 
-    def _answers(self, requests: Sequence[Request]) -> list[Answer]:
-        """The answers to requests that are decoded with the same settings. Raises PrlError, _Closed."""
+    def _decode(self, batch: Sequence[_Waiting], loop: asyncio.AbstractEventLoop) -> None:
+        """Answer requests with the same settings, in a thread beside `loop`. Raises PrlError, _Closed."""
         from prl.decoding import ForkJoinDecoder, Limits, Response, Sampling
         from prl.model import tag_ids
         from prl.oom import halving
 
         model, tokenizer, spelling = self._model()
-        given, first = self._settings.arguments, requests[0]
-        prompts = [encode(tokenizer, rendered(request), spelling) for request in requests]
-        seeds = [row_seeds(request) for request in requests]
+        given, first = self._settings.arguments, batch[0].request
+        left = list(batch)
 
         def on_token(*_: int) -> None:
             if self._closing.is_set():
                 raise _Closed
 
-        def decode(rows: int) -> list[list[Response]]:
+        def decode(rows: int) -> None:
+            same: dict[str, list[_Waiting]] = {}  # a prompt that several ask with is prefilled once
+            for each in left:
+                same.setdefault(rendered(each.request), []).append(each)
+            prompts = [encode(tokenizer, prompt, spelling) for prompt in same]
+            asking = list(same.values())
+
+            def on_response(i: int, j: int, response: Response) -> None:
+                left.remove(asking[i][j])
+                answer = Answer(
+                    response.text, len(prompts[i]), len(response.token_ids), response.finish_reason
+                )
+                loop.call_soon_threadsafe(asking[i][j].give, answer)
+
             decoder = ForkJoinDecoder(
                 model,
                 tokenizer,
@@ -144,20 +159,16 @@ class Local:
                 batch_size=rows,
             )
             with never_drawn(model, tag_ids(tokenizer) if spelling else []):
-                return decoder.generate(prompts, seeds=seeds, on_token=on_token)
+                decoder.generate(
+                    prompts,
+                    seeds=[[row_seed(each.request) for each in asks] for asks in asking],
+                    on_response=on_response,
+                    on_token=on_token,
+                )
 
-        responses, self._rows = halving(
+        _, self._rows = halving(
             decode, self._rows, "--concurrency", lambda: "take a smaller model, or lower --max_tokens"
         )
-        return [
-            Answer(
-                texts=tuple(response.text for response in group),
-                prompt_tokens=len(prompt),
-                completion_tokens=sum(len(response.token_ids) for response in group),
-                finish_reasons=tuple(response.finish_reason for response in group),
-            )
-            for prompt, group in zip(prompts, responses, strict=True)
-        ]
 
     def _model(self) -> tuple[Any, Any, Spelling]:
         if self._loaded is None:
@@ -238,14 +249,10 @@ def fingerprint(name: str) -> str | None:
     return digest.hexdigest()[:16] if files else None
 
 
-def row_seeds(request: Request) -> list[int]:
-    """A seed for each sample, from the request and nothing else; the first ones whatever `samples` is."""
-    drawn = {name: value for name, value in asdict(request).items() if name != "samples"}
-    digest = hashlib.sha256(json.dumps(drawn, sort_keys=True).encode())
-    return [
-        int.from_bytes(hashlib.sha256(digest.digest() + sample.to_bytes(8)).digest()[:8])
-        for sample in range(request.samples)
-    ]
+def row_seed(request: Request) -> int:
+    """The seed of a request's draw, from the request and nothing else."""
+    digest = hashlib.sha256(json.dumps(asdict(request), sort_keys=True).encode()).digest()
+    return int.from_bytes(digest[:8])
 
 
 def _decoding(request: Request) -> tuple[int, float, float]:

@@ -26,19 +26,19 @@ from prl.traces.solutions import distinct, kept_words, path_of, right, shown, un
 Problem = Mapping[str, Any]
 """A row in the schema of `prl.data.hub`."""
 
-Texts = Sequence[Sequence[str]]
-"""The answers of an attempt so far, a list of texts for each request."""
+Texts = Sequence[str]
+"""The answers of an attempt so far, in the order of its requests."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """One request to a teacher: `samples` answers to `messages`, each of at most `max_tokens` tokens.
+    """One request to a teacher: an answer to `messages`, of at most `max_tokens` tokens.
 
-    `seed` None leaves the draw to the teacher.
+    Several samples are several requests, with a seed each: not every server gives more than one answer to a
+    request, and one that fails is asked for alone. `seed` None leaves the draw to the teacher.
     """
 
     messages: tuple[Mapping[str, str], ...]
-    samples: int = 1
     max_tokens: int = 4096
     temperature: float = 1.0
     top_p: float = 1.0
@@ -54,8 +54,8 @@ class Request:
 class Mode:
     """A way to get traces from a teacher.
 
-    `requests(problem, texts)`: the next round of an attempt, given the answers of its earlier rounds, one
-    list of texts a request; no requests: the attempt is done. `trace(problem, texts)`: its candidate traces.
+    `requests(problem, texts)`: the next round of an attempt, given the answers of its earlier rounds; no
+    requests: the attempt is done. `trace(problem, texts)`: its candidate traces.
     `check(problem, texts, candidate)`: what speaks against one beside `prl.traces.checks.check`.
     `need`: the fields of a problem's row that it cannot do without. `template` is what the data card shows
     as the prompt.
@@ -82,12 +82,12 @@ def write(
 
     def requests(problem: Problem, texts: Texts) -> list[Request]:
         messages = _said(user_message(problem["problem"], style))
-        return [] if texts else [Request(messages, samples, max_tokens, temperature, top_p)]
+        return [] if texts else [Request(messages, max_tokens, temperature, top_p)] * samples
 
     return Mode(
         "write",
         requests,
-        lambda problem, texts: [text for answer in texts for text in answer],
+        lambda problem, texts: list(texts),
         template=user_message("{problem}", style),
     )
 
@@ -121,7 +121,7 @@ def annotate(
     The solution is the row's `trace` where it has one, tags removed; else the first right one of `samples`
     that the same teacher writes before, asked in `style`. A summary's words are the solution's own too.
     """
-    settings = (1, max_tokens, temperature, top_p)
+    settings = (max_tokens, temperature, top_p)
 
     def given(problem: Problem) -> str | None:
         trace = without_tags(str(problem.get("trace") or ""))
@@ -131,9 +131,9 @@ def annotate(
         """The solutions, the first right one, and what the teacher made of that."""
         trace = given(problem)
         solving = 0 if trace else samples
-        solutions = [trace] if trace else [without_tags(text) for text in _flat(texts[:solving])]
+        solutions = [trace] if trace else [without_tags(text) for text in texts[:solving]]
         chosen = next((solution for solution, _ in right(solutions, problem["answer"])), None)
-        return solutions, chosen, [unfenced(text) for text in _flat(texts[solving:])]
+        return solutions, chosen, [unfenced(text) for text in texts[solving:]]
 
     def requests(problem: Problem, texts: Texts) -> list[Request]:
         if not texts and not given(problem):
@@ -183,19 +183,18 @@ def rewrite(
 ) -> Mode:
     """Right solutions that differ become the paths of one block; the teacher need not know the tags.
 
-    For each of `samples` traces the teacher solves the problem `solutions` times (2 to 4), each in a request
-    of its own, since not every server gives several answers to one. `summary`: the teacher is asked to sum
-    them up, or a sentence is made, drawn by `seed` and problem. Raises UsageError.
+    For each of `samples` traces the teacher solves the problem `solutions` times (2 to 4). `summary`: the
+    teacher is asked to sum them up, or a sentence is made, drawn by `seed` and problem. Raises UsageError.
     """
     if not 2 <= solutions <= 4:
         raise UsageError(f"solutions: {solutions} paths do not make a block here; give 2 to 4")
     if summary not in ("teacher", "template"):
         raise UsageError(f"summary: {summary!r} is neither 'teacher' nor 'template'")
-    settings = (1, max_tokens, temperature, top_p)
+    settings = (max_tokens, temperature, top_p)
     solving = samples * solutions
 
     def written(texts: Texts) -> list[str]:
-        return [without_tags(text) for text in _flat(texts[:solving])]
+        return [without_tags(text) for text in texts[:solving]]
 
     def groups(problem: Problem, texts: Texts) -> list[list[tuple[str, str]]]:
         """The paths of each trace to be, with the answers of their solutions."""
@@ -224,7 +223,7 @@ def rewrite(
         for number, group in enumerate(groups(problem, texts)):
             answer = " ".join(group[0][1].split())
             if summary == "teacher":
-                text = without_tags("".join(texts[solving + number]))
+                text = without_tags(texts[solving + number])
             else:
                 sentence = Random(f"{seed}\0{problem['problem']}\0{number}").choice(_SUMMARIES)
                 text = sentence.format(all=_ALL[len(group)], answer=answer)
@@ -256,7 +255,3 @@ def rewrite(
 
 def _said(content: str) -> tuple[Mapping[str, str], ...]:
     return ({"role": "user", "content": content},)
-
-
-def _flat(texts: Texts) -> list[str]:
-    return [text for answer in texts for text in answer]

@@ -95,7 +95,7 @@ class Work:
                 found.problems += 1
                 yield row
 
-    def rounds(self, row: Problem, attempt: int, texts: list[list[str]]) -> list[tuple[str, Request]]:
+    def rounds(self, row: Problem, attempt: int, texts: list[str]) -> list[tuple[str, Request]]:
         """Keys and requests of the round that follows `texts`; seeds are those of problem, attempt, place."""
         requests = []
         for number, request in enumerate(self.mode.requests(row, texts), len(texts)):
@@ -117,7 +117,7 @@ class Work:
                 continue
             found.requests += len(requests)
             found.bytes += sum(request.bytes for _, request in requests)
-            found.completion_tokens += sum(r.samples * r.max_tokens for _, r in requests)
+            found.completion_tokens += sum(request.max_tokens for _, request in requests)
         if found.bad and (self.given.on_bad_rows == "error" or not found.problems):
             report = bad_rows(
                 str(self.given.problems),
@@ -133,10 +133,16 @@ class Work:
     async def answer(self, asking: Asking, row: Problem) -> None:
         """Ask until a trace passes, or `--attempts` times."""
         for attempt in range(self.given.attempts):
-            texts: list[list[str]] = []
+            texts: list[str] = []
             while requests := self.rounds(row, attempt, texts):
-                for key, request in requests:
-                    texts.append(list((await asking.ask(key, request)).texts))
+                # All of them end, also where one fails: an answer on its way is paid for.
+                answers = await asyncio.gather(
+                    *(asking.ask(key, request) for key, request in requests), return_exceptions=True
+                )
+                for answer in answers:
+                    if isinstance(answer, BaseException):
+                        raise answer
+                    texts.append(answer.text)
             if attempt + 1 < self.given.attempts:
                 candidates = await asyncio.to_thread(self.candidates, row, attempt)
                 if any(not candidate.rejections for candidate in candidates or []):
@@ -145,7 +151,7 @@ class Work:
     def known(self, row: Problem, attempt: int) -> list[Answer] | None:
         """The answers of an attempt, from the journal; None where one is missing."""
         answers: list[Answer] = []
-        while requests := self.rounds(row, attempt, [list(answer.texts) for answer in answers]):
+        while requests := self.rounds(row, attempt, [answer.text for answer in answers]):
             for key, _ in requests:
                 record = self.journal.get(key)
                 if record is None:
@@ -158,8 +164,8 @@ class Work:
         answers = self.known(row, attempt)
         if answers is None:
             return None
-        texts = [list(answer.texts) for answer in answers]
-        is_cut = [reason == "length" for answer in answers for reason in answer.finish_reasons]
+        texts = [answer.text for answer in answers]
+        is_cut = [answer.finish_reason == "length" for answer in answers]
         traces = self.mode.trace(row, texts)
         found = []
         for sample, trace in enumerate(traces):
