@@ -440,7 +440,7 @@ HELP = {
     "tokenizer": "count lengths in the tokens of this model instead of in characters",
     "allow_sequential": "let traces without a block pass",
     "ignore": "reasons that do not count, such as ordering",
-    "repair": "put the whitespace between tags right before checking; no word changes",
+    "repair": "first put right what is mechanical: whitespace between tags, a code fence around it all",
     "max_length": "most characters of a trace; tokens, with --tokenizer",
     "problems": "problems with answers: a file, a Hub name or arithmetic:easy; also without the flag",
     "base_url": "the teacher's endpoint, such as http://localhost:8000/v1; if none: a model on this machine",

@@ -37,6 +37,7 @@ class Endpoint:
     key: str | None = None
     drip: float = 5.0  # seconds
     always: str | None = None  # one fault, each time
+    body: str | None = None  # what it says instead of a completion
     asked: list[tuple[str, int, str | None, float]] = field(default_factory=list)
     tries: Counter[str] = field(default_factory=Counter)
     at_once: int = 0
@@ -87,7 +88,7 @@ class Endpoint:
         return self._outcome(fault, problem, asked)
 
     def _outcome(self, fault: str | None, problem: str, asked: dict[str, Any]) -> tuple[bytes, str]:
-        whole = _json(200, completion(problem, asked))
+        whole = _json(200, completion(problem, asked) if self.body is None else self.body)
         match fault:
             case "busy":
                 return _json(429, {"error": {"message": "Rate limit reached"}}), ""
@@ -193,7 +194,7 @@ async def _connection(endpoint: Endpoint, reader: asyncio.StreamReader, writer: 
     writer.close()
 
 
-def _json(status: int, value: dict[str, Any], headers: str = "") -> bytes:
-    body = json.dumps(value).encode()
+def _json(status: int, value: dict[str, Any] | str, headers: str = "") -> bytes:
+    body = (value if isinstance(value, str) else json.dumps(value)).encode()
     headers += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
     return f"HTTP/1.1 {status} X\r\n{headers}\r\n".encode() + body

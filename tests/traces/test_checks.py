@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prl.grammar import TAGS, parse, render
+from prl.grammar import TAGS, is_blank, parse, render
 from prl.traces import Reason, Rules, check, repair
+from prl.traces.checks import unfenced
 
 PROBLEM = "Tom has 3 boxes of 14 pens and loses 2 pens. How many are left?"
 FIRST = "There are 3 * 14 = 42 pens, and 42 - 2 = 40 stay."
@@ -115,18 +116,35 @@ def test_a_gold_that_cannot_be_read_proves_nothing() -> None:
 
 
 PIECES = st.lists(
-    st.sampled_from([*TAGS, " ", "\n", "a", "42", "Path 1", "Final Answer: 42"]) | st.text(max_size=4)
+    st.sampled_from([*TAGS, " ", "\n", "a", "42", "Path 1", "Final Answer: 42", "```\n", "```"])
+    | st.text(max_size=4)
 )
 
 
 @given(PIECES.map("".join))
 def test_repair_changes_no_word_and_is_done_once(text: str) -> None:
     repaired, done = repair(text)
-    assert repaired.split() == text.split() or "".join(repaired.split()) == "".join(text.split())
+    seen, kept = ("".join(c for c in each if not is_blank(c)) for each in (unfenced(text), repaired))
+    assert seen == kept
     assert bool(done) == (repaired != text)
     assert repair(repaired) == (repaired, [])
     before, after = parse(text), parse(repaired)
     assert [fault.kind for fault in before.faults] == [fault.kind for fault in after.faults]
+
+
+@pytest.mark.parametrize(
+    ("fenced", "bare"),
+    [
+        ("```\nIt is 7.\n```", "It is 7."),
+        ("\n```xml\n<Path>`x`\n\n```\n", "<Path>`x`\n"),
+        ("```\none\n``` and ```\ntwo\n```", None),
+        ("So: ```\none\n```", None),
+        ("```\none", None),
+    ],
+)
+def test_a_fence_around_a_whole_trace_goes(fenced: str, bare: str | None) -> None:
+    assert unfenced(fenced) == (fenced if bare is None else bare)
+    assert ("code fence around the trace" in repair(fenced)[1]) == (bare is not None)
 
 
 @given(PIECES.map("".join), st.text(max_size=20), st.sampled_from(["42", "", "x+1", r"\frac{"]))

@@ -66,6 +66,45 @@ def test_each_fault_is_told_apart(fault: str, kind: type[TeacherError], message:
         assert raised.value.pause == (fault == "busy_until")
 
 
+@pytest.mark.parametrize(
+    ("message", "text"),
+    [
+        ('{"content": "7"}', "7"),
+        ('{"content": null, "reasoning_content": "Hm."}', ""),
+        ('{"content": [{"type": "text", "text": "It is "}, {"type": "text", "text": "7"}]}', "It is 7"),
+        ('{"content": [{"type": "refusal", "refusal": "No."}]}', ""),
+        ('{"content": "half a pair \\ud83d, a whole one \\ud83d\\ude00"}', "half a pair ?, a whole one 😀"),
+        ("{}", ""),
+    ],
+)
+@pytest.mark.parametrize("rest", ["", ', "usage": null', ', "usage": {"prompt_tokens": null}, "model": null'])
+def test_every_shape_of_an_answer_is_read(message: str, text: str, rest: str) -> None:
+    with served(body=f'{{"choices": [{{"message": {message}}}]{rest}}}') as server:
+        assert ask(server) == Answer(text, 0, 0)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "[]",
+        "null",
+        "<html>Bad gateway</html>",
+        '{"choices": null}',
+        '{"choices": {"message": {"content": "7"}}}',
+        '{"choices": [{"text": "7"}]}',
+        '{"choices": [{"message": "7"}]}',
+        '{"choices": [{"message": {"content": 7}}]}',
+        '{"choices": [{"message": {"content": ["7"]}}]}',
+        '{"choices": [{"message": {"content": "7"}}], "usage": {"prompt_tokens": "many"}}',
+        '{"error": {"message": "overloaded"}}',
+        "[" * 100_000,
+    ],
+)
+def test_what_is_no_answer_is_asked_again(body: str) -> None:
+    with served(body=body) as server, pytest.raises(Retry, match=r"the answer (is|has) no"):
+        ask(server)
+
+
 def test_a_wrong_model_is_told_with_those_there_are() -> None:
     with served() as server, pytest.raises(Fatal, match=r"`teachr` does not exist\.; it has teacher"):
         ask(server, "teachr")

@@ -16,7 +16,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from faulty_endpoint import FAULTS, Endpoint, served
+from faulty_endpoint import FAULTS, Endpoint, completion, served
 
 from prl import cli
 from prl.config import parse
@@ -144,6 +144,19 @@ def test_more_samples_ask_only_for_the_new_ones(file: Path, tmp_path: Path) -> N
         assert cli.main(words(file, server, tmp_path / "out", "--samples", "3", "--resume")) == 0
         asked = {(body["messages"][0]["content"], body["seed"]) for body in server.bodies}
     assert len(asked) == len(server.bodies) == 3 * 40
+
+
+def test_what_a_teacher_thinks_is_kept_and_no_part_of_the_trace(tmp_path: Path) -> None:
+    file = tmp_path / "problems.jsonl"
+    file.write_text('{"problem": "12 + 30", "answer": "42"}\n')
+    trace = completion("12 + 30", {"model": "teacher"})["choices"][0]["message"]["content"]
+    message = {"content": f"Hm, <Parallel> or not?</think>\n\n```text\n{trace}\n```"}
+    with served(body=json.dumps({"choices": [{"message": message}]})) as server:
+        assert cli.main(words(file, server, tmp_path / "out")) == 0
+    (row,) = table(tmp_path / "out")
+    assert (row["trace"], row["repairs"]) == (trace, ["code fence around the trace"])
+    with Journal(tmp_path / "out" / "journal") as journal:
+        assert [record["text"] for record in journal.records()] == [message["content"]]
 
 
 def test_duplicates_bad_rows_and_problems_of_a_benchmark_are_left_out(

@@ -113,6 +113,7 @@ _RESTATED = re.compile(
     r"\W*(?:problem|question)(?: statement)?\W*:\W*(.+?)(?:\n\s*\n|\n(?=\W*(?:solution|answer)\b)|\Z)",
     re.IGNORECASE | re.DOTALL,
 )
+_FENCED = re.compile(r"\s*```\w*\n((?:(?!```).)*?)\n?```\s*", re.DOTALL)
 _OPENING = 80  # characters
 _NUMBER = re.compile(r"(-?\d+(?:\.\d+)?)(\s*[-+*/×·−÷^%=])?")
 _SHOWN = 60  # characters of a detail
@@ -148,14 +149,22 @@ def check(
 
 
 def repair(trace: str) -> tuple[str, list[str]]:
-    """`trace` with what is mechanically safe put right, and what was done: the layout between the parts of
-    its blocks, and blank ends. Not a word changes."""
+    """`trace` with what is mechanically safe put right, and what was done: the code fence around all of it,
+    the layout between the parts of its blocks, and blank ends. Not a word changes."""
     done = []
-    if (laid_out := canonical_layout(trace)) != trace:
+    if (bare := unfenced(trace)) != trace:
+        done.append("code fence around the trace")
+    if (laid_out := canonical_layout(bare)) != bare:
         done.append("whitespace between tags")
     if (stripped := laid_out.strip()) != laid_out:
         done.append("whitespace around the trace")
     return stripped, done
+
+
+def unfenced(text: str) -> str:
+    """`text` out of the code fence that it stands in as a whole."""
+    fenced = _FENCED.fullmatch(text)
+    return fenced[1] if fenced else text
 
 
 def _blocks(parsed: Trace, rules: Rules) -> Iterator[Rejection]:

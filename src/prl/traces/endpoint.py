@@ -186,7 +186,7 @@ def _answer(content: str) -> Answer:
         reason = str(choice.get("finish_reason") or "")
         usage = found.get("usage") or {}
         prompt, completion = (int(usage.get(f"{name}_tokens") or 0) for name in ("prompt", "completion"))
-        model = str(found.get("model") or "")
+        model = _encodable(str(found.get("model") or ""))
     except (ValueError, RecursionError):
         raise Retry("the answer is not whole JSON") from None
     except (KeyError, TypeError, AttributeError):
@@ -195,12 +195,17 @@ def _answer(content: str) -> Answer:
 
 
 def _text(content: object) -> str:
-    """The text of a message: a string, none, or a list of parts (OpenAI API reference)."""
+    """The text of a message: a string, none, or a list of parts (OpenAI API reference). Raises TypeError."""
     if isinstance(content, list):
-        return "".join(part["text"] for part in content if part.get("type") == "text")
+        content = "".join(part["text"] for part in content if part.get("type") == "text")
     if not isinstance(content, str | None):
         raise TypeError
-    return content or ""
+    return _encodable(content or "")
+
+
+def _encodable(text: str) -> str:
+    """`text` with "?" for half a surrogate pair, which JSON can hold and no file of UTF-8 can."""
+    return text.encode(errors="replace").decode()
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:

@@ -20,8 +20,8 @@ from prl.answers import default_checker, extract_answer
 from prl.errors import UsageError
 from prl.grammar import is_blank, parse, render
 from prl.prompts import FINAL_ANSWER, user_message
-from prl.traces.checks import Reason, Rejection
-from prl.traces.solutions import distinct, kept_words, path_of, right, shown, unfenced, without_tags
+from prl.traces.checks import Reason, Rejection, unfenced
+from prl.traces.solutions import distinct, kept_words, path_of, right, shown, without_tags
 
 Problem = Mapping[str, Any]
 """A row in the schema of `prl.data.hub`."""

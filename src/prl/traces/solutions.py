@@ -14,7 +14,6 @@ from prl.grammar import TAGS, is_blank
 from prl.traces.checks import DEFAULT
 
 _TAG = re.compile("|".join(TAGS))
-_FENCED = re.compile(r"\s*```\w*\n(.*?)\n?```\s*", re.DOTALL)
 _BOX = re.compile(r"\\f?boxed\s*\{((?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*)\}")
 _ITEM = re.compile(r"^[ \t]*\(?\d{1,2}[.)][ \t]+", re.MULTILINE)
 
@@ -59,6 +58,20 @@ def path_of(solution: str) -> str | None:
     return None if is_blank(path) or commits(path) else path
 
 
+def without_thoughts(text: str) -> str:
+    """What a reasoning model says after `</think>`, all of it where it did not think aloud; nothing of
+    thoughts that do not end. Servers leave them in where no reasoning parser is set (vLLM, llama.cpp), and a
+    template that opens them leaves the first tag out.
+
+    >>> without_thoughts("<think>Hm, 6 + 1.</think>\\n\\nIt is 7."), without_thoughts("<think>Hm, 6")
+    ('It is 7.', '')
+    """
+    _, is_closed, said = text.rpartition("</think>")
+    if not is_closed and text.lstrip().startswith("<think>"):
+        return ""
+    return said.lstrip() if is_closed else text
+
+
 def without_tags(text: str) -> str:
     """`text` with a space for each tag."""
     return _TAG.sub(" ", text).strip()
@@ -83,12 +96,6 @@ def distinct(paths: Sequence[tuple[str, str]], most: int) -> list[tuple[str, str
         if len(taken) < most and all((diversity(pair) or 0) >= DEFAULT.min_diversity for pair in pairs):
             taken.append(path)
     return taken
-
-
-def unfenced(text: str) -> str:
-    """`text` out of the code fence that it stands in as a whole."""
-    fenced = _FENCED.fullmatch(text)
-    return fenced[1] if fenced else text
 
 
 def shown(text: str) -> str:

@@ -26,6 +26,7 @@ from prl.traces.contamination import Benchmarks
 from prl.traces.inspecting import count_of, rules_of
 from prl.traces.journal import Journal
 from prl.traces.modes import Mode, Problem, Request
+from prl.traces.solutions import without_thoughts
 
 
 @dataclass
@@ -133,16 +134,16 @@ class Work:
     async def answer(self, asking: Asking, row: Problem) -> None:
         """Ask until a trace passes, or `--attempts` times."""
         for attempt in range(self.given.attempts):
-            texts: list[str] = []
-            while requests := self.rounds(row, attempt, texts):
+            answers: list[Answer] = []
+            while requests := self.rounds(row, attempt, _texts(answers)):
                 # All of them end, also where one fails: an answer on its way is paid for.
-                answers = await asyncio.gather(
+                ended = await asyncio.gather(
                     *(asking.ask(key, request) for key, request in requests), return_exceptions=True
                 )
-                for answer in answers:
-                    if isinstance(answer, BaseException):
-                        raise answer
-                    texts.append(answer.text)
+                for end in ended:
+                    if isinstance(end, BaseException):
+                        raise end
+                    answers.append(end)
             if attempt + 1 < self.given.attempts:
                 candidates = await asyncio.to_thread(self.candidates, row, attempt)
                 if any(not candidate.rejections for candidate in candidates or []):
@@ -151,7 +152,7 @@ class Work:
     def known(self, row: Problem, attempt: int) -> list[Answer] | None:
         """The answers of an attempt, from the journal; None where one is missing."""
         answers: list[Answer] = []
-        while requests := self.rounds(row, attempt, [answer.text for answer in answers]):
+        while requests := self.rounds(row, attempt, _texts(answers)):
             for key, _ in requests:
                 record = self.journal.get(key)
                 if record is None:
@@ -164,7 +165,7 @@ class Work:
         answers = self.known(row, attempt)
         if answers is None:
             return None
-        texts = [answer.text for answer in answers]
+        texts = _texts(answers)
         is_cut = [answer.finish_reason == "length" for answer in answers]
         traces = self.mode.trace(row, texts)
         found = []
@@ -236,6 +237,10 @@ class Work:
                 for name, size in self.benchmarks.sizes.items()
             },
         }
+
+
+def _texts(answers: Sequence[Answer]) -> list[str]:
+    return [without_thoughts(answer.text) for answer in answers]
 
 
 def _distinct(passed: Sequence[Candidate]) -> list[Candidate]:
