@@ -344,7 +344,7 @@ def test_a_parquet_cell_that_is_not_utf8(tmp_path: Path) -> None:
 
 def test_a_missing_file_names_the_nearest(tmp_path: Path) -> None:
     (tmp_path / "train.jsonl").write_text("{}")
-    with pytest.raises(DataError, match=r"no such file\. Did you mean 'train\.jsonl'\? --dataset takes"):
+    with pytest.raises(DataError, match=r"no such file\. Did you mean 'train\.jsonl'\? A data set is"):
         load_rows(str(tmp_path / "trian.jsonl"))
     with pytest.raises(DataError, match="no such file"):
         load_rows(str(tmp_path / "nowhere" / "train.csv"))

@@ -604,6 +604,13 @@ def _contradictions(command: str, values: dict[str, Any]) -> list[str]:
         faults.append("samples 0 asks a teacher for nothing; take 1 or more")
     elif values.get("samples") == 0 and not values.get("greedy", command == "eval"):
         faults.append("samples 0 without greedy leaves nothing to decode; take 1 or more, or --greedy")
+    if (most := values.get("max_cost")) is not None and not any(
+        values.get(price) for price in ("prompt_price", "completion_price")
+    ):
+        faults.append(
+            f"max_cost {most:g} limits nothing where tokens cost nothing; give --prompt_price or "
+            "--completion_price, for a million tokens"
+        )
     return faults
 
 

@@ -206,6 +206,18 @@ def test_a_spent_budget_gives_a_part_and_more_money_the_rest(
     assert table(folder) == table(tmp_path / "whole")
 
 
+def test_a_budget_for_not_one_request_says_so(
+    file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with served(latency=0) as server:
+        given = words(file, server, tmp_path / "out", "--max_cost", "0.01", "--completion_price", "10")
+        status, _, err = say(capsys, given)
+        assert (status, server.asked) == (1, [])
+        assert "one more request may go beyond --max_cost 0.01" in err
+        assert "none of 40 problems was answered, so the data set is empty; a larger budget" in err
+        assert cli.main([*given, "--resume", "--max_tokens", "60"]) == 0
+
+
 # --- Killed
 
 
@@ -398,6 +410,7 @@ def test_a_local_teacher_that_cannot_says_so_and_what_may_help(
         (["--ignore", "nonsense"], "ignore: 'nonsense' is no reason"),
         (["--samples", "0"], "samples 0 asks a teacher for nothing"),
         (["--concurrency", "0"], "concurrency"),
+        (["--max_cost", "5"], "max_cost 5 limits nothing where tokens cost nothing; give --prompt_price"),
         (["--base_url", "localhost"], "base_url: 'localhost' is no URL"),
         (["--base_url", "http://me:sk-1@host/v1"], "the one at host holds a user, a password or a query"),
         (["--base_url", "http://host/v1?key=sk-1"], "keys are taken from the environment only"),

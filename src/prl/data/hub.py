@@ -575,7 +575,7 @@ def _missing_column(name: str, field: str, columns: Collection[str]) -> DataErro
 
 def _what_it_takes() -> str:
     names = ", ".join((*_SUFFIXES, *HUB_SETS))
-    return f"--dataset takes a file or a name ({names}, arithmetic:easy), or any Hub data set (owner/name)"
+    return f"A data set is a file, a name ({names}, arithmetic:easy) or one of the Hub (owner/name)"
 
 
 def _nearest(value: str, options: Collection[str]) -> str:

@@ -321,9 +321,15 @@ def _forecast(given: DataTracesArguments, found: Found, spent: Spent, budget: Bu
 def _told(given: DataTracesArguments, facts: Mapping[str, Any]) -> None:
     counts = Counter(facts["counts"])
     answered = counts["answered"]
+    if not answered:
+        raise DataError(
+            f"none of {counts['unanswered']:,} problems was answered, so the data set is empty; a larger "
+            "budget (--max_requests, --max_total_tokens, --max_cost), a smaller --max_tokens or another "
+            "teacher may help, with --resume"
+        )
     if not counts["accepted"]:
         why = ", ".join(f"{name} {count}" for name, count in [*facts["reasons"].items()][:4])
-        why = why or ("no answer made a trace" if answered else "no problem was answered")
+        why = why or "no answer made a trace"
         rejected = f"{given.output_dir}/{REJECTED}"
         raise DataError(
             f"no trace of {answered} answered problems passed ({why}): see {rejected}. A larger teacher, "
