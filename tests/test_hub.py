@@ -94,6 +94,33 @@ def test_gold_answers(tmp_path: Path, cells: dict[str, Any], answer: str) -> Non
     assert load_rows(path)[0]["answer"] == answer
 
 
+USER, ASSISTANT = {"role": "user", "content": "1+1?"}, {"role": "assistant", "content": "2"}
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"messages": [{"role": "system", "content": "Add."}, USER, ASSISTANT]},
+        {
+            "messages": [
+                {"role": "user", "content": "Hi"},
+                {"role": "assistant", "content": "Hi"},
+                USER,
+                ASSISTANT,
+            ]
+        },
+        {"prompt": [USER], "completion": [ASSISTANT]},
+        {"conversations": [{"from": "human", "value": "1+1?"}, {"from": "gpt", "value": "2"}]},
+    ],
+)
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+def test_conversations_as_trl_and_sharegpt_have_them(
+    tmp_path: Path, row: dict[str, Any], suffix: str
+) -> None:
+    (found,) = load_rows(write(tmp_path / f"set{suffix}", [row]), need=("problem", "trace"))
+    assert (found["problem"], found["trace"]) == ("1+1?", "2")
+
+
 def test_the_box_of_a_worked_solution_is_the_answer(tmp_path: Path) -> None:
     cells = {
         "As $x=2$, there are $\\boxed{2}$ asymptotes.": "2",
@@ -255,8 +282,11 @@ def test_any_text_survives_every_format(
         ('{"problem": "?", "solution": "We see.\\nIt holds."}', "solution commits to no answer"),
         ('{"problem": "", "answer": null}', "problem is empty; answer is missing"),
         ('{"problem": "\\ud800", "answer": 1}', "half a surrogate pair"),
-        ('{"problem": [{"role": "assistant", "content": "?"}], "answer": 1}', "problem is missing"),
-        ('{"problem": [], "answer": 1}', "problem is missing"),
+        (
+            '{"problem": [{"role": "assistant", "content": "?"}], "answer": 1}',
+            "problem has no turn of user or human",
+        ),
+        ('{"problem": [], "answer": 1}', "problem has no turn of user or human"),
         ('{"problem": "?" "answer": 1}', "not JSON: Expecting ',' delimiter at column 17"),
         ('{"problem": "?", "answer"', "not JSON"),
         ("[1, 2]", "is of type list, not an object"),

@@ -294,6 +294,7 @@ class DataCheckArguments:
     min_diversity: float = 0.1
     max_length: int | None = None
     tokenizer: str | None = None
+    judge_answers: bool = True
     allow_sequential: bool = False
     ignore: list[str] = field(default_factory=list)
     repair: bool = False
@@ -438,6 +439,7 @@ HELP = {
     "split": "of the data set, if it comes from the Hub",
     "min_diversity": "two paths that differ less are copies: 0 for the same words, 1 for none in common",
     "tokenizer": "count lengths in the tokens of this model instead of in characters",
+    "judge_answers": "compare final answers with the gold ones; false: for a file that has none",
     "allow_sequential": "let traces without a block pass",
     "ignore": "reasons that do not count, such as ordering",
     "repair": "first put right what is mechanical: whitespace between tags, a code fence around it all",

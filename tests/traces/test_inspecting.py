@@ -49,6 +49,26 @@ def test_every_rejected_trace_is_told_with_its_row(file: Path, capsys: pytest.Ca
     ]
 
 
+def test_a_file_without_answers_is_checked_for_all_else(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, good = tmp_path / "chats.jsonl", tmp_path / "good.jsonl"
+    turns = [{"role": "user", "content": "Six times seven?"}, {"role": "assistant", "content": GOOD}]
+    bad = [turns[0], {"role": "assistant", "content": GOOD.replace("</Path>", "", 1)}]
+    path.write_text("".join(json.dumps({"messages": each}) + "\n" for each in (turns, bad)))
+    status, _, err = say(capsys, "check", str(path))
+    assert status == 1
+    assert "has no column for the answer" in err
+    assert err.endswith("Where there are none, --judge_answers false checks all else\n")
+    words = ["check", str(path), "--judge_answers", "false", "--accepted", str(good)]
+    status, out, _ = say(capsys, *words)
+    assert status == 1
+    assert out.startswith(
+        f"{path}: 2 traces, 1 pass (50.0%), 1 are rejected\n  final answers were not judged\n"
+    )
+    assert [row["trace"] for row in load_rows(str(good), need=("problem", "trace"))] == [GOOD]
+
+
 def test_accepted_and_rejected_are_kept(
     file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

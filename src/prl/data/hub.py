@@ -45,13 +45,16 @@ HUB_SETS: dict[str, tuple[str, str | None]] = {
 """alias -> Hub name and configuration (None: the only one)."""
 
 COLUMNS: dict[str, tuple[str, ...]] = {
-    "problem": ("problem", "question", "prompt", "query"),
+    "problem": ("problem", "question", "prompt", "query", "messages", "conversations"),
     "answer": ("final_answer", "expected_answer", "ground_truth", "reward_model", "answer", "solution"),
-    "trace": ("trace", "response", "completion", "solution"),
+    "trace": ("trace", "response", "completion", "solution", "messages", "conversations"),
     "level": ("level",),
     "source": ("source", "data_source"),
 }
-"""field -> the columns that it is read from, whatever their case; of several the first."""
+"""field -> the columns that it is read from, whatever their case; of several the first. A conversation gives
+its last user turn as the problem, its last assistant turn as the trace."""
+
+_TURNS = {"problem": ("user", "human"), "trace": ("assistant", "gpt")}  # TRL's names and ShareGPT's
 
 PROCEDURAL_ROWS = 2000
 """Rows of a procedural set when no limit is given."""
@@ -78,6 +81,14 @@ Record = tuple[str, dict[str, Any] | str]
 """Where a row stands ("line 7") and its cells by column; or, in place of the cells, why it cannot be read."""
 
 Records = Generator[Record, None, None]
+
+
+class MissingColumn(DataError):
+    """No column of a data set is one that `field` is read from."""
+
+    def __init__(self, message: str, field: str) -> None:
+        super().__init__(message)
+        self.field = field
 
 
 def load_rows(
@@ -273,10 +284,20 @@ def _column(field: str, cells: Collection[str]) -> str | None:
 def _read_cell(field: str, column: str | None, value: object) -> str:
     match field:
         case "problem":
-            return _problem(value)
+            return _problem(_turn(field, value))
         case "answer":
             return _answer(value, worked=column == "solution")
-    return _text(value)
+    return _text(_turn(field, value))
+
+
+def _turn(field: str, value: object) -> object:
+    """What the last turn of a conversation says that can be a `field`; anything else as it is."""
+    if not (isinstance(value, list) and all(isinstance(turn, dict) for turn in value)):
+        return value
+    for turn in reversed(value):
+        if turn.get("role", turn.get("from")) in _TURNS[field]:
+            return turn.get("content", turn.get("value"))
+    raise ValueError(f"has no turn of {' or '.join(_TURNS[field])}")
 
 
 def _text(value: object) -> str:
@@ -294,9 +315,7 @@ def _text(value: object) -> str:
 
 
 def _problem(value: object) -> str:
-    """A text, or the last user turn of a conversation, without DAPO-Math's instruction around it."""
-    if isinstance(value, list) and all(isinstance(turn, dict) for turn in value):
-        value = next((turn.get("content") for turn in reversed(value) if turn.get("role") == "user"), None)
+    """A text, without DAPO-Math's instruction around it."""
     return _text(_AFTER_PROBLEM.sub("", _BEFORE_PROBLEM.sub("", _text(value))))
 
 
@@ -562,14 +581,15 @@ def _wanted_columns(name: str, columns: Sequence[str], need: Sequence[str]) -> l
     return wanted
 
 
-def _missing_column(name: str, field: str, columns: Collection[str]) -> DataError:
+def _missing_column(name: str, field: str, columns: Collection[str]) -> MissingColumn:
     def likeness(column: str) -> float:
         return max(difflib.SequenceMatcher(None, column.lower(), known).ratio() for known in COLUMNS[field])
 
-    return DataError(
+    return MissingColumn(
         f"{name} has no column for the {field}; it has {', '.join(columns)}. "
         f"Rename the one that holds it (perhaps {max(columns, key=likeness)!r}) to {COLUMNS[field][0]!r}; "
-        f"read as {field}: {', '.join(COLUMNS[field])}"
+        f"read as {field}: {', '.join(COLUMNS[field])}",
+        field,
     )
 
 

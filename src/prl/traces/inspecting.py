@@ -17,7 +17,7 @@ from typing import Any
 from prl.analysis import Shape, diversity, self_bleu, shape, words
 from prl.arguments import DataCheckArguments, DataShowArguments, DataStatsArguments, DataTracesArguments
 from prl.config import Settings
-from prl.data.hub import load_rows
+from prl.data.hub import MissingColumn, load_rows
 from prl.errors import DataError, UsageError
 from prl.grammar import TAGS, parse, parse_ids
 from prl.recipes import nearest
@@ -66,7 +66,13 @@ def run(settings: Settings[Any]) -> None:
 def check_file(given: DataCheckArguments) -> Report:
     """Every row of `given.file` against the rules. Raises as `run` does, but not for rejected traces."""
     rules, count = rules_of(given), count_of(given)
-    rows = load_rows(str(given.file), split=given.split, need=("problem", "answer", "trace"))
+    need = ("problem", "trace", *(["answer"] if given.judge_answers else []))
+    try:
+        rows = load_rows(str(given.file), split=given.split, need=need)
+    except MissingColumn as error:
+        if error.field != "answer":
+            raise
+        raise DataError(f"{error}. Where there are none, --judge_answers false checks all else") from None
     accepted: Rows = []
     rejected: dict[int, list[Rejection]] = {}
     repairs: Counter[str] = Counter()
@@ -74,7 +80,8 @@ def check_file(given: DataCheckArguments) -> Report:
         if given.repair:
             row["trace"], done = repair(row["trace"])
             repairs.update(done)
-        found = check(row["trace"], problem=row["problem"], answer=row["answer"], rules=rules, count=count)
+        answer = row["answer"] if given.judge_answers else None
+        found = check(row["trace"], problem=row["problem"], answer=answer, rules=rules, count=count)
         if found:
             rejected[number] = found
         else:
@@ -117,6 +124,8 @@ def _check(given: DataCheckArguments) -> None:
     print(
         f"{given.file}: {total} traces, {total - bad} pass ({(total - bad) / total:.1%}), {bad} are rejected"
     )
+    if not given.judge_answers:
+        print("  final answers were not judged")
     for reason, count in report.reasons.most_common():
         print(f"  {reason.value:16}{count:6}  {reason.meaning}")
     for what, count in report.repairs.most_common():
