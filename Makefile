@@ -31,7 +31,7 @@ STUDY := $(if $(QUICK),runs/study-quick,runs/study)
 COMPARED = $(RUN)/compare$(if $(SEED),-seed-$(SEED))
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo compare study sft rl eval generate data test test-slow chaos soak lint format notebooks real bench-answers bench-decode bench-memory clean
+.PHONY: help install demo compare study sft rl eval generate data test test-slow chaos soak lint format notebooks real bench-answers bench-decode bench-memory bench-traces clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' Makefile
@@ -113,6 +113,9 @@ bench-decode: $(INSTALLED) ## fork/join decoding: agreement with training, speed
 
 bench-memory: $(INSTALLED) ## the forecast of memory beside what torch allocates; with `make real` on the 135M model too
 	$(BIN)/python benchmarks/memory.py $(ARGS)
+
+bench-traces: $(INSTALLED) ## requests a second of `prl data traces`, beside the client library alone
+	$(BIN)/python benchmarks/traces.py $(ARGS)
 
 bench-answers: $(INSTALLED) ## prl.answers against its peer, on the same pairs
 	$(BIN)/python benchmarks/answers.py $(ARGS)
