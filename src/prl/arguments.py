@@ -298,6 +298,7 @@ class DataCheckArguments:
     allow_sequential: bool = False
     ignore: list[str] = field(default_factory=list)
     repair: bool = False
+    benchmarks: list[str] = field(default_factory=list)
     accepted: str | None = None
     rejected: str | None = None
 

@@ -69,6 +69,17 @@ def test_a_file_without_answers_is_checked_for_all_else(
     assert [row["trace"] for row in load_rows(str(good), need=("problem", "trace"))] == [GOOD]
 
 
+def test_problems_of_a_benchmark_are_found(
+    file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "bench.csv").write_text("question\nSix times seven?\n")
+    words = ["check", str(file), "--benchmarks", str(tmp_path / "bench.csv")]
+    _, out, _ = say(capsys, *words)
+    assert "  contaminated         4  its problem is one of a benchmark\n" in out
+    assert "contaminated: 100% of the problem's runs of 8 words stand in one of " in out
+    assert "contaminated" not in say(capsys, *words, "--ignore", "contaminated")[1]
+
+
 def test_accepted_and_rejected_are_kept(
     file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

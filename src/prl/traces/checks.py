@@ -47,6 +47,7 @@ class Reason(StrEnum):
     REFUSAL = "refusal", "it refuses, or speaks of itself as an assistant"
     ALTERED_PROBLEM = "altered_problem", "the problem that it restates is another one"
     ALTERED_WORDS = "altered_words", "the annotation changed words of the solution"
+    CONTAMINATED = "contaminated", "its problem is one of a benchmark"
 
 
 @dataclass(frozen=True)

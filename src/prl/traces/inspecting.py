@@ -22,6 +22,7 @@ from prl.errors import DataError, UsageError
 from prl.grammar import TAGS, parse, parse_ids
 from prl.recipes import nearest
 from prl.traces.checks import Reason, Rejection, Rules, check, repair
+from prl.traces.contamination import RUN, Benchmarks
 from prl.traces.dataset import write_rows
 
 Rows = list[dict[str, Any]]
@@ -66,6 +67,7 @@ def run(settings: Settings[Any]) -> None:
 def check_file(given: DataCheckArguments) -> Report:
     """Every row of `given.file` against the rules. Raises as `run` does, but not for rejected traces."""
     rules, count = rules_of(given), count_of(given)
+    benchmarks = Benchmarks.read(given.benchmarks)
     need = ("problem", "trace", *(["answer"] if given.judge_answers else []))
     try:
         rows = load_rows(str(given.file), split=given.split, need=need)
@@ -82,6 +84,10 @@ def check_file(given: DataCheckArguments) -> Report:
             repairs.update(done)
         answer = row["answer"] if given.judge_answers else None
         found = check(row["trace"], problem=row["problem"], answer=answer, rules=rules, count=count)
+        overlap = benchmarks.overlap(row["problem"])
+        if overlap and Reason.CONTAMINATED not in rules.ignored:
+            share = f"{overlap.share:.0%} of the problem's runs of {RUN} words"
+            found.append(Rejection(Reason.CONTAMINATED, f"{share} stand in one of {overlap.benchmark}"))
         if found:
             rejected[number] = found
         else:
