@@ -280,6 +280,8 @@ class DataTracesArguments:
     license: str | None = None
     source_license: str | None = None
     device: Device = "auto"
+    load_in_4bit: bool | None = None
+    trust_remote_code: bool = False
 
 
 @dataclass

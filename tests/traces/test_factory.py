@@ -401,6 +401,12 @@ def test_a_local_teacher_that_cannot_says_so_and_what_may_help(
     assert say(capsys, [*given, "--resume"])[2].count("6 answered already") == 1
 
 
+@pytest.mark.parametrize("flags", [[], ["--load_in_4bit"], ["--load_in_4bit", "false"]])
+def test_a_local_teacher_is_loaded_as_asked_for(flags: list[str]) -> None:
+    teacher = teacher_of(parse("data traces", ["p.jsonl", "--device", "cpu", *flags]).arguments)
+    assert teacher.options["load_in_4bit"] == (flags == ["--load_in_4bit"])
+
+
 @pytest.mark.parametrize(
     ("more", "said"),
     [

@@ -108,7 +108,9 @@ def teacher_of(given: DataTracesArguments) -> Teacher:
         )
     from prl.traces.local import Local
 
-    settings = resolve("generate", model_name_or_path=given.model_name_or_path, device=given.device)
+    names = ("model_name_or_path", "device", "load_in_4bit", "trust_remote_code")
+    loading = {name: value for name in names if (value := getattr(given, name)) is not None}
+    settings = resolve("generate", **loading)
     return Local(settings, concurrency=given.concurrency)
 
 
@@ -274,7 +276,7 @@ def _stated(settings: Settings[DataTracesArguments]) -> dict[str, Any]:
     stated: Mapping[str, Any] = settings.as_dict()[settings.command]
     left_out = {
         "output_dir", "base_url", "api_key_env", "concurrency", "timeout", "retries", "dry_run", "device",
-        "license", "source_license", "benchmarks", "model_name_or_path", "mode",
+        "trust_remote_code", "license", "source_license", "benchmarks", "model_name_or_path", "mode",
     }  # fmt: skip
     return {
         name: public_name(value) if isinstance(value, str) else value
