@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prl.data.hub import COLUMNS, HUB_SETS, PROCEDURAL_ROWS, load_rows
+from prl.data.hub import COLUMNS, HUB_SETS, PROCEDURAL_ROWS, load_rows, stream_rows
 from prl.errors import DataError
 
 ROWS = [
@@ -92,6 +92,15 @@ def test_a_trace_is_carried_only_when_needed_and_an_answer_where_there_is_one(tm
 def test_gold_answers(tmp_path: Path, cells: dict[str, Any], answer: str) -> None:
     path = write(tmp_path / "set.jsonl", [{"problem": "?", **cells}])
     assert load_rows(path)[0]["answer"] == answer
+
+
+def test_a_stream_keeps_the_traces_that_there_are(tmp_path: Path) -> None:
+    rows = [{"problem": "1+1?", "answer": "2", "trace": trace} for trace in ("1+1=2", None, " ", 7)]
+    rows.append({"problem": "1+1?", "answer": "2", "solution": "\\boxed{2}"})
+    path = write(tmp_path / "set.jsonl", rows)
+    kept = [row for _, row in stream_rows(path, keep_trace=True)]
+    assert [row.get("trace") for row in kept if isinstance(row, dict)] == ["1+1=2", None, None, None, None]
+    assert not any("trace" in row for _, row in stream_rows(path))
 
 
 USER, ASSISTANT = {"role": "user", "content": "1+1?"}, {"role": "assistant", "content": "2"}

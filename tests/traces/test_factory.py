@@ -146,6 +146,27 @@ def test_more_samples_ask_only_for_the_new_ones(file: Path, tmp_path: Path) -> N
     assert len(asked) == len(server.bodies) == 3 * 40
 
 
+@pytest.mark.parametrize(("change", "status"), [(("", ""), 0), (("tens: 40", "tens: 41"), 1)])
+def test_a_teacher_marks_blocks_in_the_solution_of_another(
+    tmp_path: Path, change: tuple[str, str], status: int
+) -> None:
+    file = tmp_path / "solutions.jsonl"
+    solution = "Ones: 2 and 0, 2. The tens: 40. Together 42.\n\nFinal Answer: 42"
+    file.write_text(json.dumps({"problem": "12 + 30", "answer": "42", "trace": solution}) + "\n")
+    marked = (
+        "<Parallel><Path>Ones: 2 and 0, 2.</Path><Path>The tens: 40.</Path></Parallel>\n"
+        "<Summary>Together 42.</Summary>\n\nFinal Answer: 42"
+    )
+    body = json.dumps({"choices": [{"message": {"content": marked.replace(*change)}}]})
+    with served(body=body, keep_bodies=True) as server:
+        assert cli.main(words(file, server, tmp_path / "out", "--mode", "annotate")) == status
+        (asked,) = server.bodies
+    assert asked["messages"][0]["content"].endswith(solution)
+    (row,) = table(tmp_path / "out", "rejected.parquet" if status else "traces.parquet")
+    assert row["trace"] == marked.replace(*change)
+    assert row.get("reasons") == (["altered_words"] if status else None)
+
+
 def test_what_a_teacher_thinks_is_kept_and_no_part_of_the_trace(tmp_path: Path) -> None:
     file = tmp_path / "problems.jsonl"
     file.write_text('{"problem": "12 + 30", "answer": "42"}\n')

@@ -161,11 +161,14 @@ def stream_rows(
     *,
     split: str = "train",
     need: Sequence[str] = ("problem", "answer"),
+    keep_trace: bool = False,
     limit: int | None = None,
     seed: int = 0,
 ) -> Iterator[tuple[str, dict[str, Any] | str]]:
     """The rows of `load_rows` one by one, with where each stands ("line 7"); in place of a bad row what is
     wrong with it. Nothing is held but what the file format asks for (a JSON array is read whole).
+    `keep_trace`: a row keeps what a column of the name `trace` holds, where it is a text, also if none is
+    needed.
 
     Raises DataError as `load_rows` does, but not for bad rows; some of it only at the end.
     """
@@ -175,12 +178,12 @@ def stream_rows(
         yield from ((f"row {number}", row) for number, row in enumerate(rows, 1))
         return
     with contextlib.closing(_open(dataset, split, need)) as records:
-        for where, row, wrong, _ in itertools.islice(_rows(dataset, records, need), limit):
+        for where, row, wrong, _ in itertools.islice(_rows(dataset, records, need, keep_trace), limit):
             yield where, "; ".join(wrong) or row
 
 
 def _rows(
-    name: str, records: Records, need: Sequence[str]
+    name: str, records: Records, need: Sequence[str], keep_trace: bool = False
 ) -> Iterator[tuple[str, dict[str, Any], list[str], bool]]:
     """Of each record: where it stands, its row, what is wrong with it, whether its answer had to be mended.
 
@@ -198,7 +201,11 @@ def _rows(
         if nowhere:
             columns |= dict.fromkeys(record)
             nowhere = {field for field in nowhere if _column(field, _by_column(record)) is None}
-        yield where, *_to_row(record, need, source)
+        row, wrong, is_mended = _to_row(record, need, source)
+        if keep_trace and "trace" not in row:
+            with contextlib.suppress(ValueError):
+                row["trace"] = _text(_by_column(record).get("trace"))
+        yield where, row, wrong, is_mended
     if columns and nowhere:
         raise _missing_column(name, sorted(nowhere)[0], columns)
     if is_empty:

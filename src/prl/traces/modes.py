@@ -57,14 +57,12 @@ class Mode:
     `requests(problem, texts)`: the next round of an attempt, given the answers of its earlier rounds; no
     requests: the attempt is done. `trace(problem, texts)`: its candidate traces.
     `check(problem, texts, candidate)`: what speaks against one beside `prl.traces.checks.check`.
-    `need`: the fields of a problem's row that it cannot do without. `template` is what the data card shows
-    as the prompt.
+    `template` is what the data card shows as the prompt.
     """
 
     name: str
     requests: Callable[[Problem, Texts], list[Request]]
     trace: Callable[[Problem, Texts], list[str]]
-    need: tuple[str, ...] = ("problem", "answer")
     template: str = ""
     check: Callable[[Problem, Texts, str], list[Rejection]] | None = None
 

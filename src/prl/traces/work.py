@@ -81,7 +81,11 @@ class Work:
         """Each good problem once, in order; counted in `found`."""
         given, seen, found = self.given, Seen(), found or Found()
         rows = stream_rows(
-            str(given.problems), split=given.split, need=self.mode.need, limit=given.limit, seed=given.seed
+            str(given.problems),
+            split=given.split,
+            keep_trace=True,
+            limit=given.limit,
+            seed=given.seed,
         )
         for where, row in rows:
             if isinstance(row, str):
