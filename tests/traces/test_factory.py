@@ -235,7 +235,8 @@ def test_a_budget_for_not_one_request_says_so(
         status, _, err = say(capsys, given)
         assert (status, server.asked) == (1, [])
         assert "one more request may go beyond --max_cost 0.01" in err
-        assert "none of 40 problems was answered, so the data set is empty; a larger budget" in err
+        said = "none of 40 problems was answered, so the data set is empty. The latest reason: the budget is"
+        assert said in err
         assert cli.main([*given, "--resume", "--max_tokens", "60"]) == 0
 
 
@@ -363,6 +364,14 @@ def test_a_model_that_is_not_there(file: Path, tmp_path: Path, capsys: pytest.Ca
         status, _, err = say(capsys, words(file, server, tmp_path / "out"))
     assert status == 1
     assert "The model `teacher` does not exist.; it has other" in err.replace("\n", " ")
+
+
+def test_what_is_refused_says_why(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with served(latency=0, always="too_long") as server:
+        status, _, err = say(capsys, words(file, server, tmp_path / "out", "--limit", "2"))
+    assert status == 1
+    assert len(re.findall(r"no answer for '.*': 400 from .*: maximum context length", err)) == 2
+    assert re.search(r"none of 2 problems was answered.*reason: 400 from .*maximum context length", err)
 
 
 def test_an_outage_stops_the_asking(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

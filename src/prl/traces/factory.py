@@ -79,17 +79,17 @@ def run(settings: Settings[DataTracesArguments]) -> dict[str, Any]:
         _forecast(given, found, spent, budget)
         if given.dry_run:
             return {}
-        partial = asyncio.run(_ask_all(work, found, spent, budget))
+        asking = asyncio.run(_ask_all(work, found, spent, budget))
         facts = work.build(found) | {
             "spent": _spent(spent, given),
-            "partial": partial,
+            "partial": asking.stopped is not None,
             "teacher": public_name(teacher.name),
             "settings": _stated(settings),
             "license": given.license,
             "source_license": given.source_license,
         }
         write_card(folder, facts, encoder(given.tokenizer) if given.tokenizer else None)
-    _told(given, facts)
+    _told(given, facts, asking.stopped.message if asking.stopped else asking.last_failure)
     return facts
 
 
@@ -136,9 +136,9 @@ def _extra(text: str | None) -> dict[str, Any]:
     return found
 
 
-async def _ask_all(work: Work, found: Found, spent: Spent, budget: Budget) -> bool:
-    """Ask for every problem; True where the budget ended before. Raises PrlError where the teacher did, and
-    KeyboardInterrupt for a signal, after what was on its way has come."""
+async def _ask_all(work: Work, found: Found, spent: Spent, budget: Budget) -> Asking:
+    """Ask for every problem; what it returns is `stopped` where the budget ended before. Raises PrlError
+    where the teacher did, and KeyboardInterrupt for a signal, after what was on its way has come."""
     given = work.given
     asking = Asking(
         work.teacher,
@@ -178,10 +178,10 @@ async def _ask_all(work: Work, found: Found, spent: Spent, budget: Budget) -> bo
         if isinstance(error, BaseException) and not isinstance(error, Stopped):
             raise error
     if asking.stopped is None:
-        return False
+        return asking
     if asking.stopped.kind == "budget":
         console.print(f"{asking.stopped.message}: the data set is made of what was answered", markup=False)
-        return True
+        return asking
     if asking.stopped.kind == "interrupted":
         raise KeyboardInterrupt
     raise RunError(
@@ -320,14 +320,13 @@ def _forecast(given: DataTracesArguments, found: Found, spent: Spent, budget: Bu
         console.print(f"  budget: {', '.join(limits)}; spent before: {spent.requests:,} requests")
 
 
-def _told(given: DataTracesArguments, facts: Mapping[str, Any]) -> None:
+def _told(given: DataTracesArguments, facts: Mapping[str, Any], failure: str) -> None:
     counts = Counter(facts["counts"])
     answered = counts["answered"]
     if not answered:
         raise DataError(
-            f"none of {counts['unanswered']:,} problems was answered, so the data set is empty; a larger "
-            "budget (--max_requests, --max_total_tokens, --max_cost), a smaller --max_tokens or another "
-            "teacher may help, with --resume"
+            f"none of {counts['unanswered']:,} problems was answered, so the data set is empty. The latest "
+            f"reason: {failure}. With that put right, the same command with --resume goes on"
         )
     if not counts["accepted"]:
         why = ", ".join(f"{name} {count}" for name, count in [*facts["reasons"].items()][:4])
