@@ -450,7 +450,7 @@ HELP = {
     "problems": "problems with answers: a file, a Hub name or arithmetic:easy; also without the flag",
     "base_url": "the teacher's endpoint, such as http://localhost:8000/v1; if none: a model on this machine",
     "api_key_env": "the environment variable that holds its key; if none: OPENAI_API_KEY, where it is set",
-    "extra_body": "more fields of every request, a JSON object",
+    "extra_body": "more fields of every request, a JSON object; null leaves one out",
     "mode": "write: it writes parallel traces; annotate: it marks the blocks in its own solution, word for "
     "word; rewrite: several of its step-by-step solutions become the paths of one trace",
     "solutions": "solutions that rewrite asks for, of which those that are right and differ become paths",

@@ -39,6 +39,12 @@ def test_what_is_sent_and_said() -> None:
     }  # fmt: skip
 
 
+def test_a_field_that_an_endpoint_refuses_can_be_left_out() -> None:
+    with served(keep_bodies=True) as server:
+        ask(server, extra={"max_tokens": None, "max_completion_tokens": 64, "seed": None})
+    assert server.bodies[0].keys() == {"model", "messages", "temperature", "top_p", "max_completion_tokens"}
+
+
 @pytest.mark.parametrize(
     ("fault", "kind", "message"),
     [

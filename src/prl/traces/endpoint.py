@@ -38,8 +38,9 @@ class Endpoint:
 
     `concurrency` requests are on the wire at most; those beyond (`places`) wait, written and ready to go.
     `timeout`: seconds until a request counts as failed, from the first byte sent to the last one read.
-    `extra`: further fields of the request, part of its key. `api_key_env` names the variable that holds the
-    key; None: OPENAI_API_KEY where it is set, else none, as servers of one's own need none.
+    `extra`: further fields of the request, part of its key; None leaves a field out. `api_key_env` names the
+    variable that holds the key; None: OPENAI_API_KEY where it is set, else none, as servers of one's own need
+    none.
 
     Raises UsageError: the `openai` library is missing, the variable is not set, no URL.
     """
@@ -114,15 +115,19 @@ class Endpoint:
             raise Retry(message, unreachable=_is_unreachable(error)) from error
 
     def _body(self, request: Request) -> dict[str, Any]:
-        """The fields of a chat completion (OpenAI API reference; the same ones vLLM and llama.cpp read)."""
+        """The fields of a chat completion (OpenAI API reference; the same ones vLLM and llama.cpp read).
+
+        `extra` may leave some out: OpenAI's reasoning models refuse `max_tokens`, other endpoints `seed`.
+        """
         body = {
             "model": self.name,
             "messages": [dict(message) for message in request.messages],
             "max_tokens": request.max_tokens,
             "temperature": request.temperature,
             "top_p": request.top_p,
+            "seed": request.seed,
         }
-        return body | ({} if request.seed is None else {"seed": request.seed}) | self.options
+        return {name: value for name, value in (body | self.options).items() if value is not None}
 
     async def _judged(self, error: APIStatusError) -> TeacherError:
         said = self._redacted(_said(error))
