@@ -31,7 +31,7 @@ STUDY := $(if $(QUICK),runs/study-quick,runs/study)
 COMPARED = $(RUN)/compare$(if $(SEED),-seed-$(SEED))
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo compare study sft rl eval generate data test test-slow chaos soak lint format notebooks real bench-answers bench-decode bench-memory bench-traces clean
+.PHONY: help install demo compare study sft rl eval generate doctor data test test-slow chaos soak lint format notebooks real bench-answers bench-decode bench-memory bench-traces clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' Makefile
@@ -68,6 +68,9 @@ eval: $(INSTALLED) ## evaluation: $(RUN)/eval of $(RUN)/rl
 
 generate: $(INSTALLED) ## answer PROBLEM="..." with $(RUN)/rl
 	@$(PRL) generate "$$PROBLEM_TEXT" --model_name_or_path '$(or $(MODEL),$(RUN)/rl)' $(ATTENDING) $(SEEDED) $(ARGS)
+
+doctor: $(INSTALLED) ## what this machine offers, how much memory each stage will take, what to change where it does not fit
+	$(PRL) doctor $(if $(RECIPE),--recipe '$(RECIPE)') $(if $(MODEL),--model_name_or_path '$(MODEL)') $(ATTENDING) $(ARGS)
 
 data: $(INSTALLED) ## write data/ again, to the same bytes
 	$(PRL) data $(ARGS)

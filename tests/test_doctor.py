@@ -177,6 +177,11 @@ def test_no_weights_are_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     assert len(doctor.examine(given, [], Machine("cpu", "CPU"))) == 3
 
 
+HEADROOM = 0.2
+"""Share of a card that its recipe leaves, until one has measured the forecast: that lies 17 to 18 % under
+LitGPT's 4-bit peaks (docs/memory.md)."""
+
+
 @pytest.mark.parametrize("name", CARDS)
 def test_recipes_state_their_forecast_and_fit(name: str) -> None:
     """The head of a recipe says what `prl doctor` says for the card that it is made for."""
@@ -188,7 +193,7 @@ def test_recipes_state_their_forecast_and_fit(name: str) -> None:
     assert stated
     found = doctor.examine(DoctorArguments(recipe=name), [], card(free))
     assert [f"{each.forecast.peak / GIB:.1f}" for each in found] == list(stated.groups()[:3])
-    assert all(each.fits for each in found)
+    assert max(each.forecast.peak / GIB for each in found) <= (1 - HEADROOM) * free
 
 
 def test_an_evaluation_is_of_what_was_trained() -> None:
