@@ -48,7 +48,7 @@ from prl.prompts import render_prompt
 from prl.rewards import AlternatingReward, Reward, read_pattern, reward_functions
 from prl.rollouts import Rollouts, check_supported
 from prl.staging import Staging, around_generation
-from prl.training import SealCheckpoints, StopOnSignal, settle_ddp, train
+from prl.training import SealCheckpoints, StopOnSignal, settle_ddp, settle_reference, train
 
 REHEARSED = render(["1", "2"], "3")
 """What the rehearsal writes: a block, so that paths are kept apart."""
@@ -166,6 +166,7 @@ def run(settings: Settings[RLArguments]) -> RLResult:
             ],
         )
         take_over(trainer)
+        settle_reference(trainer.model)
         micro_batches.watch(trainer)
         around_generation(
             trainer,

@@ -35,11 +35,11 @@ class Lora:
 def save_adapter(model: PeftModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Write adapter, tag rows, attention and tokenizer; the next stage, PEFT and vLLM read this folder.
 
-    Of several processes the main one does.
+    Of several processes the main one does. The reference of `--beta` stays in the checkpoints.
     """
     if not processes.is_main():
         return
-    model.save_pretrained(str(folder))
+    model.save_pretrained(str(folder), selected_adapters=["default"])
     tokenizer.save_pretrained(str(folder))
 
 
