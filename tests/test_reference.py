@@ -94,7 +94,7 @@ def test_the_reference_is_the_policy_in_every_tensor_and_stays_it(
     base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TRL_EXPERIMENTAL_SILENCE", "1")  # as prl rl sets it
-    # The versions that settle_reference mends.
+    # The versions that settle_reference mends; `train` meets peft's.
     assert importlib.metadata.version("trl").startswith("1.16.")
     assert importlib.metadata.version("peft").startswith("0.21.")
     model, tokenizer = load_model(base, lora=Lora(r=4), trainable=True)
@@ -185,16 +185,19 @@ def adapter_of(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / "adapter_model.safetensors")
 
 
+@pytest.mark.parametrize("four_bit", [False, True], ids=["32 bits", "4 bits"])
 def test_a_resumed_training_has_the_kl_of_the_uninterrupted_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    four_bit: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TRL_EXPERIMENTAL_SILENCE", "1")
+    if four_bit:
+        pytest.importorskip("bitsandbytes", reason="QLoRA needs bitsandbytes")
     model, tokenizer = load_model(tiny.NAME, lora=Lora(r=4), trainable=True)
     moved(model)
     save_adapter(model, tokenizer, tmp_path / "cold")
     kl = []
     for folder, checkpoint in (("whole", None), ("parts", tmp_path / "whole" / "checkpoint-1")):
-        model, tokenizer = load_model(str(tmp_path / "cold"), trainable=True)
+        model, tokenizer = load_model(str(tmp_path / "cold"), trainable=True, load_in_4bit=four_bit)
         trainer = trainer_on(model, tokenizer, tmp_path / folder)
         settle_reference(model)
         assert set(differences(model).values()) == {0.0}

@@ -3,6 +3,7 @@ was left."""
 
 from __future__ import annotations
 
+import functools
 import signal
 import threading
 from pathlib import Path
@@ -25,6 +26,9 @@ def train(trainer: Trainer, checkpoint: Path | None) -> None:
     """
     if checkpoint:
         _check_processes(trainer, checkpoint)
+        # peft 0.21 would make float32 of what trl 1.16 trains in bfloat16 on a quantised base.
+        model: Any = trainer.model
+        model.load_adapter = functools.partial(model.load_adapter, autocast_adapter_dtype=False)
         saved = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
         last = trainer.args.max_steps if trainer.args.max_steps > 0 else saved.max_steps
         if saved.global_step >= last:
