@@ -17,7 +17,8 @@ from typing import Any
 from prl.analysis import Shape, diversity, self_bleu, shape, words
 from prl.arguments import DataCheckArguments, DataShowArguments, DataStatsArguments, DataTracesArguments
 from prl.config import Settings
-from prl.data.hub import MissingColumn, load_rows
+from prl.data.hub import load_rows
+from prl.data.rows import MissingColumn
 from prl.errors import DataError, UsageError
 from prl.grammar import TAGS, parse, parse_ids
 from prl.recipes import nearest

@@ -1,0 +1,155 @@
+"""The records of a file: where each stands and its cells by column, or why it cannot be read."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import json
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from prl.data.rows import wanted_columns
+from prl.errors import DataError
+
+BATCH = 1024
+"""Rows held at a time, beside those that are kept."""
+
+Record = tuple[str, dict[str, Any] | str]
+"""Where a row stands ("line 7") and its cells by column; or, in place of the cells, why it cannot be read."""
+
+Records = Generator[Record, None, None]
+
+
+def parquet_records(path: Path, need: Sequence[str]) -> Records:
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as file:
+            wanted = wanted_columns(str(path), file.schema_arrow.names, need)
+            yield from arrow_records(file.iter_batches(batch_size=BATCH, columns=wanted))
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {first_line(error)}. Copy it again") from error
+    except ValueError as error:  # pyarrow's ArrowInvalid
+        raise DataError(f"{path} is not a whole parquet file: {first_line(error)}. Write it again") from error
+
+
+def arrow_records(batches: Iterable[Any]) -> Records:
+    number = 0
+    for batch in batches:
+        try:
+            rows = batch.to_pylist()
+        except UnicodeDecodeError:
+            rows = [_arrow_row(batch.slice(index, 1)) for index in range(batch.num_rows)]
+        for row in rows:
+            number += 1
+            yield f"row {number}", row
+
+
+def _arrow_row(batch: Any) -> dict[str, Any] | str:
+    try:
+        return batch.to_pylist()[0]
+    except UnicodeDecodeError as error:
+        return f"byte {error.start + 1} of a cell is not UTF-8"
+
+
+def json_records(path: Path) -> Records:
+    """One object a line, or one array of objects; what the file begins with decides."""
+    with _open_text(path) as file:
+        start = file.tell()
+        is_array = file.read(4096).lstrip().startswith(b"[")
+        file.seek(start)
+        if is_array:
+            try:
+                items = json.loads(file.read().decode())
+            except (ValueError, RecursionError) as error:
+                raise DataError(
+                    f"{path}: {_json_fault(error)}. Correct it, or write one object a line"
+                ) from error
+            yield from ((f"row {number}", _object(item)) for number, item in enumerate(items, 1))
+            return
+        for number, line in enumerate(file, 1):
+            if line.strip():
+                yield f"line {number}", _json_line(line)
+
+
+def _json_line(line: bytes) -> dict[str, Any] | str:
+    try:
+        return _object(json.loads(line.decode()))
+    except (ValueError, RecursionError) as error:
+        return _json_fault(error)
+
+
+def _object(item: object) -> dict[str, Any] | str:
+    return item if isinstance(item, dict) else f"is of type {type(item).__name__}, not an object"
+
+
+def _json_fault(error: Exception) -> str:
+    match error:
+        case UnicodeDecodeError():
+            return f"byte {error.start + 1} is not UTF-8"
+        case json.JSONDecodeError():
+            line = f"line {error.lineno}, " if error.lineno > 1 else ""
+            return f"not JSON: {error.msg} at {line}column {error.colno}"
+        case RecursionError():
+            return "not JSON that can be read: nested too deeply"
+    return f"not JSON that can be read: {first_line(error)}"
+
+
+def csv_records(path: Path, need: Sequence[str]) -> Records:
+    undecodable: dict[int, str] = {}
+
+    def lines(file: BinaryIO) -> Iterator[str]:
+        for number, line in enumerate(file, 1):
+            try:
+                yield line.decode()
+            except UnicodeDecodeError as error:
+                undecodable[number] = f"byte {error.start + 1} of line {number} is not UTF-8"
+                yield line.decode(errors="replace")
+
+    with _open_text(path) as file:
+        reader = csv.reader(lines(file), strict=True)
+        header: list[str] = []
+        while True:
+            begin = reader.line_num + 1
+            fields: list[str] | None = []
+            fault = None
+            try:
+                fields = next(reader, None)
+            except csv.Error as error:
+                fault = f"not CSV: {error}"
+            if fields is None:
+                return
+            fault = next(
+                (undecodable[at] for at in range(begin, reader.line_num + 1) if at in undecodable), fault
+            )
+            if fault and not header:
+                raise DataError(f"{path}, line {begin}: {fault}. Save it as comma-separated UTF-8")
+            if fault:
+                yield f"line {begin}", fault
+            elif not header:
+                header = fields
+                if header:
+                    wanted_columns(str(path), header, need)
+            elif fields and len(fields) != len(header):
+                yield f"line {begin}", f"{len(fields)} fields where the header has {len(header)}"
+            elif fields:
+                yield f"line {begin}", dict(zip(header, fields, strict=True))
+
+
+def _open_text(path: Path) -> BinaryIO:
+    """The file past its byte order mark; as bytes, so that a line that is not UTF-8 still counts as one."""
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}. Check its permissions") from error
+    mark = file.read(3)
+    if mark.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        file.close()
+        raise DataError(f"{path} is UTF-16: save it as UTF-8")
+    file.seek(3 if mark == codecs.BOM_UTF8 else 0)
+    return file
+
+
+def first_line(error: BaseException) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:300].rstrip(".")
