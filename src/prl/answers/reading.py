@@ -347,7 +347,7 @@ def _matrix(items: list[str], closing: dict[int, int]) -> Answer | None:
     return Answer("matrix", tuple(table))
 
 
-_BASED_DIGITS = re.compile(r"\d[0-9A-Za-z]*(?:\.[0-9A-Za-z]+)?|[A-Z]{2,}[0-9A-Z]*|[a-z]{2,}")
+_BASED_DIGITS = re.compile(r"\d[0-9A-Za-z]*(?:\.[0-9A-Za-z]+)?|[A-Z][0-9A-Z]+|[a-z]{2,}")
 
 
 def _subscripted_base(items: list[str]) -> Answer | None:
@@ -360,7 +360,7 @@ def _subscripted_base(items: list[str]) -> Answer | None:
     digits, base = (re.sub(r"\\text|[\s{}(),]", "", "".join(part)) for part in (items[:at], items[at + 1 :]))
     base = base.lower().removeprefix("base")
     base = _BASE_WORDS.get(base, base)
-    # A_{16} could be an indexed name; digits above 9 need a digit before them, or two of them
+    # A_{16} could be an indexed name; a digit above 9 needs another beside it
     if not base.isdecimal() or not re.fullmatch(_BASED_DIGITS, digits):
         return None
     if not digits[0].isdecimal() and int(base) <= 10:
