@@ -169,6 +169,17 @@ def test_importing_is_light():
     assert min(float(done.stdout) for done in runs) < 0.2
 
 
+def test_antlr4_is_imported_where_typing_has_no_io():
+    """As from Python 3.13 on; earlier ones have the module."""
+    code = (
+        "import sys, typing; sys.modules.pop('typing.io', None);"
+        "from prl.answers import algebra, judging; print(judging.judge('x^2 + x', 'x(x + 1)', algebra).equal)"
+    )
+    environment = dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path))
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert done.stdout == "True\n", done.stderr
+
+
 def test_plain_numbers_are_fast():
     with AnswerChecker() as checker:
         start = time.process_time()

@@ -7,14 +7,20 @@ latex2sympy2 never sees a model's own text.
 """
 
 # ruff: noqa: SIM905 (lists of names read better as words)
+# ruff: noqa: E402 (what antlr4 looks for is there before it is imported)
 
 from __future__ import annotations
 
 import operator
 import re
+import sys
+import typing
 from fractions import Fraction
 from functools import lru_cache
 from itertools import pairwise, product
+
+# antlr4 4.7.2, which latex2sympy2 1.9.1 pins, imports `typing.io`, gone since Python 3.13.
+sys.modules.setdefault("typing.io", typing)
 
 import latex2sympy2
 import mpmath  # type: ignore[import-untyped]
