@@ -163,7 +163,9 @@ class Log:
         return {"log_extra": log_extra, "log_metric": log_metric}
 
 
-ALL = reward_functions(REWARDS, eos_token_id=2, tag_ids=range(10, 16), max_completion_length=100)
+PURE = [name for name in REWARDS if name != "overlong"]
+"""All but TRL's own, which imports torch: tests/test_rewards_trl.py."""
+ALL = reward_functions(PURE, eos_token_id=2, tag_ids=range(10, 16))
 JUDGES = ("accuracy", "parallel", "bonus", "tiered", "gated_efficiency")
 """Rewards that compare the answer with the gold one."""
 
@@ -284,7 +286,7 @@ def test_conversations_are_what_the_assistant_said() -> None:
     assert accuracy_reward(conversations, ["42"] * 3) == [1.0] * 3
     assert format_reward(conversations) == [1.0] * 3
     assert ParallelReward()(conversations, ["42"] * 3) == [1.0] * 3
-    for name in set(REWARDS) - {"alternating", "overlong"}:
+    for name in set(PURE) - {"alternating"}:
         paid = ALL[name](completions=conversations, answer=["42"] * 3)
         assert list(paid) == list(ALL[name](completions=[text], answer=["42"])) * 3, name
 
@@ -303,7 +305,7 @@ def test_a_truncated_response_breaks_the_format() -> None:
     assert format_reward(responses, truncated=[False] * 3, completion_ids=ids, eos_token_id=9) == [1.0] * 3
 
 
-@pytest.mark.parametrize("name", REWARDS)
+@pytest.mark.parametrize("name", PURE)
 def test_rewards_are_picklable_and_named_for_trl(name: str) -> None:
     """TRL's asynchronous rollouts send them to a spawned process and name metrics by `__name__`."""
     copy = pickle.loads(pickle.dumps(ALL[name]))
@@ -317,7 +319,7 @@ def test_rewards_are_picklable_and_named_for_trl(name: str) -> None:
     assert copy(**batch) == ALL[name](**batch)
 
 
-@pytest.mark.parametrize("name", REWARDS)
+@pytest.mark.parametrize("name", PURE)
 def test_an_empty_batch(name: str) -> None:
     log = Log()
     state = SimpleNamespace(global_step=0)
@@ -345,7 +347,7 @@ HOSTILE = {
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
 def test_hostile_responses_are_fast(text: str) -> None:
     start = time.process_time()
-    for name in set(REWARDS) - {"alternating", "overlong"}:
+    for name in set(PURE) - {"alternating"}:
         ALL[name](completions=[text], answer=["42"])
     assert time.process_time() - start < 8
 
@@ -578,17 +580,6 @@ def test_gated_efficiency_measures_tokens_and_judges_text() -> None:
     assert log.columns["gated_efficiency_verdict"] == [f"{why}, 0.231" for why in ("identical", "identical")]
 
 
-# Limit 100 tokens, buffer 20: from 80 on a twentieth a token.
-@pytest.mark.parametrize(
-    ("length", "expected"),
-    [(0, 0), (1, 0), (80, 0), (81, -0.05), (90, -0.5), (99, -0.95), (100, -1), (101, -1)],
-)
-def test_overlong_is_dapos(length: int, expected: float) -> None:
-    for buffer in (20, None):
-        reward = reward_functions(["overlong"], max_completion_length=100, overlong_buffer=buffer)["overlong"]
-        assert reward(completions=["any"], completion_ids=[[7] * length]) == [pytest.approx(expected)]
-
-
 # Parallel-R1's window of 10: 8 steps of accuracy, then 2 of the tiered reward.
 @pytest.mark.parametrize(
     ("start", "step", "phase"),
@@ -628,13 +619,12 @@ def test_any_pattern_alternates() -> None:
     ]
 
 
-@pytest.mark.parametrize("part", [name for name in REWARDS if name != "alternating"])
+@pytest.mark.parametrize("part", [name for name in PURE if name != "alternating"])
 def test_alternating_pays_what_its_part_pays(part: str) -> None:
     whole = reward_functions(
         ["alternating"],
         eos_token_id=2,
         tag_ids=range(10, 16),
-        max_completion_length=100,
         pattern=((part, 1), ("accuracy", 1)),
     )["alternating"]
     responses = [BLOCK + "Final Answer: 42", "Final Answer: 42", "<Path>Final Answer: 42", ""]
@@ -743,10 +733,8 @@ def test_a_pattern_without_fault_fills_its_window(parts: list[str], window: int)
 
 
 def test_rewards_are_built_by_name_in_order() -> None:
-    names = ["tiered", "accuracy", "overlong", "gated_efficiency"]
-    built = reward_functions(names, max_completion_length=100)
-    assert list(built) == names
-    assert list(ALL) == list(REWARDS)
+    names = ["tiered", "accuracy", "gated_efficiency"]
+    assert list(reward_functions(names)) == names
     assert reward_functions([]) == {}
 
     form = reward_functions(["format"], eos_token_id=9)["format"]
@@ -806,7 +794,6 @@ RANGES = {
     "set_diversity": (0, 1),
     "efficiency": (0, 1),
     "gated_efficiency": (0, 1),
-    "overlong": (-1, 0),
 }
 
 

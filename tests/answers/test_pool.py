@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import signal
 import subprocess
@@ -18,6 +19,7 @@ import pytest
 from prl.answers import AnswerChecker
 
 NEEDS_WORKER = ("x + 1", "1 + x")
+TORCH = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="needs torch")
 POSIX = pytest.mark.skipif(os.name != "posix", reason="stops and forks processes with POSIX calls")
 
 
@@ -291,6 +293,7 @@ def test_daemonic_processes_can_judge(tmp_path, method):
     assert run(code, tmp_path).split("\n")[:2] == ["(True, True)", "0"]
 
 
+@TORCH
 def test_a_dataloader_worker_can_judge(tmp_path):
     """A process of torch's, forked and spawned; the daemonic ones start no `multiprocessing` children."""
     code = """
@@ -313,6 +316,7 @@ def test_a_dataloader_worker_can_judge(tmp_path):
     assert set(run(code, tmp_path).split("\n")) == {"[True, False]", ""}
 
 
+@TORCH
 @POSIX
 def test_two_processes_of_accelerate_launch_can_judge(tmp_path):
     code = """
