@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +11,12 @@ from prl import comparison, demo, runs
 from prl.comparison import compare
 from prl.config import resolve
 from prl.errors import RunError
-from prl.evaluation import Estimate, bootstrap
+from prl.evaluation import Estimate
 
 PROBLEMS = 40
 FIRST = [float(i % 2) for i in range(PROBLEMS)]
 BETTER = [1.0 if i % 4 else score for i, score in enumerate(FIRST)]
+"""A quarter of the problems is won, none lost."""
 
 
 def evaluation(
@@ -28,20 +28,19 @@ def evaluation(
     asked: str = "Compute {}.",
     **results: Any,
 ) -> Path:
-    """An evaluation run as `prl eval` leaves it."""
-    metrics = {
-        "accuracy": scores,
-        "format_valid": [1.0] * PROBLEMS,
-        "tokens": [80.0] * PROBLEMS,
-        "odd": scores,
-    }
+    """An evaluation run as `prl eval` leaves it, but for intervals that are all a tenth wide."""
+    accuracy = sum(scores) / PROBLEMS
+    metrics = {"accuracy": accuracy, "format_valid": 1.0, "tokens": 80.0, "odd": accuracy}
     config = {"command": "eval", "eval": {"attention": attention}}
     with runs.open_run(folder, stage="eval", config=config) as run:
         run.log_samples(0, [{"phase": mode, "problem": asked.format(i)} for i in range(PROBLEMS)])
         written = {
             "dataset": "arithmetic:heldout", "problems": PROBLEMS, "seed": 0, "samples": 4,
             "temperature": 1.0,
-            "metrics": {f"{mode}/{name}": asdict(bootstrap(values)) for name, values in metrics.items()},
+            "metrics": {
+                f"{mode}/{name}": {"mean": mean, "low": mean - 0.05, "high": mean + 0.05}
+                for name, mean in metrics.items()
+            },
             "scores": {mode: scores},
         }  # fmt: skip
         runs.write_json(folder / "results.json", written | results)
@@ -59,10 +58,12 @@ def a_demo(folder: Path, scores: list[float], attention: str) -> Path:
 def test_difference_is_paired_and_second_minus_first(tmp_path: Path) -> None:
     result = compare(evaluation(tmp_path / "a"), evaluation(tmp_path / "b", BETTER))
     assert (result.problems, result.mode) == (40, "sampled")
-    assert result.first["accuracy"].mean == 0.5
-    assert result.second["accuracy"] == bootstrap(BETTER)
+    assert result.first["accuracy"] == Estimate(0.5, 0.45, 0.55), "as it was written"
+    assert result.second["accuracy"] == Estimate(0.75, 0.7, 0.8)
     assert result.difference.mean == pytest.approx(0.25)
-    assert 0.1 < result.difference.low < 0.25 < result.difference.high < 0.45
+    # Of 40 problems 10 are won. Resampled, 5 to 16 are, in 95 % of the cases (a binomial); unpaired, the
+    # interval would be half as wide again.
+    assert (result.difference.low, result.difference.high) == pytest.approx((5 / 40, 16 / 40), abs=1 / 40)
     same = compare(tmp_path / "b", tmp_path / "b")
     assert same.difference == Estimate(0, 0, 0), "the same answers differ nowhere, whatever their intervals"
 

@@ -1,0 +1,227 @@
+"""Evaluation: its numbers by hand or counted another way, and what the seed of a run gives again."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from itertools import combinations
+from math import comb
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import pytest
+
+from prl import evaluation, runs, tiny
+from prl.config import resolve
+from prl.decoding import ForkJoinDecoder, Limits, Response, Sampling
+from prl.evaluation import Estimate, bootstrap, paired_difference, pass_at_k, remarks, summarise, table
+from prl.grammar import parse
+from prl.model import Lora, load_model, save_adapter
+from prl.prompts import render_prompt
+
+BLOCK = "<Parallel><Path>a</Path><Path>b</Path></Parallel><Summary>c</Summary>"
+SUMS = {"Compute 3 + 4.": "7", "Compute 12 - 5.": "7", "Compute 8 + 9.": "17", "Compute 6 + 6.": "12"}
+PROBLEMS = [*SUMS]
+
+# --- Numbers
+
+
+@pytest.mark.parametrize("samples", [1, 4, 6])
+def test_pass_at_k_is_the_share_of_subsets_with_a_right_sample(samples: int) -> None:
+    for correct in range(samples + 1):
+        for k in range(1, samples + 1):
+            subsets = [*combinations([index < correct for index in range(samples)], k)]
+            assert pass_at_k(samples, correct, k) == pytest.approx(fmean(map(any, subsets)))
+
+
+def binomial_quantile(n: int, p: float, q: float) -> int:
+    """The least count that so large a share of Binomial(n, p) does not exceed."""
+    held = 0.0
+    for count in range(n + 1):
+        held += comb(n, count) * p**count * (1 - p) ** (n - count)
+        if held >= q:
+            return count
+    return n
+
+
+@pytest.mark.parametrize(("n", "right"), [(3, 1), (50, 15), (400, 300)])
+def test_an_interval_holds_the_middle_95_percent_of_resampled_means(n: int, right: int) -> None:
+    """Of zeros and ones, a resampled sum is binomial."""
+    found = bootstrap([1.0] * right + [0.0] * (n - right), resamples=4000, seed=1)
+    low, high = (binomial_quantile(n, right / n, q) / n for q in (0.025, 0.975))
+    slack = 0 if n == 3 else 0.1 * (high - low)
+    assert found.mean == right / n
+    assert found.low == pytest.approx(low, abs=slack)
+    assert found.high == pytest.approx(high, abs=slack)
+
+
+def test_an_interval_follows_its_seed() -> None:
+    values = [float(n % 7) for n in range(40)]
+    assert bootstrap(values, seed=1) == bootstrap(values, seed=1) != bootstrap(values, seed=2)
+
+
+def test_differences_are_paired_and_after_minus_before() -> None:
+    before = [float(n % 5) for n in range(60)]
+    found = paired_difference(before, [value + 0.25 for value in before])
+    assert (found.mean, found.low, found.high) == pytest.approx((0.25, 0.25, 0.25))
+
+
+def response(text: str, *, tokens: int, waiting: float = 0, truncated: bool = False) -> Response:
+    return Response([7] * tokens, text, truncated, [0.0] * tokens, [False] * tokens, [], waiting or tokens)
+
+
+def test_every_metric_by_hand() -> None:
+    """Two problems, four samples each."""
+    answers = [
+        [
+            response(f"{BLOCK} 7", tokens=30, waiting=22),
+            response("7", tokens=2),
+            response("<Path>7", tokens=4),  # a fault, no block
+            response("7 and", tokens=4, truncated=True),
+        ],
+        [
+            response(f"{BLOCK} <Path>", tokens=31, waiting=23),  # a valid block, but a fault behind it
+            *[response("7", tokens=3)] * 3,
+        ],
+    ]
+    traces = [[parse(each.text, truncated=each.truncated) for each in group] for group in answers]
+    correct = [[True, False, False, False], [True, True, True, False]]
+    found = summarise(correct, traces, answers, resamples=20, seed=0)
+    assert {name: estimate.mean for name, estimate in found.items()} == pytest.approx(
+        {
+            "accuracy": (1 / 4 + 3 / 4) / 2,
+            "pass@2": (3 / 6 + 1) / 2,  # of 6 pairs 3 hold the one that is right
+            "pass@4": 1,
+            "parallel_ratio": (1 / 4 + 1 / 4) / 2,
+            "format_valid": (2 / 4 + 3 / 4) / 2,
+            "truncated": (1 / 4 + 0) / 2,
+            "tokens": (40 / 4 + 40 / 4) / 2,
+            "critical_path": (32 / 4 + 32 / 4) / 2,
+        }
+    )
+    assert (found["accuracy"].low, found["accuracy"].high) == (0.25, 0.75), "problems are resampled"
+    assert (found["tokens"].low, found["tokens"].high) == (10, 10)
+
+
+def test_responses_are_judged_by_their_own_problem() -> None:
+    texts = [["Final Answer: 7", "Final Answer: 8", "nothing"], ["Final Answer: 8", "7", "Final Answer: 7"]]
+    answers = [[response(text, tokens=1) for text in group] for group in texts]
+    judged = evaluation.judge([{"answer": 7}, {"answer": "8"}], answers)
+    assert [[(answer, verdict.equal) for answer, verdict in group] for group in judged] == [
+        [("7", True), ("8", False), (None, False)],
+        [("8", True), (None, False), ("7", False)],
+    ]
+
+
+def test_metrics_are_a_table_of_the_modes() -> None:
+    shown = table(
+        {
+            "greedy/accuracy": Estimate(0.5, 0.25, 0.75),
+            "greedy/tokens": Estimate(80.4, 70, 90.6),
+            "sampled/accuracy": Estimate(0.25, 0, 0.5),
+            "sampled/pass@2": Estimate(0.4, 0.1, 0.7),
+        },
+        title="tiny",
+    )
+    assert [column.header for column in shown.columns] == ["95 % interval", "greedy", "sampled"]
+    assert [[*column.cells] for column in shown.columns] == [
+        ["accuracy", "tokens", "pass@2"],
+        [" 50.0%  [25.0%, 75.0%]", "80  [70, 91]", ""],
+        [" 25.0%  [0.0%, 50.0%]", "", " 40.0%  [10.0%, 70.0%]"],
+    ]
+
+
+def test_what_blocks_do_is_said_where_there_are_any() -> None:
+    names = ("accuracy_with_block", "accuracy_without_block", "disagreeing", "right_of_any")
+    nothing: dict[str, float | None] = {key: 0 for name in names for key in (name, f"{name}_of")}
+    assert remarks(nothing) == []
+    shown = {"accuracy_with_block": 0.5, "accuracy_with_block_of": 8, "accuracy_without_block": 0.25,
+             "accuracy_without_block_of": 4, "disagreeing": 0.125, "disagreeing_of": 16}  # fmt: skip
+    assert remarks(nothing | shown) == [
+        "right with a block 50.0% of 8, without 25.0% of 4",
+        "paths disagree in 12.5% of 16 blocks",
+    ]
+    assert remarks(nothing | {"right_of_any": 1.0, "right_of_any_of": 2}) == [
+        "where they do and one is right, the summary is right in 100.0% of 2"
+    ]
+
+
+# --- Runs
+
+
+@pytest.fixture(scope="module")
+def adapter(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Untrained. Its tag rows are its own, where those of a base would follow the seed of the evaluation."""
+    folder = tmp_path_factory.mktemp("untrained") / "adapter"
+    save_adapter(*load_model(tiny.NAME, lora=Lora(r=4)), folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> str:
+    file = tmp_path_factory.mktemp("data") / "sums.jsonl"
+    rows = [{"problem": problem, "answer": answer} for problem, answer in SUMS.items()]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(file)
+
+
+DRAWN = {"top_p": 0.9, "top_k": 40, "min_p": 0.01}
+
+
+def evaluate(folder: Path, adapter: str, dataset: str, **given: Any) -> list[dict[str, Any]]:
+    """The samples of an evaluation of all problems, in order."""
+    asked = resolve(
+        "eval", recipe="tiny", threads=1, model_name_or_path=adapter, dataset=dataset, limit=None,
+        temperature=0.8, samples=3, max_completion_length=12, bootstrap=50, output_dir=str(folder),
+        **DRAWN, **given,
+    )  # fmt: skip
+    evaluation.run(asked)
+    return runs.read_samples(folder).to_pylist()
+
+
+def decoded(adapter: str, seed: int, samples: int, temperature: float) -> list[list[int]]:
+    """Token ids of what the decoder writes when it is told the same."""
+    model, tokenizer = load_model(adapter)
+    drawn = Sampling(temperature, DRAWN["top_p"], int(DRAWN["top_k"]), DRAWN["min_p"])
+    decoder = ForkJoinDecoder(model, tokenizer, limits=Limits(12), sampling=drawn)
+    prompts = [render_prompt(problem, "bare") for problem in PROBLEMS]
+    answers = decoder.generate(prompts, samples=samples, seed=seed)
+    return [each.token_ids for group in answers for each in group]
+
+
+def test_the_seed_and_the_settings_of_a_run_give_its_responses_again(
+    tmp_path: Path, adapter: str, dataset: str
+) -> None:
+    rows = evaluate(tmp_path / "eval", adapter, dataset, seed=5)
+    assert list(dict.fromkeys(row["problem"] for row in rows)) == PROBLEMS
+    greedy, sampled = (
+        [row["token_ids"] for row in rows if row["phase"] == phase] for phase in ("greedy", "sampled")
+    )
+    assert greedy == decoded(adapter, 5, 1, 0.0)
+    assert sampled == decoded(adapter, 5, 3, 0.8)
+    results = json.loads((tmp_path / "eval" / "results.json").read_text())
+    assert (results["seed"], results["samples"], results["temperature"]) == (5, 3, 0.8)
+    lengths = [fmean(map(len, sampled[start : start + 3])) for start in range(0, len(sampled), 3)]
+    assert results["metrics"]["sampled/tokens"] == asdict(bootstrap(lengths, resamples=50, seed=5))
+
+
+def test_another_seed_samples_other_responses_and_decodes_the_same_greedily(
+    tmp_path: Path, adapter: str, dataset: str
+) -> None:
+    first, second = (evaluate(tmp_path / str(seed), adapter, dataset, seed=seed) for seed in (0, 1))
+    for phase, same in (("greedy", True), ("sampled", False)):
+        ours, theirs = (
+            [row["token_ids"] for row in rows if row["phase"] == phase] for rows in (first, second)
+        )
+        assert (ours == theirs) == same, phase
+
+
+def test_generate_answers_by_its_seed_and_settings(adapter: str) -> None:
+    given = {"problem": PROBLEMS[0], "samples": 3, "max_completion_length": 12, "temperature": 0.8} | DRAWN
+    for more, samples, temperature in (({}, 3, 0.8), ({"greedy": True}, 3, 0.0)):
+        asked = resolve(
+            "generate", recipe="tiny", threads=1, model_name_or_path=adapter, seed=5, **given, **more
+        )
+        found = [each.token_ids for each in evaluation.respond(asked)]
+        assert found == decoded(adapter, 5, samples, temperature)[:3]
