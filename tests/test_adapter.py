@@ -1,0 +1,66 @@
+"""The optimizer of an adapter: the tag rows at a learning rate of their own, and never decayed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from transformers import TrainingArguments
+
+from prl import tiny
+from prl.model import Lora, load_model, make_optimizer
+
+
+@pytest.fixture(scope="module")
+def model() -> Any:
+    return load_model(tiny.NAME, lora=Lora(r=4), trainable=True)[0]
+
+
+def training(**given: Any) -> TrainingArguments:
+    return TrainingArguments(
+        output_dir="unused", use_cpu=True, learning_rate=1e-3, weight_decay=0.1, report_to=[], **given
+    )
+
+
+def trained(model: Any) -> dict[str, torch.nn.Parameter]:
+    return {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+
+
+def is_row(name: str) -> bool:
+    return "trainable_tokens" in name
+
+
+@pytest.mark.parametrize(("asked", "rate"), [(0.05, 0.05), (0.0, 0.0), (None, 1e-3)])
+def test_tag_rows_have_their_own_rate_and_the_rest_that_of_the_run(
+    model: Any, asked: float | None, rate: float
+) -> None:
+    optimizer = make_optimizer(model, training(), asked)
+    settings = {
+        id(weight): (group["lr"], group["weight_decay"])
+        for group in optimizer.param_groups
+        for weight in group["params"]
+    }
+    weights = trained(model)
+    assert {is_row(name) for name in weights} == {True, False}
+    assert sum(len(group["params"]) for group in optimizer.param_groups) == len(settings) == len(weights)
+    for name, weight in weights.items():
+        assert settings[id(weight)] == ((rate, 0.0) if is_row(name) else (1e-3, 0.1)), name
+
+
+def test_a_step_without_gradient_shrinks_matrices_and_leaves_rows(model: Any) -> None:
+    """Of AdamW: what decays is multiplied by 1 − learning rate × decay, whatever its gradient."""
+    optimizer = make_optimizer(model, training(), 1.0)
+    before = {name: weight.detach().clone() for name, weight in trained(model).items()}
+    for weight in trained(model).values():
+        weight.grad = torch.zeros_like(weight)
+    optimizer.step()
+    for name, weight in trained(model).items():
+        factor = 1.0 if is_row(name) else 1 - 1e-3 * 0.1
+        torch.testing.assert_close(weight.detach(), before[name] * factor, msg=name)
+
+
+def test_the_run_names_the_optimizer_and_its_betas(model: Any) -> None:
+    assert type(make_optimizer(model, training(optim="sgd"), None)) is torch.optim.SGD
+    adam = make_optimizer(model, training(adam_beta2=0.9), None)
+    assert {group["betas"] for group in adam.param_groups} == {(0.9, 0.9)}
