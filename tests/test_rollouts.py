@@ -11,7 +11,7 @@ from torch import nn
 from transformers import TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
-from prl.decoding import Limits
+from prl.decoding import Limits, Sampling
 from prl.errors import UsageError
 from prl.model import load_model
 from prl.prompts import render_prompt
@@ -185,6 +185,46 @@ def test_inserted_tokens_are_out_of_the_loss_and_nothing_else():
     assert forks >= 6
     again = Rollouts(limits)(prompts, trainer)
     assert again["completion_ids"] == out["completion_ids"], "the seed and the step decide, nothing else"
+
+
+def completions(prompts, *, seed=0, step=3, training=False, process=0):
+    """Token ids that rollouts sample for a trainer in this state."""
+    model, tokenizer = talkative("causal")
+    trainer = SimpleNamespace(
+        model=model,
+        state=SimpleNamespace(global_step=step),
+        accelerator=SimpleNamespace(unwrap_model=lambda model: model, process_index=process),
+        processing_class=tokenizer,
+        args=SimpleNamespace(temperature=1.0, top_p=1.0, top_k=0, min_p=None, seed=seed),
+    )
+    model.train(training)
+    return Rollouts(Limits(max_new_tokens=8))(prompts, trainer)["completion_ids"]
+
+
+def test_responses_follow_from_seed_step_and_place_and_nothing_else():
+    prompts = [render_prompt("Compute 1 + 1.", "bare")] * 3 + [render_prompt("Compute 2 + 2.", "bare")] * 3
+    usual = completions(prompts)
+    assert completions(prompts) == usual
+    for other in ({"seed": 1}, {"step": 4}, {"training": True}, {"process": 1}):
+        found = completions(prompts, **other)
+        assert not any(ids in usual for ids in found), other
+    # Two processes that share the prompts sample what one does.
+    assert completions(prompts[:3]) + completions(prompts[3:], process=1) == usual
+
+
+def test_rollouts_are_drawn_as_the_trainer_is_told():
+    model, tokenizer = talkative("causal")
+    trainer = SimpleNamespace(
+        model=model,
+        accelerator=SimpleNamespace(unwrap_model=lambda model: model),
+        processing_class=tokenizer,
+        args=SimpleNamespace(temperature=0.7, top_p=0.9, top_k=5, min_p=0.1),
+    )
+    limits = Limits(max_new_tokens=8)
+    decoder = Rollouts(limits)._decoder(trainer, 6)
+    assert (decoder.limits, decoder.sampling, decoder.batch_size) == (limits, Sampling(0.7, 0.9, 5, 0.1), 6)
+    trainer.args.top_k = trainer.args.min_p = None  # TRL's way to say off
+    assert Rollouts(limits)._decoder(trainer, 6).sampling == Sampling(0.7, 0.9, 0, 0.0)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,178 @@
+"""Each setting of a training stage reaches what acts on it: what the stages hand to the loader and to TRL's
+trainers, which do not come into being here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from prl import rl, sft, tiny
+from prl.config import resolve
+from prl.data import problems
+from prl.decoding import ForkJoinDecoder, Limits
+from prl.grammar import TAGS
+from prl.model import Lora, load_model
+from prl.prompts import render_prompt, render_response
+from prl.rollouts import Rollouts
+from prl.sft import FormatSampler
+from prl.staging import Staging
+
+ROWS = problems.generate("coldstart", 40, seed=3)
+
+COMMON = {
+    "seed": 11, "lora_r": 5, "lora_alpha": 7, "lora_dropout": 0.25, "lora_target_modules": ["q_proj"],
+    "learning_rate": 2e-4, "tag_learning_rate": 0.03, "weight_decay": 0.2, "prompt_style": "sequential",
+    "limit": 10, "eval_limit": 4,
+}  # fmt: skip
+"""Nothing is a default of prl, of TRL or of the recipe."""
+
+SMALL = {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 2, "num_generations": 4}
+"""RL on four problems a step."""
+
+
+class Handed(Exception):
+    """Ends a stage where its trainer would be made."""
+
+
+Hand = Callable[..., SimpleNamespace]
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> str:
+    path = tmp_path / "sums.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def model() -> tuple[Any, Any]:
+    return load_model(tiny.NAME, lora=Lora(r=4), trainable=True)
+
+
+@pytest.fixture
+def hand(model: Any, data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hand:
+    """Runs a stage up to its trainer: `trainer`, what that is given, and `loaded`, what the loader was."""
+    found = SimpleNamespace()
+
+    def load(name: str, **given: Any) -> Any:
+        found.loaded = {"name": name, **given}
+        return model
+
+    def refuse(**given: Any) -> None:
+        found.trainer = given
+        raise Handed
+
+    for stage in (rl, sft):
+        monkeypatch.setattr(stage, "load_model", load)
+    monkeypatch.setattr(rl, "GRPOTrainer", refuse)
+    monkeypatch.setattr(sft, "SFTTrainer", refuse)
+
+    def run(command: str, **given: Any) -> SimpleNamespace:
+        stage, small = (rl, SMALL) if command == "rl" else (sft, {})
+        given = COMMON | small | {"dataset": data, "eval_dataset": data} | given
+        settings = resolve(command, recipe="tiny", threads=1, output_dir=str(tmp_path / command), **given)
+        with pytest.raises(Handed):
+            stage.run(settings)
+        return found
+
+    return run
+
+
+def callback(found: SimpleNamespace, kind: type) -> Any:
+    (one,) = (each for each in found.trainer["callbacks"] if isinstance(each, kind))
+    return one
+
+
+@pytest.mark.parametrize("command", ["sft", "rl"])
+def test_the_adapter_and_its_optimizer_are_as_asked(hand: Hand, command: str, model: Any) -> None:
+    found = hand(command)
+    assert found.loaded == {
+        "name": "tiny", "attention": "causal", "lora": Lora(5, 7, 0.25, ["q_proj"]), "trainable": True,
+        "load_in_4bit": False, "dtype": torch.float32, "device": "cpu", "trust_remote_code": False,
+        "seed": 11,
+    }  # fmt: skip
+    optimizer, scheduler = found.trainer["optimizers"]
+    assert scheduler is None, "left to the trainer"
+    assert [(group["lr"], group["weight_decay"]) for group in optimizer.param_groups] == [
+        (2e-4, 0.2),
+        (0.03, 0.0),
+    ]
+    assert found.trainer["args"].seed == 11
+    assert found.trainer["model"] is model[0]
+
+
+@pytest.mark.parametrize("command", ["sft", "rl"])
+def test_the_seed_draws_the_problems_and_the_style_renders_them(hand: Hand, command: str, model: Any) -> None:
+    trainer = hand(command).trainer
+    for split, limit in (("train_dataset", 10), ("eval_dataset", 4)):
+        drawn = Random(11).sample(ROWS, limit)
+        prompts = [render_prompt(row["problem"], "sequential") for row in drawn]
+        if command == "rl":
+            assert trainer[split]["prompt"] == prompts
+            assert trainer[split]["answer"] == [row["answer"] for row in drawn]
+        else:
+            whole = [
+                prompt + render_response(row["trace"]) for prompt, row in zip(prompts, drawn, strict=True)
+            ]
+            assert [model[1].decode(ids) for ids in trainer[split]["input_ids"]] == whole
+
+
+def test_the_curriculum_and_the_rollouts_are_as_asked(hand: Hand) -> None:
+    found = hand(
+        "rl", sampling="adaptive", band=[0.3, 0.7], max_completion_length=90, paths=3, max_paths=5,
+        max_blocks=2, max_path_length=33, rollout_batch_size=6,
+    )  # fmt: skip
+    staging, rollouts = callback(found, Staging), callback(found, Rollouts)
+    assert found.trainer["rollout_func"] is rollouts
+    assert (rollouts.limits, rollouts.batch_size) == (Limits(90, 3, 5, 2, 33), 6)
+    assert staging.curriculum.state()["of"] == {
+        "stages": ["rl"], "problems": [10], "seed": 11, "group_size": 4, "band": [0.3, 0.7],
+    }  # fmt: skip
+    assert [row["problem"] for row in staging.table] == found.trainer["train_dataset"]["problem"]
+
+
+def test_rewards_come_in_their_order_and_know_what_they_need_of_the_run(hand: Hand, model: Any) -> None:
+    """TRL weighs them by their places."""
+    names = ["overlong", "format", "efficiency", "alternating", "accuracy"]
+    found = hand(
+        "rl", rewards=names, reward_weights=[1.0, 2.0, 3.0, 4.0, 5.0], max_completion_length=90,
+        overlong_buffer=40, alternate=["tiered:1", "bonus:2"], alternate_window=3,
+    )  # fmt: skip
+    tokenizer, rewards = model[1], found.trainer["reward_funcs"]
+    assert [reward.__name__ for reward in rewards] == [f"{name}_reward" for name in names]
+    assert found.trainer["args"].reward_weights == [1.0, 2.0, 3.0, 4.0, 5.0]
+    overlong, formed, efficiency, alternating, _ = rewards
+    batch = {"completions": ["7"], "completion_ids": [range(70)], "answer": ["7"], "problem": ["?"]}
+    assert overlong(**batch, log_metric=lambda name, value: None) == pytest.approx([-0.5]), "50 to 90 tokens"
+    eos = tokenizer.eos_token_id
+    assert formed(["7"] * 2, completion_ids=[[eos], [eos, 5]]) == [1.0, 0.0]
+    assert efficiency.tag_ids == tokenizer.convert_tokens_to_ids(list(TAGS))
+    assert alternating.pattern == (("tiered", 1), ("bonus", 2))
+
+
+def test_responses_to_held_out_problems_are_sampled_by_the_seed(hand: Hand, model: Any) -> None:
+    found = hand("sft", sample_count=3, paths="3", max_length=300, per_device_eval_batch_size=2)
+    sampler = callback(found, FormatSampler)
+    assert (sampler.limits, sampler.batch_size, sampler.seed) == (Limits(300, 3), 2, 11)
+    sampler.limits = limits = Limits(8)
+    kept: dict[str, Any] = {}
+    sampler.folder = SimpleNamespace(
+        log_metrics=lambda step, metrics: kept.update(metrics=metrics, step=step),
+        log_samples=lambda step, rows: kept.update(rows=rows),
+    )
+    sampler.on_evaluate(None, SimpleNamespace(global_step=5), None, model=model[0])
+    drawn = Random(11).sample(ROWS, 4)[:3]
+    answers = ForkJoinDecoder(*model, limits=limits).generate(
+        [render_prompt(row["problem"], "sequential") for row in drawn], seed=11
+    )
+    assert [row["problem"] for row in kept["rows"]] == [row["problem"] for row in drawn]
+    assert [row["token_ids"] for row in kept["rows"]] == [each.token_ids for (each,) in answers]
+    assert kept["step"] == 5
+    assert kept["metrics"] == {"eval_format_valid": 0, "eval_parallel_ratio": 0}, "all are cut off"
