@@ -131,6 +131,15 @@ def test_the_cache_is_as_large_as_the_decoder_makes_it(prompt: int, completion: 
     assert slots >= prompt + completion
 
 
+def test_the_reference_of_beta_is_a_second_adapter() -> None:
+    def items(beta: float) -> dict[str, int]:
+        settings = resolve("rl", recipe="tiny", output_dir="r", beta=beta)
+        return {item.name: item.bytes for item in forecast(SHAPE, load_of(settings)).items}
+
+    without, with_it = items(0.0), items(0.04)
+    assert with_it == without | {"reference": without["adapter"] + without["tag rows"]}
+
+
 def test_it_counts_as_the_libraries_do() -> None:
     """Sizes of trl 1.16 and of `prl.decoding` that memory.py repeats, because it imports neither."""
     kernels, trl = (

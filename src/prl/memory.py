@@ -183,6 +183,7 @@ class Load:
     four_bit: bool = False
     dtype: str = "float32"
     checkpointing: bool = False
+    has_reference: bool = False
     optimizer: str = "adamw_torch_fused"
     device: str = "cpu"
     tile_rows: int = TILE_ROWS
@@ -273,6 +274,9 @@ def _static(shape: Shape, load: Load) -> list[Item]:
         rows = shape.tables * TAG_ROWS * shape.hidden
         items.append(Item("adapter", trained * load.adapter_bytes, f"rank {load.lora_r}"))
         items.append(Item("tag rows", 2 * rows * load.adapter_bytes))
+        if load.has_reference:
+            copied = (trained + 2 * rows) * load.adapter_bytes
+            items.append(Item("reference", copied, "a second adapter, for --beta"))
         if load.trains:
             states = _optimizer_bytes(load) * (trained + rows)
             items.append(Item("optimizer", states, load.optimizer))
@@ -536,6 +540,7 @@ def load_of(settings: Settings[Any], longest_prompt: int | None = None) -> Load:
         steps_per_generation=training.steps_per_generation,
         group=training.num_generations,
         is_refilled=side_by_side < together,
+        has_reference=bool(training.beta),
         is_filtered=training.top_p < 1 or bool(training.top_k),
         **common,
     )
