@@ -216,3 +216,12 @@ def test_an_answer_that_cannot_be_read_keeps_nothing_alive(text: str) -> None:
         assert held() is None
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize(
+    "end", ["<|im_end|>", "</s>", "<end_of_turn>", "<eos>", "<|eot_id|>", "<｜end▁of▁sentence｜>"]
+)
+def test_the_end_of_a_turn_ends_an_answer(end):
+    for said in (f"7{end}", f"Final Answer: 7{end}", f"7 {end}\n9", f"\\boxed{{7}}{end}\\boxed{{9}}"):
+        assert is_equal(said, "7"), said
+        assert is_equal("7", said), said

@@ -15,6 +15,7 @@ from prl.answers.comparing import NeedsAlgebra
 from prl.answers.extraction import commits, extract_answer
 from prl.answers.judging import Verdict, judge, unreadable
 from prl.answers.limits import MAX_CHARS
+from prl.turns import said
 
 _PLAIN = re.compile(r"[+-]?\d{1,40}(?:\.\d{1,40})?")
 _IDENTICAL, _EQUAL, _DIFFERENT = (
@@ -159,12 +160,13 @@ def _skipped(fault: str) -> Verdict:
 
 
 def bare_answer(text: object, paths: bool = True) -> str | None:
-    """What `text` commits to; or a short text itself, when it holds no mark of a commitment."""
+    """What `text` commits to; or a short text itself, up to where its turn ends, when it holds no mark of a
+    commitment."""
     if not isinstance(text, str):
         return None
     if len(text) > MAX_CHARS or commits(text):
         return extract_answer(text, paths=paths)
-    return text.strip() or None
+    return said(text).strip() or None
 
 
 @cache

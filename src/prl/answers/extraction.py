@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable
 
 from prl.grammar import END_PATH, PATH, TAGS, parse
+from prl.turns import said
 
 MAX_RESPONSE = 2_000_000  # characters looked at, from the end
 _MAX_TRIES = 50  # marks without an answer behind them, from the end
@@ -47,7 +48,7 @@ _SENTENCE_END = re.compile(
 )
 _TAG = re.compile("|".join(TAGS))
 _STRAY_PATH = re.compile(rf"{PATH}.*?(?:{END_PATH}|\Z)", re.DOTALL)
-_END_OF_TURN = re.compile(r"<\|[a-z_]{1,30}\|>")
+_MARKER = re.compile(r"<\|[a-z_]{1,30}\|>")
 _QUANTITY = re.compile(r"(?!(?:[a-z]{2,}|a) +[a-z]).*(?:\d|\\[a-zA-Z]|\$)|\(?[A-Z]\)?$", re.DOTALL)
 _MEANING = re.compile(r"[^\W_]|\\[a-zA-Z]")
 _EMPTY = ("N/A", "answer", r"\boxed{}", r"\boxed")
@@ -57,6 +58,8 @@ _PAIRS = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), ("__", "__")
 def extract_answer(text: str, *, paths: bool = True) -> str | None:
     r"""The answer that `text` commits to last, as written (still LaTeX), or None when it commits to nothing.
 
+    What follows the end of its turn, whatever family's marker says so, is not its own.
+
     `paths` says whether a commitment inside `<Path>` may stand in when the main thread makes none.
 
     >>> extract_answer(r"<Path>\boxed{1}</Path> ... Final Answer: $2$.")
@@ -64,7 +67,7 @@ def extract_answer(text: str, *, paths: bool = True) -> str | None:
     """
     if not isinstance(text, str):
         return None
-    text = _END_OF_TURN.sub("\n", text[-MAX_RESPONSE:])
+    text = _MARKER.sub("\n", said(text)[-MAX_RESPONSE:])
     if not _TAG.search(text):
         return _last_commitment(text)
     answer = _last_commitment(committed_thread(text))
