@@ -22,16 +22,19 @@ from rich.table import Table
 
 from prl import runs
 from prl.analysis import describe
-from prl.answers import default_checker, extract_answer
+from prl.answers import default_checker, extract_answer, unreadable_gold
 from prl.arguments import EvalArguments, GenerateArguments
 from prl.config import Settings
 from prl.data.hub import load_rows
 from prl.decoding import ForkJoinDecoder, Limits, Response, Sampling
+from prl.errors import DataError
 from prl.grammar import Trace, parse
 from prl.model import load_model
 from prl.progress import announce, batches_bar, console, quiet_libraries
 from prl.prompts import render_prompt
 from prl.report.live import live_view
+
+_LISTED = 3  # unreadable golds in a message
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,7 @@ def run(settings: Settings[EvalArguments]) -> EvalResult:
     mend."""
     quiet_libraries()
     arguments = settings.arguments
-    rows = load_rows(
+    loaded = load_rows(
         arguments.dataset,
         split=arguments.dataset_split,
         need=("problem", "answer"),
@@ -69,6 +72,7 @@ def run(settings: Settings[EvalArguments]) -> EvalResult:
         seed=arguments.seed,
         on_bad=arguments.on_bad_rows,
     )
+    rows, ungraded = graded(loaded, arguments.dataset)
     with runs.open_run(
         arguments.output_dir,
         stage="eval",
@@ -82,6 +86,8 @@ def run(settings: Settings[EvalArguments]) -> EvalResult:
             {"model": arguments.model_name_or_path, "problems": len(rows), "samples": arguments.samples},
         )
         _say_engine(arguments.attention)
+        if ungraded:
+            console.print(f"  {_told(ungraded, len(loaded))}", markup=False)
         prompts = [render_prompt(row["problem"], arguments.prompt_style) for row in rows]
         metrics: dict[str, Estimate] = {}
         scores: dict[str, list[float]] = {}
@@ -116,6 +122,7 @@ def run(settings: Settings[EvalArguments]) -> EvalResult:
                 "model": arguments.model_name_or_path,
                 "dataset": arguments.dataset,
                 "problems": len(rows),
+                "unreadable_golds": len(ungraded),
                 "samples": arguments.samples,
                 "temperature": arguments.temperature,
                 "max_completion_length": arguments.max_completion_length,
@@ -133,6 +140,26 @@ def run(settings: Settings[EvalArguments]) -> EvalResult:
         for line in remarks(shown):
             console.print(f"  {mode}: {line}", style="dim", markup=False)
     return EvalResult(folder.folder, metrics, scores)
+
+
+def graded(
+    rows: Sequence[dict[str, Any]], dataset: str
+) -> tuple[list[dict[str, Any]], list[tuple[str, str]]]:
+    """The rows whose gold answer the grader can read, which metrics are over; of the others the answer, and
+    why not. DataError where none can be read."""
+    faults = [unreadable_gold(row["answer"]) for row in rows]
+    readable = [row for row, why in zip(rows, faults, strict=True) if why is None]
+    others = [(str(row["answer"]), why) for row, why in zip(rows, faults, strict=True) if why is not None]
+    if others and not readable:
+        raise DataError(f"{dataset}: {_told(others, len(rows))}; correct them, none is left to evaluate on")
+    return readable, others
+
+
+def _told(ungraded: Sequence[tuple[str, str]], of: int) -> str:
+    shown = "; ".join(f"{answer[:40]!r} ({why})" for answer, why in ungraded[:_LISTED])
+    more = f" and {len(ungraded) - _LISTED} more" if len(ungraded) > _LISTED else ""
+    count = f"{len(ungraded)} of {of} gold answers"
+    return f"{count} cannot be read and count as neither right nor wrong: {shown}{more}"
 
 
 def remarks(described: Mapping[str, float | None]) -> list[str]:

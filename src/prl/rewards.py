@@ -241,7 +241,7 @@ class TieredReward:
         _log_parallel_ratio(traces, log_metric)
         worth = {"blocks": self.correct_parallel, "no blocks": self.correct, "malformed": self.wrong}
         return [
-            None if _unreadable(verdict) else worth[form] if verdict.equal else self.wrong
+            worth[form] if verdict.equal else self.wrong if verdict.judges else None
             for verdict, form in zip(verdicts, forms, strict=True)
         ]
 
@@ -413,7 +413,7 @@ class EfficiencyReward:
                 [f"{verdict.reason}, {share:.3f}" for verdict, share in zip(verdicts, saved, strict=True)],
             )
         return [
-            None if _unreadable(verdict) else share if verdict.equal and trace.is_valid else 0.0
+            None if not verdict.judges else share if verdict.equal and trace.is_valid else 0.0
             for verdict, trace, share in zip(verdicts, traces, saved, strict=True)
         ]
 
@@ -542,13 +542,9 @@ def _text(completion: Completion) -> str:
 
 
 def _signed(verdict: Verdict, deserved: bool) -> float | None:
-    if _unreadable(verdict):
+    if not verdict.judges:
         return None
     return 1.0 if deserved else -1.0
-
-
-def _unreadable(verdict: Verdict) -> bool:
-    return verdict.reason == "unparseable gold"
 
 
 def _over_blocks(trace: Trace, measure: Callable[[list[list[str]]], float | None]) -> float | None:

@@ -345,8 +345,10 @@ class SampleRecorder(TrainerCallback):
             traces = [parse(text, truncated=cut) for text, cut in zip(completions, truncated, strict=True)]
             extracted = [extract_answer(text) for text in completions]
             verdicts = default_checker().check_many(list(zip(extracted, columns["answer"], strict=True)))
-            shares = {
-                "correct": [verdict.equal for verdict in verdicts],
+            # A gold that cannot be read says nothing of a response: neither right nor wrong.
+            correct = [float(verdict.equal) if verdict.judges else None for verdict in verdicts]
+            shares: dict[str, list[Any]] = {
+                "correct": [hit for hit in correct if hit is not None],
                 "format_valid": [trace.is_valid for trace in traces],
                 "parallel_ratio": [trace.uses_parallel for trace in traces],
             }
@@ -356,7 +358,7 @@ class SampleRecorder(TrainerCallback):
                 "level": columns.get("level", [None] * len(completions)),
                 "extracted": extracted,
                 "verdict": [str(verdict.reason) for verdict in verdicts],
-                "correct": [float(hit) for hit in shares["correct"]],
+                "correct": correct,
                 "parallel": [float(hit) for hit in shares["parallel_ratio"]],
                 "text": completions,
                 "token_ids": completion_ids,
@@ -366,7 +368,8 @@ class SampleRecorder(TrainerCallback):
                 "faults": [[fault.kind.value for fault in trace.faults] for trace in traces],
             }
             for name, hits in shares.items():
-                columns["log_metric"](name, sum(hits) / len(hits))
+                if hits:
+                    columns["log_metric"](name, sum(hits) / len(hits))
             return reward(completions=completions, completion_ids=completion_ids, **columns)
 
         return observed
@@ -413,7 +416,13 @@ def _load(
     arguments: RLArguments, dataset: str, split: str, limit: int | None, seed: int
 ) -> list[dict[str, Any]]:
     rows = load_rows(
-        dataset, split=split, need=("problem", "answer"), limit=limit, seed=seed, on_bad=arguments.on_bad_rows
+        dataset,
+        split=split,
+        need=("problem", "answer"),
+        limit=limit,
+        seed=seed,
+        on_bad=arguments.on_bad_rows,
+        graded=True,
     )
     return [
         {

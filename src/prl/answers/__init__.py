@@ -4,6 +4,7 @@
     is_equal(pred, gold)                  a bool; never raises, never hangs
     AnswerChecker().check(pred, gold)     a Verdict(equal, reason, detail); REASONS says what a reason means
     AnswerChecker().check_many(pairs)     verdicts in order, judged in parallel
+    unreadable_gold(gold)                 why nothing can be judged against it, or None
     default_checker()                     the checker that is_equal and the rewards share
     explain(pred, gold)                   the steps of a judgement; print it
 
@@ -12,7 +13,7 @@ comparing (is it the same). Structure and exact arithmetic decide most pairs in 
 algebra goes to a worker that can be killed. What counts as equal in ambiguous cases: `DECISIONS.md`.
 """
 
-from prl.answers.checker import AnswerChecker, default_checker, is_equal
+from prl.answers.checker import AnswerChecker, default_checker, is_equal, unreadable_gold
 from prl.answers.explaining import Explanation, explain
 from prl.answers.extraction import extract_answer
 from prl.answers.judging import REASONS, Verdict
@@ -26,4 +27,5 @@ __all__ = [
     "explain",
     "extract_answer",
     "is_equal",
+    "unreadable_gold",
 ]

@@ -169,6 +169,23 @@ def bare_answer(text: object, paths: bool = True) -> str | None:
     return said(text).strip() or None
 
 
+def unreadable_gold(gold: object) -> str | None:
+    r"""Why no prediction can be judged against `gold`; None where each can. Never raises, starts no worker.
+
+    >>> unreadable_gold(r"\frac{1}{2}"), unreadable_gold(r"\frac{1}{"), unreadable_gold("")
+    (None, "never closed: '{'", 'empty')
+    """
+    text = "" if gold is None else str(gold)
+    if len(text) < 90 and _PLAIN.fullmatch(text):
+        return None
+    if not (wanted := bare_answer(text)):
+        return "it commits to no answer" if text.strip() else "empty"
+    try:
+        return unreadable(wanted)
+    except Exception as error:  # a fault of ours must not end a run
+        return f"{type(error).__name__}: {error}"
+
+
 @cache
 def default_checker() -> AnswerChecker:
     """The checker that `is_equal`, `explain` and the rewards share: made at first use, closed at exit."""

@@ -34,6 +34,11 @@ class Verdict:
     def __bool__(self) -> bool:
         return self.equal
 
+    @property
+    def judges(self) -> bool:
+        """Whether it says anything of the prediction: not where the gold answer cannot be read."""
+        return self.reason != "unparseable gold"
+
 
 def unreadable(gold: str) -> str | None:
     """Why the bare answer `gold` cannot be read; None when it can."""

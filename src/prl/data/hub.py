@@ -23,7 +23,7 @@ import difflib
 import itertools
 import logging
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from random import Random
 from typing import Any, Literal
@@ -56,6 +56,7 @@ PROCEDURAL_ROWS = 2000
 _SUFFIXES = (".parquet", ".jsonl", ".json", ".csv")
 _REPEATING = "BytedTsinghua-SIA/DAPO-Math-17k"
 LISTED_FAULTS = 20
+_SHOWN = 60  # characters of an answer in a message
 
 
 def load_rows(
@@ -66,6 +67,7 @@ def load_rows(
     limit: int | None = None,
     seed: int | None = None,
     on_bad: Literal["error", "skip"] = "error",
+    graded: bool = False,
 ) -> list[dict[str, Any]]:
     """The rows of `dataset` in the schema of this module.
 
@@ -80,7 +82,8 @@ def load_rows(
     `seed` (0 if None).
 
     Bad rows (an empty problem, a missing answer, a wrong type, a line that is not JSON, a wrong number of
-    CSV fields) are reported together in one DataError. With `on_bad="skip"` they are left out, and the same
+    CSV fields; where answers are to be `graded`, one that `prl.answers` cannot read) are reported together in
+    one DataError. With `on_bad="skip"` they are left out, and the same
     report is logged as a warning. An answer that is cut off, braces open, is taken from the row's `solution`
     where it is the beginning of that one's answer, with a warning. Of DAPO-Math's repeated problems the first
     is kept.
@@ -103,9 +106,8 @@ def load_rows(
     records = _open(dataset, split, need)
     unique = HUB_SETS.get(dataset, (dataset,))[0] == _REPEATING
     with contextlib.closing(records):
-        rows = _read(
-            dataset, records, need, limit if seed is None else None, unique=unique, skip=on_bad == "skip"
-        )
+        found = _rows(dataset, records, need, graded=graded)
+        rows = _read(dataset, found, limit if seed is None else None, unique=unique, skip=on_bad == "skip")
     return rows if limit is None or seed is None else Random(seed).sample(rows, min(limit, len(rows)))
 
 
@@ -131,6 +133,7 @@ def stream_rows(
     keep_trace: bool = False,
     limit: int | None = None,
     seed: int = 0,
+    graded: bool = False,
 ) -> Iterator[tuple[str, dict[str, Any] | str]]:
     """The rows of `load_rows` one by one, with where each stands ("line 7"); in place of a bad row what is
     wrong with it. Nothing is held but what the file format asks for (a JSON array is read whole).
@@ -145,12 +148,13 @@ def stream_rows(
         yield from ((f"row {number}", row) for number, row in enumerate(rows, 1))
         return
     with contextlib.closing(_open(dataset, split, need)) as records:
-        for where, row, wrong, _ in itertools.islice(_rows(dataset, records, need, keep_trace), limit):
+        found = _rows(dataset, records, need, keep_trace, graded)
+        for where, row, wrong, _ in itertools.islice(found, limit):
             yield where, "; ".join(wrong) or row
 
 
 def _rows(
-    name: str, records: Records, need: Sequence[str], keep_trace: bool = False
+    name: str, records: Records, need: Sequence[str], keep_trace: bool = False, graded: bool = False
 ) -> Iterator[tuple[str, dict[str, Any], list[str], bool]]:
     """Of each record: where it stands, its row, what is wrong with it, whether its answer had to be mended.
 
@@ -169,6 +173,8 @@ def _rows(
             columns |= dict.fromkeys(record)
             nowhere = {field for field in nowhere if column_of(field, by_column(record)) is None}
         row, wrong, is_mended = to_row(record, need, source)
+        if graded and not wrong:
+            wrong = _ungraded(row["answer"])
         if keep_trace and "trace" not in row:
             with contextlib.suppress(ValueError):
                 row["trace"] = text_of(by_column(record).get("trace"))
@@ -179,15 +185,29 @@ def _rows(
         raise DataError(f"{name} is empty: it has no rows. Choose another. {_what_it_takes()}")
 
 
+def _ungraded(answer: str) -> list[str]:
+    """What is wrong with a gold answer that the grader cannot read."""
+    from prl.answers import unreadable_gold
+
+    why = unreadable_gold(answer)
+    shown = answer if len(answer) <= _SHOWN else f"{answer[:_SHOWN]}…"
+    return [f"no response can be graded against the answer {shown!r}: {why}"] if why else []
+
+
 def _read(
-    name: str, records: Records, need: Sequence[str], stop: int | None, *, unique: bool, skip: bool
+    name: str,
+    records: Iterable[tuple[str, dict[str, Any], list[str], bool]],
+    stop: int | None,
+    *,
+    unique: bool,
+    skip: bool,
 ) -> list[dict[str, Any]]:
-    """The first `stop` good rows of `records`. Raises DataError for bad ones that may not be skipped."""
+    """The first `stop` good rows of `_rows`. Raises DataError for bad ones that may not be skipped."""
     rows: list[dict[str, Any]] = []
     faults: list[str] = []
     read = bad = mended = 0
     seen: set[str] = set()
-    for where, row, wrong, is_mended in _rows(name, records, need):
+    for where, row, wrong, is_mended in records:
         read += 1
         mended += is_mended
         if wrong:

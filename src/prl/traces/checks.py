@@ -184,13 +184,12 @@ def _answer(parsed: Trace, gold: str | None) -> Iterator[Rejection]:
     if gold is None:
         return
     said = extract_answer(parsed.text)
+    verdict = default_checker().check(said, gold)
     if said is None:
         yield Rejection(Reason.NO_ANSWER, "no line `Final Answer:`, no box")
-        return
-    verdict = default_checker().check(said, gold)
-    if verdict.reason == "unparseable gold":
-        yield Rejection(Reason.UNREADABLE_GOLD, repr(_shown(gold)))
-    elif not verdict:
+    if not verdict.judges:
+        yield Rejection(Reason.UNREADABLE_GOLD, f"{_shown(gold)!r}: {verdict.detail}")
+    elif said is not None and not verdict:
         yield Rejection(Reason.WRONG_ANSWER, f"{_shown(said)}, not {_shown(gold)}")
 
 

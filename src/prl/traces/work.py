@@ -86,6 +86,7 @@ class Work:
             keep_trace=True,
             limit=given.limit,
             seed=given.seed,
+            graded=Reason.UNREADABLE_GOLD not in self.rules.ignored,
         )
         for where, row in rows:
             if isinstance(row, str):
