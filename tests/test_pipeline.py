@@ -4,17 +4,22 @@ settings."""
 import hashlib
 import importlib.metadata
 import json
+import os
 import signal
 import subprocess
 import sys
+import threading
+from itertools import groupby
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pytest
 import torch
+from filelock import FileLock
 from safetensors.torch import load_file
 
-from prl import evaluation, rl, runs, sft, tiny
+from prl import cli, evaluation, rl, runs, sft, tiny, training
 from prl.config import resolve
 from prl.data import problems
 from prl.errors import DataError, RunError
@@ -79,13 +84,14 @@ def test_training_lowers_the_loss(pipeline: Path) -> None:
 
 
 def test_run_folders_hold_what_the_design_says(pipeline: Path) -> None:
-    for stage, more in (("sft", ["adapter"]), ("rl", ["adapter"]), ("eval", ["results.json"])):
-        for name in ("config.yaml", "environment.json", "metrics.jsonl", "samples.parquet", "DONE", *more):
-            assert (pipeline / stage / name).exists() or (stage, name) == ("eval", "metrics.jsonl"), (
-                stage,
-                name,
-            )
-        assert not (pipeline / stage / "lock").exists()
+    common = {"config.yaml", "environment.json", "samples.parquet", "DONE"}
+    trained = {"metrics.jsonl", "adapter"}
+    for stage, more in (("sft", trained), ("rl", trained), ("eval", {"results.json"})):
+        names = {path.name for path in (pipeline / stage).iterdir()}
+        assert common | more <= names, stage
+        assert ".lock" in names
+        with FileLock(pipeline / stage / ".lock", timeout=0):
+            pass  # free
         config = runs.read_config(pipeline / stage)
         assert config["recipe"] == "tiny"
         assert config["command"] == stage
@@ -115,12 +121,23 @@ def test_rl_samples_say_what_was_paid_and_why(pipeline: Path) -> None:
         assert group[best]["advantage"] == max(row["advantage"] for row in group)
 
 
-def test_rl_logs_rewards_by_name_and_dead_groups(pipeline: Path) -> None:
-    line = next(line for line in runs.read_metrics(pipeline / "rl") if "reward" in line)
-    for name in ("accuracy_reward", "format_reward", "parallel_reward"):
-        assert f"rewards/{name}/mean" in line
-    assert 0 <= line["frac_reward_zero_std"] <= 1
-    assert 0 <= line["parallel_ratio"] <= line["format_valid"] + 1
+def test_rl_logs_what_its_samples_show(pipeline: Path) -> None:
+    lines = [line for line in runs.read_metrics(pipeline / "rl") if "reward" in line]
+    samples = groupby(runs.read_samples(pipeline / "rl").to_pylist(), key=lambda row: row["step"])
+    for line, (step, group) in zip(lines, samples, strict=True):
+        rows = list(group)
+        traces = [parse(row["text"], truncated=row["truncated"]) for row in rows]
+        assert line["step"] == step
+        assert line["correct"] == fmean(row["extracted"] == row["answer"] for row in rows)
+        assert line["format_valid"] == fmean(trace.is_valid for trace in traces)
+        assert line["parallel_ratio"] == fmean(trace.uses_parallel for trace in traces)
+        names = ("accuracy", "format", "parallel")
+        for name in names:
+            mean = fmean(row[f"reward_{name}"] for row in rows)
+            assert line[f"rewards/{name}_reward/mean"] == pytest.approx(mean)
+        totals = [sum(row[f"reward_{name}"] for name in names) for row in rows]
+        groups = [set(totals[start : start + 4]) for start in range(0, len(totals), 4)]
+        assert line["frac_reward_zero_std"] == fmean(len(each) == 1 for each in groups)
 
 
 def test_evaluation_agrees_with_its_samples(pipeline: Path) -> None:
@@ -225,33 +242,57 @@ def test_a_run_folder_is_not_overwritten_unasked(pipeline: Path) -> None:
         sft.run(settings("sft", pipeline / "sft", **SFT))
 
 
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
-def test_a_signal_finishes_the_step_saves_and_says_how_to_go_on(name: str, tmp_path: Path) -> None:
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT to send to oneself")
+def test_a_signal_finishes_the_step_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
     code = (
         "import os, signal, sys\n"
         "from transformers import TrainerCallback\n"
         "from prl import cli, training\n"
         "def on_log(self, args, state, control, **kwargs):\n"
-        f"    if state.global_step == 1: os.kill(os.getpid(), signal.{name})\n"
+        "    if state.global_step == 1: os.kill(os.getpid(), signal.SIGINT)\n"
         "training.StopOnSignal.on_log = on_log\n"
         "sys.exit(cli.main(sys.argv[1:]))"
     )
-    flags = [word for key, value in (SFT | {"max_steps": 50}).items() for word in (f"--{key}", str(value))]
-    command = ["sft", "--recipe", "tiny", "--threads", "1", "--output_dir", str(tmp_path / "run"), *flags]
-    if sys.platform == "win32":
-        pytest.skip("Windows has no SIGINT to send to oneself")
-    stopped = subprocess.run([sys.executable, "-c", code, *command], capture_output=True, text=True)
+    stopped = subprocess.run(
+        [sys.executable, "-c", code, *stoppable(tmp_path / "run")], capture_output=True, text=True
+    )
     assert stopped.returncode == 1, stopped.stderr
-    assert f"{name}: finishing this step" in stopped.stderr
-    assert "Traceback" not in stopped.stderr
-    last = stopped.stderr.strip().splitlines()[-1]
-    assert "--resume" in last
-    checkpoint = runs.last_checkpoint(tmp_path / "run")
-    assert checkpoint is not None
-    assert str(checkpoint) in last
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    check_stopped(tmp_path / "run", "SIGINT", stopped.stderr)
 
     resumed = settings("sft", tmp_path / "run", **(SFT | {"max_steps": 4}), resume=True)
     sft.run(resumed)
     steps = [line["step"] for line in runs.read_metrics(tmp_path / "run") if "loss" in line]
     assert steps == [1, 2, 3, 4]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM to send to oneself")
+def test_sigterm_stops_as_ctrl_c_does_and_gives_the_signals_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert threading.current_thread() is threading.main_thread(), "else the signal would end the tests"
+    before = [signal.getsignal(number) for number in training.StopOnSignal.SIGNALS]
+
+    def on_log(self: Any, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(training.StopOnSignal, "on_log", on_log)
+    assert cli.main(stoppable(tmp_path / "run")) == 1
+    check_stopped(tmp_path / "run", "SIGTERM", capsys.readouterr().err)
+    assert [signal.getsignal(number) for number in training.StopOnSignal.SIGNALS] == before
+
+
+def stoppable(folder: Path) -> list[str]:
+    """The words of a cold start of many steps."""
+    flags = [word for key, value in (SFT | {"max_steps": 50}).items() for word in (f"--{key}", str(value))]
+    return ["sft", "--recipe", "tiny", "--threads", "1", "--output_dir", str(folder), *flags]
+
+
+def check_stopped(folder: Path, name: str, said: str) -> None:
+    assert f"{name}: finishing this step" in said
+    assert "Traceback" not in said
+    last = said.strip().splitlines()[-1]
+    assert "--resume" in last
+    checkpoint = runs.last_checkpoint(folder)
+    assert checkpoint == folder / "checkpoint-2", "of the step that was at hand"
+    assert str(checkpoint) in last
