@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from prl.config import resolve
 from prl.data import problems
 from prl.decoding import ForkJoinDecoder
 from prl.errors import DataError, ModelError
+from prl.grammar import parse
 from prl.model import attention_of, load_model
 from prl.sft import tokenize
 from prl.structure import Tags, attached_structure
@@ -135,8 +137,11 @@ def test_responses_are_sampled_with_the_attention_that_is_trained(
     given = {"attention": "structured", "paths": paths, "max_steps": 1, "sample_count": 2, "max_length": 120}
     result = sft.run(settings(tmp_path, **given))
     assert decoders == [(True, limit)]
-    assert len(runs.read_samples(tmp_path)) == 2
-    assert 0 <= result.metrics["eval_format_valid"] <= 1
+    rows = runs.read_samples(tmp_path).to_pylist()
+    traces = [parse(row["text"], truncated=row["truncated"]) for row in rows]
+    assert len(traces) == 2
+    assert result.metrics["eval_format_valid"] == fmean(trace.is_valid for trace in traces)
+    assert result.metrics["eval_parallel_ratio"] == fmean(trace.uses_parallel for trace in traces)
 
 
 def test_packed_traces_are_computed_as_if_alone(tokenizer: Any) -> None:
