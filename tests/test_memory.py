@@ -156,6 +156,7 @@ def test_it_counts_as_the_libraries_do() -> None:
         forkjoin.PREFILL_TOKENS,
     )
     assert memory.PACKED_FROM == packing.SMALLEST
+    assert importlib.import_module("prl.structure").LAYER_KINDS == memory.LAYER_KINDS
 
 
 def test_torch_stays_out() -> None:

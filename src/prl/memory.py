@@ -50,6 +50,9 @@ FRAGMENTATION = 0.05
 
 TAG_ROWS = 6
 
+LAYER_KINDS = ("full_attention", "sliding_attention")
+"""The kinds of layers that prl can decode, as `prl.structure` has them."""
+
 NORMS = {
     "qwen3": 2, "qwen2": 2, "llama": 2, "mistral": 2, "smollm3": 2, "gemma": 2, "gemma2": 4, "gemma3_text": 4,
 }  # fmt: skip
@@ -91,6 +94,12 @@ class Shape:
         text = config.get("text_config")
         config = text if isinstance(text, Mapping) else config
         architecture = str(config.get("model_type"))
+        kinds = config.get("layer_types") or ()
+        if foreign := sorted({str(kind) for kind in kinds} - set(LAYER_KINDS)):
+            raise ModelError(
+                f"a model of type {architecture} cannot be decoded: it has layers of kind "
+                f"{', '.join(foreign)}, which take no mask; use a model of the Qwen3, Llama or Gemma families"
+            )
         if architecture not in NORMS:
             raise ModelError(
                 f"the memory of a model of type {architecture} is not known: the forecast covers "

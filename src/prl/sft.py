@@ -27,7 +27,15 @@ from prl.data.hub import load_rows
 from prl.decoding import ForkJoinDecoder, Limits
 from prl.errors import DataError
 from prl.grammar import FaultKind, canonical_layout, parse
-from prl.model import Lora, describe, load_model, make_optimizer, resolve_attention, save_adapter
+from prl.model import (
+    Lora,
+    describe,
+    load_model,
+    make_optimizer,
+    refuse_undecodable,
+    resolve_attention,
+    save_adapter,
+)
 from prl.oom import Advise, MicroBatches, advise, halving, rehearse_sft
 from prl.progress import RunLog, announce, console, quiet_libraries, take_over
 from prl.prompts import render_prompt, render_response
@@ -52,6 +60,7 @@ def run(settings: Settings[SFTArguments]) -> SFTResult:
     user can mend."""
     quiet_libraries()
     arguments, training = settings.arguments, copy(settings.trainer)  # SealCheckpoints changes it
+    refuse_undecodable(arguments.model_name_or_path, trust_remote_code=training.trust_remote_code)
     rows = _load(arguments, arguments.dataset, arguments.dataset_split, arguments.limit, training.seed)
     if arguments.eval_dataset:
         held_out = _load(
@@ -86,6 +95,7 @@ def run(settings: Settings[SFTArguments]) -> SFTResult:
             trust_remote_code=training.trust_remote_code,
             seed=training.seed,
         )
+        ForkJoinDecoder(model, tokenizer)  # tries the model: before it trains, not at its first evaluation
         tags, paths = attached_structure(model), arguments.paths
         train_set, left_out = tokenize(
             rows, tokenizer, arguments.prompt_style, training.max_length, tags=tags, paths=paths

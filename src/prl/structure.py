@@ -40,6 +40,9 @@ ATTENTION_IMPLEMENTATIONS = ("sdpa", "eager", "flex_attention")
 On a CPU flex attention has no gradients, and torch 2.13 fails to compile it for a second shape.
 """
 
+LAYER_KINDS = ("full_attention", "sliding_attention")
+"""The kinds of layers, by transformers' names, that a mask of one's own says everything about."""
+
 
 @dataclass(frozen=True)
 class Tags:
@@ -316,17 +319,22 @@ def _visible(structure: Structure, window: int | None) -> Tensor:
     return visible[:, None]
 
 
+def foreign_layers(config: Any) -> str | None:
+    """The layers that a model's config names and that take no mask, in words; None: there are none."""
+    kinds = set(getattr(config.get_text_config(), "layer_types", None) or ()) - set(LAYER_KINDS)
+    return f"layers of kind {', '.join(sorted(kinds))}, which take no mask" if kinds else None
+
+
 def layer_windows(backbone: PreTrainedModel) -> dict[str | None, int | None]:
     """For each kind of attention layer its sliding window, in positions, or None; kind None stands for all
     layers of a model that takes one mask. ModelError where a kind takes no mask."""
+    if foreign := foreign_layers(backbone.config):
+        raise ModelError(
+            f"{type(backbone).__name__} has {foreign}; use a model of the Qwen3, Llama or Gemma families"
+        )
     config = backbone.config.get_text_config()
     window = getattr(config, "sliding_window", None)
     kinds = set(getattr(config, "layer_types", None) or ())
-    if unknown := kinds - {"full_attention", "sliding_attention"}:
-        raise ModelError(
-            f"{type(backbone).__name__} has layers of kind {', '.join(sorted(unknown))}, which take no mask; "
-            "use a model of the Qwen3, Llama or Gemma families"
-        )
     if not kinds:  # all layers are of one kind, with a window where the config has one (Mistral)
         return {None: window}
     if kinds == {"full_attention"}:

@@ -28,7 +28,7 @@ from prl.decoding.sampling import Sampling, draw, row_seed, uniforms
 from prl.decoding.threads import MAIN_HORIZON, Limits, OnToken, Place, Reader, Row, Thread
 from prl.decoding.weights import folded_adapters
 from prl.errors import ModelError, UsageError
-from prl.structure import Tags, attached_structure, backbone_of
+from prl.structure import Tags, attached_structure, backbone_of, foreign_layers
 
 PREFILL_TOKENS = 8192  # prompts are prefilled in portions of about this many tokens
 DRAWN_TOGETHER = 128  # logits of this many threads are held at a time: 78 MB each copy with Qwen's vocabulary
@@ -399,6 +399,8 @@ def _check_model(decoder: ForkJoinDecoder) -> None:
     backbone = backbone_of(model)
     if backbone in _CHECKED:
         return
+    if foreign := foreign_layers(backbone.config):
+        raise _undecodable(model, f"it has {foreign}")
     table = backbone.get_input_embeddings().weight
     usable = sorted(set(range(table.shape[0])) - set(vars(decoder.tags).values()))
     words = [usable[i * len(usable) // 17] for i in range(17)]

@@ -1,7 +1,13 @@
 """A base model, its tokenizer, the six tags and a (Q)LoRA adapter: load, check, save, merge, export."""
 
 from prl.model.adapter import Lora, describe, make_optimizer, save_adapter
-from prl.model.loading import attention_of, load_model, load_tokenizer, resolve_attention
+from prl.model.loading import (
+    attention_of,
+    load_model,
+    load_tokenizer,
+    refuse_undecodable,
+    resolve_attention,
+)
 from prl.model.merging import merge_and_verify
 from prl.model.tags import add_tags, check_tags, tag_ids
 
@@ -15,6 +21,7 @@ __all__ = [
     "load_tokenizer",
     "make_optimizer",
     "merge_and_verify",
+    "refuse_undecodable",
     "resolve_attention",
     "save_adapter",
     "tag_ids",

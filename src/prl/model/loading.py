@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from peft import PeftModel, get_peft_model, prepare_model_for_kbit_training
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     BitsAndBytesConfig,
@@ -29,7 +30,7 @@ from prl.model.adapter import (
     lora_config,
 )
 from prl.model.tags import add_tags, check_tags
-from prl.structure import Tags, attach_structure
+from prl.structure import Tags, attach_structure, foreign_layers
 
 
 def load_model(
@@ -83,6 +84,22 @@ def load_model(
     if isinstance(model, PeftModel):
         keep_attention_when_saved(model, attention)
     return model, tokenizer
+
+
+def refuse_undecodable(name: str, *, trust_remote_code: bool = False) -> None:
+    """Raises ModelError where the config of a model or of an adapter's base already says that `prl.decoding`
+    would refuse it, so that nobody waits for the weights. What a config does not tell, the decoder tries."""
+    adapter = runs.adapter_dir(name)
+    base = _base_name(adapter) if adapter else name
+    try:
+        config = AutoConfig.from_pretrained(tiny.resolve(base), trust_remote_code=trust_remote_code)
+    except (OSError, ValueError):
+        return  # loading it says what is wrong
+    if foreign := foreign_layers(config):
+        raise ModelError(
+            f"{config.model_type} model {name!r} cannot be decoded: it has {foreign}; use a model of the "
+            "Qwen3, Llama or Gemma families"
+        )
 
 
 def attention_of(name: str | Path) -> str | None:
