@@ -31,7 +31,7 @@ STUDY := $(if $(QUICK),runs/study-quick,runs/study)
 COMPARED = $(RUN)/compare$(if $(SEED),-seed-$(SEED))
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo compare study sft rl eval generate doctor data test test-slow chaos soak lint format notebooks real bench-answers bench-decode bench-memory bench-traces clean
+.PHONY: help install demo compare study sft rl eval generate doctor data test test-slow test-pythons chaos soak lint format notebooks real bench-answers bench-decode bench-memory bench-traces clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' Makefile
@@ -80,6 +80,9 @@ test: $(INSTALLED) ## the test suite, two files at a time; ARGS="-n 0 -x" for on
 
 test-slow: $(INSTALLED) ## the tests marked slow
 	$(BIN)/python -m pytest -m slow $(ARGS)
+
+test-pythons: ## the tests that need no torch on Python 3.12 and 3.13, where they are found
+	@$(PYTHON) tests/other_pythons.py $(ARGS)
 
 chaos: $(INSTALLED) ## kill SFT and RL at 30 random moments, resume, compare to the bit; SEED= of the moments
 	PRL_CHAOS_KILLS=15 PRL_CHAOS_SEED='$(or $(SEED),0)' $(BIN)/python -m pytest tests/test_chaos.py $(ARGS)

@@ -391,3 +391,18 @@ def test_make_compare_keeps_the_demos_that_are_done(tmp_path: Path) -> None:
 def test_make_steers_the_stages(words: list[str], command: str) -> None:
     done = subprocess.run(["make", "-n", *words], cwd=ROOT, capture_output=True, text=True, check=True)
     assert command in " ".join(done.stdout.split())
+
+
+def test_pythons_that_are_missing_are_named_on_the_last_line(tmp_path: Path) -> None:
+    """As `make test-pythons` and so CI ends; a name of pyenv's that leads nowhere counts as missing."""
+    bin_folder = tmp_path / "bin"
+    bin_folder.mkdir()
+    (bin_folder / "python3.13").write_text("#!/bin/sh\nexit 127\n")
+    (bin_folder / "python3.13").chmod(0o755)
+    environment = os.environ | {"PATH": str(bin_folder), "PYENV_ROOT": str(tmp_path)}
+    command = [sys.executable, str(ROOT / "tests" / "other_pythons.py")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == (
+        "tests without torch: Python 3.12 is missing, nothing was run on it; "
+        "3.13 is missing, nothing was run on it"
+    )
