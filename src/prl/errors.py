@@ -4,7 +4,8 @@
     ├── UsageError           a flag, a recipe key or a combination of them is wrong (exit status 2)
     ├── DataError            a data file or a row in it is wrong; every bad row is listed
     ├── ModelError           a model, adapter or tokenizer cannot be used as asked
-    └── RunError             a run folder cannot be written, read or continued
+    ├── RunError             a run folder cannot be written, read or continued
+    └── VerifierError        answers cannot be judged: the verifier's processes do not start
 
 Every message names the value, the rule it broke and the next step.
 """
@@ -34,3 +35,7 @@ class ModelError(PrlError):
 
 class RunError(PrlError):
     """A run folder cannot be written, read or continued."""
+
+
+class VerifierError(PrlError):
+    """Answers cannot be judged here: the verifier's processes do not start."""

@@ -74,6 +74,7 @@ def run(settings: Settings[EvalArguments]) -> EvalResult:
         on_bad=arguments.on_bad_rows,
     )
     rows, ungraded = graded(loaded, arguments.dataset)
+    default_checker().start()
     with runs.open_run(
         arguments.output_dir,
         stage="eval",

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from prl import rl, runs, sft
+from prl.answers import default_checker
 from prl.arguments import RLArguments
 from prl.config import Settings, resolve
 from prl.curriculum import COLD_START
@@ -28,6 +29,7 @@ def run(settings: Settings[RLArguments]) -> RLResult:
     output = Path(str(settings.output_dir))
     cold_start = output.with_name(f"{output.name}-{COLD_START}")
     if not _is_done(cold_start) or arguments.overwrite_output_dir:
+        default_checker().start()  # RL needs it
         sft.run(_cold_start(settings, cold_start))
     arguments = replace(
         arguments,

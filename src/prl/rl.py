@@ -93,6 +93,7 @@ def run(settings: Settings[RLArguments]) -> RLResult:
         else None
     )
     _check_problems(arguments, stages, problems, training)
+    default_checker().start()
     with runs.open_run(
         training.output_dir,
         stage="rl",

@@ -36,6 +36,7 @@ import yaml
 from filelock import FileLock, Timeout
 
 from prl import config, runs
+from prl.answers import default_checker
 from prl.arguments import StudyArguments
 from prl.config import Settings
 from prl.errors import PrlError, RunError, UsageError
@@ -159,6 +160,7 @@ def run(settings: Settings[StudyArguments]) -> Path:
     }
     schedules = {arm: _schedule(arm, resolved[arm].trainer) for arm in arms if ARMS[arm].early_percent}
     jobs = _jobs(arguments.jobs, resolved[arms[0]].arguments.device)
+    default_checker().start()  # not amid the study either
     with _owned(folder):
         if not _check_same(folder, asked):
             text = yaml.safe_dump({**asked, "environment": runs.describe_environment()}, sort_keys=False)

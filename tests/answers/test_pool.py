@@ -17,6 +17,8 @@ import psutil
 import pytest
 
 from prl.answers import AnswerChecker
+from prl.answers.pool import PROGRAM
+from prl.errors import VerifierError
 
 NEEDS_WORKER = ("x + 1", "1 + x")
 TORCH = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="needs torch")
@@ -109,15 +111,76 @@ def test_a_worker_that_dies_at_work_is_a_crash_with_that_reason():
         assert checker.check("x + 2", "2 + x").equal
 
 
+# A worker that never became ready says nothing about a pair: the installation is at fault.
+
+
+@pytest.fixture
+def broken(tmp_path, monkeypatch):
+    """The module path begins with a library that cannot be imported."""
+    (tmp_path / "latex2sympy2.py").write_text("from typing.oi import TextIO\n")
+    monkeypatch.syspath_prepend(tmp_path)
+
+
+def test_a_verifier_that_cannot_start_is_an_error_that_names_the_cause(checker, broken):
+    cause = "ModuleNotFoundError: No module named 'typing.oi'; 'typing' is not a package"
+    line = (
+        f"answers cannot be judged, the verifier's process does not start: {cause}; reinstall "
+        f"latex2sympy2==1.9.1, until `{sys.executable} -c 'import prl.answers.algebra'` passes"
+    )
+    two = AnswerChecker(workers=2)
+    for judged in (
+        checker.start,
+        lambda: checker.check(*NEEDS_WORKER),
+        lambda: two.check_many([NEEDS_WORKER, ("x + 2", "2 + x"), ("x + 3", "3 + x")]),
+    ):
+        with pytest.raises(VerifierError) as error:
+            judged()
+        assert str(error.value) == line
+    assert checker.check("1/2", "0.5").equal, "what needs no worker is judged"
+
+
+def test_a_worker_that_ends_before_it_is_ready_is_tried_once_more(checker, monkeypatch, tmp_path):
+    mark = tmp_path / "mark"
+    once = f"import pathlib; mark = pathlib.Path({str(mark)!r})"
+    once += "; mark.exists() or mark.touch() or __import__('os')._exit(9)"
+    monkeypatch.setattr("prl.answers.pool.PROGRAM", f"{once}; {PROGRAM}")
+    assert checker.check(*NEEDS_WORKER).equal
+    monkeypatch.setattr("prl.answers.pool.PROGRAM", "raise SystemExit(9)")
+    checker.close()
+    with pytest.raises(VerifierError, match="does not start: it ended with status 9; reinstall"):
+        checker.check(*NEEDS_WORKER)
+
+
+@POSIX
+def test_a_worker_that_hangs_before_it_is_ready_is_told(checker, monkeypatch):
+    monkeypatch.setattr("prl.answers.pool.PATIENCE", 1)
+    monkeypatch.setattr("prl.answers.pool.START_SECONDS", 0.2)
+    monkeypatch.setattr("prl.answers.pool.PROGRAM", "import threading; threading.Event().wait()")
+    with pytest.raises(VerifierError, match=r"does not start: it was not ready within 0\.2 s; reinstall"):
+        checker.start()
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux enforces an address-space cap")
-def test_a_worker_under_an_impossible_memory_cap_is_a_crash_not_an_exception():
-    with AnswerChecker(workers=1, memory_mb=16) as checker:
-        assert checker.check(*NEEDS_WORKER).reason == "crashed"
+def test_a_memory_cap_that_no_worker_fits_is_told():
+    with (
+        AnswerChecker(workers=1, memory_mb=16) as checker,
+        pytest.raises(VerifierError, match="does not start"),
+    ):
+        checker.check(*NEEDS_WORKER)
 
 
-def test_no_interpreter_is_a_crash_not_an_exception(checker, monkeypatch):
+def test_no_interpreter_is_told(checker, monkeypatch):
     monkeypatch.setattr(sys, "executable", "")
-    assert checker.check(*NEEDS_WORKER).reason == "crashed"
+    with pytest.raises(VerifierError, match=r"does not start: .*''; reinstall"):
+        checker.check(*NEEDS_WORKER)
+
+
+def test_a_checker_that_was_started_has_a_worker_and_one_only(checker):
+    checker.start()
+    first = own_worker(checker).pid
+    checker.start()
+    assert checker.check(*NEEDS_WORKER).equal
+    assert own_worker(checker).pid == first
 
 
 def test_check_many_keeps_the_order_and_judges_a_repeated_pair_once():

@@ -1,7 +1,7 @@
 """Final answers of a response, and whether they are right. No torch; sympy in worker processes only.
 
     extract_answer(text)                  the answer that a response commits to, or None
-    is_equal(pred, gold)                  a bool; never raises, never hangs
+    is_equal(pred, gold)                  a bool; never hangs, raises only where the verifier cannot start
     AnswerChecker().check(pred, gold)     a Verdict(equal, reason, detail); REASONS says what a reason means
     AnswerChecker().check_many(pairs)     verdicts in order, judged in parallel
     unreadable_gold(gold)                 why nothing can be judged against it, or None

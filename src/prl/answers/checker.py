@@ -77,10 +77,15 @@ class AnswerChecker:
         """End the workers. The checker stays usable and starts new ones when they are needed."""
         self._pool.close()
 
+    def start(self) -> None:
+        """Have a worker ready, before work that would be lost without one. Raises VerifierError."""
+        self._pool.start()
+
     def check(self, pred: str | None, gold: str) -> Verdict:
         """The verdict on one pair: `pred` an extracted answer, a bare one, or a response that commits to one.
 
-        Never raises; never takes longer than the deadline and, the first time, a worker's start.
+        Never takes longer than the deadline and, the first time, a worker's start. Raises nothing whatever
+        the pair; VerifierError where no worker can start, a fault of the installation.
         """
         verdict = self._quick(pred, gold)
         if verdict is None:
@@ -193,7 +198,8 @@ def default_checker() -> AnswerChecker:
 
 
 def is_equal(pred: str | None, gold: str) -> bool:
-    r"""Whether `pred` is the answer `gold`. Never raises, never hangs.
+    r"""Whether `pred` is the answer `gold`. Never hangs; raises nothing but VerifierError, where the verifier
+    itself cannot start.
 
     >>> is_equal("x = 1/2", r"\frac{1}{2}"), is_equal("[1, 2)", "(1, 2)")
     (True, False)

@@ -20,8 +20,10 @@ from typing import Any
 
 from prl.answers.judging import Verdict
 from prl.answers.worker import receive, send
+from prl.errors import VerifierError
 
 START_SECONDS = 120.0  # imports of sympy from a cold disk, on a machine that is busy
+STARTS = 2  # tries: the first may be killed by the system, or by whoever stops a group of processes
 PATIENCE = 5  # times the deadline, for a worker that gets less than STARVED of a core
 STARVED = 0.25
 PROGRAM = "from prl.answers.worker import main; main()"
@@ -54,7 +56,10 @@ def _module_path() -> list[str]:
 
 
 class Worker:
-    """One child process. Not thread-safe: a worker is owned by one thread at a time."""
+    """One child process. Not thread-safe: a worker is owned by one thread at a time.
+
+    `fault` says why it did not become ready; empty where it did.
+    """
 
     def __init__(self, deadline: float, memory: int) -> None:
         self.deadline = deadline
@@ -74,8 +79,7 @@ class Worker:
             env=environment,
             **_OWN_GROUP,
         )
-        if self._exchange(None, START_SECONDS) is None:
-            raise OSError("a verifier worker did not start")
+        self.fault = self._start()
 
     def judge(self, pred: str, gold: str) -> Verdict | None:
         """The worker's verdict; None when the worker is gone: killed at the deadline, or dead by itself."""
@@ -86,6 +90,17 @@ class Worker:
         if message.get("retire"):
             self.kill()
         return Verdict(bool(message["equal"]), str(message["reason"]), str(message["detail"]))
+
+    def _start(self) -> str:
+        first = self._exchange(None, START_SECONDS)
+        if first and "ready" in first:
+            return ""
+        self.kill()
+        if first:
+            return " ".join(str(first["fault"]).split())
+        if self.expired:
+            return f"it was not ready within {START_SECONDS:g} s"
+        return f"it ended with status {self.process.returncode}"
 
     def abandon(self) -> None:
         """In a forked child: drop the pipes without writing to them; the parent's ends are the last."""
@@ -173,36 +188,57 @@ class Pool:
 
     def judge(self, pred: str, gold: str) -> Verdict:
         """A worker's verdict on the pair; "timed out" or "crashed" when it gave none. Blocks while all
-        workers are busy."""
+        workers are busy. Raises VerifierError where none can start: that says nothing about the pair."""
         with self._slots:
-            with self._lock:
-                worker = self._idle.pop() if self._idle else None
-            if worker is not None and worker.process.poll() is not None:  # died while idle
-                worker.kill()
-                worker = None
-            try:
-                worker = worker or Worker(self.deadline, self.memory)
-            except (
-                OSError,
-                RuntimeError,
-                TypeError,
-            ) as error:  # no process, no thread or no interpreter to be had
-                return Verdict(False, "crashed", str(error))
+            worker = self._take()
             try:
                 self._busy.add(worker)
                 verdict = worker.judge(pred, gold)
             finally:
                 self._busy.discard(worker)
-                if worker.alive:
-                    with self._lock:
-                        self._idle.append(worker)
-                else:
-                    worker.close()
+                self._give_back(worker)
             if verdict is not None:
                 return verdict
             if worker.expired:
                 return Verdict(False, "timed out", f"no decision in {self.deadline:g} s")
             return Verdict(False, "crashed", f"the worker died with status {worker.process.returncode}")
+
+    def start(self) -> None:
+        """Have a worker ready. Raises VerifierError where none can start."""
+        with self._slots:
+            self._give_back(self._take())
+
+    def _take(self) -> Worker:
+        """An idle worker, else a new one."""
+        with self._lock:
+            worker = self._idle.pop() if self._idle else None
+        if worker is not None:
+            if worker.process.poll() is None:
+                return worker
+            worker.kill()  # died while idle
+        fault = ""
+        for _ in range(STARTS):
+            try:
+                worker = Worker(self.deadline, self.memory)
+            except (OSError, RuntimeError, TypeError) as error:  # no process, thread or interpreter to be had
+                fault = str(error)
+                continue
+            if not worker.fault:
+                return worker
+            fault = worker.fault
+            if worker.expired:
+                break
+        raise VerifierError(
+            f"answers cannot be judged, the verifier's process does not start: {fault}; reinstall "
+            f"latex2sympy2==1.9.1, until `{sys.executable} -c 'import prl.answers.algebra'` passes"
+        )
+
+    def _give_back(self, worker: Worker) -> None:
+        if worker.alive:
+            with self._lock:
+                self._idle.append(worker)
+        else:
+            worker.close()
 
     def close(self) -> None:
         """End all idle workers; the pool starts new ones when it is used again."""

@@ -46,13 +46,17 @@ def main() -> None:
     reader, writer = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # a stray print must not break a frame
     _cap_memory(memory)
-    from prl.answers import algebra
-    from prl.answers.judging import judge
-    from prl.answers.reading import read
+    try:
+        from prl.answers import algebra
+        from prl.answers.judging import judge
+        from prl.answers.reading import read
 
-    for text in WARM_UP:
-        algebra.equal(read(text).text, f"{read(text).text}+1")
-    algebra.solve((read(r"\sqrt{x}").text, "2"), "<")
+        for text in WARM_UP:
+            algebra.equal(read(text).text, f"{read(text).text}+1")
+        algebra.solve((read(r"\sqrt{x}").text, "2"), "<")
+    except BaseException as error:  # whatever a broken library raises, SystemExit too: the parent tells it
+        send(writer, {"fault": f"{type(error).__name__}: {error}"[:300]})
+        raise
     requests: queue.SimpleQueue[dict[str, object]] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(reader, requests), daemon=True).start()
     send(writer, {"ready": os.getpid()})

@@ -25,6 +25,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from prl import runs
+from prl.answers import default_checker
 from prl.arguments import DataTracesArguments
 from prl.config import Settings, resolve
 from prl.errors import DataError, RunError, UsageError
@@ -60,6 +61,8 @@ def run(settings: Settings[DataTracesArguments]) -> dict[str, Any]:
     given = settings.arguments
     mode, budget = mode_of(given), _budget(given)
     teacher = teacher_of(given)
+    if not given.dry_run:
+        default_checker().start()  # before anything is paid for
     folder = Path(given.output_dir)
     with (
         runs.open_run(
