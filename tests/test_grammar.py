@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
 import gc
 import string
 import time
@@ -14,7 +13,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prl import grammar
 from prl.grammar import (
     TAGS,
     Fault,
@@ -527,10 +525,6 @@ def test_a_sequence_of_tag_ids_is_read_in_linear_time() -> None:
     trace = parse_ids([0, 2] * 50_000, range(6))
     assert time.process_time() - start < 2
     assert len(trace.blocks[0].paths) == 50_000
-
-
-def test_docstring_examples_run() -> None:
-    assert doctest.testmod(grammar).failed == 0
 
 
 @pytest.mark.real

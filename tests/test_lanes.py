@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
 import re
 import subprocess
 import sys
@@ -15,7 +14,6 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-import prl.report.lanes
 from prl.grammar import TAGS, FaultKind, Trace, is_blank, parse, parse_ids, render
 from prl.report.lanes import MIN_WIDTH, trace_html, trace_text
 
@@ -245,10 +243,6 @@ def test_hostile_text_takes_linear_time(hostile: str) -> None:
     trace_html(trace)
     trace_text(trace)
     assert time.process_time() - started < 5
-
-
-def test_the_example_in_the_docstring() -> None:
-    assert doctest.testmod(prl.report.lanes).failed == 0
 
 
 def test_drawing_needs_no_torch() -> None:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import doctest
 from typing import Any
 
 import pytest
 
-from prl import prompts
 from prl.errors import UsageError
 from prl.grammar import TAGS
 from prl.prompts import (
@@ -135,10 +133,6 @@ def test_text_from_outside_cannot_forge_a_turn(tokenizer: Any, text: str, reason
 def test_other_text_is_left_as_it_is(text: str) -> None:
     assert user_message(text, "bare") == text
     assert render_response(text) == text + IM_END
-
-
-def test_docstring_examples_run() -> None:
-    assert doctest.testmod(prompts).failed == 0
 
 
 @pytest.mark.real
