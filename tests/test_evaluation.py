@@ -200,8 +200,10 @@ def test_the_seed_and_the_settings_of_a_run_give_its_responses_again(
     )
     assert greedy == decoded(adapter, 5, 1, 0.0)
     assert sampled == decoded(adapter, 5, 3, 0.8)
+    assert all(row["truncated"] and "truncated" in row["faults"] for row in rows), "12 tokens are too few"
     results = json.loads((tmp_path / "eval" / "results.json").read_text())
     assert (results["seed"], results["samples"], results["temperature"]) == (5, 3, 0.8)
+    assert results["metrics"]["sampled/format_valid"]["mean"] == 0
     lengths = [fmean(map(len, sampled[start : start + 3])) for start in range(0, len(sampled), 3)]
     assert results["metrics"]["sampled/tokens"] == asdict(bootstrap(lengths, resamples=50, seed=5))
 

@@ -122,6 +122,53 @@ def test_what_is_meant_to_save_saves(load: Load) -> None:
     assert forecast(SHAPE, replace(plain, four_bit=True)).peak < whole
 
 
+# Of Qwen3-1.7B: what is published, without the embedding and the norms.
+MATRICES = QWEN3["1.7B"] - 151_936 * 2048 - (28 * (2 * 2048 + 2 * 128) + 2048)
+# Rank 16 on each linear layer of 28: inputs and outputs of q, k and v, o, and the MLP's three.
+ADAPTER = 16 * 28 * ((2048 + 2048) + 2 * (2048 + 1024) + (2048 + 2048) + 3 * (2048 + 6144))
+
+
+def sizes(**changed: Any) -> dict[str, int]:
+    return {item.name: item.bytes for item in forecast(SHAPE, replace(RL, **changed)).items}
+
+
+def test_what_is_always_there_by_hand() -> None:
+    norms = 2 * (28 * (2 * 2048 + 2 * 128) + 2048)
+    found = sizes()
+    assert found["weights"] == 2 * MATRICES + norms, "bfloat16"
+    assert found["embedding"] == 2 * 151_936 * 2048
+    assert found["adapter"] == 4 * ADAPTER
+    assert found["tag rows"] == 2 * 4 * 6 * 2048
+    assert found["gradients"] == 4 * (ADAPTER + 6 * 2048)
+    assert found["CUDA"] == GIB // 2
+    assert (sizes(device="cpu").get("CUDA"), sizes(device="cpu").get("fragmentation")) == (None, None)
+    quantised = sizes(four_bit=True)
+    bits = 8 * (quantised["weights"] - norms) / MATRICES
+    assert bits == pytest.approx(4.127, abs=1e-3), "as QLoRA says, with scales that are quantised too"
+    assert quantised["adapter"] == 2 * ADAPTER
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "bytes_each"),
+    [
+        ("adamw_torch_fused", 8),
+        ("adamw_8bit", 2),
+        ("paged_adamw_8bit", 2),
+        ("lion_32bit", 4),
+        ("lion_8bit", 1),
+        ("sgd", 0),
+        ("adafactor", 0),
+    ],
+)
+def test_the_state_of_an_optimizer_by_hand(optimizer: str, bytes_each: int) -> None:
+    assert sizes(optimizer=optimizer)["optimizer"] == bytes_each * (ADAPTER + 6 * 2048)
+
+
+def test_filters_of_sampling_take_copies_of_the_logits() -> None:
+    plain, filtered = sizes(rollout_rows=200), sizes(rollout_rows=200, is_filtered=True)
+    assert filtered["drawn logits"] - plain["drawn logits"] == 5 * 4 * 128 * 151_936
+
+
 @given(st.integers(1, 3000), st.integers(1, 4000))
 def test_the_cache_is_as_large_as_the_decoder_makes_it(prompt: int, completion: int) -> None:
 

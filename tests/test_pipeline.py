@@ -209,6 +209,8 @@ def test_too_long_traces_are_left_out_whole() -> None:
     most, left_out = tokenize(rows, tokenizer, "bare", longest - 1)
     assert len(most) == 50 - left_out["too_long"] < 50
     assert all(example["labels"][-1] == tokenizer.eos_token_id for example in most)
+    _, left_out = tokenize(rows, tokenizer, "bare", longest)
+    assert left_out == {"too_long": 0}, "as long as allowed is not too long"
     with pytest.raises(DataError, match=f"the longest has {longest} tokens"):
         tokenize(rows, tokenizer, "bare", 10)
 

@@ -350,9 +350,11 @@ def test_block_positions_are_compared_between_the_first_and_the_last_third() -> 
 
 def test_few_blocks_say_nothing_of_their_position() -> None:
     late_only = {step: 0.5 for step in range(9, 13)}
-    few = training({step: 0.5 for step in range(1, 13)}, blocks=4)
+    few = training({step: 0.5 for step in range(1, 13)}, blocks=4)  # 16 in a third, where it takes 20
     for run in (training(late_only), few, training({}), arms.Training({"block_position": {}}, {}, {})):
         assert claims.block_position(Study(Path(), {}, {"causal": {0: run}})) is None
+    enough = training({step: 0.5 for step in range(1, 13)}, blocks=5)
+    assert claims.block_position(Study(Path(), {}, {"causal": {0: enough}})) is not None
 
 
 def test_an_arm_that_loses_its_blocks_does_not_move_those_of_the_others() -> None:
@@ -367,6 +369,24 @@ def test_the_ratio_is_compared_before_the_switch_and_at_the_end() -> None:
     measure = QUANTITIES["ratio_after_switch"].measure
     found = measure(Study(Path(), {}, {"scaffold": {0: run, 1: training({})}}), "scaffold")
     assert (found.mean, found.seeds) == (pytest.approx(-0.5), {0: pytest.approx(-0.5)})
+
+
+def test_ten_steps_on_either_side_are_compared() -> None:
+    """0.6 and 1.0 before the switch at step 16, 0.4 and 0.0 at the end of 30; nothing else counts."""
+    five = (0.0, 0.6, 1.0, 0.5, 0.4, 0.0)
+    run = arms.Training(
+        {"parallel_ratio": {step: five[(step - 1) // 5] for step in range(1, 31)}}, {}, {16: "rl-general"}
+    )
+    found = QUANTITIES["ratio_after_switch"].measure(Study(Path(), {}, {"scaffold": {0: run}}), "scaffold")
+    assert found.mean == pytest.approx((0.4 + 0.0) / 2 - (0.6 + 1.0) / 2)
+
+
+def test_claims_are_judged_by_the_numbers_that_they_state() -> None:
+    for claim in CLAIMS:
+        if claim.side == "within":
+            assert f"within {100 * claim.bound:g} points" in claim.text
+        else:
+            assert claim.bound == (0.5 if "at least halves" in claim.text else 0.0), claim.text
 
 
 def test_dead_groups_are_a_multiple_of_the_others() -> None:

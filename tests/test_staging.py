@@ -5,6 +5,7 @@ import importlib.metadata
 import json
 from itertools import groupby
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from prl import pipeline, recipes, rl, rollouts, runs, sft
 from prl.config import Settings, resolve
 from prl.decoding import ForkJoinDecoder
 from prl.errors import DataError, RunError, UsageError
+from prl.staging import Staging
 
 SMALL = {
     "limit": 200, "max_steps": 4, "per_device_train_batch_size": 8, "gradient_accumulation_steps": 2,
@@ -121,6 +123,31 @@ def test_a_resumed_schedule_is_the_uninterrupted_one(staged: Path, tmp_path: Pat
         for name in ("parts", "whole")
     ]
     assert ended[0]["Staging"] == ended[1]["Staging"]
+
+
+def test_the_curriculum_is_told_every_group_and_the_means_of_every_step() -> None:
+    """Two generations of two problems, two responses each, in one step; then a step that reuses the last."""
+    recorded: list[Any] = []
+    advanced: list[Any] = []
+    draws = iter([[4, 2], [0, 1]])
+    curriculum = SimpleNamespace(
+        draw=lambda count: next(draws)[:count],
+        record=recorded.extend,
+        advance=lambda step, **means: advanced.append((step, means)),
+    )
+    table = [{"problem": f"problem {n}"} for n in range(5)]
+    staging = Staging(curriculum, table, ["accuracy"])  # type: ignore[arg-type]
+    accelerator = SimpleNamespace(num_processes=1, process_index=0)
+    trainer: Any = SimpleNamespace(num_generations=2, accelerator=accelerator)
+    assert staging.choose([{}] * 4, trainer) == [table[4], table[4], table[2], table[2]]
+    staging.observe([True, False, True, True], [False, False, False, True])
+    accelerator.num_processes, accelerator.process_index = 2, 1
+    assert staging.choose([{}] * 2, trainer) == [table[1], table[1]], "the second process's part"
+    staging.observe([False, False, True, False], [False, False, True, False])
+    assert recorded == [(4, 1, 2), (2, 2, 2), (0, 0, 2), (1, 1, 2)]
+    for step in (7, 8):
+        staging.on_step_end(None, SimpleNamespace(global_step=step), None)
+    assert advanced == [(7, {"accuracy": 4 / 8, "parallel_ratio": 2 / 8})]
 
 
 def test_a_checkpoint_of_other_stages_is_refused(staged: Path, tmp_path: Path) -> None:

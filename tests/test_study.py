@@ -24,6 +24,7 @@ from prl import config, recipes, runs, study
 from prl.arguments import StudyArguments
 from prl.config import Settings
 from prl.errors import PrlError, RunError, UsageError
+from prl.report.claims import CLAIMS
 from prl.study import ARMS, COLD_STARTS, Schedule, Task, execute, plan
 
 FAKE = """
@@ -320,6 +321,12 @@ def test_each_arm_has_a_recipe_and_each_cold_start_an_arm() -> None:
     assert {*study.STUDIES} <= {*recipes.OVERLAYS}
 
 
+def test_the_claim_on_early_accuracy_names_the_share_of_the_steps() -> None:
+    (early,) = (claim for claim in CLAIMS if claim.quantity == "early_accuracy")
+    assert {ARMS[arm].early_percent for arm in early.arms} == {70}
+    assert "in 70 % of the steps" in early.text
+
+
 def test_the_order_of_a_study(tmp_path: Path) -> None:
     assert [*planned(tmp_path, "sequential", "causal", "uniform", seeds=2)] == [
         "cold-start/causal/seed-0",
@@ -353,6 +360,7 @@ def test_a_whole_study(tmp_path: Path) -> None:
     for name, task in tasks.items():
         assert {*task.needs} <= seen
         assert task.folder == tmp_path / name
+        assert f"/seed-{flags(task)['seed']}" in name
         seen.add(name)
 
 

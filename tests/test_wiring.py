@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from prl import rl, sft, tiny
+from prl import pipeline, rl, sft, tiny
 from prl.config import resolve
 from prl.data import problems
 from prl.decoding import ForkJoinDecoder, Limits
@@ -155,6 +155,29 @@ def test_rewards_come_in_their_order_and_know_what_they_need_of_the_run(hand: Ha
     assert formed(["7"] * 2, completion_ids=[[eos], [eos, 5]]) == [1.0, 0.0]
     assert efficiency.tag_ids == tokenizer.convert_tokens_to_ids(list(TAGS))
     assert alternating.pattern == (("tiered", 1), ("bonus", 2))
+
+
+def test_a_cold_start_among_the_stages_is_made_as_the_run_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Any] = []
+    monkeypatch.setattr(pipeline.sft, "run", made.append)
+    monkeypatch.setattr(pipeline.rl, "run", made.append)
+    stages = [{"name": "cold-start"}, {"name": "rl-general"}]
+    given = {"seed": 11, "attention": "structured", "prompt_style": "sequential", "dtype": "bfloat16"}
+    pipeline.run(
+        resolve("rl", recipe="tiny", threads=1, output_dir=str(tmp_path / "all"), stages=stages, **given)
+    )
+    cold, skill = made
+    assert cold.output_dir == str(tmp_path / "all-cold-start") == skill.arguments.model_name_or_path
+    assert (cold.command, cold.recipe, cold.trainer.seed, cold.arguments.model_name_or_path) == (
+        "sft", "tiny", 11, "tiny",
+    )  # fmt: skip
+    assert [json.loads(stage) for stage in skill.arguments.stages] == stages[1:]
+    for settings in made:
+        arguments = settings.arguments
+        assert (arguments.attention, arguments.prompt_style) == ("structured", "sequential")
+        assert (arguments.dtype, arguments.device, arguments.threads) == ("bfloat16", "cpu", "1")
 
 
 def test_responses_to_held_out_problems_are_sampled_by_the_seed(hand: Hand, model: Any) -> None:

@@ -67,6 +67,7 @@ def test_each_reason_by_an_example(text: str, reason: Reason) -> None:
         trace("First, multiply 3 by 14 to get 42, then take 2 away: 40."),
         trace("Calculate the pens in all boxes, then take away 2: 42 - 2 = 40."),
         trace("We need 42 - 2, which is 40."),
+        trace("40 + 2 is what Tom had before the loss, 3 * 14, so it fits."),  # computed with, not stated
         trace("In the first box are 14 pens, in all of them 42, so 40 are left."),
         trace(before="Problem: " + PROBLEM.upper() + "\n\n"),
         trace("Sure things first: 42 pens, 2 of them lost, so 40."),

@@ -60,6 +60,16 @@ def test_a_problem_overlaps_itself_and_nothing_else_breaks(one: str, other: str)
     assert found is None or 0.5 <= found.share <= 1
 
 
+def test_half_of_its_runs_make_a_problem_the_benchmarks() -> None:
+    """20 words are 13 runs of eight; of a problem that shares k words in a row, k − 7 are theirs."""
+    words = [f"word{n}" for n in range(20)]
+    benchmarks = Benchmarks()
+    benchmarks.add("b", " ".join(words))
+    half = benchmarks.overlap(" ".join([*words[:14], *(f"other{n}" for n in range(6))]))
+    assert half == ("b", 7 / 13)
+    assert benchmarks.overlap(" ".join([*words[:13], *(f"other{n}" for n in range(7))])) is None, "6 of 13"
+
+
 def test_benchmarks_are_read_from_files(tmp_path: Path) -> None:
     path = tmp_path / "b.jsonl"
     path.write_text(json.dumps({"question": STAMPS}) + "\n" + json.dumps({"question": None}) + "\n")

@@ -143,7 +143,11 @@ def test_more_samples_ask_only_for_the_new_ones(file: Path, tmp_path: Path) -> N
         assert cli.main(words(file, server, tmp_path / "out", "--samples", "2")) == 0
         assert cli.main(words(file, server, tmp_path / "out", "--samples", "3", "--resume")) == 0
         asked = {(body["messages"][0]["content"], body["seed"]) for body in server.bodies}
-    assert len(asked) == len(server.bodies) == 3 * 40
+        assert len(asked) == len(server.bodies) == 3 * 40
+        assert cli.main(words(file, server, tmp_path / "other", "--seed", "1")) == 0
+        again = {(body["messages"][0]["content"], body["seed"]) for body in server.bodies[3 * 40 :]}
+    assert len(again) == 40
+    assert asked.isdisjoint(again), "another seed asks otherwise"
 
 
 @pytest.mark.parametrize(("change", "status"), [(("", ""), 0), (("tens: 40", "tens: 41"), 1)])
