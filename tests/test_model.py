@@ -1,12 +1,15 @@
 """Model and tags: rows of their own, checks that refuse, adapters that survive saving, handing over and
 merging."""
 
+import copy
 import importlib.metadata
 import json
 from pathlib import Path
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file
 from transformers import AddedToken, AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
 from trl.trainer.utils import add_fused_lm_head
 
@@ -26,7 +29,7 @@ from prl.model import (
     tag_ids,
 )
 from prl.prompts import CHAT_TEMPLATE, IM_END, render_prompt, render_response
-from prl.structure import attached_structure
+from prl.structure import Tags, attach_structure, attached_structure
 
 TEXT = render_prompt("Compute 3 + 4.", "bare") + render_response(
     "<Parallel><Path>\n3+4=7.\n</Path><Path>\n4+3=7.\n</Path></Parallel>\n<Summary>\nBoth give 7.\n</Summary>"
@@ -182,6 +185,64 @@ def test_attention_stays_with_what_was_trained_with_it(tmp_path: Path, attention
     (tmp_path / "merged" / "prl.json").write_text(f'{{"attention": "{other}"}}')
     again, tokenizer = load_model(str(tmp_path / "merged"))
     assert (logits(again, tokenizer) - after).abs().max() > 0.01, "the attention matters on this text"
+
+
+def own_adapter(model, tokenizer):
+    rows = {"embed_tokens": tag_ids(tokenizer)}
+    lora = LoraConfig(r=4, target_modules=["q_proj"], task_type="CAUSAL_LM", trainable_token_indices=rows)
+    return get_peft_model(model, lora)
+
+
+@pytest.mark.parametrize("kind", ["adapter", "own adapter", "adapter put around", "full model"])
+def test_attaching_decides_what_is_saved(kind: str, tmp_path: Path) -> None:
+    # The signatures of save_pretrained that the mark is hung on.
+    assert importlib.metadata.version("transformers").startswith("5.")
+    assert importlib.metadata.version("peft").startswith("0.21.")
+    model, tokenizer = load_model(tiny.NAME, lora=Lora(r=4) if kind == "adapter" else None)
+    if kind == "own adapter":
+        model = own_adapter(model, tokenizer)
+    handle = attach_structure(model, Tags.of(tokenizer))
+    if kind == "adapter put around":
+        model = own_adapter(model, tokenizer)
+    options = {} if kind in ("adapter", "full model") else {"save_embedding_layers": False}
+    model.save_pretrained(str(tmp_path / "other process"), is_main_process=False, **options)
+    assert not (tmp_path / "other process" / "prl.json").exists()
+    folder = str(tmp_path / "saved")
+    tokenizer.save_pretrained(folder)
+    model.save_pretrained(folder, **options)
+    assert attention_of(folder) == "structured"
+    again, _ = load_model(folder)
+    assert attached_structure(again) is not None
+    again.save_pretrained(str(tmp_path / "again"))
+    assert attention_of(tmp_path / "again") == "structured"
+
+    handle.remove()
+    model.save_pretrained(folder, **options)
+    assert attention_of(folder) == "causal"
+    again, _ = load_model(folder)
+    assert attached_structure(again) is None
+    model.save_pretrained(str(tmp_path / "fresh"), **options)
+    assert attention_of(tmp_path / "fresh") == (None if kind == "full model" else "causal")
+
+
+def test_a_mark_leaves_the_rest_of_the_file(tmp_path: Path) -> None:
+    model, tokenizer = load_model(tiny.NAME)
+    attach_structure(model, Tags.of(tokenizer))
+    (tmp_path / "prl.json").write_text('{"attention": "causal", "paths": "auto"}')
+    model.save_pretrained(tmp_path)
+    assert json.loads((tmp_path / "prl.json").read_text()) == {"attention": "structured", "paths": "auto"}
+
+
+def test_a_copy_of_a_model_saves_itself(tmp_path: Path) -> None:
+    model, tokenizer = load_model(tiny.NAME, lora=Lora(r=4), trainable=True)
+    twin = copy.deepcopy(model)
+    train_a_little(twin, tokenizer)
+    attach_structure(twin, Tags.of(tokenizer))
+    for each, name in ((model, "model"), (twin, "twin")):
+        each.save_pretrained(str(tmp_path / name))
+    weights, copied = (load_file(tmp_path / name / "adapter_model.safetensors") for name in ("model", "twin"))
+    assert not any(torch.equal(weights[name], copied[name]) for name in weights if "lora_B" in name)
+    assert [attention_of(tmp_path / name) for name in ("model", "twin")] == ["causal", "structured"]
 
 
 def test_merging_compares_under_the_adapters_own_attention(

@@ -18,18 +18,21 @@ of the tokens before it: that is why decoding, which sees a prefix, and training
 
 from __future__ import annotations
 
+import functools
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from peft import PeftModel
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.masking_utils import create_causal_mask
 
+from prl.disk import read_json, write_json
 from prl.errors import ModelError
 from prl.grammar import TAGS
 from prl.prompts import IM_START
@@ -39,6 +42,9 @@ ATTENTION_IMPLEMENTATIONS = ("sdpa", "eager", "flex_attention")
 
 On a CPU flex attention has no gradients, and torch 2.13 fails to compile it for a second shape.
 """
+
+ATTENTION_FILE = "prl.json"
+"""Says beside the weights of a model or an adapter with which attention it was trained."""
 
 LAYER_KINDS = ("full_attention", "sliding_attention")
 """The kinds of layers, by transformers' names, that a mask of one's own says everything about."""
@@ -180,7 +186,8 @@ def attach_structure(
     forward pass, so it holds inside SFTTrainer and GRPOTrainer, with a fused LM head, under PEFT, with the
     adapter switched off, and with gradient checkpointing. Of the position ids that it is given it uses one
     thing: where they start again at 0 another packed sequence begins (TRL's `padding_free`). Calls that bring
-    a mask for each pair of tokens, as the decoder does, are left alone.
+    a mask for each pair of tokens, as the decoder does, are left alone. However the model is saved, by itself
+    or as an adapter, `prl.json` beside its weights says that it was attached.
 
     Raises ModelError where the attention implementation takes no mask, where a structure is attached already,
     and, unless `probe` is off, where the model turns out to ignore mask or positions. Afterwards the model
@@ -203,6 +210,7 @@ def attach_structure(
         except BaseException:
             handle.remove()
             raise
+    _mark_what_is_saved()
     return handle
 
 
@@ -241,6 +249,34 @@ def forced_tokens(ids: Sequence[int], tags: Tags, *, paths: int | str = 2) -> li
             i = summary
         i += 1
     return forced
+
+
+@functools.cache
+def _mark_what_is_saved() -> None:
+    """From here on, what transformers 5 and peft 0.21 save says in `prl.json` whether structure was attached.
+
+    An adapter may be put around a model after the attaching, and a copy is a model of its own, so it is the
+    classes that learn it. A model without structure gets no file, but one that is there is corrected.
+    """
+
+    def marking(save: Callable[..., None]) -> Callable[..., None]:
+        signature = inspect.signature(save)
+
+        @functools.wraps(save)
+        def save_pretrained(model: nn.Module, save_directory: Any, *args: Any, **kwargs: Any) -> None:
+            save(model, save_directory, *args, **kwargs)
+            given = signature.bind(model, save_directory, *args, **kwargs).arguments
+            hooks = (hook for module in model.modules() for hook in module._forward_pre_hooks.values())
+            is_attached = any(isinstance(hook, _StructureHook) for hook in hooks)
+            file = Path(save_directory) / ATTENTION_FILE
+            if given.get("is_main_process", True) and (is_attached or file.is_file()):
+                attention = "structured" if is_attached else "causal"
+                write_json(file, read_json(file) | {"attention": attention})
+
+        return save_pretrained
+
+    for kind in (PreTrainedModel, PeftModel):
+        kind.save_pretrained = marking(kind.save_pretrained)
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,10 @@ adapter.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MethodType
 from typing import Any
 
 import torch
@@ -18,8 +18,7 @@ from peft.utils.other import TrainableTokensWrapper
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainingArguments
 
 from prl import processes, runs
-
-ATTENTION_FILE = "prl.json"
+from prl.structure import ATTENTION_FILE, attached_structure
 
 
 @dataclass(frozen=True)
@@ -86,21 +85,18 @@ def lora_config(model: PreTrainedModel, lora: Lora, token_ids: list[int]) -> Lor
     )
 
 
-def keep_attention_when_saved(model: PeftModel, attention: str) -> None:
-    """Let whatever saves the adapter save its attention: a checkpoint of the trainer is an adapter too.
+def keep_attention_when_saved(model: PeftModel) -> None:
+    """Let whatever saves the adapter save its attention: a checkpoint of the trainer is an adapter too."""
+    model.save_pretrained = MethodType(_save_with_attention, model)  # a method, so that a copy saves itself
 
-    Without the embedding: its trained rows are in the adapter already, and PEFT would ask the Hub whether it
-    was resized, and then add all of it.
-    """
-    save = model.save_pretrained
 
-    @functools.wraps(save)
-    def save_pretrained(save_directory: str, *args: Any, **kwargs: Any) -> None:
-        save(save_directory, *args, **{"save_embedding_layers": False} | kwargs)
-        if kwargs.get("is_main_process", True):
-            runs.write_json(Path(save_directory) / ATTENTION_FILE, {"attention": attention})
-
-    model.save_pretrained = save_pretrained
+def _save_with_attention(model: PeftModel, save_directory: str, *args: Any, **kwargs: Any) -> None:
+    """Without the embedding: its trained rows are in the adapter already, and PEFT would ask the Hub whether
+    it was resized, and then add all of it."""
+    type(model).save_pretrained(model, save_directory, *args, **{"save_embedding_layers": False} | kwargs)
+    if kwargs.get("is_main_process", True):
+        attention = "structured" if attached_structure(model) else "causal"
+        runs.write_json(Path(save_directory) / ATTENTION_FILE, {"attention": attention})
 
 
 def forward_head_bias(model: PreTrainedModel | PeftModel) -> None:

@@ -23,14 +23,13 @@ from transformers import (
 from prl import machine, runs, tiny
 from prl.errors import ModelError
 from prl.model.adapter import (
-    ATTENTION_FILE,
     Lora,
     forward_head_bias,
     keep_attention_when_saved,
     lora_config,
 )
 from prl.model.tags import add_tags, check_tags
-from prl.structure import Tags, attach_structure, foreign_layers
+from prl.structure import ATTENTION_FILE, Tags, attach_structure, foreign_layers
 
 
 def load_model(
@@ -82,7 +81,7 @@ def load_model(
     if attention == "structured":
         attach_structure(model, Tags.of(tokenizer))
     if isinstance(model, PeftModel):
-        keep_attention_when_saved(model, attention)
+        keep_attention_when_saved(model)
     return model, tokenizer
 
 

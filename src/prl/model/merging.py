@@ -31,7 +31,6 @@ from prl.data.hub import load_rows
 from prl.decoding import ForkJoinDecoder, Limits, Response
 from prl.disk import read_json, writing
 from prl.errors import DataError, ModelError, PrlError, RunError
-from prl.model.adapter import ATTENTION_FILE
 from prl.model.drafts import drafting
 from prl.model.loading import attention_of, load_model
 from prl.model.proofs import (
@@ -47,7 +46,7 @@ from prl.model.proofs import (
 )
 from prl.model.tags import check_tags
 from prl.prompts import STYLES, render_prompt
-from prl.structure import Tags, attach_structure
+from prl.structure import ATTENTION_FILE, Tags, attach_structure
 
 PROBLEMS = 8  # that the proofs are made on
 RECORD = "merge.json"
