@@ -22,7 +22,8 @@ ROOT = Path(__file__).resolve().parents[1]
 REAL = ROOT / ".cache" / "smollm2-135m"
 BAR = 0.15
 
-SFT = {"limit": 100, "sample_count": 0, "eval_limit": 4, "per_device_eval_batch_size": 4, "max_steps": 1}
+SFT = {"limit": 100, "sample_count": 0, "eval_limit": 4, "per_device_eval_batch_size": 4, "max_steps": 1,
+       "warmup_steps": 0}  # fmt: skip
 RL = {"limit": 100, "max_steps": 1, "rewards": ["accuracy"]}
 SMOL = {"model_name_or_path": str(REAL), "lora_r": 16}
 SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {

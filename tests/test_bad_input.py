@@ -11,7 +11,7 @@ import pytest
 from prl import cli, runs
 from prl.data.problems import generate
 
-TRAIN = ["--recipe", "tiny", "--threads", "1", "--max_steps", "1"]
+TRAIN = ["--recipe", "tiny", "--threads", "1", "--max_steps", "1", "--warmup_steps", "0"]
 
 
 def write_rows(path: Path, rows: list[dict]) -> str:

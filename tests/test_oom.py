@@ -368,7 +368,7 @@ from prl import sft
 from prl.config import resolve
 import trl
 settings = resolve(
-    "sft", recipe="tiny", threads=1, limit=120, max_steps=1, per_device_train_batch_size=64,
+    "sft", recipe="tiny", threads=1, limit=120, max_steps=1, warmup_steps=0, per_device_train_batch_size=64,
     per_device_eval_batch_size=12, sample_count=0, eval_strategy="no", save_strategy="no", logging_steps=1,
     output_dir=sys.argv[1], rehearse=sys.argv[2],
 )

@@ -135,6 +135,7 @@ def test_responses_are_sampled_with_the_attention_that_is_trained(
 
     monkeypatch.setattr(sft, "ForkJoinDecoder", Decoder)
     given = {"attention": "structured", "paths": paths, "max_steps": 1, "sample_count": 2, "max_length": 120}
+    given["warmup_steps"] = 0  # the only step is to learn
     result = sft.run(settings(tmp_path, **given))
     assert decoders == [(True, limit)]
     rows = runs.read_samples(tmp_path).to_pylist()

@@ -198,7 +198,7 @@ def test_a_cold_start_among_the_stages_runs_first(tmp_path: Path) -> None:
     recipe = tmp_path / "all.yaml"
     recipe.write_text(
         "model_name_or_path: tiny\nprompt_style: bare\nattention: structured\n"
-        "sft: {max_steps: 1, limit: 40, sample_count: 0, eval_strategy: 'no'}\n"
+        "sft: {max_steps: 1, warmup_steps: 0, limit: 40, sample_count: 0, eval_strategy: 'no'}\n"
         "rl:\n  stages: [{name: cold-start}, {name: rl-general}]\n"
     )
 

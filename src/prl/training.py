@@ -16,6 +16,7 @@ from transformers.trainer_callback import ExportableState
 from prl import checkpoints, processes, runs
 from prl.errors import ModelError
 from prl.progress import console
+from prl.schedule import ScheduleCheck
 
 
 def train(trainer: Trainer, checkpoint: Path | None) -> None:
@@ -36,6 +37,8 @@ def train(trainer: Trainer, checkpoint: Path | None) -> None:
             trainer.state = saved
             trainer.log({"total_flos": saved.total_flos})  # the line that closes a training
             return
+    if not checkpoint:
+        trainer.add_callback(ScheduleCheck(trainer))
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
 
 
