@@ -4,22 +4,27 @@ merging."""
 import copy
 import importlib.metadata
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AddedToken, AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
 from trl.trainer.utils import add_fused_lm_head
 
-from prl import tiny
-from prl.errors import ModelError
+from prl import evaluation, rl, sft, tiny
+from prl.config import resolve
+from prl.disk import torn_safetensors
+from prl.errors import ModelError, RunError
 from prl.grammar import TAGS
 from prl.model import (
     Lora,
     add_tags,
     attention_of,
+    check_loadable,
     check_tags,
     describe,
     load_model,
@@ -379,10 +384,12 @@ def test_check_lists_every_reason_at_once() -> None:
 
 
 def test_unknown_models_are_named_in_one_line(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(ModelError, match=r"cannot be loaded: .*Give a Hub name such as") as error:
-        load_model(str(tmp_path))
-    assert "\n" not in str(error.value)
+    shutil.copytree(tiny.BASE, tmp_path / "model")
+    (tmp_path / "model" / "config.json").write_text("{}")
+    for name in ("of-nobody", str(tmp_path / "model")):
+        with pytest.raises(ModelError, match=r"cannot be loaded: .*Give a Hub name such as") as error:
+            load_model(name)
+        assert "\n" not in str(error.value)
 
 
 def test_tag_rows_are_the_same_for_the_same_seed() -> None:
@@ -418,3 +425,165 @@ def test_real_135m_model_gets_its_tags_and_new_rows(real_model: Path) -> None:
     model, tokenizer = load_model(str(real_model), lora=Lora(r=8), trainable=True)
     assert model.get_input_embeddings().weight.shape[0] == len(tokenizer) == 49152 + 6
     assert 0 < describe(model)["trained_parameters"] < 0.05 * describe(model)["parameters"]
+
+
+# --- What is spoiled is called by its name, before any data is read
+
+
+def cut(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:100])
+
+
+def without(which: int, file: Path) -> None:
+    tensors = load_file(file)
+    tensors.pop(sorted(tensors)[which])
+    save_file(tensors, file, {"format": "pt"})
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Path:
+    """A base and an adapter on it, for a test to spoil."""
+    shutil.copytree(tiny.BASE, tmp_path / "base")
+    model, tokenizer = load_model(str(tmp_path / "base"), lora=Lora(r=2))
+    save_adapter(model, tokenizer, tmp_path / "adapter")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("file", "spoil", "said"),
+    [
+        ("adapter/adapter_model.safetensors", cut, "is torn, it has 100 bytes and no whole header: copy it"),
+        ("base/model.safetensors", lambda file: file.write_bytes(file.read_bytes()[:-9]), "is torn, it has"),
+        ("base/model.safetensors", lambda file: file.write_bytes(b""), "it has 0 bytes and no whole header"),
+        (
+            "adapter/tokenizer.json",
+            cut,
+            r"the tokenizer files in .* cannot be read \(.*\): copy tokenizer.json",
+        ),
+        ("adapter/tokenizer.json", lambda file: file.write_text("{}"), "the tokenizer files in .* cannot be"),
+        ("adapter/tokenizer_config.json", cut, "the tokenizer files in .* cannot be read"),
+    ],
+)
+def test_a_spoiled_file_is_named_without_loading_the_model(
+    pair: Path, file: str, spoil: Callable[[Path], None], said: str
+) -> None:
+    check_loadable(str(pair / "adapter"))
+    spoil(pair / file)
+    for look in (check_loadable, load_model):
+        with pytest.raises(ModelError, match=said) as caught:
+            look(str(pair / "adapter"))
+        assert "\n" not in str(caught.value)
+
+
+def test_a_model_without_tokenizer_files_is_called_that(pair: Path) -> None:
+    for file in (pair / "base").glob("*token*"):
+        file.unlink()
+    for look in (check_loadable, load_model):
+        with pytest.raises(ModelError) as caught:
+            look(str(pair / "base"))
+        assert str(caught.value) == (
+            f"no tokenizer files in '{pair / 'base'}': copy tokenizer.json and tokenizer_config.json "
+            "there, from the model that it was made from"
+        )
+
+
+@pytest.mark.parametrize(
+    ("file", "which", "said"),
+    [
+        (
+            "adapter/adapter_model.safetensors",
+            -1,
+            r"lacks 1 of \d+ tensors, such as .*lora_B.*: copy it again",
+        ),
+        (
+            "adapter/adapter_model.safetensors",
+            0,
+            "lacks base_model.model.model.embed_tokens.token_adapter.trainable_tokens_delta: copy it",
+        ),
+        (
+            "base/model.safetensors",
+            0,
+            "the weights of model .* lack 2 tensors, such as lm_head.weight: copy them again, or",
+        ),
+    ],
+)
+def test_weights_that_lack_a_tensor_are_not_filled_up_at_random(
+    pair: Path, file: str, which: int, said: str
+) -> None:
+    without(which, pair / file)
+    with pytest.raises(ModelError, match=said):
+        load_model(str(pair / "adapter"))
+
+
+def test_an_adapter_of_another_base_says_so(pair: Path, untied: str) -> None:
+    file = pair / "adapter" / "adapter_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"base_model_name_or_path": untied}))
+    with pytest.raises(ModelError, match=r"does not fit its base .*size mismatch for .*: name the base that"):
+        load_model(str(pair / "adapter"))
+
+
+def test_an_adapter_whose_base_is_an_adapter_is_refused(pair: Path) -> None:
+    shutil.copytree(pair / "adapter", pair / "second")
+    file = pair / "second" / "adapter_config.json"
+    named = {"base_model_name_or_path": str(pair / "adapter")}
+    file.write_text(json.dumps(json.loads(file.read_text()) | named))
+    with pytest.raises(ModelError, match="an adapter itself: merge that one first"):
+        check_loadable(str(pair / "second"))
+
+
+def test_an_adapter_knows_its_base_from_any_folder(pair: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(pair)
+    model, tokenizer = load_model("base", lora=Lora(r=2))
+    save_adapter(model, tokenizer, pair / "from-here")
+    config = json.loads((pair / "from-here" / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == str(pair / "base")
+    # One that was saved before says what was typed; what goes on with it says where it is.
+    old = pair / "from-here" / "adapter_config.json"
+    old.write_text(json.dumps(config | {"base_model_name_or_path": "./base"}))
+    monkeypatch.chdir(pair.parent)
+    model, tokenizer = load_model(str(pair / "from-here"), trainable=True)
+    save_adapter(model, tokenizer, pair / "again")
+    config = json.loads((pair / "again" / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == str(pair / "base")
+
+
+def test_a_base_that_may_be_a_hub_name_is_looked_for_there_and_pointed_at_here(pair: Path) -> None:
+    (pair / "owner").mkdir()
+    (pair / "base").rename(pair / "owner" / "base")
+    file = pair / "adapter" / "adapter_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"base_model_name_or_path": "owner/base"}))
+    with pytest.raises(ModelError) as caught:
+        load_model(str(pair / "adapter"))
+    assert str(caught.value).startswith(f"the base 'owner/base' that {file} names cannot be loaded: ")
+    assert f"{pair / 'owner' / 'base'} is such a folder. Write where it is as" in str(caught.value)
+
+
+@pytest.mark.parametrize(("command", "stage"), [("sft", sft), ("rl", rl), ("eval", evaluation)])
+def test_the_model_is_looked_at_before_the_data(command: str, stage: object, tmp_path: Path) -> None:
+    settings = resolve(
+        command, recipe="tiny", threads=1, model_name_or_path="./nope", dataset="nope.jsonl",
+        output_dir=str(tmp_path / "run"),
+    )  # fmt: skip
+    assert "attention" not in settings.chosen, "what is not there is no base model"
+    with pytest.raises(RunError, match=r"^\./nope: no such folder\."):
+        stage.run(settings)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_file_of_safetensors_is_whole_or_not(tmp_path: Path) -> None:
+    file = tmp_path / "x.safetensors"
+    save_file({"a": torch.ones(3), "b": torch.ones(2, 2)}, file, {"format": "pt"})
+    assert torn_safetensors(file) is None
+    whole = file.read_bytes()
+    for content, said in (
+        (whole[:-1], f"it has {len(whole) - 1} bytes, not {len(whole)}"),
+        (whole + b"0", f"it has {len(whole) + 1} bytes, not {len(whole)}"),
+        (whole[:20], "it has 20 bytes and no whole header"),
+        (b"", "it has 0 bytes and no whole header"),
+        (b"\xff" * 64, "it has 64 bytes and no whole header"),
+        ((2).to_bytes(8, "little") + b"[]", "its header cannot be read (AttributeError)"),
+        ((2).to_bytes(8, "little") + b"{x", "its header cannot be read (JSONDecodeError)"),
+    ):
+        file.write_bytes(content)
+        assert torn_safetensors(file) == said
+    assert torn_safetensors(tmp_path / "gone") == "its header cannot be read (FileNotFoundError)"

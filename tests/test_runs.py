@@ -765,6 +765,54 @@ def test_a_run_without_an_adapter_says_what_it_has(tmp_path: Path) -> None:
         adapter_dir(run.folder)
 
 
+def test_an_adapter_without_weights_is_called_that(tmp_path: Path) -> None:
+    with open_run(tmp_path / "sft", stage="sft", config={}) as run:
+        adapter = make_adapter(run.folder / "adapter")
+        run.finish()
+    (adapter / "adapter_model.safetensors").unlink()
+    for name in (run.folder, adapter):
+        with pytest.raises(RunError) as caught:
+            adapter_dir(name)
+        assert str(caught.value) == (
+            f"{adapter} has adapter_config.json and no adapter_model.safetensors: the weights of the adapter "
+            "are missing; copy them there, or train it again"
+        )
+
+
+@pytest.mark.parametrize(
+    ("base", "place", "found"),
+    [
+        ("./models/base", "models/base", True),  # trained from a folder above
+        ("../models/base", "models/base", True),
+        ("a/models/base", "a/models/base", True),
+        ("/gone/base", "runs/sft/base", True),  # travelled with the run
+        ("/gone/base", "runs/sft/adapter/base", True),
+        ("/gone/base", "runs/base", True),
+        ("/gone/base", "elsewhere/base", False),
+        ("owner/base", "owner/base", False),  # that is a Hub name
+        ("tiny", "tiny", False),
+    ],
+)
+def test_a_base_that_moved_is_found_near_its_adapter(
+    tmp_path: Path, base: str, place: str, found: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    adapter = make_adapter(tmp_path / "runs" / "sft" / "adapter", base)
+    (tmp_path / place).mkdir(parents=True)
+    (tmp_path / place / "config.json").write_text("{}")
+    if found:
+        assert Path(base_of_adapter(adapter)).resolve() == tmp_path / place
+        assert f"names the base {base!r}, which is not there; " in caplog.text
+    elif not base.startswith("/"):
+        assert base_of_adapter(adapter) == base
+    else:
+        with pytest.raises(RunError) as caught:
+            base_of_adapter(adapter)
+        assert str(caught.value) == (
+            f"{adapter / 'adapter_config.json'} names the base '/gone/base': there is no such folder, nor "
+            "base beside the adapter or its run. Write where it is as base_model_name_or_path"
+        )
+
+
 def test_wrong_model_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with open_run(tmp_path / "runs" / "sft", stage="sft", config={}):

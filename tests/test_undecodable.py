@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from transformers import (
     AutoTokenizer,
     GraniteConfig,
@@ -17,7 +18,7 @@ from transformers import (
 from prl import cli, tiny
 from prl.errors import ModelError
 from prl.memory import read_shape
-from prl.model import refuse_undecodable
+from prl.model import check_loadable
 
 SAID = (
     "{} model 'model' cannot be decoded: it has layers of kind linear_attention, which take no mask; "
@@ -85,11 +86,11 @@ def test_an_adapter_is_refused_for_its_base_and_the_rest_passes(tmp_path: Path) 
         adapter.mkdir()
         base = str(tmp_path / kind)
         (adapter / "adapter_config.json").write_text(f'{{"base_model_name_or_path": "{base}"}}')
-        (adapter / "adapter_model.safetensors").touch()
+        save_file({}, adapter / "adapter_model.safetensors")
         with pytest.raises(ModelError, match=f"^{kind} model '.*adapter' cannot be decoded: it has layers"):
-            refuse_undecodable(str(adapter))
-    refuse_undecodable(tiny.NAME)
-    refuse_undecodable("nobody/nothing")  # loading it says what is wrong
+            check_loadable(str(adapter))
+    check_loadable(tiny.NAME)
+    check_loadable("nobody/nothing")  # loading it says what is wrong
 
 
 def test_what_no_config_tells_is_found_before_the_first_step(

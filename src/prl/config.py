@@ -12,7 +12,6 @@ faults are reported at once. Importing this module imports nothing heavy; resolv
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import math
 from collections.abc import Callable, Iterable
@@ -449,15 +448,20 @@ def _settle_attention(values: dict[str, Any], flagged: dict[str, Any], chosen: d
         return
     from prl.model import attention_of
 
-    model, trained = values.get("model_name_or_path", "tiny"), None
-    with contextlib.suppress(RunError):  # no such folder: loading it says so, with the next step
-        trained = attention_of(model)
+    model = values.get("model_name_or_path", "tiny")
+    try:
+        trained, is_there = attention_of(model), True
+    except RunError:  # loading it says what is wrong, with the next step
+        trained, is_there = None, False
     if trained:
         values["attention"] = trained
         chosen["attention"] = f"{trained}: {model} was trained with it"
     elif values.get("attention", "auto") == "auto":
         values["attention"] = "causal"
-        chosen["attention"] = f"causal: {model} is a base model, and --attention structured is possible too"
+        if is_there:
+            chosen["attention"] = (
+                f"causal: {model} is a base model, and --attention structured is possible too"
+            )
 
 
 def _place(

@@ -92,6 +92,25 @@ def disk_full(path: Path) -> RunError:
     )
 
 
+def torn_safetensors(path: Path) -> str | None:
+    """What is wrong with a safetensors file by its header and its size, in a phrase; None where both agree.
+
+    Eight bytes with the header's length, the header (JSON: where each tensor begins and ends), the tensors.
+    """
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            size = path.stat().st_size
+            if not 0 < length <= min(size - 8, 100_000_000):
+                return f"it has {size} bytes and no whole header"
+            header = json.loads(file.read(length))
+        ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+        expected = 8 + length + max(ends, default=0)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        return f"its header cannot be read ({type(error).__name__})"
+    return None if size == expected else f"it has {size} bytes, not {expected}"
+
+
 def to_json(value: Any, indent: int | None = None) -> str:
     """NaN and infinities, which JSON does not have, as null."""
     finite = json.loads(json.dumps(plain(value)), parse_constant=lambda name: None)

@@ -29,7 +29,7 @@ from prl.data.hub import load_rows
 from prl.decoding import ForkJoinDecoder, Limits, Response, Sampling
 from prl.errors import DataError
 from prl.grammar import Trace, parse
-from prl.model import load_model, refuse_undecodable
+from prl.model import check_loadable, load_model
 from prl.progress import announce, batches_bar, console, quiet_libraries
 from prl.prompts import render_prompt
 from prl.report.live import live_view
@@ -64,7 +64,7 @@ def run(settings: Settings[EvalArguments]) -> EvalResult:
     mend."""
     quiet_libraries()
     arguments = settings.arguments
-    refuse_undecodable(arguments.model_name_or_path, trust_remote_code=arguments.trust_remote_code)
+    check_loadable(arguments.model_name_or_path, trust_remote_code=arguments.trust_remote_code)
     loaded = load_rows(
         arguments.dataset,
         split=arguments.dataset_split,
@@ -190,7 +190,7 @@ def respond(settings: Settings[GenerateArguments], *, draw: bool = False) -> lis
     grow."""
     quiet_libraries()
     arguments = settings.arguments
-    refuse_undecodable(arguments.model_name_or_path, trust_remote_code=arguments.trust_remote_code)
+    check_loadable(arguments.model_name_or_path, trust_remote_code=arguments.trust_remote_code)
     model, tokenizer = _load(settings)
     _say_engine(arguments.attention)
     decoder = ForkJoinDecoder(

@@ -36,10 +36,10 @@ from prl.errors import DataError, UsageError
 from prl.grammar import TAGS, parse, render
 from prl.model import (
     Lora,
+    check_loadable,
     describe,
     load_model,
     make_optimizer,
-    refuse_undecodable,
     resolve_attention,
     save_adapter,
 )
@@ -76,7 +76,7 @@ def run(settings: Settings[RLArguments]) -> RLResult:
     quiet_libraries()
     arguments, training = settings.arguments, copy(settings.trainer)  # SealCheckpoints changes it
     check_supported(training, arguments.attention)
-    refuse_undecodable(arguments.model_name_or_path, trust_remote_code=training.trust_remote_code)
+    check_loadable(arguments.model_name_or_path, trust_remote_code=training.trust_remote_code)
     stages = stages_of(arguments, training.max_steps)
     problems = load_problems(arguments, stages, training.seed)
     eval_set = (

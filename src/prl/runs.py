@@ -87,6 +87,9 @@ SAMPLE_COLUMNS: dict[str, str] = {
 `reward_<name>` (double) for each reward, and what else a stage logs, numbers as double, other things as
 string."""
 
+WEIGHTS = "adapter_model.safetensors"
+"""Where an adapter has its weights (PEFT's name)."""
+
 _SETTINGS = {"environment.json", "config.yaml"}  # what a run holds before its stage has done anything
 _WRITTEN = (
     "DONE",  # first: what follows is no longer whole
@@ -339,7 +342,8 @@ def adapter_dir(model: str | os.PathLike[str]) -> Path | None:
     """The adapter that `--model_name_or_path` points to; None for a base, be it a Hub name or a local model.
 
     A run folder stands for its `adapter/`, an adapter folder (also a run's checkpoint) for itself.
-    Raises RunError: the run has no adapter yet, or the folder holds neither run, adapter nor model.
+    Raises RunError: the run has no adapter yet, the adapter has no safetensors, or the folder holds neither
+    run, adapter nor model.
     """
     folder = Path(model).expanduser()
     if not folder.is_dir():
@@ -358,12 +362,33 @@ def adapter_dir(model: str | os.PathLike[str]) -> Path | None:
 
 
 def base_of_adapter(adapter: str | os.PathLike[str]) -> str:
-    """The Hub name or path of the model that an adapter was trained on. Raises RunError when it says none."""
+    """The Hub name or path of the model that an adapter was trained on.
+
+    A path that is not there from here is looked for with `base_nearby`, and said. RunError where the adapter
+    names none, or a path that is in none of these places.
+    """
     path = Path(adapter) / "adapter_config.json"
     base = read_json(path).get("base_model_name_or_path")
     if not isinstance(base, str) or not base:
         raise RunError(f"{path} has no base_model_name_or_path: write it in, or train the adapter again")
-    return base
+    if not _is_path(base) or Path(base).expanduser().is_dir():
+        return base
+    if found := base_nearby(adapter, base):
+        _say_once(f"{path} names the base {base!r}, which is not there; {found} is taken")
+        return str(found)
+    raise RunError(
+        f"{path} names the base {base!r}: there is no such folder, nor {Path(base).name} beside the adapter "
+        "or its run. Write where it is as base_model_name_or_path"
+    )
+
+
+def base_nearby(adapter: str | os.PathLike[str], base: str) -> Path | None:
+    """The folder of a model that the path `base` may mean: seen from a folder above the adapter, which may
+    have been where it was trained, or by its last part beside adapter or run, since both may have moved."""
+    named, above = Path(base).expanduser(), Path(adapter).absolute().parents
+    places = [folder / named for folder in above if not named.is_absolute()]
+    places += [folder / named.name for folder in (Path(adapter), *above[:2])]
+    return next((place for place in places if (place / "config.json").is_file()), None)
 
 
 def describe_environment() -> dict[str, Any]:
@@ -569,19 +594,36 @@ def _check_is_hub_name(folder: Path, name: str) -> None:
     if folder.exists():
         raise RunError(f"{name} is a file: --model_name_or_path takes a Hub name or a folder")
     hint = _nearest_run(folder)
-    is_path = name.startswith((".", "~")) or folder.is_absolute() or "\\" in name or name.count("/") > 1
-    if is_path or ("/" in name and hint):
+    if _is_path(name) or ("/" in name and hint):
         raise RunError(f"{name}: no such folder.{hint} Name a Hub model, or the folder of a model or run")
 
 
+def _is_path(name: str) -> bool:
+    """Whether it cannot be a Hub name, OWNER/NAME."""
+    return name.startswith((".", "~")) or Path(name).is_absolute() or "\\" in name or name.count("/") > 1
+
+
 def _is_adapter(folder: Path) -> bool:
-    weights = ("adapter_model.safetensors", "adapter_model.bin")
-    return (folder / "adapter_config.json").exists() and any((folder / name).exists() for name in weights)
+    """Raises RunError where the configuration of one is there and its weights are not."""
+    if not (folder / "adapter_config.json").exists():
+        return False
+    if (folder / WEIGHTS).exists():
+        return True
+    if (folder / "adapter_model.bin").exists():
+        raise RunError(
+            f"{folder} has its weights in adapter_model.bin, a pickle, which may run code when it is read; "
+            f"prl reads {WEIGHTS} alone: save the adapter again with PEFT, which writes that"
+        )
+    raise RunError(
+        f"{folder} has adapter_config.json and no {WEIGHTS}: the weights of the adapter are missing; copy "
+        "them there, or train it again"
+    )
 
 
 def _adapter_of_run(folder: Path) -> Path:
-    if _is_adapter(folder / "adapter"):
-        return folder / "adapter"
+    adapter = folder / "adapter"
+    if ((folder / "DONE").exists() or (adapter / WEIGHTS).exists()) and _is_adapter(adapter):
+        return adapter
     stage = read_json(folder / "environment.json").get("stage", "unknown")
     if (folder / "DONE").exists():
         raise RunError(f"{folder} is a finished {stage} run without an adapter: name one of a training stage")
@@ -613,6 +655,11 @@ def _mask_arguments(arguments: Sequence[str]) -> list[str]:
         else:
             masked.append("***" if after_name else _SECRET_VALUE.sub("***", argument))
     return masked
+
+
+@functools.cache
+def _say_once(line: str) -> None:
+    log.warning("%s", line)
 
 
 # Asked once: what runs is what was loaded, whatever becomes of the files.

@@ -29,10 +29,10 @@ from prl.errors import DataError
 from prl.grammar import FaultKind, canonical_layout, parse
 from prl.model import (
     Lora,
+    check_loadable,
     describe,
     load_model,
     make_optimizer,
-    refuse_undecodable,
     resolve_attention,
     save_adapter,
 )
@@ -60,7 +60,7 @@ def run(settings: Settings[SFTArguments]) -> SFTResult:
     user can mend."""
     quiet_libraries()
     arguments, training = settings.arguments, copy(settings.trainer)  # SealCheckpoints changes it
-    refuse_undecodable(arguments.model_name_or_path, trust_remote_code=training.trust_remote_code)
+    check_loadable(arguments.model_name_or_path, trust_remote_code=training.trust_remote_code)
     rows = _load(arguments, arguments.dataset, arguments.dataset_split, arguments.limit, training.seed)
     if arguments.eval_dataset:
         held_out = _load(

@@ -7,10 +7,17 @@ An adapter only works with the attention that it was trained with, causal or str
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 
 import torch
-from peft import PeftModel, get_peft_model, prepare_model_for_kbit_training
+from peft import (
+    PeftModel,
+    get_peft_model,
+    get_peft_model_state_dict,
+    prepare_model_for_kbit_training,
+)
+from safetensors import SafetensorError, safe_open
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -21,6 +28,7 @@ from transformers import (
 )
 
 from prl import machine, runs, tiny
+from prl.disk import torn_safetensors
 from prl.errors import ModelError
 from prl.model.adapter import (
     Lora,
@@ -30,6 +38,8 @@ from prl.model.adapter import (
 )
 from prl.model.tags import add_tags, check_tags
 from prl.structure import ATTENTION_FILE, Tags, attach_structure, foreign_layers
+
+_VOCABULARIES = ("tokenizer.json", "vocab.*", "*.model", "*.tiktoken", "tekken.json")
 
 
 def load_model(
@@ -58,24 +68,24 @@ def load_model(
     Raises ModelError where `name` cannot be loaded, was trained with another attention, or `check_tags` finds
     it unfit.
     """
+    adapter, base_name = _look_at(name)
     attention = resolve_attention(name, attention)
-    adapter = runs.adapter_dir(name)
-    base_name = _base_name(adapter) if adapter else name
     tokenizer = load_tokenizer(adapter or base_name, trust_remote_code=trust_remote_code)
-    base = _load_base(base_name, load_in_4bit, dtype, device, trust_remote_code)
+    base = _load_base(base_name, load_in_4bit, dtype, device, trust_remote_code, adapter)
     added = add_tags(base, tokenizer, seed=seed)
     if load_in_4bit and trainable and dtype == torch.float16:
         # What is not quantised goes to float32, and with it all that flows between layers: Qwen overflows
         # float16. bfloat16 has the range, so there it stays, for half the activations and rollouts.
         base = prepare_model_for_kbit_training(base, use_gradient_checkpointing=False)
     if adapter:
-        model = PeftModel.from_pretrained(base, adapter, is_trainable=trainable)
+        model = _put_on(base, adapter, trainable)
     elif lora:
         torch.manual_seed(seed)  # LoRA's A matrices are drawn here
         model = get_peft_model(base, lora_config(base, lora, added))
-        model.peft_config["default"].base_model_name_or_path = base_name
     else:
         model = base
+    if isinstance(model, PeftModel):
+        model.peft_config["default"].base_model_name_or_path = _lasting(base_name)
     forward_head_bias(model)
     check_tags(model, tokenizer)
     if attention == "structured":
@@ -85,11 +95,22 @@ def load_model(
     return model, tokenizer
 
 
-def refuse_undecodable(name: str, *, trust_remote_code: bool = False) -> None:
-    """Raises ModelError where the config of a model or of an adapter's base already says that `prl.decoding`
-    would refuse it, so that nobody waits for the weights. What a config does not tell, the decoder tries."""
-    adapter = runs.adapter_dir(name)
-    base = _base_name(adapter) if adapter else name
+def check_loadable(name: str, *, trust_remote_code: bool = False) -> None:
+    """Refuse what is wrong with a model on this machine and shows without loading it, in a moment: for stages
+    to ask before they read their data.
+
+    Raises RunError as `runs.adapter_dir` and `runs.base_of_adapter` do, ModelError for weights that are not
+    whole, for a tokenizer that is missing or spoiled, and for layers that cannot be decoded.
+    """
+    adapter, base = _look_at(name)
+    _refuse_undecodable(name, base, trust_remote_code)
+    if adapter or base == tiny.NAME or Path(base).expanduser().is_dir():
+        load_tokenizer(adapter or base, trust_remote_code=trust_remote_code)
+
+
+def _refuse_undecodable(name: str, base: str, trust_remote_code: bool) -> None:
+    """Raises ModelError where the config already says that `prl.decoding` would refuse the model. What a
+    config does not tell, the decoder tries."""
     try:
         config = AutoConfig.from_pretrained(tiny.resolve(base), trust_remote_code=trust_remote_code)
     except (OSError, ValueError):
@@ -138,14 +159,90 @@ def resolve_attention(name: str | Path, attention: str | None) -> str:
 def load_tokenizer(source: str | Path, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
     """The tokenizer of a Hub name, a folder or `tiny`, as it is: without tags if they are not in it. Raises
     ModelError."""
+    folder = Path(source).expanduser()
+    bare = folder.is_dir() and not any(next(folder.glob(name), None) for name in _VOCABULARIES)
     try:
-        return AutoTokenizer.from_pretrained(tiny.resolve(source), trust_remote_code=trust_remote_code)
-    except (OSError, ValueError) as error:
-        raise _unknown(source, error) from error
+        tokenizer = (
+            None
+            if bare
+            else AutoTokenizer.from_pretrained(tiny.resolve(source), trust_remote_code=trust_remote_code)
+        )
+    except Exception as error:  # of a spoiled file, tokenizers 0.23 raises just that
+        if "trust_remote_code" in str(error) or not folder.is_dir():
+            raise _unknown(source, error) from error
+        raise ModelError(
+            f"the tokenizer files in {str(source)!r} cannot be read ({_first_line(error)}): copy "
+            "tokenizer.json and tokenizer_config.json there again"
+        ) from error
+    # Where a model has none, transformers 5.23 may make an empty one up.
+    if tokenizer is None or len(tokenizer) <= len(tokenizer.added_tokens_decoder):
+        raise ModelError(
+            f"no tokenizer files in {str(source)!r}: copy tokenizer.json and tokenizer_config.json there, "
+            "from the model that it was made from"
+        )
+    return tokenizer
+
+
+def _look_at(name: str) -> tuple[Path | None, str]:
+    """The adapter that `name` stands for, and the base; ModelError where the weights of either are torn."""
+    adapter = runs.adapter_dir(name)
+    base = runs.base_of_adapter(adapter) if adapter else name
+    weights = [adapter / runs.WEIGHTS] if adapter else []
+    if (folder := Path(tiny.resolve(base)).expanduser()).is_dir():
+        weights += sorted(folder.glob("model*.safetensors"))
+        if (folder / "adapter_config.json").exists() and not (folder / "config.json").exists():
+            raise ModelError(f"the base of {adapter} is {base!r}, an adapter itself: merge that one first")
+    for file in weights:
+        if fault := torn_safetensors(file):
+            raise ModelError(f"{file} is torn, {fault}: copy it again, or take an earlier checkpoint")
+    return adapter, base
+
+
+def _put_on(base: PreTrainedModel, adapter: Path, trainable: bool) -> PeftModel:
+    """`base` with an adapter that is all there and fits."""
+    try:
+        with warnings.catch_warnings():
+            # An error below, which counts for every kind of tensor.
+            warnings.filterwarnings("ignore", "Found missing adapter keys")
+            model = PeftModel.from_pretrained(base, adapter, is_trainable=trainable)
+    except KeyError as error:  # a row that is trained and not there
+        raise ModelError(
+            f"{adapter / runs.WEIGHTS} lacks {error.args[0]}: copy it again, or train it again"
+        ) from error
+    except (OSError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
+        if isinstance(error, RuntimeError) and "size mismatch" not in str(error):
+            raise
+        lines = str(error).splitlines()
+        said = next((line for line in lines if "size mismatch" in line), _first_line(error))
+        raise ModelError(
+            f"adapter {str(adapter)!r} does not fit its base {base.name_or_path!r}: "
+            f"{said.strip()}: name the base that it was trained on as base_model_name_or_path in its "
+            "adapter_config.json"
+        ) from error
+    with safe_open(adapter / runs.WEIGHTS, "pt") as file:
+        held = set(file.keys())
+    wanted = get_peft_model_state_dict(model, save_embedding_layers=False).keys()
+    if missing := sorted(wanted - held):
+        raise ModelError(
+            f"{adapter / runs.WEIGHTS} lacks {len(missing)} of {len(wanted)} tensors, such as {missing[0]}: "
+            "copy it again, or train it again"
+        )
+    return model
+
+
+def _lasting(base: str) -> str:
+    """What an adapter says its base is: a folder by its whole path, so that it is found from anywhere."""
+    folder = Path(base).expanduser()
+    return str(folder.resolve()) if base != tiny.NAME and folder.is_dir() else base
 
 
 def _load_base(
-    name: str, load_in_4bit: bool, dtype: torch.dtype, device: str, trust_remote_code: bool
+    name: str,
+    load_in_4bit: bool,
+    dtype: torch.dtype,
+    device: str,
+    trust_remote_code: bool,
+    adapter: Path | None,
 ) -> PreTrainedModel:
     quantization = (
         BitsAndBytesConfig(
@@ -158,15 +255,21 @@ def _load_base(
         else None
     )
     try:
-        model = AutoModelForCausalLM.from_pretrained(
+        model, found = AutoModelForCausalLM.from_pretrained(
             tiny.resolve(name),
             dtype=dtype,
             device_map={"": machine.own_device(device)},
             quantization_config=quantization,
             trust_remote_code=trust_remote_code,
+            output_loading_info=True,
         )
-    except (OSError, ValueError) as error:
-        raise _unknown(name, error) from error
+    except (OSError, ValueError, SafetensorError) as error:
+        raise _unknown(name, error, adapter) from error
+    if missing := sorted(found["missing_keys"]):  # transformers 5.23 draws them at random
+        raise ModelError(
+            f"the weights of model {name!r} lack {len(missing)} tensors, such as {missing[0]}: copy them "
+            "again, or name another model"
+        )
     if load_in_4bit and device == "cpu":
         for weight in model.parameters():
             if weight.is_floating_point():  # not quantised: a view of the file, all of which would stay
@@ -179,15 +282,24 @@ def _load_base(
     return model
 
 
-def _unknown(name: str | Path, error: Exception) -> ModelError:
-    first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+def _unknown(name: str | Path, error: Exception, adapter: Path | None = None) -> ModelError:
+    first = _first_line(error)
+    if "trust_remote_code" in str(error):
+        return ModelError(
+            f"model {str(name)!r} needs code that comes with it, which is not run unasked: pass "
+            "--trust_remote_code if you trust its authors with this machine"
+        )
+    if adapter and not Path(name).expanduser().is_dir():
+        near = runs.base_nearby(adapter, str(name))
+        return ModelError(
+            f"the base {str(name)!r} that {adapter / 'adapter_config.json'} names cannot be loaded: {first} "
+            f"{f'{near} is such a folder. ' if near else ''}Write where it is as base_model_name_or_path"
+        )
     return ModelError(
         f"model {str(name)!r} cannot be loaded: {first} "
         "Give a Hub name such as Qwen/Qwen3-0.6B-Base, a model, adapter or run folder, or `tiny`."
     )
 
 
-def _base_name(adapter: Path) -> str:
-    return json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))[
-        "base_model_name_or_path"
-    ]
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), "") or type(error).__name__

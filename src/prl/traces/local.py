@@ -174,12 +174,12 @@ class Local:
         if self._loaded is None:
             import torch
 
-            from prl.model import load_model, load_tokenizer, refuse_undecodable
+            from prl.model import check_loadable, load_model, load_tokenizer
             from prl.progress import announce, quiet_libraries
 
             quiet_libraries()
             given = self._settings.arguments
-            refuse_undecodable(self.name, trust_remote_code=given.trust_remote_code)
+            check_loadable(self.name, trust_remote_code=given.trust_remote_code)
             announce("traces: the teacher", self._settings.chosen, {"model": self.name})
             own = load_tokenizer(
                 runs.adapter_dir(self.name) or self.name, trust_remote_code=given.trust_remote_code
