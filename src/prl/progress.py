@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -88,7 +89,8 @@ def quiet_libraries() -> None:
 
 def announce(stage: str, chosen: Mapping[str, str], facts: Mapping[str, Any]) -> None:
     """Say once what this stage works on, and what was chosen for the user and why."""
-    console.print(f"[bold]prl {stage}[/bold]  " + "  ".join(f"{key} {value}" for key, value in facts.items()))
+    told = "  ".join(f"{key} {value}" for key, value in facts.items())
+    console.print(f"[bold]prl {stage}[/bold]  {escape(told)}")
     for name, reason in chosen.items():
         console.print(f"  {name}: {reason}", style="dim", markup=False)
 
