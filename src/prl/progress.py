@@ -118,13 +118,14 @@ class RunLog(TrainerCallback):
 
     def __init__(self, run: Run, line: Callable[[Mapping[str, Any]], str]) -> None:
         self.run, self.line = run, line
-        self.started = time.monotonic()
+        self.started, self.before = time.monotonic(), 0  # `before`: steps that an earlier process took
         self.latest: dict[str, Any] = {}
         self.bar = _bar()
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
+        self.started, self.before = time.monotonic(), state.global_step
         self.bar.start()
         self.task = self.bar.add_task(self.run.stage, total=state.max_steps, completed=state.global_step)
 
@@ -147,8 +148,8 @@ class RunLog(TrainerCallback):
         # transformers would keep every one in memory, and write them all again with every checkpoint.
         del state.log_history[:-2]
         if text := self.line(logs):
-            done = max(1, state.global_step)
-            left = (time.monotonic() - self.started) / done * (state.max_steps - done)
+            took = (time.monotonic() - self.started) / max(1, state.global_step - self.before)
+            left = took * (state.max_steps - state.global_step)
             console.print(
                 f"step {state.global_step:>5}/{state.max_steps}  {text}  left {_duration(left)}", markup=False
             )
