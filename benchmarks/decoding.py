@@ -183,7 +183,7 @@ class Models:
         return self.loaded
 
     def _load(self, name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-        model, tokenizer = load_model(str(self.real) if name == "135M" else "tiny")
+        model, tokenizer = load_model(str(self.real) if name == "135M" else "tiny", tags="tokens")
         if name in SHAPES:
             torch.manual_seed(0)
             model = Qwen3(Qwen3Config(**SHAPES[name], tie_word_embeddings=True, max_position_embeddings=4096))
@@ -205,7 +205,7 @@ def agreement(size: Size, real: Path) -> list[dict[str, Any]]:
             precision = str(dtype).removeprefix("torch.")
             # Twice 100,000 tokens, and for bf16 enough to state its gap.
             share = (1 if attention == "structured" else 0.1) * (1 if dtype == torch.float32 else 0.1)
-            model, tokenizer = load_model("tiny", dtype=dtype)
+            model, tokenizer = load_model("tiny", dtype=dtype, tags="tokens")
             torch.manual_seed(0)
             for parameter in model.parameters():
                 parameter.data.normal_(0, 0.08)
@@ -216,7 +216,7 @@ def agreement(size: Size, real: Path) -> list[dict[str, Any]]:
                 )
             )
             if real.exists() and dtype == torch.float32:
-                model, tokenizer = load_model(str(real), dtype=dtype)
+                model, tokenizer = load_model(str(real), dtype=dtype, tags="tokens")
                 bias_tags(model, tokenizer, tags=6.0, other=4.0, end=2.0)
                 found.append(
                     compare(
@@ -588,7 +588,7 @@ def tokenized_traces(traces: Path, model: Path) -> Traces:
     """The traces without faults in a parquet file with columns `problem` and `trace`."""
     import pyarrow.parquet as parquet
 
-    _, tokenizer = load_model(str(model))
+    _, tokenizer = load_model(str(model), tags="tokens")
     rows = [
         row
         for row in parquet.read_table(traces, columns=["problem", "trace"]).to_pylist()

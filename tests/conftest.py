@@ -22,6 +22,17 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
+def tagged(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A folder with the tiny model and rows for the tags, which nobody trained: it opens blocks by chance."""
+    from prl.model import load_model
+
+    folder = tmp_path_factory.mktemp("tagged")
+    for part in load_model("tiny", tags="tokens", seed=42):
+        part.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder that holds the real data sets (GSM8K, MATH, DAPO, Parallel-GSM8K)."""
     folder = Path(os.environ.get("PRL_REAL_DATA") or ROOT.parent / "shared" / "data")

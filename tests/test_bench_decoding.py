@@ -71,7 +71,7 @@ def test_a_rollout_batch_of_real_lengths(benchmark: Any, tmp_path: Path) -> None
     from prl.grammar import render
     from prl.model import load_model
 
-    model, tokenizer = load_model("tiny")
+    model, tokenizer = load_model("tiny", tags="tokens")
     traces = [
         "1 + 2"
         + " + 3" * i

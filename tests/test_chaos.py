@@ -112,7 +112,8 @@ def samples_of(folder: Path) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def whole(tmp_path_factory: pytest.TempPathFactory, tagged: str) -> Path:
+    STAGES["rl"][1]["model_name_or_path"] = tagged
     root = tmp_path_factory.mktemp("whole")
     for stage in STAGES:
         done = start(stage, root / stage, "never", 0)

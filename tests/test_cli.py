@@ -272,7 +272,7 @@ def test_responses_go_to_stdout_and_remarks_to_stderr(stage: Any, capsys: pytest
     assert out == "--- 1 of 2\n4\n--- 2 of 2\nIt is\n"
     assert err == (
         "recipe: tiny: it goes with the model that ships\n"
-        "attention: causal: tiny is a base model, and --attention structured is possible too\n"
+        "attention: causal: tiny is a base model\n"
         "cut off at --max_completion_length 256\n"
     )
 

@@ -70,7 +70,7 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def merged_tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The model that ships, with its tags, as a plain folder with a record of its merge."""
     folder = tmp_path_factory.mktemp("tiny")
-    model, tokenizer = load_model(tiny.NAME)
+    model, tokenizer = load_model(tiny.NAME, tags="tokens")
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     (folder / "merge.json").write_text(json.dumps({"problems": ["Compute 5 - 2."], "prompt_style": "bare"}))

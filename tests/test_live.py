@@ -47,7 +47,7 @@ class Screen:
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Any:
-    return load_model("tiny")[1]
+    return load_model("tiny", tags="tokens")[1]
 
 
 @pytest.fixture
@@ -250,7 +250,7 @@ def test_any_tokens_can_be_drawn(
 
 
 def test_what_stays_is_the_response_of_the_decoder() -> None:
-    model, tokenizer = load_model("tiny")
+    model, tokenizer = load_model("tiny", tags="tokens")
     torch.manual_seed(0)
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.08)

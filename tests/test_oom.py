@@ -85,14 +85,15 @@ class Card:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def paid_for_variety() -> Iterator[None]:
-    """A reward that tells the responses of an untrained model apart."""
+def paid_for_variety(tagged: str) -> Iterator[None]:
+    """A reward that tells the responses of an untrained model apart, which opens blocks by chance."""
 
     def tiered(completion_ids: Any, **columns: Any) -> list[float]:
         return [len({*ids}) + sum(ids) % 7 for ids in completion_ids]
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rl, "reward_functions", lambda names, **given: {"tiered": tiered})
+        patch.setitem(RL, "model_name_or_path", tagged)
         yield
 
 

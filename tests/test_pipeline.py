@@ -67,7 +67,7 @@ def test_adapters_change_from_stage_to_stage_and_the_base_does_not(pipeline: Pat
     assert cold.keys() == skilled.keys()
     tag_rows = [name for name in cold if "trainable_tokens_delta" in name]
     assert [cold[name].shape for name in tag_rows] == [(6, 128)]
-    fresh, _ = load_model(tiny.NAME)
+    fresh, _ = load_model(tiny.NAME, tags="tokens")
     initial = fresh.get_input_embeddings().weight[-(512 - 384) :][:6]
     assert not torch.equal(cold[tag_rows[0]], initial)
     assert all(not torch.equal(cold[name], skilled[name]) for name in cold if "lora_B" in name)
@@ -101,7 +101,7 @@ def test_rl_samples_say_what_was_paid_and_why(pipeline: Path) -> None:
     assert importlib.metadata.version("trl").startswith("1.16.")  # SampleRecorder reads GRPOTrainer._logs
     rows = runs.read_samples(pipeline / "rl").to_pylist()
     assert len(rows) == 2 * 16
-    _, tokenizer = load_model(tiny.NAME)
+    _, tokenizer = load_model(tiny.NAME, tags="tokens")
     for row in rows:
         assert row["text"] == tokenizer.decode(row["token_ids"], skip_special_tokens=True)
         assert row["length"] == len(row["token_ids"]) <= 64
@@ -201,7 +201,7 @@ def test_qlora_cold_start_and_rl(tmp_path: Path) -> None:
 
 
 def test_too_long_traces_are_left_out_whole() -> None:
-    _, tokenizer = load_model(tiny.NAME)
+    _, tokenizer = load_model(tiny.NAME, tags="tokens")
     rows = problems.generate("coldstart", 50)
     everything, left_out = tokenize(rows, tokenizer, "bare", None)
     assert left_out == {"too_long": 0}
@@ -231,7 +231,7 @@ def test_evaluating_on_nothing_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_loss_is_on_the_response_alone() -> None:
-    _, tokenizer = load_model(tiny.NAME)
+    _, tokenizer = load_model(tiny.NAME, tags="tokens")
     rows = problems.generate("coldstart", 5)
     for row, example in zip(rows, tokenize(rows, tokenizer, "bare", None)[0], strict=True):
         learned = [index for index in example["labels"] if index != -100]

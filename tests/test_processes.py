@@ -184,6 +184,11 @@ def check_same(folder: Path, expected: Path) -> None:
 # --- What a process is
 
 
+@pytest.fixture(scope="module", autouse=True)
+def forking(tagged: str) -> None:
+    RL["model_name_or_path"] = tagged
+
+
 @pytest.fixture
 def launcher(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     for name in [*os.environ]:

@@ -188,7 +188,7 @@ def test_efficiency_counts_tokens_where_the_run_tells_which_are_tags(tmp_path: P
     run = rl_run(tmp_path / "rl", [[[BLOCK, PLAIN]]])
     by_characters = replay(run, ["efficiency"])
     assert by_characters.notes == (
-        "efficiency counts characters: the run keeps no tokenizer or no token ids",
+        "efficiency counts characters: the run keeps no tokenizer with the tags, or no token ids",
     )
     assert replay(run, ["alternating"], pattern=(("efficiency", 1),)).notes == by_characters.notes
     # Six characters stand for the tags, so that the ids of BLOCK hold one block of two paths of a token each.

@@ -22,7 +22,7 @@ from prl.structure import Tags, read_structure
 def talkative(attention, *, lora=False):
     """The tiny architecture with random weights and a bias for tags (TRL's fused head reads it too), so that
     anything may be written, and logits are of ordinary size."""
-    model, tokenizer = load_model("tiny", attention=attention)
+    model, tokenizer = load_model("tiny", attention=attention, tags="tokens")
     generator = torch.Generator().manual_seed(0)
     tags = Tags.of(tokenizer)
     bias = torch.zeros(model.config.vocab_size)

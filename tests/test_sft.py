@@ -36,7 +36,7 @@ TRACE = """Two ways.
 
 @pytest.fixture(scope="module")
 def tokenizer() -> PreTrainedTokenizerBase:
-    return load_model(tiny.NAME)[1]
+    return load_model(tiny.NAME, tags="tokens")[1]
 
 
 def settings(folder: Path, **given: Any) -> Any:
@@ -146,7 +146,7 @@ def test_responses_are_sampled_with_the_attention_that_is_trained(
 
 
 def test_packed_traces_are_computed_as_if_alone(tokenizer: Any) -> None:
-    model, _ = load_model(tiny.NAME, attention="structured")
+    model, _ = load_model(tiny.NAME, attention="structured", tags="tokens")
     model.eval()
     rows = problems.generate("coldstart", 4)
     examples, _ = tokenize(rows, tokenizer, "bare", None, tags=Tags.of(tokenizer))

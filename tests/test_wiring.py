@@ -96,7 +96,7 @@ def test_the_adapter_and_its_optimizer_are_as_asked(hand: Hand, command: str, mo
     assert found.loaded == {
         "name": "tiny", "attention": "causal", "lora": Lora(5, 7, 0.25, ["q_proj"]), "trainable": True,
         "load_in_4bit": False, "dtype": torch.float32, "device": "cpu", "trust_remote_code": False,
-        "seed": 11,
+        "seed": 11, "tags": "tokens" if command == "sft" else "text",
     }  # fmt: skip
     optimizer, scheduler = found.trainer["optimizers"]
     assert scheduler is None, "left to the trainer"

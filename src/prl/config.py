@@ -392,7 +392,7 @@ def _settle(command: str, flags: list[Given], planned: machine.Machine | None = 
     if command in recipes.SECTIONS:
         here = planned or _machine_asked_for(values)
         flagged, values = values, _layered(command, values, here, chosen, faults)
-        _settle_attention(values, flagged, chosen)
+        _settle_attention(command, values, flagged, chosen)
         _place(command, values, flagged, here, chosen, faults)
     faults += _contradictions(command, values)
     if faults:
@@ -442,7 +442,9 @@ def _layered(
     return values
 
 
-def _settle_attention(values: dict[str, Any], flagged: dict[str, Any], chosen: dict[str, str]) -> None:
+def _settle_attention(
+    command: str, values: dict[str, Any], flagged: dict[str, Any], chosen: dict[str, str]
+) -> None:
     """What the model was trained with, but for a flag that says otherwise (loading it will refuse that)."""
     if flagged.get("attention", "auto") != "auto":
         return
@@ -459,9 +461,9 @@ def _settle_attention(values: dict[str, Any], flagged: dict[str, Any], chosen: d
     elif values.get("attention", "auto") == "auto":
         values["attention"] = "causal"
         if is_there:
-            chosen["attention"] = (
-                f"causal: {model} is a base model, and --attention structured is possible too"
-            )
+            # Where nothing trains the tags, nothing would fork.
+            too = ", and --attention structured is possible too" if command == "sft" else ""
+            chosen["attention"] = f"causal: {model} is a base model{too}"
 
 
 def _place(

@@ -29,7 +29,7 @@ from prl.data.hub import load_rows
 from prl.decoding import ForkJoinDecoder, Limits, Response, Sampling
 from prl.errors import DataError
 from prl.grammar import Trace, parse
-from prl.model import check_loadable, load_model
+from prl.model import check_loadable, load_model, settle_tags
 from prl.progress import announce, batches_bar, console, quiet_libraries
 from prl.prompts import render_prompt
 from prl.report.live import live_view
@@ -65,6 +65,8 @@ def run(settings: Settings[EvalArguments]) -> EvalResult:
     quiet_libraries()
     arguments = settings.arguments
     check_loadable(arguments.model_name_or_path, trust_remote_code=arguments.trust_remote_code)
+    settings, tags = settle_tags(settings)
+    arguments = settings.arguments
     loaded = load_rows(
         arguments.dataset,
         split=arguments.dataset_split,
@@ -130,6 +132,7 @@ def run(settings: Settings[EvalArguments]) -> EvalResult:
                 "max_completion_length": arguments.max_completion_length,
                 "prompt_style": arguments.prompt_style,
                 "attention": arguments.attention,
+                "tags": tags,
                 "seed": arguments.seed,
                 "metrics": {name: asdict(estimate) for name, estimate in metrics.items()},
                 "scores": scores,
@@ -191,6 +194,9 @@ def respond(settings: Settings[GenerateArguments], *, draw: bool = False) -> lis
     quiet_libraries()
     arguments = settings.arguments
     check_loadable(arguments.model_name_or_path, trust_remote_code=arguments.trust_remote_code)
+    settings, _ = settle_tags(settings)
+    arguments = settings.arguments
+    console.print(f"  tags: {settings.chosen['tags']}", style="dim", markup=False)
     model, tokenizer = _load(settings)
     _say_engine(arguments.attention)
     decoder = ForkJoinDecoder(

@@ -210,9 +210,10 @@ def replay(
     accuracy = _accuracy(run_dir, heldout, samples, right, ranges)
     gain, lose = _movers(samples, values[SUM], right, top)
     rejudged = int((np.abs(right - samples.stored) > 0).sum())
+    in_characters = "efficiency counts characters: the run keeps no tokenizer with the tags, or no token ids"
     notes = {
         "no groups are stored: none are dead, and no response gains or loses": not len(samples.group_steps),
-        "efficiency counts characters: the run keeps no tokenizer or no token ids": counting and not tag_ids,
+        in_characters: counting and not tag_ids,
         f"{rejudged} answers are judged otherwise than when the run stored them": rejudged,
     }
     return Replay(

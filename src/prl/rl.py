@@ -15,7 +15,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -25,7 +25,7 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase, TrainerCallback
 from trl import GRPOTrainer
 
-from prl import processes, runs
+from prl import checkpoints, processes, runs
 from prl.answers import default_checker, extract_answer
 from prl.arguments import RLArguments
 from prl.config import Settings
@@ -33,15 +33,19 @@ from prl.curriculum import COLD_START, Curriculum, Stage, read_stages, rewards_o
 from prl.data.hub import load_rows
 from prl.decoding import ForkJoinDecoder, Limits, Sampling, row_seed
 from prl.errors import DataError, UsageError
-from prl.grammar import TAGS, parse, render
+from prl.grammar import parse, render
 from prl.model import (
+    TAGS_ARE,
     Lora,
+    check_forks,
     check_loadable,
     describe,
     load_model,
     make_optimizer,
     resolve_attention,
     save_adapter,
+    tag_ids,
+    tags_of,
 )
 from prl.oom import MicroBatches, advise, halving, rehearse_rl
 from prl.progress import (
@@ -77,6 +81,10 @@ def run(settings: Settings[RLArguments]) -> RLResult:
     arguments, training = settings.arguments, copy(settings.trainer)  # SealCheckpoints changes it
     check_supported(training, arguments.attention)
     check_loadable(arguments.model_name_or_path, trust_remote_code=training.trust_remote_code)
+    start = _checkpoint(arguments, training) or arguments.model_name_or_path
+    tags = tags_of(start, trust_remote_code=training.trust_remote_code)
+    check_forks(start, tags, arguments.attention)
+    settings = replace(settings, chosen=settings.chosen | {"tags": TAGS_ARE[tags].format(start)})
     stages = stages_of(arguments, training.max_steps)
     problems = load_problems(arguments, stages, training.seed)
     eval_set = (
@@ -115,6 +123,7 @@ def run(settings: Settings[RLArguments]) -> RLResult:
             device=arguments.device,
             trust_remote_code=training.trust_remote_code,
             seed=training.seed,
+            tags=tags,
         )
         facts = describe(model) | {"problems": len(problems.table)}
         announce("rl", settings.chosen, {"model": arguments.model_name_or_path, **facts})
@@ -122,7 +131,7 @@ def run(settings: Settings[RLArguments]) -> RLResult:
         rewards = reward_functions(
             rewards_of(stages, arguments.rewards),
             eos_token_id=tokenizer.eos_token_id,
-            tag_ids=tokenizer.convert_tokens_to_ids(list(TAGS)),
+            tag_ids=tag_ids(tokenizer) or None,
             max_completion_length=training.max_completion_length,
             overlong_buffer=arguments.overlong_buffer,
             pattern=read_pattern(arguments.alternate, arguments.alternate_window)[0],
@@ -255,6 +264,14 @@ def load_problems(arguments: RLArguments, stages: Sequence[Stage], seed: int) ->
     if faults:
         raise DataError("; ".join(faults))
     return Problems(table, pools)
+
+
+def _checkpoint(arguments: RLArguments, training: Any) -> Path | None:
+    """What a run that is resumed goes on from: it keeps the tags as it began with them."""
+    if not arguments.resume:
+        return None
+    kept = reversed(checkpoints.checkpoints(training.output_dir))
+    return next((each for each in kept if not checkpoints.fault(each)), None)
 
 
 def _check_problems(

@@ -94,6 +94,7 @@ def run(settings: Settings[SFTArguments]) -> SFTResult:
             device=arguments.device,
             trust_remote_code=training.trust_remote_code,
             seed=training.seed,
+            tags="tokens",
         )
         ForkJoinDecoder(model, tokenizer)  # tries the model: before it trains, not at its first evaluation
         tags, paths = attached_structure(model), arguments.paths

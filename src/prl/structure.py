@@ -74,7 +74,7 @@ class Tags:
         if missing := [tag for tag, ids in pieces.items() if len(ids) != 1 or ids == unknown]:
             raise ModelError(
                 f"the tokenizer of {tokenizer.name_or_path!r} has no token for {', '.join(missing)}; "
-                "load the model with prl.model.load_model, or call add_tags"
+                'load the model with prl.model.load_model(..., tags="tokens"), or call add_tags'
             )
         header = tokenizer(f"{IM_START}assistant\n", add_special_tokens=False)["input_ids"]
         parallel, end_parallel, path, end_path, summary, end_summary = (ids[0] for ids in pieces.values())

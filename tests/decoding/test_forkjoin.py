@@ -578,7 +578,7 @@ def test_weights_that_are_no_numbers(make_model, tokenizer, value):
 @pytest.mark.real
 def test_a_real_model_decodes_as_it_trains(real_model, monkeypatch):
     """135M parameters in fp32, its own words; it was never taught the tags, so chance puts them in."""
-    model, tokenizer = load_model(str(real_model), attention="structured")
+    model, tokenizer = load_model(str(real_model), attention="structured", tags="tokens")
     tags = Tags.of(tokenizer)
     draw = forkjoin.draw
 

@@ -15,11 +15,11 @@ import torch
 from prl.config import resolve
 from prl.data.hub import load_rows
 from prl.decoding import ForkJoinDecoder
-from prl.model import load_model, tag_ids
+from prl.model import tag_ids
 from prl.prompts import render_prompt, user_message
 from prl.traces.asking import Answer, Fatal
 from prl.traces.checks import check
-from prl.traces.local import QUEUED, Local, encode, fingerprint, never_drawn, rendered, row_seed
+from prl.traces.local import QUEUED, Local, fingerprint, rendered, row_seed
 from prl.traces.modes import Request, write
 
 
@@ -122,30 +122,20 @@ def test_a_model_that_is_not_there_ends_the_asking() -> None:
         asked(local(), [request("Compute 1 + 1.", top_p=2.0)])
 
 
-def test_a_model_that_does_not_know_the_tags_spells_them_out(tmp_path: Path) -> None:
-    model, tokenizer = load_model("tiny")
-    _, _, spelling = local()._model()
-    ids = encode(tokenizer, "So <Path>6</Path>", spelling)
-    assert not set(ids) & set(tag_ids(tokenizer))
-    assert tokenizer.decode(ids) == "So <Path>6</Path>"
-    model.save_pretrained(tmp_path)
-    tokenizer.save_pretrained(tmp_path)
-    _, _, spelling = local(tmp_path)._model()
-    assert spelling == {}
-    assert set(encode(tokenizer, "So <Path>6</Path>", spelling)) & set(tag_ids(tokenizer))
-
-
-@torch.no_grad()
-def test_what_is_not_to_be_drawn_has_no_probability() -> None:
-    model, _ = load_model("tiny")
-    ids = torch.tensor([[5, 6]])
-    before = model(ids).logits
-    with never_drawn(model, [3, 4]):
-        within = model(ids).logits
-    assert within[..., [3, 4]].eq(-torch.inf).all()
-    assert within[..., 5:].equal(before[..., 5:])
-    with never_drawn(model, []):
-        assert model(ids).logits.equal(before)
+@pytest.mark.parametrize("attention", ["causal", "structured"])
+def test_a_model_that_does_not_know_the_tags_spells_them_out(
+    attention: str, tagged: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asking = request("Say <Path>6</Path>.")
+    counts = []
+    for model in ("tiny", tagged):
+        teacher = local(model, attention=attention)
+        (answer,) = asked(teacher, [asking])
+        _, tokenizer = teacher._model()
+        counts.append(answer.prompt_tokens)
+        assert bool(tag_ids(tokenizer)) == (model == tagged)
+    assert counts[0] - counts[1] == 4 + 5  # <Path> is spelled with 5 tokens, </Path> with 6
+    assert "tags: spelled out: tiny was never trained on them\n" in capsys.readouterr().err
 
 
 def test_memory_that_runs_out_halves_the_rows_and_then_ends_the_asking(

@@ -1,22 +1,38 @@
 """A base model, its tokenizer, the six tags and a (Q)LoRA adapter: load, check, save, merge, export."""
 
 from prl.model.adapter import Lora, describe, make_optimizer, save_adapter
-from prl.model.loading import attention_of, check_loadable, load_model, load_tokenizer, resolve_attention
+from prl.model.loading import (
+    TAGS_ARE,
+    attention_of,
+    check_forks,
+    check_loadable,
+    load_model,
+    load_tokenizer,
+    resolve_attention,
+    settle_tags,
+    tags_of,
+)
 from prl.model.merging import merge_and_verify
-from prl.model.tags import add_tags, check_tags, tag_ids
+from prl.model.tags import add_tags, check_tags, has_tags, spell_tags, tag_ids
 
 __all__ = [
+    "TAGS_ARE",
     "Lora",
     "add_tags",
     "attention_of",
+    "check_forks",
     "check_loadable",
     "check_tags",
     "describe",
+    "has_tags",
     "load_model",
     "load_tokenizer",
     "make_optimizer",
     "merge_and_verify",
     "resolve_attention",
     "save_adapter",
+    "settle_tags",
+    "spell_tags",
     "tag_ids",
+    "tags_of",
 ]

@@ -13,7 +13,16 @@ from types import MethodType
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftModel, TaskType
+from peft import (
+    LoraConfig,
+    PeftConfig,
+    PeftModel,
+    TaskType,
+    get_peft_model,
+    get_peft_model_state_dict,
+    load_peft_weights,
+    set_peft_model_state_dict,
+)
 from peft.utils.other import TrainableTokensWrapper
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainingArguments
 
@@ -71,18 +80,35 @@ def describe(model: PreTrainedModel | PeftModel) -> dict[str, Any]:
 
 
 def lora_config(model: PreTrainedModel, lora: Lora, token_ids: list[int]) -> LoraConfig:
-    tables = {model.get_input_embeddings()}
-    if not model.config.get_text_config().tie_word_embeddings:
-        tables.add(model.get_output_embeddings())
-    names = [name.rsplit(".", 1)[-1] for name, module in model.named_modules() if module in tables]
     return LoraConfig(
         task_type=TaskType.CAUSAL_LM,
         r=lora.r,
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
         target_modules="all-linear" if "all-linear" in lora.target_modules else list(lora.target_modules),
-        trainable_token_indices={name: token_ids for name in names},
+        trainable_token_indices=_trained_rows(model, token_ids),
     )
+
+
+def with_rows(base: PreTrainedModel, adapter: Path, token_ids: list[int], *, trainable: bool) -> PeftModel:
+    """The adapter in a folder, which holds no rows of the embedding, on its base; the rows `token_ids` join
+    it as they are there."""
+    config = PeftConfig.from_pretrained(str(adapter))
+    config.inference_mode = not trainable
+    config.trainable_token_indices = _trained_rows(base, token_ids)
+    model = get_peft_model(base, config)
+    fresh = get_peft_model_state_dict(model, save_embedding_layers=False)
+    set_peft_model_state_dict(model, fresh | load_peft_weights(str(adapter), device="cpu"))
+    return model
+
+
+def _trained_rows(model: PreTrainedModel, token_ids: list[int]) -> dict[str, list[int]] | None:
+    """`trainable_token_indices` for `token_ids`, in the input embedding and an output one of its own."""
+    tables = {model.get_input_embeddings()}
+    if not model.config.get_text_config().tie_word_embeddings:
+        tables.add(model.get_output_embeddings())
+    names = [name.rsplit(".", 1)[-1] for name, module in model.named_modules() if module in tables]
+    return {name: token_ids for name in names} if token_ids else None
 
 
 def keep_attention_when_saved(model: PeftModel) -> None:

@@ -32,6 +32,7 @@ from prl.grammar import TAGS
 from prl.model.drafts import drafting
 from prl.model.pretokenizers import HARD_TO_CUT, pre_tokenizer_of
 from prl.model.proofs import MERGE_TOLERANCE, agreement, last_logits, texts_to_compare
+from prl.model.tags import tag_ids
 
 TYPES = {"f32": 1e-6, "f16": 0.01, "bf16": 0.05, "q8_0": 0.1}
 """Type of the matrices -> largest rms difference of logits from the merged model's, as a share of their
@@ -322,7 +323,7 @@ def _faults_of_metadata(
         for key, value in expected.items()
         if (np.float32(value) != np.float32(read(key)) if isinstance(value, float) else read(key) != value)
     ]
-    for tag, index in zip(TAGS, tokenizer.convert_tokens_to_ids(list(TAGS)), strict=True):
+    for tag, index in zip(TAGS, tag_ids(tokenizer), strict=False):
         if tokens[index] != tag or types[index] != gguf.TokenType.USER_DEFINED:
             faults.append(
                 f"token {index} is {tokens[index]!r} of type {types[index]}, not {tag} shown in texts"

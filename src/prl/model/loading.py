@@ -1,14 +1,17 @@
 """Load a base model, an adapter or a run, with the tags in place and checked.
 
 An adapter only works with the attention that it was trained with, causal or structured (`prl.structure`). So
-`prl.json` beside its weights says which, in every checkpoint too, and loading follows it.
+`prl.json` beside its weights says which, in every checkpoint too, and loading follows it. Whether the tags
+are tokens to it (`prl.model.tags`), its tokenizer says.
 """
 
 from __future__ import annotations
 
 import json
 import warnings
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import (
@@ -28,18 +31,26 @@ from transformers import (
 )
 
 from prl import machine, runs, tiny
-from prl.disk import torn_safetensors
+from prl.config import Settings
+from prl.disk import read_json, torn_safetensors
 from prl.errors import ModelError
 from prl.model.adapter import (
     Lora,
     forward_head_bias,
     keep_attention_when_saved,
     lora_config,
+    with_rows,
 )
-from prl.model.tags import add_tags, check_tags
+from prl.model.tags import add_tags, check_tags, has_tags, spell_tags
 from prl.structure import ATTENTION_FILE, Tags, attach_structure, foreign_layers
 
 _VOCABULARIES = ("tokenizer.json", "vocab.*", "*.model", "*.tiktoken", "tekken.json")
+
+TAGS_ARE = {
+    "tokens": "tokens: the tokenizer of {} has them",
+    "text": "spelled out: {} was never trained on them",
+}
+"""What a run says of its model, by `tags_of`."""
 
 
 def load_model(
@@ -53,31 +64,50 @@ def load_model(
     device: str = "cpu",
     trust_remote_code: bool = False,
     seed: int = 0,
+    tags: str = "auto",
 ) -> tuple[PreTrainedModel | PeftModel, PreTrainedTokenizerBase]:
-    """Load `name` with the six tags in place, checked: a Hub name, a folder, an adapter, a run, or `tiny`.
+    """Load `name`, checked: a Hub name, a folder, an adapter, a run, or `tiny`.
 
     An adapter (or a run's) is loaded onto its base and goes on as it is; `trainable` makes it train on. On a
-    base, `lora` adds a new adapter that also holds the tag rows; without it the base comes back as it is,
-    with fresh tag rows. `load_in_4bit` quantises the base to NF4 with double quantisation (QLoRA, arXiv
-    2305.14314).
+    base, `lora` adds a new adapter; without it the base comes back as it is. `load_in_4bit` quantises the
+    base to NF4 with double quantisation (QLoRA, arXiv 2305.14314).
+
+    `tags`: "tokens", each with a row of its own, which a new adapter holds too, or one that had none; "text",
+    spelled out, for a model that was not trained on them and will not be; "auto": tokens where the tokenizer
+    has them or a new adapter is asked for, else text. What is to be trained on traces needs tokens.
 
     `attention` is "causal", "structured" (the model comes back with `prl.structure` attached), or None or
     "auto": what it was trained with, causal for a base. However an adapter is saved from here on, by the
     trainer too, its attention is saved with it.
 
-    Raises ModelError where `name` cannot be loaded, was trained with another attention, or `check_tags` finds
-    it unfit.
+    Raises ModelError where `name` cannot be loaded, was trained with another attention or knows the tags
+    otherwise than asked for, where structured attention is to go without them, or `check_tags` finds it
+    unfit.
     """
     adapter, base_name = _look_at(name)
     attention = resolve_attention(name, attention)
     tokenizer = load_tokenizer(adapter or base_name, trust_remote_code=trust_remote_code)
+    knows_tags = _knows_tags(adapter, tokenizer)
+    if tags not in ("auto", "tokens", "text"):
+        raise ModelError(f"tags {tags!r} must be 'auto', 'tokens' or 'text'")
+    if tags == "auto":
+        tags = "tokens" if knows_tags or (lora and not adapter) else "text"
+    if tags == "text" and knows_tags:
+        raise ModelError(f"the tags are tokens to {name!r} and cannot be spelled out: leave tags='text' out")
+    check_forks(name, tags, attention)
     base = _load_base(base_name, load_in_4bit, dtype, device, trust_remote_code, adapter)
-    added = add_tags(base, tokenizer, seed=seed)
+    if tags == "tokens":
+        added = add_tags(base, tokenizer, seed=seed)
+    else:
+        added = []
+        spell_tags(base, tokenizer)
     if load_in_4bit and trainable and dtype == torch.float16:
         # What is not quantised goes to float32, and with it all that flows between layers: Qwen overflows
         # float16. bfloat16 has the range, so there it stays, for half the activations and rollouts.
         base = prepare_model_for_kbit_training(base, use_gradient_checkpointing=False)
-    if adapter:
+    if adapter and added and not knows_tags:
+        model = with_rows(base, adapter, added, trainable=trainable)
+    elif adapter:
         model = _put_on(base, adapter, trainable)
     elif lora:
         torch.manual_seed(seed)  # LoRA's A matrices are drawn here
@@ -87,7 +117,8 @@ def load_model(
     if isinstance(model, PeftModel):
         model.peft_config["default"].base_model_name_or_path = _lasting(base_name)
     forward_head_bias(model)
-    check_tags(model, tokenizer)
+    if tags == "tokens":
+        check_tags(model, tokenizer)
     if attention == "structured":
         attach_structure(model, Tags.of(tokenizer))
     if isinstance(model, PeftModel):
@@ -154,6 +185,40 @@ def resolve_attention(name: str | Path, attention: str | None) -> str:
             f"--attention out, or train another with --attention {attention}"
         )
     return str(attention)
+
+
+def tags_of(name: str | Path, *, trust_remote_code: bool = False) -> str:
+    """How a base, an adapter or a run reads and writes the tags: as "tokens", or as "text", spelled out,
+    where it was never trained on them. Its tokenizer says; raises RunError as `runs.adapter_dir` does,
+    ModelError where there is none."""
+    adapter = runs.adapter_dir(name)
+    tokenizer = load_tokenizer(adapter or name, trust_remote_code=trust_remote_code)
+    return "tokens" if _knows_tags(adapter, tokenizer) else "text"
+
+
+def check_forks(name: str | Path, tags: str, attention: str) -> None:
+    """ModelError where structured attention is asked for, and no token would ever open a block."""
+    if tags == "text" and attention == "structured":
+        raise ModelError(
+            f"{str(name)!r} was never trained on the tags, so that nothing would fork with --attention "
+            "structured: train it on traces first (`prl sft --attention structured`; in a script of your "
+            'own, load_model(..., tags="tokens")), or leave --attention out'
+        )
+
+
+def settle_tags(settings: Settings[Any]) -> tuple[Settings[Any], str]:
+    """The settings of a command that trains nothing, and `tags_of` its model, which is said among what was
+    chosen. Where tags are text nothing forks, and attention is causal."""
+    arguments, chosen = settings.arguments, dict(settings.chosen)
+    name = arguments.model_name_or_path
+    tags = tags_of(name, trust_remote_code=arguments.trust_remote_code)
+    chosen["tags"] = TAGS_ARE[tags].format(name)
+    if tags == "text" and arguments.attention == "structured":
+        arguments = replace(arguments, attention="causal")
+        chosen["attention"] = (
+            f"causal: nothing forks where the tags are spelled out; `prl sft` trains {name} on them"
+        )
+    return replace(settings, arguments=arguments, chosen=chosen), tags
 
 
 def load_tokenizer(source: str | Path, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
@@ -299,6 +364,12 @@ def _unknown(name: str | Path, error: Exception, adapter: Path | None = None) ->
         f"model {str(name)!r} cannot be loaded: {first} "
         "Give a Hub name such as Qwen/Qwen3-0.6B-Base, a model, adapter or run folder, or `tiny`."
     )
+
+
+def _knows_tags(adapter: Path | None, tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether the tags are tokens; rows in an adapter count, where the tokenizer beside it is the base's."""
+    held = adapter and read_json(adapter / "adapter_config.json").get("trainable_token_indices")
+    return has_tags(tokenizer) or bool(held)
 
 
 def _first_line(error: Exception) -> str:

@@ -32,7 +32,7 @@ from prl.decoding import ForkJoinDecoder, Limits, Response
 from prl.disk import read_json, writing
 from prl.errors import DataError, ModelError, PrlError, RunError
 from prl.model.drafts import drafting
-from prl.model.loading import attention_of, load_model
+from prl.model.loading import TAGS_ARE, attention_of, load_model
 from prl.model.proofs import (
     Proof,
     agreement,
@@ -44,7 +44,7 @@ from prl.model.proofs import (
     prove_tokenizer,
     texts_to_compare,
 )
-from prl.model.tags import check_tags
+from prl.model.tags import check_tags, has_tags
 from prl.prompts import STYLES, render_prompt
 from prl.structure import ATTENTION_FILE, Tags, attach_structure
 
@@ -116,6 +116,9 @@ def merge_and_verify(
         return [each for group in decoder.generate(asked, samples=samples, seed=seed) for each in group]
 
     model, tokenizer = load_model(name, device=device, trust_remote_code=trust_remote_code)
+    knows_tags = has_tags(tokenizer)
+    if not knows_tags:
+        on_proof(f"tags: {TAGS_ARE['text'].format(name)}")
     on_proof(f"{len(problems)} problems of {source}, {samples} responses each, prompt style {style}")
     texts = texts_to_compare(problems, style)
     expected, before = last_logits(model, tokenizer, texts), respond(model, tokenizer)
@@ -137,7 +140,8 @@ def merge_and_verify(
         again, reloaded = _load_again(draft, device, name)
         keep(prove_tokenizer(tokenizer, reloaded, texts, problems, style))
         keep(prove_end(draft, asked, max_completion_length, device))
-        check_tags(again, reloaded)
+        if knows_tags:
+            check_tags(again, reloaded)
         if attention == "structured":
             attach_structure(again, Tags.of(reloaded))
         logits = last_logits(again, reloaded, texts)
@@ -158,6 +162,7 @@ def merge_and_verify(
                 "base": base,
                 "save_dtype": _name(dtype),
                 "attention": attention,
+                "tags": "tokens" if knows_tags else "text",
                 "problems": problems,
                 "problems_of": source,
                 "prompt_style": style,

@@ -5,8 +5,7 @@ use, so that a model trained with structured attention forks here too. Each answ
 ends. A draw depends on its request alone: not on what is decoded beside it, nor on the order of the asks.
 With `write` and several samples this is self-distillation: the best of n that the student's own size can do.
 
-A model whose tokenizer does not know the tags was not trained on them: their tokens would be noise to it. It
-reads and writes them spelled out, as it would behind an endpoint.
+A model that was not trained on the tags reads and writes them spelled out, as it would behind an endpoint.
 """
 
 from __future__ import annotations
@@ -14,12 +13,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import math
 import os
-import re
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,7 +24,6 @@ from prl import runs
 from prl.arguments import GenerateArguments
 from prl.config import Settings
 from prl.errors import PrlError
-from prl.grammar import TAGS
 from prl.prompts import IM_END, IM_START, user_message
 from prl.traces.asking import Answer, Fatal
 from prl.traces.modes import Request
@@ -49,10 +44,6 @@ OPTIONS = (
 )
 """The settings of `prl generate` that decide answers, beside what each request says. Device and precision are
 not among them: an answer stays one, wherever it was computed."""
-
-
-Spelling = Mapping[str, list[int]]
-"""The tokens that spell each tag, for a model that has none of its own; empty for others."""
 
 
 class _Closed(Exception):
@@ -84,7 +75,7 @@ class Local:
         self.options["weights"] = fingerprint(self.name)
         self.places = QUEUED * concurrency
         self._settings, self._rows = settings, concurrency
-        self._loaded: tuple[Any, Any, Spelling] | None = None
+        self._loaded: tuple[Any, Any] | None = None
         self._waiting: list[_Waiting] = []
         self._running: asyncio.Task[None] | None = None
         self._closing = threading.Event()
@@ -126,10 +117,9 @@ class Local:
     def _decode(self, batch: Sequence[_Waiting], loop: asyncio.AbstractEventLoop) -> None:
         """Answer requests with the same settings, in a thread beside `loop`. Raises PrlError, _Closed."""
         from prl.decoding import ForkJoinDecoder, Limits, Response, Sampling
-        from prl.model import tag_ids
         from prl.oom import halving
 
-        model, tokenizer, spelling = self._model()
+        model, tokenizer = self._model()
         given, first = self._settings.arguments, batch[0].request
         left = list(batch)
 
@@ -141,7 +131,7 @@ class Local:
             same: dict[str, list[_Waiting]] = {}  # a prompt that several ask with is prefilled once
             for each in left:
                 same.setdefault(rendered(each.request), []).append(each)
-            prompts = [encode(tokenizer, prompt, spelling) for prompt in same]
+            prompts = [tokenizer(prompt, add_special_tokens=False)["input_ids"] for prompt in same]
             asking = list(same.values())
 
             def on_response(i: int, j: int, response: Response) -> None:
@@ -158,36 +148,30 @@ class Local:
                 sampling=Sampling(first.temperature, first.top_p, given.top_k, given.min_p),
                 batch_size=rows,
             )
-            with never_drawn(model, tag_ids(tokenizer) if spelling else []):
-                decoder.generate(
-                    prompts,
-                    seeds=[[row_seed(each.request) for each in asks] for asks in asking],
-                    on_response=on_response,
-                    on_token=on_token,
-                )
+            decoder.generate(
+                prompts,
+                seeds=[[row_seed(each.request) for each in asks] for asks in asking],
+                on_response=on_response,
+                on_token=on_token,
+            )
 
         _, self._rows = halving(
             decode, self._rows, "--concurrency", lambda: "take a smaller model, or lower --max_tokens"
         )
 
-    def _model(self) -> tuple[Any, Any, Spelling]:
+    def _model(self) -> tuple[Any, Any]:
         if self._loaded is None:
             import torch
 
-            from prl.model import check_loadable, load_model, load_tokenizer
+            from prl.model import check_loadable, load_model, settle_tags
             from prl.progress import announce, quiet_libraries
 
             quiet_libraries()
-            given = self._settings.arguments
-            check_loadable(self.name, trust_remote_code=given.trust_remote_code)
-            announce("traces: the teacher", self._settings.chosen, {"model": self.name})
-            own = load_tokenizer(
-                runs.adapter_dir(self.name) or self.name, trust_remote_code=given.trust_remote_code
-            )
-            spelling: Spelling = {}
-            if given.attention != "structured" and not set(TAGS) & set(own.get_vocab()):
-                spelling = {tag: own(tag, add_special_tokens=False)["input_ids"] for tag in TAGS}
-            model, tokenizer = load_model(
+            check_loadable(self.name, trust_remote_code=self._settings.arguments.trust_remote_code)
+            settings, _ = settle_tags(self._settings)
+            given = settings.arguments
+            announce("traces: the teacher", settings.chosen, {"model": self.name})
+            self._loaded = load_model(
                 given.model_name_or_path,
                 attention=given.attention,
                 load_in_4bit=given.load_in_4bit,
@@ -196,7 +180,6 @@ class Local:
                 trust_remote_code=given.trust_remote_code,
                 seed=given.seed,
             )
-            self._loaded = model, tokenizer, spelling
         return self._loaded
 
 
@@ -207,32 +190,6 @@ def rendered(request: Request) -> str:
         for message in request.messages
     )
     return f"{''.join(turns)}{IM_START}assistant\n"
-
-
-def encode(tokenizer: Any, text: str, spelling: Spelling) -> list[int]:
-    """Token ids of `text`, its tags as `spelling` has them."""
-    pieces = re.split(f"({'|'.join(TAGS)})", text) if spelling else [text]
-    return [
-        token
-        for piece in pieces
-        if piece
-        for token in spelling.get(piece) or tokenizer(piece, add_special_tokens=False)["input_ids"]
-    ]
-
-
-@contextmanager
-def never_drawn(model: Any, ids: Sequence[int]) -> Iterator[None]:
-    """Within, the model gives the tokens `ids` no probability."""
-
-    def forbid(module: Any, arguments: Any, logits: Any) -> Any:
-        logits[..., list(ids)] = -math.inf
-        return logits
-
-    handle = model.get_output_embeddings().register_forward_hook(forbid)
-    try:
-        yield
-    finally:
-        handle.remove()
 
 
 def fingerprint(name: str) -> str | None:
