@@ -160,6 +160,68 @@ class RunLog(TrainerCallback):
         self.bar.stop()
 
 
+class DeadGroups(TrainerCallback):
+    """Says once, when groups of responses have taught nothing for a while, what that means and what to do.
+
+    A group whose responses are all paid the same has advantages of 0. `is_adaptive`: problems are drawn by
+    pass rate already. Reads what GRPOTrainer (trl 1.16) and `prl.rl.SampleRecorder` log.
+    """
+
+    STEPS, GROUPS = 3, 8
+    """As many in a row at least: fewer may be chance."""
+
+    def __init__(self, *, is_adaptive: bool) -> None:
+        self.is_adaptive, self.alive, self.is_told = is_adaptive, 0, False
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.alive = state.global_step
+
+    def on_log(
+        self, args: Any, state: TrainerState, control: TrainerControl, logs: Any = None, **kwargs: Any
+    ) -> None:
+        if not logs or "frac_reward_zero_std" not in logs:  # an evaluation
+            return
+        # The KL term of --beta has a gradient where no group has.
+        if logs["frac_reward_zero_std"] < 1 or (logs.get("grad_norm") and not args.beta):
+            self.alive, self.is_told = state.global_step, False
+            return
+        steps = state.global_step - self.alive
+        responses = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
+        if self.is_told or steps < self.STEPS or steps * responses < self.GROUPS * args.num_generations:
+            return
+        self.is_told = True
+        right, cut = logs.get("correct"), logs.get("completions/clipped_ratio")
+        limit = args.max_completion_length
+        console.print(
+            f"advice: {advice_on_dead_groups(steps, right, cut, limit, self.is_adaptive)}", markup=False
+        )
+
+
+def advice_on_dead_groups(
+    steps: int, right: float | None, cut: float | None, limit: int, is_adaptive: bool
+) -> str:
+    """One line on `steps` steps of groups that were each paid the same; `right` and `cut` are the shares of
+    responses that are right, and that were cut off at `limit` tokens."""
+    facts, changes = [], []
+    if right is not None:
+        facts.append(f"{right:.0%} are right")
+    if cut is not None and cut >= 0.5:
+        facts.append(f"{cut:.0%} are cut off")
+        changes.append(f"raise --max_completion_length {limit}")
+    wanted = "easier" if (right or 0) < 0.5 else "harder"
+    changes.append(f"give {wanted} problems{'' if is_adaptive else ', or --sampling adaptive'}")
+    changes.append("raise --num_generations or --temperature")
+    if wanted == "easier":
+        changes.append("train a (longer) cold start first (prl sft)")
+    return (
+        f"no group has taught anything for {steps} steps: the responses to each problem were all paid the "
+        f"same, so every advantage is 0{''.join(f'; {fact}' for fact in facts)}. "
+        f"What may help: {'; '.join(changes)}"
+    )
+
+
 def _bar() -> Progress:
     return Progress(
         TextColumn("{task.description}"),

@@ -49,6 +49,7 @@ from prl.model import (
 )
 from prl.oom import MicroBatches, advise, halving, rehearse_rl
 from prl.progress import (
+    DeadGroups,
     RunLog,
     announce,
     batches_bar,
@@ -180,6 +181,7 @@ def run(settings: Settings[RLArguments]) -> RLResult:
                 recorder,
                 micro_batches,
                 log,
+                DeadGroups(is_adaptive=arguments.sampling == "adaptive" or bool(arguments.stages)),
                 sealing,
                 stop,
             ],
