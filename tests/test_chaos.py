@@ -73,7 +73,7 @@ STAGES: dict[str, tuple[str, dict[str, Any]]] = {
             "limit": 48, "max_steps": 6, "per_device_train_batch_size": 4, "gradient_accumulation_steps": 2,
             "num_generations": 4, "max_completion_length": 24, "dataset": "arithmetic:wide", "save_steps": 2,
             "sampling": "adaptive", "rewards": ["alternating"], "attention": "structured",
-            "lora_dropout": 0.1,
+            "lora_dropout": 0.1, "disable_dropout": False,
         },
     ),
 }  # fmt: skip

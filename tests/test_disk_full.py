@@ -25,7 +25,7 @@ SHARED = {"limit": 16, "max_steps": 4, "save_steps": 2, "per_device_train_batch_
 STAGES: dict[str, dict[str, Any]] = {
     "sft": SHARED | {"eval_strategy": "no", "eval_limit": 1, "sample_count": 0, "logging_steps": 1},
     "rl": SHARED | {"dataset": "arithmetic:wide", "num_generations": 4, "max_completion_length": 8,
-                    "gradient_accumulation_steps": 1, "sampling": "adaptive"},
+                    "gradient_accumulation_steps": 1, "sampling": "adaptive", "disable_dropout": False},
 }  # fmt: skip
 TIMES = ("time", "step_time", "train_runtime", "eval_runtime")
 

@@ -330,7 +330,7 @@ def test_one_line_where_the_main_process_fails(tmp_path: Path) -> None:
 @pytest.mark.parametrize("where", ["0", "1"])
 def test_resumed_runs_are_the_same_to_the_bit(stage: str, where: str, tmp_path: Path) -> None:
     whole, folder = tmp_path / "whole", tmp_path / "stopped"
-    given: dict[str, Any] = {"lora_dropout": 0.1}
+    given: dict[str, Any] = {"lora_dropout": 0.1} | ({"disable_dropout": "false"} if stage == "rl" else {})
     assert two(words(stage, whole, **given)).statuses == [0, 0]
     step = "4" if stage == "rl" else "2"  # rl takes two micro-batches a step
     ended = start_two(["-c", CHILD, where, "SIGTERM", step], [words(stage, folder, **given)] * 2)

@@ -212,8 +212,8 @@ def test_a_resumed_training_has_the_kl_of_the_uninterrupted_one(
         assert all(torch.equal(tensor, again[name]) for name, tensor in once.items())
 
 
-def test_rl_measures_from_its_cold_start(tmp_path: Path) -> None:
-    model, tokenizer = load_model(tiny.NAME, lora=Lora(r=4), trainable=True)
+def test_rl_measures_from_its_cold_start(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model, tokenizer = load_model(tiny.NAME, lora=Lora(r=4, dropout=0.1), trainable=True)
     moved(model)
     save_adapter(model, tokenizer, tmp_path / "cold")
     settings = resolve(
@@ -223,6 +223,9 @@ def test_rl_measures_from_its_cold_start(tmp_path: Path) -> None:
         beta=0.04, weight_decay=1.0, learning_rate=1e-2,
     )  # fmt: skip  # the weight decay moves the policy where all groups are dead, too
     rl.run(settings)
+    told = "  dropout: off in rl, which scores what it sampled; the adapter's 0.1 is sft's"
+    assert capsys.readouterr().err.splitlines().count(told) == 1
+    assert runs.read_config(tmp_path / "rl")["rl"]["disable_dropout"] is True
     lines = [line for line in runs.read_metrics(tmp_path / "rl") if "kl" in line]
     assert lines[0]["kl"] == 0
     assert lines[1]["kl"] > 0

@@ -382,6 +382,7 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
     name: {"output_dir": f"runs/default/{name}", "logging_steps": 1, "save_total_limit": 2}
     for name in TRAINER_CONFIGS
 }
+_DEFAULTS["rl"]["disable_dropout"] = True  # else what is scored is not what was sampled
 """Where prl's defaults differ from TRL's; those that follow the device are in `_trainer_precision`."""
 
 

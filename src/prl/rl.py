@@ -127,7 +127,12 @@ def run(settings: Settings[RLArguments]) -> RLResult:
             tags=tags,
         )
         facts = describe(model) | {"problems": len(problems.table)}
-        announce("rl", settings.chosen, {"model": arguments.model_name_or_path, **facts})
+        chosen = settings.chosen
+        if (dropout := model.peft_config["default"].lora_dropout) and training.disable_dropout:
+            chosen |= {
+                "dropout": f"off in rl, which scores what it sampled; the adapter's {dropout:g} is sft's"
+            }
+        announce("rl", chosen, {"model": arguments.model_name_or_path, **facts})
 
         rewards = reward_functions(
             rewards_of(stages, arguments.rewards),
