@@ -1,8 +1,10 @@
 """The curriculum inside GRPOTrainer (trl 1.16), on the tiny model: stages, rewards, draws, checkpoints,
 faults."""
 
+import functools
 import importlib.metadata
 import json
+from collections.abc import Callable
 from itertools import groupby
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,6 +17,7 @@ from prl.config import Settings, resolve
 from prl.decoding import ForkJoinDecoder
 from prl.errors import DataError, RunError, UsageError
 from prl.staging import Staging
+from prl.study import ARMS, COLD_STARTS
 
 SMALL = {
     "limit": 200, "max_steps": 4, "per_device_train_batch_size": 8, "gradient_accumulation_steps": 2,
@@ -282,25 +285,40 @@ def test_a_data_set_without_the_levels_of_a_stage_is_refused_before_anything_loa
 STRUCTURED = ("structured-accuracy", "structured-alternating", "parallel-only", "tiered-only", "scaffold")
 
 
-@pytest.mark.parametrize("arm", recipes.ARMS)
-def test_every_arm_trains(arm: str, tmp_path: Path) -> None:
-    recipe, model = f"tiny+paper-mini+{arm}", "tiny"
-    few = {"threads": 1, "limit": 40, "max_steps": 2}
-    if arm != "sequential":
+FEW = {"threads": 1, "limit": 40, "max_steps": 2}
+
+
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
+    """Arm -> the model that its RL begins with; a cold start is made once for all arms that share it."""
+
+    @functools.cache
+    def cold_start(name: str) -> str:
+        recipe, folder = f"tiny+paper-mini+{COLD_STARTS[name]}", tmp_path_factory.mktemp(name)
         todo = resolve(
-            "sft", recipe=recipe, output_dir=str(tmp_path / "sft"), per_device_train_batch_size=2, **few
+            "sft", recipe=recipe, output_dir=str(folder / "sft"), per_device_train_batch_size=2, **FEW
         )
-        model = str(sft.run(todo).folder)
+        return str(sft.run(todo).folder)
+
+    def model(arm: str) -> str:
+        name = ARMS[arm].cold_start
+        return cold_start(name) if name else "tiny"
+
+    return model
+
+
+@pytest.mark.parametrize("arm", recipes.ARMS)
+def test_every_arm_trains(arm: str, tmp_path: Path, begun: Callable[[str], str]) -> None:
     small = {
         key: SMALL[key] for key in ("gradient_accumulation_steps", "num_generations", "max_completion_length")
     }
     todo = resolve(
         "rl",
-        recipe=recipe,
+        recipe=f"tiny+paper-mini+{arm}",
         output_dir=str(tmp_path / "rl"),
-        model_name_or_path=model,
+        model_name_or_path=begun(arm),
         per_device_train_batch_size=4,
-        **few,
+        **FEW,
         **small,
     )
     pipeline.run(todo)

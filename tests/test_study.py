@@ -321,6 +321,15 @@ def test_each_arm_has_a_recipe_and_each_cold_start_an_arm() -> None:
     assert {*study.STUDIES} <= {*recipes.OVERLAYS}
 
 
+@pytest.mark.parametrize("arm", [name for name, arm in ARMS.items() if arm.cold_start])
+def test_arms_that_share_a_cold_start_say_the_same_of_it(arm: str) -> None:
+    ours, theirs = (
+        config.resolve("sft", recipe=f"tiny+paper-mini+{name}", threads=1).as_dict()["sft"]
+        for name in (arm, COLD_STARTS[str(ARMS[arm].cold_start)])
+    )
+    assert ours == theirs
+
+
 def test_the_claim_on_early_accuracy_names_the_share_of_the_steps() -> None:
     (early,) = (claim for claim in CLAIMS if claim.quantity == "early_accuracy")
     assert {ARMS[arm].early_percent for arm in early.arms} == {70}
