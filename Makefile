@@ -31,7 +31,7 @@ STUDY := $(if $(QUICK),runs/study-quick,runs/study)
 COMPARED = $(RUN)/compare$(if $(SEED),-seed-$(SEED))
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo compare study sft rl eval generate doctor data test test-slow test-pythons chaos soak lint format notebooks real bench-answers bench-decode bench-memory bench-traces clean
+.PHONY: help install demo compare study sft rl eval generate doctor data test test-slow test-pythons chaos soak starts lint format notebooks real bench-answers bench-decode bench-memory bench-traces clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' Makefile
@@ -89,6 +89,9 @@ chaos: $(INSTALLED) ## kill SFT and RL at 30 random moments, resume, compare to 
 
 soak: $(INSTALLED) ## 2,000 steps of RL on the tiny model: memory flat, step time flat
 	$(BIN)/python -m pytest -m slow -s tests/test_soak.py $(ARGS)
+
+starts: $(INSTALLED) ## 300 starts of RL on the tiny model, two at a time: none lost
+	PRL_STARTS=300 $(BIN)/python -m pytest -m slow -s tests/test_environment.py $(ARGS)
 
 lint: $(INSTALLED) ## ruff and mypy
 	$(BIN)/ruff check .

@@ -93,7 +93,7 @@ def trainer_on(model: Any, tokenizer: Any, folder: Path) -> GRPOTrainer:
 def test_the_reference_is_the_policy_in_every_tensor_and_stays_it(
     base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("TRL_EXPERIMENTAL_SILENCE", "1")  # as prl rl sets it
+    monkeypatch.setenv("TRL_EXPERIMENTAL_SILENCE", "1")  # prl rl filters it
     # The versions that settle_reference mends; `train` meets peft's.
     assert importlib.metadata.version("trl").startswith("1.16.")
     assert importlib.metadata.version("peft").startswith("0.21.")

@@ -39,7 +39,7 @@ def talkative(attention, *, lora=False):
 
 @pytest.fixture(autouse=True)
 def silent(monkeypatch):
-    monkeypatch.setenv("TRL_EXPERIMENTAL_SILENCE", "1")  # as prl rl sets it
+    monkeypatch.setenv("TRL_EXPERIMENTAL_SILENCE", "1")  # prl rl filters it
 
 
 class Batches(TrainerCallback):

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, get_args, get_origin, get_type_hints
 
-from prl import __version__, arguments, processes, recipes
+from prl import __version__, arguments, environment, processes, recipes
 from prl.errors import PrlError, UsageError
 
 if TYPE_CHECKING:
@@ -130,6 +130,7 @@ def _command(command: str, words: list[str]) -> None:
         print(_help(command), end="")
         return
 
+    environment.settle()
     from prl import config
 
     if "--help-trainer" in flags and command in arguments.TRAINER_CONFIGS:

@@ -83,7 +83,7 @@ def quiet_libraries() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
     if not processes.is_main():
         logging.getLogger("prl").setLevel(logging.ERROR)  # the main process has read the same files
-    os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # trl 1.16 says so of every rollout_func
+    warnings.filterwarnings("ignore", message="You are using 'rollout_func'")  # trl 1.16
     warnings.filterwarnings("ignore", module=r"(transformers|trl|peft|accelerate|datasets|torch)(\.|$)")
 
 

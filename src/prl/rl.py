@@ -25,7 +25,7 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase, TrainerCallback
 from trl import GRPOTrainer
 
-from prl import checkpoints, processes, runs
+from prl import checkpoints, environment, processes, runs
 from prl.answers import default_checker, extract_answer
 from prl.arguments import RLArguments
 from prl.config import Settings
@@ -79,6 +79,7 @@ def run(settings: Settings[RLArguments]) -> RLResult:
     """Train on the problems of `settings` and write the run folder. Raises PrlError for what the user can
     mend."""
     quiet_libraries()
+    environment.keep()
     arguments, training = settings.arguments, copy(settings.trainer)  # SealCheckpoints changes it
     check_supported(training, arguments.attention)
     check_loadable(arguments.model_name_or_path, trust_remote_code=training.trust_remote_code)

@@ -20,7 +20,7 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase, TrainerCallback
 from trl import SFTTrainer
 
-from prl import runs
+from prl import environment, runs
 from prl.arguments import SFTArguments
 from prl.config import Settings
 from prl.data.hub import load_rows
@@ -59,6 +59,7 @@ def run(settings: Settings[SFTArguments]) -> SFTResult:
     """Train an adapter on the traces of `settings` and write the run folder. Raises PrlError for what the
     user can mend."""
     quiet_libraries()
+    environment.keep()
     arguments, training = settings.arguments, copy(settings.trainer)  # SealCheckpoints changes it
     check_loadable(arguments.model_name_or_path, trust_remote_code=training.trust_remote_code)
     rows = _load(arguments, arguments.dataset, arguments.dataset_split, arguments.limit, training.seed)
