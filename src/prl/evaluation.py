@@ -25,9 +25,10 @@ from prl.analysis import describe
 from prl.answers import default_checker, extract_answer, unreadable_gold
 from prl.arguments import EvalArguments, GenerateArguments
 from prl.config import Settings
+from prl.context import beyond, beyond_told, context_of
 from prl.data.hub import load_rows
-from prl.decoding import ForkJoinDecoder, Limits, Response, Sampling
-from prl.errors import DataError
+from prl.decoding import ForkJoinDecoder, Limits, Response, Sampling, row_seed
+from prl.errors import DataError, UsageError
 from prl.grammar import Trace, parse
 from prl.model import check_loadable, load_model, settle_tags
 from prl.progress import announce, batches_bar, console, quiet_libraries
@@ -93,11 +94,19 @@ def run(settings: Settings[EvalArguments]) -> EvalResult:
         if ungraded:
             console.print(f"  {_told(ungraded, len(loaded))}", markup=False)
         prompts = [render_prompt(row["problem"], arguments.prompt_style) for row in rows]
+        context = context_of(model.config)
+        unasked = beyond(prompts, tokenizer, context, arguments.max_completion_length)
+        if unasked:
+            told = beyond_told(unasked, len(rows), context, arguments.max_completion_length)
+            if len(unasked) == len(rows):
+                raise DataError(f"{arguments.dataset}: {told}; none is left")
+            console.print(f"  not asked, and not solved in the accuracy: {told}", markup=False)
+        asked = [i for i in range(len(rows)) if i not in unasked]
         metrics: dict[str, Estimate] = {}
         scores: dict[str, list[float]] = {}
         described: dict[str, dict[str, float | None]] = {}
         for mode, samples, temperature in _modes(arguments):
-            with batches_bar(mode, len(prompts) * samples) as on_batch:
+            with batches_bar(mode, len(asked) * samples) as on_batch:
                 decoder = ForkJoinDecoder(
                     model,
                     tokenizer,
@@ -105,21 +114,27 @@ def run(settings: Settings[EvalArguments]) -> EvalResult:
                     sampling=Sampling(temperature, arguments.top_p, arguments.top_k, arguments.min_p),
                     batch_size=arguments.batch_size,
                 )
-                answers = decoder.generate(prompts, samples=samples, seed=arguments.seed, on_batch=on_batch)
+                # A problem is answered the same whichever others are asked.
+                seeds = [[row_seed(arguments.seed, i, j) for j in range(samples)] for i in asked]
+                answers = decoder.generate([prompts[i] for i in asked], seeds=seeds, on_batch=on_batch)
             traces = [[parse(each.text, truncated=each.truncated) for each in group] for group in answers]
-            judged = judge(rows, answers)
-            samples_of_mode = _samples(mode, rows, answers, traces, judged)
-            folder.log_samples(0, samples_of_mode)
+            judged = judge([rows[i] for i in asked], answers)
+            samples_of_mode = _samples(mode, [rows[i] for i in asked], answers, traces, judged)
             described[mode] = describe(samples_of_mode)
+            kept = list(zip((i for i in asked for _ in range(samples)), samples_of_mode, strict=True))
+            kept += [(i, _of_row(mode, rows[i]) | _UNASKED) for i in unasked]
+            folder.log_samples(0, [sample for _, sample in sorted(kept, key=lambda each: each[0])])
+            right = iter([[verdict.equal for _, verdict in group] for group in judged])
+            correct = [[False] * samples if i in unasked else next(right) for i in range(len(rows))]
             found = summarise(
-                [[verdict.equal for _, verdict in group] for group in judged],
+                correct,
                 traces,
                 answers,
                 resamples=arguments.bootstrap,
                 seed=arguments.seed,
             )
             metrics |= {f"{mode}/{name}": estimate for name, estimate in found.items()}
-            scores[mode] = [float(np.mean([verdict.equal for _, verdict in group])) for group in judged]
+            scores[mode] = [float(np.mean(group)) for group in correct]
         runs.write_json(
             folder.folder / "results.json",
             {
@@ -127,6 +142,7 @@ def run(settings: Settings[EvalArguments]) -> EvalResult:
                 "dataset": arguments.dataset,
                 "problems": len(rows),
                 "unreadable_golds": len(ungraded),
+                "beyond_context": len(unasked),
                 "samples": arguments.samples,
                 "temperature": arguments.temperature,
                 "max_completion_length": arguments.max_completion_length,
@@ -211,6 +227,9 @@ def respond(settings: Settings[GenerateArguments], *, draw: bool = False) -> lis
         ),
     )
     prompt = render_prompt(str(arguments.problem), arguments.prompt_style)
+    context = context_of(model.config)
+    if found := beyond([prompt], tokenizer, context, arguments.max_completion_length):
+        raise UsageError(beyond_told(found, 1, context, arguments.max_completion_length))
     with live_view(tokenizer, console) if draw else nullcontext() as on_token:
         (responses,) = decoder.generate(
             [prompt], samples=arguments.samples, seed=arguments.seed, on_token=on_token
@@ -238,7 +257,8 @@ def summarise(
     resamples: int,
     seed: int,
 ) -> dict[str, Estimate]:
-    """All metrics of one decoding mode from its (problems × samples) responses."""
+    """All metrics of one decoding mode from its (problems × samples) responses. `correct` is of all problems,
+    the rest of those that were asked."""
     count = len(correct[0])
     per_problem: dict[str, list[float]] = {"accuracy": [float(np.mean(group)) for group in correct]}
     for k in (k for k in (2, 4, 8, 16, 32, 64) if k <= count):
@@ -326,6 +346,29 @@ def _say_engine(attention: str) -> None:
         )
 
 
+_UNASKED = {
+    "text": "",
+    "token_ids": [],
+    "length": 0,
+    "critical_path": 0,
+    "truncated": True,
+    "extracted": None,
+    "verdict": "beyond context",
+    "correct": 0.0,
+    "faults": [],
+}
+"""The sample of a problem that leaves a response no room: it stays in every list of problems."""
+
+
+def _of_row(mode: str, row: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "phase": mode,
+        "problem": row["problem"],
+        "answer": row["answer"],
+        "level": row.get("level"),
+    }
+
+
 def _samples(
     mode: str,
     rows: Sequence[dict[str, Any]],
@@ -335,10 +378,7 @@ def _samples(
 ) -> list[dict[str, Any]]:
     return [
         {
-            "phase": mode,
-            "problem": row["problem"],
-            "answer": row["answer"],
-            "level": row.get("level"),
+            **_of_row(mode, row),
             "text": response.text,
             "token_ids": response.token_ids,
             "length": len(response.token_ids),

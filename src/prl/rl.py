@@ -29,6 +29,7 @@ from prl import checkpoints, environment, processes, runs
 from prl.answers import default_checker, extract_answer
 from prl.arguments import RLArguments
 from prl.config import Settings
+from prl.context import beyond, beyond_told, context_of
 from prl.curriculum import COLD_START, Curriculum, Stage, read_stages, rewards_of
 from prl.data.hub import load_rows
 from prl.decoding import ForkJoinDecoder, Limits, Sampling, row_seed
@@ -127,13 +128,30 @@ def run(settings: Settings[RLArguments]) -> RLResult:
             seed=training.seed,
             tags=tags,
         )
+        fitting = functools.partial(
+            within_context,
+            tokenizer=tokenizer,
+            context=context_of(model.config),
+            completion=training.max_completion_length,
+        )
+        read, (problems, told) = len(problems.table), fitting(problems)
         facts = describe(model) | {"problems": len(problems.table)}
         chosen = settings.chosen
         if (dropout := model.peft_config["default"].lora_dropout) and training.disable_dropout:
             chosen |= {
                 "dropout": f"off in rl, which scores what it sampled; the adapter's {dropout:g} is sft's"
             }
+        if told:
+            facts["beyond_context"] = read - len(problems.table)
         announce("rl", chosen, {"model": arguments.model_name_or_path, **facts})
+        if told:
+            console.print(f"  left out: {told}", markup=False)
+            _check_problems(arguments, stages, problems, training)
+        if eval_set is not None:
+            held_out, told = fitting(Problems(eval_set.to_list(), []))
+            eval_set = Dataset.from_list(held_out.table)
+            if told:
+                console.print(f"  left out of --eval_dataset: {told}", markup=False)
 
         rewards = reward_functions(
             rewards_of(stages, arguments.rewards),
@@ -280,6 +298,24 @@ def _checkpoint(arguments: RLArguments, training: Any) -> Path | None:
         return None
     kept = reversed(checkpoints.checkpoints(training.output_dir))
     return next((each for each in kept if not checkpoints.fault(each)), None)
+
+
+def within_context(
+    problems: Problems, tokenizer: PreTrainedTokenizerBase, context: int | None, completion: int
+) -> tuple[Problems, str]:
+    """The problems that leave a response its `completion` tokens, and what is to be said of the others.
+    DataError where none does."""
+    prompts = [row["prompt"] for row in problems.table]
+    found = beyond(prompts, tokenizer, context, completion)
+    if not found:
+        return problems, ""
+    told = beyond_told(found, len(prompts), context, completion)
+    if len(found) == len(prompts):
+        raise DataError(f"{told}; none is left")
+    kept = [index for index in range(len(prompts)) if index not in found]
+    place = {index: new for new, index in enumerate(kept)}
+    pools = [[place[index] for index in pool if index in place] for pool in problems.pools]
+    return Problems([problems.table[index] for index in kept], pools), told
 
 
 def _check_problems(

@@ -9,6 +9,7 @@ responses are sampled: a falling loss does not say whether the model can hold th
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
@@ -23,9 +24,10 @@ from trl import SFTTrainer
 from prl import environment, runs
 from prl.arguments import SFTArguments
 from prl.config import Settings
+from prl.context import beyond, context_of
 from prl.data.hub import load_rows
 from prl.decoding import ForkJoinDecoder, Limits
-from prl.errors import DataError
+from prl.errors import DataError, UsageError
 from prl.grammar import FaultKind, canonical_layout, parse
 from prl.model import (
     Lora,
@@ -98,23 +100,37 @@ def run(settings: Settings[SFTArguments]) -> SFTResult:
             tags="tokens",
         )
         ForkJoinDecoder(model, tokenizer)  # tries the model: before it trains, not at its first evaluation
-        tags, paths = attached_structure(model), arguments.paths
-        train_set, left_out = tokenize(
-            rows, tokenizer, arguments.prompt_style, training.max_length, tags=tags, paths=paths
+        tokenized = functools.partial(
+            tokenize,
+            tokenizer=tokenizer,
+            prompt_style=arguments.prompt_style,
+            max_length=training.max_length,
+            tags=attached_structure(model),
+            paths=arguments.paths,
+            context=(context := context_of(model.config)),
         )
-        eval_set, _ = tokenize(
-            held_out, tokenizer, arguments.prompt_style, training.max_length, tags=tags, paths=paths
-        )
+        is_cut_anywhere = training.packing and training.packing_strategy == "wrapped"
+        if context and is_cut_anywhere and training.max_length > context:
+            raise UsageError(
+                f"packing_strategy wrapped fills rows of --max_length {training.max_length} tokens, beyond "
+                f"the model's context of {context}: lower it to that, or use bfd"
+            )
+        train_set, left_out = tokenized(rows)
+        eval_set, not_held_out = tokenized(held_out)
         if not len(eval_set) and training.eval_strategy != "no":
             raise DataError(
                 f"no rows are left to evaluate on, --eval_strategy is {training.eval_strategy.value}: "
                 "raise --eval_limit, or pass --eval_strategy no"
             )
         facts = describe(model) | {"traces": len(train_set), "held_out": len(eval_set)} | left_out
+        if any(not_held_out.values()):
+            facts["held_out_left_out"] = sum(not_held_out.values())
         announce("sft", settings.chosen, {"model": arguments.model_name_or_path, **facts})
 
         advised = functools.partial(advise, settings)
-        sampled = held_out[: arguments.sample_count]
+        asked = [render_prompt(row["problem"], arguments.prompt_style) for row in held_out]
+        unasked = beyond(asked, tokenizer, context, 1)
+        sampled = [row for i, row in enumerate(held_out) if i not in unasked][: arguments.sample_count]
         sampler = FormatSampler(folder, tokenizer, sampled, arguments, training, advised)
         log, sealing, stop = RunLog(folder, _line), SealCheckpoints(training), StopOnSignal()
         tokens = TokenCount()
@@ -169,17 +185,19 @@ def tokenize(
     *,
     tags: Tags | None = None,
     paths: str = "2",
+    context: int | None = None,
 ) -> tuple[Dataset, dict[str, int]]:
     """Rows as `input_ids` and `labels` (-100 where no loss is wanted); and how many were left out, by reason.
 
     Prompt and response are tokenised apart, as they are at generation. A trace longer than `max_length` is
-    left out whole: cut short, it would teach to leave a block open. Raises DataError when none is left.
+    left out whole: cut short, it would teach to leave a block open. So is one longer than the model's
+    `context`. Raises DataError when none is left.
 
     With the `tags` of structured attention, blocks are laid out as the decoder lays them out, there is no
     loss on what it inserts by itself when it decodes with `paths`, and a trace with a nested `<Parallel>` is
     left out: its inner `</Parallel>` would close the outer block.
     """
-    examples, longest = [], 0
+    examples, longest, shortest = [], 0, sys.maxsize
     left_out = {"too_long": 0} | ({"nested": 0} if tags else {})
     for row in rows:
         trace = canonical_layout(row["trace"]) if tags else row["trace"]
@@ -188,14 +206,23 @@ def tokenize(
             continue
         prompt = tokenizer(render_prompt(row["problem"], prompt_style), add_special_tokens=False)["input_ids"]
         response = tokenizer(render_response(trace), add_special_tokens=False)["input_ids"]
-        longest = max(longest, len(prompt) + len(response))
-        if max_length is not None and len(prompt) + len(response) > max_length:
+        length = len(prompt) + len(response)
+        longest, shortest = max(longest, length), min(shortest, length)
+        if max_length is not None and length > max_length:
             left_out["too_long"] += 1
+            continue
+        if context is not None and length > context:
+            left_out["beyond_context"] = left_out.get("beyond_context", 0) + 1
             continue
         forced = forced_tokens(response, tags, paths=paths) if tags else [False] * len(response)
         learned = [-100 if is_forced else token for token, is_forced in zip(response, forced, strict=True)]
         examples.append({"input_ids": prompt + response, "labels": [-100] * len(prompt) + learned})
     if rows and not examples:
+        if left_out.get("beyond_context"):
+            raise DataError(
+                f"no trace fits the model's context of {context:,} tokens, the shortest has {shortest:,} "
+                "with its prompt: take shorter ones, or another --model_name_or_path"
+            )
         if not left_out["too_long"]:
             raise DataError(
                 f"all {len(rows)} traces have a nested <Parallel>, which structured attention cannot hold: "

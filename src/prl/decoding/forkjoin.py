@@ -9,10 +9,11 @@ scores it with the same log-probabilities. What is forced, and when: `prl.decodi
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isnan
 from weakref import WeakSet
 
@@ -22,6 +23,7 @@ from peft import PeftModel
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from prl.context import context_of
 from prl.decoding.packing import packed_linears
 from prl.decoding.rows import Columns, RowCache, last_growth, masks, row_attention
 from prl.decoding.sampling import Sampling, draw, row_seed, uniforms
@@ -100,6 +102,7 @@ class ForkJoinDecoder:
         line_end = tokenizer("\n", add_special_tokens=False)["input_ids"]
         self.joint = [self.tags.end_parallel, *line_end, self.tags.summary]  # what ends a block
         self.steps = self.cache_bytes = 0
+        self.context = context_of(model.config)
         least = 1 + 3 * self.limits.most_paths + len(self.joint)
         if self.tags is not NO_TAGS and self.limits.max_blocks and self.limits.max_new_tokens < least:
             raise UsageError(
@@ -123,9 +126,11 @@ class ForkJoinDecoder:
         """`samples` responses to each prompt (text or token ids), in order.
 
         A response depends on its prompt and its own seed alone, whatever is decoded beside it: `seeds[i][j]`
-        (a prompt gets as many responses as it has seeds), or one derived from (`seed`, i, j). `on_response`
+        (a prompt gets as many responses as it has seeds), or one derived from (`seed`, i, j). One that comes
+        to the end of the model's context is cut off there. `on_response`
         is called with i, j and the response as soon as it ends, `on_batch` with the number of those. Raises
-        UsageError for an empty prompt, and with structured attention for one that does not open the response;
+        UsageError for an empty prompt, for one that leaves nothing of the model's context, and with
+        structured attention for one that does not open the response;
         ModelError for logits that are no numbers.
         """
         encoded = self._encode(prompts)
@@ -180,6 +185,10 @@ class ForkJoinDecoder:
             )
             if not ids:
                 raise UsageError(f"prompt {i} is empty; a response needs something to go on from")
+            if self.context and len(ids) >= self.context:
+                raise UsageError(
+                    f"prompt {i} has {len(ids):,} tokens and the model's context {self.context:,}: shorten it"
+                )
             if _response_start(ids, self.tags) is None:
                 raise UsageError(
                     f"prompt {i} does not open the assistant's turn, so no tag would count; "
@@ -187,6 +196,13 @@ class ForkJoinDecoder:
                 )
             encoded.append(ids)
         return encoded
+
+    def limits_after(self, prompt: int) -> Limits:
+        """Those of a response to a prompt of this many tokens: as set, within the model's context."""
+        room = (self.context or sys.maxsize) - prompt
+        return (
+            self.limits if room >= self.limits.max_new_tokens else replace(self.limits, max_new_tokens=room)
+        )
 
     def _response(self, row: Row) -> Response:
         ids: list[int] = []
@@ -267,7 +283,7 @@ class _Batch:
                 reader=copy(self.prefilled[prompt][0]),
                 slots=len(self.prompts[prompt]),
                 seed=seeds[prompt][sample] % 2**64,
-                limits=self.decoder.limits,
+                limits=self.decoder.limits_after(len(self.prompts[prompt])),
                 eos_token_id=self.decoder.tokenizer.eos_token_id,
                 joint=self.decoder.joint,
                 on_token=self.on_token,

@@ -23,9 +23,10 @@ from typing import Any
 from prl import runs
 from prl.arguments import GenerateArguments
 from prl.config import Settings
+from prl.context import beyond, context_of
 from prl.errors import PrlError
 from prl.prompts import IM_END, IM_START, user_message
-from prl.traces.asking import Answer, Fatal
+from prl.traces.asking import Answer, Fatal, Refused
 from prl.traces.modes import Request
 
 GATHER = 0.02  # seconds that asks are waited for before a batch begins; those of a finished one come again
@@ -60,6 +61,10 @@ class _Waiting:
         if not self.answer.done():
             self.answer.set_result(answer)
 
+    def refuse(self, why: str) -> None:
+        if not self.answer.done():
+            self.answer.set_exception(Refused(why))
+
 
 class Local:
     """The teacher that `settings` (of `prl generate`) name; the model is loaded at the first ask.
@@ -81,7 +86,8 @@ class Local:
         self._closing = threading.Event()
 
     async def ask(self, request: Request) -> Answer:
-        """Raises Fatal: the model cannot be loaded or decoded, memory does not hold one row."""
+        """Raises Refused: the prompt leaves nothing of the model's context; Fatal: the model cannot be loaded
+        or decoded, memory does not hold one row."""
         waiting = _Waiting(request)
         self._waiting.append(waiting)
         if self._running is None or self._running.done():
@@ -121,7 +127,12 @@ class Local:
 
         model, tokenizer = self._model()
         given, first = self._settings.arguments, batch[0].request
-        left = list(batch)
+        context = context_of(model.config)
+        unanswered = beyond([rendered(each.request) for each in batch], tokenizer, context, 1)
+        for index, tokens in unanswered.items():
+            why = f"a prompt of {tokens:,} tokens leaves nothing of the model's context of {context:,}"
+            loop.call_soon_threadsafe(batch[index].refuse, why)
+        left = [each for index, each in enumerate(batch) if index not in unanswered]
 
         def on_token(*_: int) -> None:
             if self._closing.is_set():
