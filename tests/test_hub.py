@@ -278,12 +278,20 @@ def test_any_text_survives_every_format(
         ('{"problem": "?", "answer": ""}', "answer is empty"),
         ('{"problem": "?", "answer": null}', "answer is missing"),
         ('{"problem": "?", "answer": NaN}', "answer is NaN"),
-        ('{"problem": "?", "answer": Infinity}', "answer is of type float"),
+        ('{"problem": "?", "answer": Infinity}', "answer is infinite"),
         ('{"problem": "?", "answer": "nan"}', "answer is nan"),
         ('{"problem": "?", "answer": "None"}', "answer is None"),
         ('{"problem": "?", "answer": true}', "answer is of type bool, not text"),
         ('{"problem": "?", "answer": [1, 2]}', "answer is of type list, not text"),
-        ('{"problem": "?", "answer": {"value": 1}}', "answer is missing"),
+        (
+            '{"problem": "?", "answer": ["3", "-3"]}',
+            "it has 2 values; write one text with all that belong to",
+        ),
+        ('{"problem": "?", "answer": []}', "answer is of type list, not text: it has 0 values"),
+        (
+            '{"problem": "?", "answer": {"value": 1}}',
+            "answer is missing: of its keys value, none is ground_truth",
+        ),
         ('{"problem": "?", "answer": "so it is\\n#### "}', "answer is empty"),
         ('{"problem": "?"}', "no answer"),
         ('{"answer": 1}', "no problem"),
@@ -541,9 +549,11 @@ def test_the_layouts_of_the_public_sets(monkeypatch: pytest.MonkeyPatch, alias: 
 def test_a_hub_set_with_other_columns_is_refused_with_their_names(monkeypatch: pytest.MonkeyPatch) -> None:
     import datasets
 
-    found = datasets.Dataset.from_list([{"instruction": "How many?", "output": "72"}])
+    found = datasets.Dataset.from_list([{"task": "How many?", "result": "72"}])
     monkeypatch.setattr(datasets, "load_dataset", lambda *args, **options: found)
-    with pytest.raises(DataError, match="no column for the problem; it has instruction, output"):
+    with pytest.raises(
+        DataError, match=r"no column for the problem; it has task, result\. .* \(perhaps 'task'\)"
+    ):
         load_rows("someone/else")
 
 

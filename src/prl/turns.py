@@ -77,8 +77,18 @@ _OPEN_THINK = re.compile(r"<(?:think|thinking|thought)>|\[THINK\]")
 _END_THINK = re.compile(r"</(?:think|thinking|thought)>|\[/THINK\]")
 
 
-def _is_marked(text: str) -> bool:
-    return any(hint in text for hint in _HINTS)
+def is_marked(text: str) -> bool:
+    """Whether a marker may be in `text`; quick to say no."""
+    if "<" in text or "[" in text:
+        for hint in _HINTS:
+            if hint in text:
+                return True
+    return False
+
+
+def has_turns(text: str) -> bool:
+    """Whether the header of a turn is in `text`."""
+    return is_marked(text) and _HEADS.search(text) is not None
 
 
 def read_turns(text: str) -> list[tuple[str, str]] | None:
@@ -90,7 +100,7 @@ def read_turns(text: str) -> list[tuple[str, str]] | None:
     >>> read_turns("<|im_start|>user\nWhat is 3+4?<|im_end|>\n<|im_start|>assistant\n")
     [('user', 'What is 3+4?')]
     """
-    heads = [*_HEADS.finditer(text)] if _is_marked(text) else []
+    heads = [*_HEADS.finditer(text)] if is_marked(text) else []
     if not heads:
         return None
     turns: list[tuple[str, str]] = []
@@ -136,7 +146,7 @@ def bare(text: str) -> tuple[str, list[str]]:
     >>> bare("<s>Final Answer: 7</s></s>")
     ('Final Answer: 7', ['<s>', '</s>'])
     """
-    if not _is_marked(text):
+    if not is_marked(text):
         return text.strip(), []
     found: dict[str, None] = {}
     start, stop = 0, len(text)
@@ -157,7 +167,7 @@ def bare(text: str) -> tuple[str, list[str]]:
 
 def marker_inside(text: str) -> str | None:
     """The first marker in `text`; None where there is none. `<s>` and `</s>` in pairs are HTML."""
-    if not _is_marked(text):
+    if not is_marked(text):
         return None
     is_html = text.count("<s>") == text.count("</s>")
     marks = (mark[0] for mark in _MARKS.finditer(text))
@@ -189,7 +199,7 @@ def without_thoughts(text: str) -> tuple[str, str | None]:
     if not after:
         return inside, closed[0][0]
     if PARALLEL in inside and PARALLEL not in after:
-        raise ValueError(f"has its blocks before {closed[0][0]}: take the tags of the thoughts out")
+        raise ValueError(f"has its blocks before {closed[0][0]}: take the marks of the thoughts out")
     return after, "thoughts"
 
 
@@ -199,7 +209,7 @@ def said(text: str) -> str:
     >>> said("Final Answer: 7<|im_end|>\\n<|im_start|>user\\nThanks! Final Answer: 9")
     'Final Answer: 7'
     """
-    if not _is_marked(text):
+    if not is_marked(text):
         return text
     start, stop = 0, len(text)
     for final in _FINAL_CHANNEL.finditer(text):  # gpt-oss thinks in turns of its own

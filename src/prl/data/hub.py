@@ -1,19 +1,23 @@
 """Load a data set from the Hub, a local file or the procedural generator, as rows of one schema.
 
-    row = {"problem": str, "answer": str, "trace": str, "level": int | None, "source": str}
+    row = {"problem": str, "answer": str, "trace": str, "level": int | None, "source": str,
+           "history": [{"role": str, "content": str}, …]}
 
 `answer` is the gold answer alone: what follows `####` in GSM8K, the box of a MATH solution. `trace` is there
-when asked for. The public sets, by their cards and by code that reads them:
+when asked for, `history` where turns stand before the problem (`prl.prompts.render_prompt` renders them).
+What is read otherwise than written, turn markers for one, is told with the number of rows. The public sets,
+by their cards and by code that reads them:
 
 gsm8k           openai/gsm8k, configuration main: question, answer ("... #### 72"); 7,473 train, 1,319 test.
 math            DigitalLearningGmbH/MATH-lighteval: problem, solution (boxed), level ("Level 5"), type; 7,500
                 train, 5,000 test. `EleutherAI/hendrycks_math:algebra` is one of seven parts of the same.
 dapo            BytedTsinghua-SIA/DAPO-Math-17k: prompt [{role, content}], with an instruction around the
                 problem, and reward_model {ground_truth}; train only: 17 thousand problems, each 100 times.
-parallel-gsm8k  Parallel-R1/parallel-r1-cold-start-filter: JSON, train only, a few thousand rows.
+parallel-gsm8k  Parallel-R1/parallel-r1-cold-start-filter: JSON, train only, a few thousand rows: problem, and
+                text (a trace that ends with "Final Answer:", which is the gold answer too).
 
-Not verified: the columns of parallel-gsm8k, which its card does not name. They are looked for under the names
-in `prl.data.rows.COLUMNS`; where these do not fit, the set is refused with the list of what it has.
+Any other set is read by the names of its columns (`prl.data.rows.COLUMNS`); where none fits, it is refused
+with the list of what it has.
 """
 
 from __future__ import annotations
@@ -23,6 +27,7 @@ import difflib
 import itertools
 import logging
 import re
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from random import Random
@@ -37,7 +42,16 @@ from prl.data.files import (
     json_records,
     parquet_records,
 )
-from prl.data.rows import COLUMNS, by_column, column_of, missing_column, text_of, to_row, wanted_columns
+from prl.data.rows import (
+    COLUMNS,
+    Read,
+    by_column,
+    column_of,
+    missing_column,
+    own_trace,
+    to_row,
+    wanted_columns,
+)
 from prl.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -68,6 +82,7 @@ def load_rows(
     seed: int | None = None,
     on_bad: Literal["error", "skip"] = "error",
     graded: bool = False,
+    notes: Counter[str] | None = None,
 ) -> list[dict[str, Any]]:
     """The rows of `dataset` in the schema of this module.
 
@@ -82,11 +97,12 @@ def load_rows(
     `seed` (0 if None).
 
     Bad rows (an empty problem, a missing answer, a wrong type, a line that is not JSON, a wrong number of
-    CSV fields; where answers are to be `graded`, one that `prl.answers` cannot read) are reported together in
-    one DataError. With `on_bad="skip"` they are left out, and the same
-    report is logged as a warning. An answer that is cut off, braces open, is taken from the row's `solution`
-    where it is the beginning of that one's answer, with a warning. Of DAPO-Math's repeated problems the first
-    is kept.
+    CSV fields, a turn marker inside a trace; where answers are to be `graded`, one that `prl.answers` cannot
+    read) are reported together in one DataError. With `on_bad="skip"` they are left out, and the same report
+    is logged as a warning. An answer that is cut off, braces open, is taken from the row's `solution` where
+    it is the beginning of that one's answer. Of DAPO-Math's repeated problems the first is kept. What is read
+    otherwise than written is logged in one line with its number of rows, or counted in `notes` where that is
+    given.
 
     Raises DataError: no such file or set, the Hub out of reach, an unknown suffix, a missing column, bad
     rows, no rows.
@@ -105,9 +121,18 @@ def load_rows(
 
     records = _open(dataset, split, need)
     unique = HUB_SETS.get(dataset, (dataset,))[0] == _REPEATING
+    found: Counter[str] = Counter() if notes is None else notes
     with contextlib.closing(records):
-        found = _rows(dataset, records, need, graded=graded)
-        rows = _read(dataset, found, limit if seed is None else None, unique=unique, skip=on_bad == "skip")
+        rows = _read(
+            dataset,
+            _rows(dataset, records, need, graded=graded),
+            limit if seed is None else None,
+            unique=unique,
+            skip=on_bad == "skip",
+            notes=found,
+        )
+    if found and notes is None:
+        log.warning("%s: %s", dataset, told(found))
     return rows if limit is None or seed is None else Random(seed).sample(rows, min(limit, len(rows)))
 
 
@@ -134,11 +159,12 @@ def stream_rows(
     limit: int | None = None,
     seed: int = 0,
     graded: bool = False,
+    notes: Counter[str] | None = None,
 ) -> Iterator[tuple[str, dict[str, Any] | str]]:
     """The rows of `load_rows` one by one, with where each stands ("line 7"); in place of a bad row what is
     wrong with it. Nothing is held but what the file format asks for (a JSON array is read whole).
     `keep_trace`: a row keeps what a column of the name `trace` holds, where it is a text, also if none is
-    needed.
+    needed. `notes` takes up what `load_rows` tells.
 
     Raises DataError as `load_rows` does, but not for bad rows; some of it only at the end.
     """
@@ -148,15 +174,16 @@ def stream_rows(
         yield from ((f"row {number}", row) for number, row in enumerate(rows, 1))
         return
     with contextlib.closing(_open(dataset, split, need)) as records:
-        found = _rows(dataset, records, need, keep_trace, graded)
-        for where, row, wrong, _ in itertools.islice(found, limit):
-            yield where, "; ".join(wrong) or row
+        for where, read in itertools.islice(_rows(dataset, records, need, keep_trace, graded), limit):
+            if notes is not None and not read.wrong:
+                notes.update({*read.notes})
+            yield where, "; ".join(read.wrong) or read.row
 
 
 def _rows(
     name: str, records: Records, need: Sequence[str], keep_trace: bool = False, graded: bool = False
-) -> Iterator[tuple[str, dict[str, Any], list[str], bool]]:
-    """Of each record: where it stands, its row, what is wrong with it, whether its answer had to be mended.
+) -> Iterator[tuple[str, Read]]:
+    """Of each record: where it stands, and its row.
 
     Raises DataError where there is no record, or none had a column for a needed field.
     """
@@ -167,18 +194,17 @@ def _rows(
     for where, record in records:
         is_empty = False
         if isinstance(record, str):
-            yield where, {}, [record], False
+            yield where, Read({}, [record], [])
             continue
         if nowhere:
             columns |= dict.fromkeys(record)
             nowhere = {field for field in nowhere if column_of(field, by_column(record)) is None}
-        row, wrong, is_mended = to_row(record, need, source)
-        if graded and not wrong:
-            wrong = _ungraded(row["answer"])
-        if keep_trace and "trace" not in row:
-            with contextlib.suppress(ValueError):
-                row["trace"] = text_of(by_column(record).get("trace"))
-        yield where, row, wrong, is_mended
+        read = to_row(record, need, source)
+        if graded and not read.wrong:
+            read.wrong.extend(_ungraded(read.row["answer"]))
+        if keep_trace and "trace" not in read.row and (trace := own_trace(record)):
+            read.row["trace"] = trace
+        yield where, read
     if columns and nowhere:
         raise missing_column(name, sorted(nowhere)[0], columns)
     if is_empty:
@@ -196,40 +222,45 @@ def _ungraded(answer: str) -> list[str]:
 
 def _read(
     name: str,
-    records: Iterable[tuple[str, dict[str, Any], list[str], bool]],
+    records: Iterable[tuple[str, Read]],
     stop: int | None,
     *,
     unique: bool,
     skip: bool,
+    notes: Counter[str],
 ) -> list[dict[str, Any]]:
     """The first `stop` good rows of `_rows`. Raises DataError for bad ones that may not be skipped."""
     rows: list[dict[str, Any]] = []
     faults: list[str] = []
-    read = bad = mended = 0
+    count = bad = 0
     seen: set[str] = set()
-    for where, row, wrong, is_mended in records:
-        read += 1
-        mended += is_mended
-        if wrong:
+    for where, read in records:
+        count += 1
+        if read.wrong:
             bad += 1
             if len(faults) < LISTED_FAULTS:
-                faults.append(f"{where}: {'; '.join(wrong)}")
+                faults.append(f"{where}: {'; '.join(read.wrong)}")
             continue
         if unique:
-            if row["problem"] in seen:
+            if read.row["problem"] in seen:
                 continue
-            seen.add(row["problem"])
-        rows.append(row)
+            seen.add(read.row["problem"])
+        rows.append(read.row)
+        if read.notes:
+            notes.update({*read.notes})
         if len(rows) == stop:
             break
     if bad:
-        report = bad_rows(name, bad, read, faults)
+        report = bad_rows(name, bad, count, faults)
         if not skip or not rows:
             raise DataError(f"{report}\nCorrect them, or leave them out with --on_bad_rows skip.")
         log.warning("%s\nThey are left out.", report)
-    if mended:
-        log.warning("%s: %d answers are cut off and were taken from the solutions instead", name, mended)
     return rows
+
+
+def told(notes: Counter[str]) -> str:
+    """What was read otherwise than written, in a line: how many rows and what."""
+    return "; ".join(f"{count} {note}" for note, count in notes.most_common())
 
 
 def bad_rows(name: str, bad: int, read: int, faults: Sequence[str]) -> str:

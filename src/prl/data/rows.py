@@ -1,30 +1,50 @@
-"""A row of the schema from the cells of a record: which column holds what, and what a cell says."""
+"""A row of the schema from the cells of a record: which column holds what, and what a cell says.
+
+A conversation is rendered whole: its last answer is the trace, the turn before it the problem, and the turns
+before that the history. Whatever comes out is text that a model may be shown: markers that another template
+put around it are taken off, and where that would be a guess, the row is wrong.
+"""
 
 from __future__ import annotations
 
 import difflib
-import math
 import re
-from collections.abc import Collection, Sequence
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, NamedTuple
 
+from prl.data.conversations import Turn, check_end, last_answer, question, read_conversation
+from prl.data.golds import ESCAPED, gold, is_cut_off, mend, text_of
+from prl.data.literals import decoded, once_escaped
 from prl.errors import DataError
+from prl.grammar import PARALLEL
+from prl.turns import bare, has_turns, is_marked, marker_inside, without_thoughts
 
 COLUMNS: dict[str, tuple[str, ...]] = {
-    "problem": ("problem", "question", "prompt", "query", "messages", "conversations"),
-    "answer": ("final_answer", "expected_answer", "ground_truth", "reward_model", "answer", "solution"),
-    "trace": ("trace", "response", "completion", "solution", "messages", "conversations"),
+    "problem": (
+        *("problem", "question", "prompt", "query", "messages", "conversations", "conversation"),
+        *("instruction", "input", "text"),
+    ),
+    "answer": (
+        *("final_answer", "expected_answer", "ground_truth", "reward_model", "answer", "solution", "text"),
+    ),
+    "trace": (
+        *("trace", "response", "completion", "solution", "messages", "conversations", "conversation"),
+        *("output", "text"),
+    ),
     "level": ("level",),
     "source": ("source", "data_source"),
 }
-"""field -> the columns that it is read from, whatever their case; of several the first. A conversation gives
-its last user turn as the problem, its last assistant turn as the trace."""
+"""field -> the columns that it is read from, whatever their case; of several the first. To `instruction` an
+`input` is added. `text` is the trace beside a problem, and its answer the one that it commits to; alone it is
+a conversation that a chat template was applied to."""
 
-_TURNS = {"problem": ("user", "human"), "trace": ("assistant", "gpt")}  # TRL's names and ShareGPT's
+WHOLE = ("messages", "conversations", "conversation", "text")
+"""Columns of conversations that hold the answer too; in others they end with the question."""
 
-_LONGEST_BARE_ANSWER = 64  # characters; DAPO-Math's descendants keep the bare answer in `solution`
-# What pandas and databases write for a missing cell.
-_MISSING = {"nan", "NaN", "None", "null", "NULL", "<NA>"}
+HISTORY, SYSTEM = ("history",), ("system", "system_prompt")
+"""Columns of what stands before the problem: turns, or pairs of question and answer; a turn of the system."""
+
+_EARLIER = frozenset(HISTORY + SYSTEM)
 
 # DAPO-Math's instruction around the problem, and the variants of sets made from it.
 _BEFORE_PROBLEM = re.compile(
@@ -36,6 +56,14 @@ _AFTER_PROBLEM = re.compile(
     r'Remember to put your answer on its own line after "Answer:"\.?\s*\Z', re.IGNORECASE
 )
 
+# Names that are like none of those in COLUMNS, for the hint.
+_ALIKE = {
+    "problem": ("task", "statement", "exercise"),
+    "answer": ("gold", "target", "label", "result"),
+    "trace": ("generation", "generations", "reasoning", "cot", "rationale", "chosen"),
+}
+_LIKE = 0.75  # of 1, at which a name is taken for a variant of another
+
 
 class MissingColumn(DataError):
     """No column of a data set is one that `field` is read from."""
@@ -45,132 +73,272 @@ class MissingColumn(DataError):
         self.field = field
 
 
-def to_row(
-    record: dict[str, Any], need: Sequence[str], source: str
-) -> tuple[dict[str, Any], list[str], bool]:
-    """The row that a record holds, all that is wrong with it, and whether its answer had to be mended."""
+class Read(NamedTuple):
+    """A row, all that is wrong with it, and what was read otherwise than it is written."""
+
+    row: dict[str, Any]
+    wrong: list[str]
+    notes: list[str]
+
+
+class _Wrong(ValueError):
+    """What is wrong with a field, with the column that says so."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+def to_row(record: Mapping[str, Any], need: Sequence[str], source: str) -> Read:
+    """The row that a record holds."""
     cells = by_column(record)
     row: dict[str, Any] = {}
-    wrong: list[str] = []
-    for field in ("problem", "answer", *(["trace"] if "trace" in need else [])):
-        column = column_of(field, cells)
-        try:
-            row[field] = _read_cell(field, column, cells.get(column or ""))
-        except ValueError as error:
-            if field in need:
-                wrong.append(f"{column} {error}" if column else f"no {field}")
-    mended = None
-    if _is_cut_off(answer := row.get("answer", "")):
-        mended = _mend(answer, cells.get("solution"))
-        if mended:
+    wrong: list[tuple[str, str]] = []  # field, what is wrong with it
+    notes: list[str] = []
+    of_answer: list[str] = []
+    column = column_of("answer", cells)
+    try:
+        row["answer"] = _gold(column, cells, of_answer)
+    except ValueError as error:
+        wrong.append(("answer", f"{column} {error}" if column else "no answer"))
+    try:
+        row |= _asked(cells, "trace" in need, row.get("answer") if "answer" in need else None, notes)
+    except _Wrong as error:
+        wrong.insert(0 if error.field == "problem" else 1, (error.field, str(error)))
+    if is_cut_off(answer := row.get("answer", "")):
+        if mended := mend(answer, cells.get("solution")):
             row["answer"] = mended
-        elif "answer" in need:
-            wrong.append(f"the answer is cut off: {answer[-40:]!r}")
+            of_answer.append("answers are cut off and were taken from the solutions instead")
+        else:
+            wrong.append(("answer", f"the answer is cut off: {answer[-40:]!r}"))
     row["level"] = _level(cells.get("level"))
-    if "level" in need and row["level"] is None:
-        wrong.append(f"level {cells.get('level')!r} is no number")
+    if row["level"] is None:
+        wrong.append(("level", f"level {cells.get('level')!r} is no number"))
     column = column_of("source", cells)
     row["source"] = cells[column] if column and isinstance(cells[column], str) else source
-    return row, wrong, mended is not None
+    told = notes + of_answer if "answer" in need else notes
+    return Read(row, [fault for field, fault in wrong if field in need], told)
 
 
-def by_column(record: dict[str, Any]) -> dict[str, Any]:
+def own_trace(record: Mapping[str, Any]) -> str | None:
+    """What a column of the name `trace` holds, where it is a text that can be trained on."""
+    try:
+        return _clean(text_of(by_column(record).get("trace")), "traces", [], "assistant")
+    except ValueError:
+        return None
+
+
+def by_column(record: Mapping[str, Any]) -> dict[str, Any]:
     return {column.strip().lower(): value for column, value in record.items()}
 
 
-def column_of(field: str, cells: Collection[str]) -> str | None:
-    return next((column for column in COLUMNS[field] if column in cells), None)
-
-
-def _read_cell(field: str, column: str | None, value: object) -> str:
-    match field:
-        case "problem":
-            return _problem(_turn(field, value))
-        case "answer":
-            return _answer(value, worked=column == "solution")
-    return text_of(_turn(field, value))
-
-
-def _turn(field: str, value: object) -> object:
-    """What the last turn of a conversation says that can be a `field`; anything else as it is."""
-    if not (isinstance(value, list) and all(isinstance(turn, dict) for turn in value)):
-        return value
-    for turn in reversed(value):
-        if turn.get("role", turn.get("from")) in _TURNS[field]:
-            return turn.get("content", turn.get("value"))
-    raise ValueError(f"has no turn of {' or '.join(_TURNS[field])}")
-
-
-def text_of(value: object) -> str:
-    if value is None:
-        raise ValueError("is missing")
-    if isinstance(value, float) and math.isnan(value):
-        raise ValueError("is NaN")
-    if not isinstance(value, str):
-        raise ValueError(f"is of type {type(value).__name__}, not text")
-    if not (text := value.strip()):
-        raise ValueError("is empty")
-    if re.search("[\ud800-\udfff]", text):
-        raise ValueError("holds half a surrogate pair, which no tokenizer reads")
-    return text
-
-
-def _problem(value: object) -> str:
-    """A text, without DAPO-Math's instruction around it."""
-    return text_of(_AFTER_PROBLEM.sub("", _BEFORE_PROBLEM.sub("", text_of(value))))
-
-
-def _answer(value: object, *, worked: bool) -> str:
-    """The gold answer in a cell: a number, a text, {"ground_truth": …}, or what a worked solution says."""
-    if isinstance(value, dict):
-        value = value.get("ground_truth")
-    if isinstance(value, list) and len(value) == 1:
-        value = value[0]
-    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-        return str(value).removesuffix(".0")
-    text = text_of(value)
-    if text in _MISSING:
-        raise ValueError(f"is {text}")
-    if "####" in text:
-        return text_of(text.rpartition("####")[2])
-    box = _last_box(text)
-    if box is None and not worked:
-        return text
-    from prl.answers import extract_answer
-
-    # What a solution says after its box ("so our answer is correct") is no other answer.
-    if found := extract_answer(text if box is None else f"\\boxed{{{box}}}"):
-        return found
-    if box is not None or len(text) > _LONGEST_BARE_ANSWER or "\n" in text:
-        raise ValueError("commits to no answer: no filled \\boxed{}, ####, or final-answer line")
-    return text
-
-
-def _last_box(text: str) -> str | None:
-    """What stands in the last \\boxed{…} (or `\\boxed 2`); None when there is none, or it is cut off."""
-    rest = text.rpartition("\\boxed")[2].lstrip() if "\\boxed" in text else ""
-    if not rest.startswith("{"):
-        return next(iter(re.findall(r"\A[^\s$\\{}]+", rest)), None)
-    depth = 0
-    for brace in re.finditer(r"(?<!\\)[{}]", rest):
-        depth += 1 if brace[0] == "{" else -1
-        if depth == 0:
-            return rest[1 : brace.start()]
+def column_of(field: str, cells: Mapping[str, Any]) -> str | None:
+    """The column that holds `field`; a `text` is a problem only where it is a conversation, or not known."""
+    for column in COLUMNS[field]:
+        if column in cells:
+            value = cells[column]
+            is_told = field == "problem" and column == "text" and value is not None
+            if not is_told or (isinstance(value, str) and has_turns(value)):
+                return column
     return None
 
 
-def _is_cut_off(latex: str) -> bool:
-    """More braces opened than closed: no whole answer, but some copies of MATH have `\\frac{\\sqrt{3`."""
-    return len(re.findall(r"(?<!\\)\{", latex)) > len(re.findall(r"(?<!\\)\}", latex))
+def _gold(column: str | None, cells: Mapping[str, Any], notes: list[str]) -> str:
+    value = cells.get(column or "")
+    if column != "text":
+        return gold(value, notes, worked=column == "solution")
+    turns = read_conversation(value, [])
+    at = last_answer(turns) if turns else None
+    text = text_of(turns[at].text if turns and at is not None else value)
+    if not _commits(text):
+        raise ValueError("commits to no answer")
+    notes.append("answers are those that the column 'text' itself commits to")
+    return gold(text, notes, worked=True)
 
 
-def _mend(answer: str, solution: object) -> str | None:
-    """The answer of a worked solution, where `answer` is its beginning."""
+def _asked(
+    cells: Mapping[str, Any], wants_trace: bool, answer: str | None, notes: list[str]
+) -> dict[str, Any]:
+    """The problem, its history where there is one, and the trace where it is wanted. Raises _Wrong."""
+    at_problem = column_of("problem", cells)
+    if at_problem is None:
+        raise _Wrong("problem", "no problem")
+    at_trace = column_of("trace", cells) if wants_trace else None
+    if wants_trace and at_trace is None:
+        raise _Wrong("trace", "no trace")
+    turns = _problem_turns(at_problem, cells, notes)
+    found: dict[str, Any] = {}
+    field, column = "trace" if at_trace else "problem", at_trace or at_problem
     try:
-        whole = _answer(solution, worked=True)
-    except ValueError:
-        return None
-    return whole if whole.startswith(answer) and not _is_cut_off(whole) else None
+        if at_trace and at_trace != at_problem:
+            turns, at = _with_reply(turns, at_problem, at_trace, cells, notes)
+        else:
+            at = last_answer(turns) if wants_trace else _place(turns, at_problem, answer, notes)
+        if at is None:
+            raise ValueError("has no turn of assistant or gpt")
+        check_end(turns, at, notes)
+        field = "problem"
+        history, asked = question(turns, at, notes)
+        column = at_problem
+        found["problem"] = _problem(asked.text, notes)
+        if history:
+            found["history"] = [
+                {"role": turn.role, "content": _clean(turn.text, "earlier turns", notes, turn.role)}
+                for turn in history
+            ]
+        if at_trace:
+            field, column = "trace", at_trace
+            found["trace"] = _clean(turns[at].text, "traces", notes, "assistant")
+            if column == "text" and PARALLEL not in found["trace"] and not _commits(found["trace"]):
+                raise ValueError("holds no trace: neither a block nor a final answer")
+    except ValueError as error:
+        raise _Wrong(field, f"{column} {error}") from None
+    return found
+
+
+def _problem_turns(column: str, cells: Mapping[str, Any], notes: list[str]) -> list[Turn]:
+    """What stands in the column of the problem, and before it, as turns; a text is one of the user."""
+    try:
+        value = cells[column]
+        turns = read_conversation(value, notes)
+        if turns is None:
+            if column in WHOLE and value is not None:
+                raise ValueError("is no conversation: it holds no turns with role and content")
+            text = text_of(value)
+            if column == "instruction" and isinstance(more := cells.get("input"), str) and more.strip():
+                text = f"{text}\n\n{more.strip()}"
+            turns = [Turn("user", text)]
+    except ValueError as error:
+        raise _Wrong("problem", f"{column} {error}") from None
+    if not (_EARLIER & cells.keys()):
+        return turns
+    for earlier in HISTORY:
+        try:
+            turns = [*_history(cells.get(earlier), notes), *turns]
+        except ValueError as error:
+            raise _Wrong("problem", f"{earlier} {error}") from None
+    said = [turn.text.strip() for turn in turns if turn.role == "system"]
+    told = [cell.strip() for name in SYSTEM if isinstance(cell := cells.get(name), str)]
+    return [*(Turn("system", cell) for cell in told if cell and cell not in said), *turns]
+
+
+def _history(value: object, notes: list[str]) -> list[Turn]:
+    """Turns, or pairs of a question and its answer. Raises ValueError."""
+    if isinstance(value, str):
+        value = decoded(value) or value.strip()
+    if not value:
+        return []
+    if isinstance(value, list) and all(isinstance(pair, list) and len(pair) == 2 for pair in value):
+        return [Turn(role, text_of(said)) for pair in value for role, said in zip(_PAIR, pair, strict=True)]
+    turns = read_conversation(value, notes)
+    if turns is None:
+        raise ValueError(
+            f"is of type {type(value).__name__}, not a list of turns; rename it where it is not of the prompt"
+        )
+    return turns
+
+
+_PAIR = ("user", "assistant")
+
+
+def _with_reply(
+    asked: list[Turn], at_problem: str, at_trace: str, cells: Mapping[str, Any], notes: list[str]
+) -> tuple[list[Turn], int | None]:
+    """The turns that ask and those of the trace, which stand in a column of its own, and the place of the
+    answer. Raises ValueError."""
+    value = cells[at_trace]
+    reply = read_conversation(value, notes)
+    if reply is None:
+        reply = [Turn("assistant", text_of(value))]
+    at = last_answer(reply)
+    if at is not None and any(turn.role == "user" for turn in reply[:at]):
+        return _in_conversation(asked, at_problem, reply, at)
+    if asked[-1].role == "user":
+        if at_problem in WHOLE and last_answer(asked) is not None:
+            raise ValueError(f"answers one of two questions: {at_problem} ends with another turn of user")
+        return asked + reply, None if at is None else len(asked) + at
+    if last_answer(asked) != len(asked) - 1:
+        raise ValueError(f"answers no question: {at_problem} ends with a turn of {asked[-1].role}")
+    notes.append(f"prompts end with a turn of the assistant, which is left out for that of {at_trace!r}")
+    return asked[:-1] + reply, None if at is None else len(asked) - 1 + at
+
+
+def _in_conversation(
+    asked: list[Turn], at_problem: str, reply: list[Turn], at: int
+) -> tuple[list[Turn], int]:
+    """Of a problem in one column and a whole conversation in another: the problem as it stands alone, where
+    the conversation puts it to the assistant, perhaps with an instruction, and says nothing before it."""
+    history, theirs = question(reply, at, [])
+    one, other = (" ".join(turn.text.split()) for turn in (asked[-1], theirs))
+    if one not in other and other not in one:
+        raise ValueError(f"asks another question than {at_problem}: {theirs.text.strip()[:40]!r}")
+    return (reply, at) if history else (asked + reply[at:], len(asked))
+
+
+def _place(turns: list[Turn], column: str, answer: str | None, notes: list[str]) -> int:
+    """Where the answer stands or would stand that `answer` is the gold one of.
+
+    A prompt ends with its question. Where a whole conversation does, after an earlier answer, the gold answer
+    says which question it belongs to.
+    """
+    at = last_answer(turns)
+    if at is None or (turns[-1].role == "user" and column not in WHOLE):
+        return len(turns)
+    if column not in WHOLE:
+        notes.append("prompts end with a turn of the assistant, which is left out")
+    is_asked_again = any(turn.role == "user" for turn in turns[at + 1 :])
+    if not is_asked_again or answer is None or _says(turns[at].text, answer):
+        return at
+    notes.append(
+        "conversations end with a question, which the answer is taken for: the one before says other"
+    )
+    return len(turns)
+
+
+def _says(text: str, answer: str) -> bool:
+    from prl.answers import extract_answer, is_equal
+
+    return is_equal(extract_answer(text) or text.strip(), answer)
+
+
+def _commits(text: str) -> bool:
+    from prl.answers.extraction import commits
+
+    return commits(text)
+
+
+def _problem(text: str, notes: list[str]) -> str:
+    """A text, without DAPO-Math's instruction around it."""
+    text = _clean(text, "problems", notes, "user")
+    return text_of(_AFTER_PROBLEM.sub("", _BEFORE_PROBLEM.sub("", text)))
+
+
+def _clean(text: str, what: str, notes: list[str], role: str) -> str:
+    """`text` without the markers at its ends, and the assistant's without thoughts. Raises ValueError."""
+    text = text_of(text)
+    marks: list[str] = []
+    may_hold = is_marked(text)
+    if may_hold:
+        text, marks = bare(text)
+    if role == "assistant":
+        text, off = without_thoughts(text)
+        if off == "thoughts":
+            notes.append(f"{what} come after thoughts, which are left out")
+        elif off:
+            marks.append(off)
+        if off:
+            text, more = bare(text)
+            marks += more
+    if marks:
+        notes.append(f"{what} have {' '.join(marks)} at their ends, which is taken off")
+    if may_hold and (mark := marker_inside(text)):
+        raise ValueError(f"holds the turn marker {mark!r} in its middle")
+    if what == "traces" and (meant := once_escaped(text)) is not None:
+        notes.append(ESCAPED.format(what))
+        text = meant
+    if not text:
+        raise ValueError("is empty")
+    return text
 
 
 def _level(value: object) -> int | None:
@@ -184,7 +352,7 @@ def wanted_columns(name: str, columns: Sequence[str], need: Sequence[str]) -> li
     for field in need:
         if column_of(field, by_column(dict.fromkeys(columns))) is None:
             raise missing_column(name, field, columns)
-    known = {column for names in COLUMNS.values() for column in names}
+    known = {*HISTORY, *SYSTEM, *(column for names in COLUMNS.values() for column in names)}
     wanted = [column for column in columns if column.strip().lower() in known]
     if len({column.strip().lower() for column in wanted}) < len(wanted):
         raise DataError(f"{name} has one column twice: {', '.join(columns)}. Rename or drop one")
@@ -192,12 +360,22 @@ def wanted_columns(name: str, columns: Sequence[str], need: Sequence[str]) -> li
 
 
 def missing_column(name: str, field: str, columns: Collection[str]) -> MissingColumn:
-    def likeness(column: str) -> float:
-        return max(difflib.SequenceMatcher(None, column.lower(), known).ratio() for known in COLUMNS[field])
+    """What to say where no column is `field`: which one may be it, of those that are not read as another."""
+    taken = {column for other, names in COLUMNS.items() if other != field for column in names} - {"text"}
+    free = [column for column in columns if column.strip().lower() not in taken]
 
+    def likeness(column: str) -> float:
+        known = (*COLUMNS[field], *_ALIKE.get(field, ()))
+        name = column.strip().lower()
+        return max(1 if each in name else difflib.SequenceMatcher(None, name, each).ratio() for each in known)
+
+    advice = f"Add one of the name {field!r}"
+    if free:
+        nearest = max(free, key=likeness)
+        hint = f" (perhaps {nearest!r})" if likeness(nearest) >= _LIKE else ""
+        advice = f"Rename the one that holds it{hint} to {field!r}"
     return MissingColumn(
-        f"{name} has no column for the {field}; it has {', '.join(columns)}. "
-        f"Rename the one that holds it (perhaps {max(columns, key=likeness)!r}) to {COLUMNS[field][0]!r}; "
+        f"{name} has no column for the {field}; it has {', '.join(columns)}. {advice}; "
         f"read as {field}: {', '.join(COLUMNS[field])}",
         field,
     )
