@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
-from prl import cli, runs
+from prl import cli, runs, sft
 from prl.data.problems import generate
 
 TRAIN = ["--recipe", "tiny", "--threads", "1", "--max_steps", "1", "--warmup_steps", "0"]
@@ -118,12 +119,10 @@ def test_a_folder_that_another_run_owns_is_left_alone(prl, tmp_path: Path) -> No
 
 
 def test_a_full_disk_keeps_what_was_written(prl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import prl.sft
-
     def full(*args: object, **kwargs: object) -> None:
         raise OSError(28, os.strerror(28))
 
-    monkeypatch.setattr(prl.sft, "save_adapter", full)
+    monkeypatch.setattr(sft, "save_adapter", full)
     flags = [
         "--limit",
         "64",
@@ -134,11 +133,13 @@ def test_a_full_disk_keeps_what_was_written(prl, tmp_path: Path, monkeypatch: py
         "--logging_steps",
         "1",
     ]
-    status = cli.main(["sft", *TRAIN, *flags])
+    status, stderr = prl("sft", *TRAIN, *flags)
     assert status == 1
+    assert "no space left on the disk" in stderr.splitlines()[-1]
     assert [line["step"] for line in runs.read_metrics(tmp_path / "run") if "loss" in line] == [1]
     assert not (tmp_path / "run" / "DONE").exists()
-    assert not (tmp_path / "run" / "lock").exists()
+    with FileLock(tmp_path / "run" / ".lock", timeout=0):
+        pass  # free
 
 
 def test_bad_rows_can_be_skipped_when_asked(prl, tmp_path: Path) -> None:
