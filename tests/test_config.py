@@ -425,6 +425,7 @@ def test_next_stage_follows_the_run_that_its_model_comes_from(on: Any, tmp_path:
     (run / part).mkdir(parents=True)
     record = resolve("sft", recipe="tiny", threads=1, prompt_style="sequential", paths="auto").as_dict()
     (run / "config.yaml").write_text(yaml.safe_dump(record), encoding="utf-8")
+    (run / "environment.json").write_text("{}")
     model = str(run / part)
     settings = resolve("rl", model_name_or_path=model, threads=1)
     assert settings.recipe == "tiny"
@@ -443,6 +444,7 @@ def test_next_stage_follows_the_run_that_its_model_comes_from(on: Any, tmp_path:
 
 def test_run_whose_recipe_file_is_gone_gets_the_machines(on: Any, tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("command: sft\nrecipe: gone.yaml\n", encoding="utf-8")
+    (tmp_path / "environment.json").write_text("{}")
     settings = resolve("rl", model_name_or_path=str(tmp_path), threads=1)
     assert settings.recipe == "6gb"
 

@@ -53,6 +53,13 @@ def test_the_machine_and_every_stage_are_told(capsys: pytest.CaptureFixture[str]
     assert "rank 8" in out
 
 
+def test_a_recipe_that_was_chosen_is_told_with_its_reason(capsys: pytest.CaptureFixture[str]) -> None:
+    _, out, _ = say(capsys, "eval")
+    assert re.search(r"^recipe        (\S+): \S.*$", out, flags=re.MULTILINE)
+    _, out, _ = say(capsys, "eval", "--recipe", "tiny")
+    assert "\nrecipe" not in out
+
+
 def test_items_add_up_to_the_peak() -> None:
     for found in doctor.examine(DoctorArguments(recipe="24gb"), [], card(24)):
         lines = [*doctor.report(found)]

@@ -242,6 +242,7 @@ def test_faults_of_form_name_their_lines(tmp_path: Path) -> None:
 def test_an_overlay_takes_the_place_of_the_arm_of_the_run_that_the_model_comes_from(tmp_path: Path) -> None:
     trained = resolve("sft", "tiny+paper-mini+causal")
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(trained.as_dict()), encoding="utf-8")
+    (tmp_path / "environment.json").write_text("{}")
     model = str(tmp_path)
     alone = config.resolve("rl", recipe="scaffold", model_name_or_path=model, threads=1)
     assert alone.recipe == "tiny+paper-mini+scaffold"

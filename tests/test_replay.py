@@ -142,6 +142,12 @@ def test_what_the_run_paid_stands_beside_it_by_its_own_weights(tmp_path: Path) -
     assert (found.gain, found.lose) == ((), ()), "advantages do not know the scale"
 
 
+@pytest.mark.parametrize("weights", ["2.0", ["much"], {"a": 1}, [1.0, 1.0]])
+def test_weights_that_are_none_are_not_taken_from_a_run(tmp_path: Path, weights: Any) -> None:
+    run = rl_run(tmp_path / "rl", [[[PLAIN, WRONG]]], paid=[1, -1], settings={"reward_weights": weights})
+    assert (PAID in replay(run, ["accuracy"]).rewards) == (not isinstance(weights, list))
+
+
 def test_who_gains_and_loses_is_a_matter_of_the_group(tmp_path: Path) -> None:
     groups = [[BLOCK, PLAIN, WRONG], [PLAIN, PLAIN, MALFORMED], [BLOCK_WRONG, WRONG, WRONG]]
     run = rl_run(tmp_path / "rl", [groups], paid=[1, 1, -1, 1, 1, 1, -1, -1, -1])

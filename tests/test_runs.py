@@ -41,6 +41,7 @@ from prl.runs import (
     read_config,
     read_metrics,
     read_samples,
+    read_settings,
     read_summary,
 )
 
@@ -656,6 +657,16 @@ def test_reading_what_is_no_run(tmp_path: Path) -> None:
     (tmp_path / "sft" / "config.yaml").write_text("a: [")
     with pytest.raises(RunError, match=r"config.yaml: while parsing"):
         read_config(tmp_path / "sft")
+    (tmp_path / "sft" / "config.yaml").write_text("- a\n")
+    with pytest.raises(RunError, match=r"config.yaml: holds no settings\. Run the stage again"):
+        read_config(tmp_path / "sft")
+    for text, held in (
+        ("command: sft\nsft: {seed: 1}\n", {"seed": 1}),
+        ("command: [sft]\nsft: {seed: 1}\n", {}),
+        ("command: sft\nsft: 3\n", {}),
+    ):
+        (tmp_path / "sft" / "config.yaml").write_text(text)
+        assert read_settings(tmp_path / "sft") == held
 
 
 # --- the disk

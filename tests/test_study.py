@@ -497,6 +497,23 @@ def test_an_arm_of_its_own_size(executed: SimpleNamespace, tmp_path: Path) -> No
     assert not any("max_steps" in flags(task) for task in executed.tasks)
 
 
+def test_whose_code_runs_and_which_file_is_a_recipe_is_said_each_time(
+    executed: SimpleNamespace, tmp_path: Path
+) -> None:
+    """study.yaml may come from anyone, so a recipe that does not ship is not taken from there."""
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text("model_name_or_path: tiny\nsft: {max_steps: 1}\nrl: {max_steps: 7}\n")
+    ask(tmp_path / "mine", arms=["plain-prompt"], recipe=str(recipe), trust_remote_code=True)
+    assert all(task.argv[-1] == "--trust_remote_code" for task in executed.tasks)
+    with pytest.raises(RunError) as error:
+        ask(tmp_path / "mine", arms=["plain-prompt"], recipe=None)
+    assert str(error.value) == (
+        f"{tmp_path / 'mine'} is a study with a recipe of its own: pass --recipe {str(recipe)!r} to go on"
+    )
+    ask(tmp_path / "mine", arms=["plain-prompt"], recipe=str(recipe))
+    assert not any("--trust_remote_code" in task.argv for task in executed.tasks)
+
+
 def test_jobs_follow_the_machine(executed: SimpleNamespace, tmp_path: Path) -> None:
     ask(tmp_path, jobs="auto")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()

@@ -226,6 +226,7 @@ class StudyArguments:
     output_dir: str = "runs/study"
     quick: bool = False
     jobs: str = "auto"
+    trust_remote_code: bool = False
 
 
 @dataclass
@@ -487,7 +488,7 @@ HELP = {
     "gguf_type": "type of its matrices [f16]; without --gguf: write OUTPUT_DIR/model-TYPE.gguf",
     "load_in_4bit": "QLoRA: hold the base weights in 4 bits (NF4, double quantisation); needs bitsandbytes",
     "threads": "CPU threads: a number, or auto to time what is fastest now",
-    "trust_remote_code": "run code that comes with the model; only from authors whom you trust",
+    "trust_remote_code": "run code that comes with the model, from authors whom you trust; no recipe can",
     "lora_r": "rank of the adapter: capacity for memory",
     "lora_alpha": "the adapter's output is scaled by alpha / r",
     "lora_dropout": "dropout on the adapter's input",

@@ -132,4 +132,4 @@ def _problems(folder: Path) -> list[str]:
 
 
 def _attention(folder: Path) -> str:
-    return runs.read_config(folder)["eval"].get("attention", "causal")
+    return runs.read_settings(folder).get("attention", "causal")

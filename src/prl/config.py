@@ -364,6 +364,8 @@ def _read_part(command: str, settings: list[Given], faults: list[str]) -> dict[s
                 raise _Fault(f"unknown setting{_hint(given.key, known)}")
             if given.values == []:
                 raise _Fault("an empty list is no value of it; leave it out to keep the default")
+            if _trusts(given):
+                raise _Fault("a file cannot say whose code to run; pass --trust_remote_code yourself")
             key, value, left_over = _read(given, _keys(reader))
             if left_over:
                 raise _Fault(f"takes one value, not {len(left_over) + 1}")
@@ -373,6 +375,14 @@ def _read_part(command: str, settings: list[Given], faults: list[str]) -> dict[s
         if reader == command:
             (own if given.section else common)[key] = value
     return common | own
+
+
+def _trusts(given: Given) -> bool:
+    """Whether a setting lets code run that comes with a model, be it within a dictionary of settings."""
+    words = given.values or []
+    if given.key == "trust_remote_code":
+        return any(word.lower() not in ("false", "no", "n", "f", "0") for word in words)
+    return any("trust_remote_code" in word for word in words)
 
 
 # --- Settling: what is left to choose, and what must hold together
@@ -520,15 +530,15 @@ def _trainer(command: str, given: dict[str, Any]) -> Any:
 
 
 def _choose_recipe(here: machine.Machine, model: str | None, of_run: str | None) -> tuple[str, str]:
-    if of_run and all(
-        part in (*recipes.NAMES, *recipes.OVERLAYS) or Path(part).is_file() for part in recipes.parts(of_run)
-    ):
+    if of_run and recipes.ships(of_run):
         return of_run, f"the run {model} was trained with it"
     if model == "tiny":
         return "tiny", "it goes with the model that ships"
     name, reason = machine.choose_recipe(here)
     if name == "tiny" and model is not None:
-        return "6gb", f"{reason}; the settings of tiny suit only the model that ships"
+        name, reason = "6gb", f"{reason}; the settings of tiny suit only the model that ships"
+    if of_run:
+        reason += f"; {model} was trained with a recipe of its own, which --recipe {of_run!r} takes"
     return name, reason
 
 
@@ -555,24 +565,25 @@ def _settle_threads(threads: str, chosen: dict[str, str]) -> str:
 
 def _run_behind(model: str | None) -> dict[str, str]:
     """Recipe, prompt style and number of paths of the run that wrote `model` (the run, an adapter or
-    checkpoint in it, or what it was merged into)."""
+    checkpoint in it, or what it was merged into).
+
+    The folder may come from anyone. So nothing else is read from it, and a recipe is a name here: only one
+    that ships is ever opened.
+    """
     if model is None:
         return {}
-    for folder in (Path(model), Path(model).parent):
-        if (folder / "config.yaml").is_file():
+    here = Path(model).expanduser()
+    said: dict[str, Any] = read_json(here / "prl.json")
+    for folder in (here, here.parent):
+        if (folder / "environment.json").is_file() and (folder / "config.yaml").is_file():
             settings, _ = recipes.read(str(folder / "config.yaml"))
-            return {
-                item.key: item.values[0]
-                for item in settings
-                if item.key in ("recipe", "prompt_style", "paths") and item.values
-            }
-    # A merged model may come from anyone: of recipes, only those that ship.
+            said = {item.key: item.values[0] for item in settings if item.values}
+            break
     holds: dict[str, Callable[[str], bool]] = {
-        "recipe": lambda value: {*value.split("+")} <= {*recipes.NAMES, *recipes.OVERLAYS},
+        "recipe": lambda value: bool(value),
         "prompt_style": lambda value: value in get_args(PromptStyle),
         "paths": _RANGES["paths"][0],
     }
-    said = read_json(Path(model) / "prl.json")
     return {key: said[key] for key in holds if isinstance(said.get(key), str) and holds[key](said[key])}
 
 

@@ -79,6 +79,8 @@ def run(settings: Settings[DoctorArguments], flags: Sequence[Given]) -> list[Dia
     found = examine(given, flags, planned)
     for name, fact in facts(here, found[0].settings.output_dir or ".", bitsandbytes):
         print(f"{name:14}{fact}")
+    if chosen := found[0].settings.chosen.get("recipe"):
+        print(f"{'recipe':14}{chosen}")
     for diagnosis in found:
         print("", *report(diagnosis), sep="\n")
     if given.fit:

@@ -50,6 +50,7 @@ def _cold_start(settings: Settings[RLArguments], folder: Path) -> Settings[Any]:
         prompt_style=arguments.prompt_style,
         device=arguments.device,
         dtype=arguments.dtype,
+        trust_remote_code=settings.trainer.trust_remote_code,
         threads=arguments.threads,
         seed=settings.trainer.seed,
         output_dir=str(folder),

@@ -196,7 +196,7 @@ def replay(
     rewards = reward_functions(
         dict.fromkeys([*names, "accuracy"]),
         tag_ids=tag_ids,
-        max_completion_length=_setting(run_dir, "max_completion_length"),
+        max_completion_length=runs.read_settings(run_dir).get("max_completion_length"),
         overlong_buffer=overlong_buffer,
         pattern=pattern,
     )
@@ -347,8 +347,9 @@ def _read(run_dir: str | os.PathLike[str]) -> _Samples:
         pairs = np.stack([steps, table["group"].to_numpy().astype(np.int64)])
         (group_steps, _), group = np.unique(pairs, axis=1, return_inverse=True)
     rewards = [name for name in table.column_names if name.startswith("reward_")]
-    weights = _setting(run_dir, "reward_weights") or [1.0] * len(rewards)
-    pays = rewards and len(weights) == len(rewards)
+    stored = runs.read_settings(run_dir).get("reward_weights")
+    weights = stored if isinstance(stored, list) and stored else [1.0] * len(rewards)
+    pays = rewards and len(weights) == len(rewards) and all(isinstance(each, int | float) for each in weights)
     return _Samples(
         table=table,
         steps=steps,
@@ -368,13 +369,6 @@ def _stored(table: pa.Table) -> Floats:
     """The verdicts of a run: 1 right, 0 wrong, NaN where there is none."""
     worth = {None: np.nan, "unparseable gold": np.nan, "identical": 1.0, "equal": 1.0}
     return np.array([worth.get(verdict, 0.0) for verdict in table["verdict"].to_pylist()])
-
-
-def _setting(run_dir: str | os.PathLike[str], key: str) -> Any:
-    """A setting that the run was made with; None where it says nothing of it."""
-    config = runs.read_config(run_dir)
-    section = config.get(config.get("command", ""))
-    return section.get(key) if isinstance(section, Mapping) else None
 
 
 def _tag_ids(run_dir: str | os.PathLike[str]) -> list[int] | None:

@@ -291,11 +291,22 @@ def _run_to_resume(folder: Path, stage: str, resume: bool, overwrite: bool) -> d
 
 def read_config(run_dir: str | os.PathLike[str]) -> dict[str, Any]:
     """The resolved settings of a run. Raises RunError when the folder is no run."""
-    folder = _run_folder(run_dir)
+    path = _run_folder(run_dir) / "config.yaml"
     try:
-        return yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")) or {}
+        config = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except (OSError, ValueError, yaml.YAMLError) as error:
-        raise RunError(f"{folder / 'config.yaml'}: {_first_line(error)}. Run the stage again") from error
+        raise RunError(f"{path}: {_first_line(error)}. Run the stage again") from error
+    if not isinstance(config, dict):
+        raise RunError(f"{path}: holds no settings. Run the stage again")
+    return config
+
+
+def read_settings(run_dir: str | os.PathLike[str]) -> dict[str, Any]:
+    """The settings of the command that wrote a run; empty where config.yaml names none. Raises RunError as
+    `read_config` does."""
+    config = read_config(run_dir)
+    section = config.get(str(config.get("command")))
+    return section if isinstance(section, dict) else {}
 
 
 def read_summary(run_dir: str | os.PathLike[str]) -> dict[str, Any] | None:

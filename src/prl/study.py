@@ -27,7 +27,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -41,7 +41,7 @@ from prl.arguments import StudyArguments
 from prl.config import Settings
 from prl.errors import PrlError, RunError, UsageError
 from prl.progress import console
-from prl.recipes import nearest
+from prl.recipes import nearest, ships
 
 STUDIES = ("paper-mini",)
 
@@ -175,6 +175,8 @@ def run(settings: Settings[StudyArguments]) -> Path:
             schedules=schedules,
             threads=1 if jobs > 1 else None,
         )
+        if arguments.trust_remote_code:
+            tasks = [replace(task, argv=(*task.argv, "--trust_remote_code")) for task in tasks]
         failed = execute(tasks, folder / "logs", jobs=jobs)
         written = report.write(folder)
     console.print(f"report: {written}", markup=False)
@@ -494,6 +496,10 @@ def _recipe(arguments: StudyArguments, earlier: Mapping[str, Any], arm: str) -> 
     """What the arms are laid over: the recipe asked for, that of the study to go on with, or prl's choice;
     `tiny` with the sizes of this study."""
     recipe = arguments.recipe or earlier.get("recipe")
+    if not arguments.recipe and recipe is not None and not ships(str(recipe)):
+        raise RunError(
+            f"{arguments.output_dir} is a study with a recipe of its own: pass --recipe {recipe!r} to go on"
+        )
     if recipe is None:
         model = arguments.model_name_or_path or "tiny"
         chosen = config.resolve("eval", recipe=arm, model_name_or_path=model, threads=1)

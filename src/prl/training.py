@@ -4,6 +4,7 @@ was left."""
 from __future__ import annotations
 
 import functools
+import pickle
 import signal
 import threading
 from pathlib import Path
@@ -14,7 +15,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from transformers.trainer_callback import ExportableState
 
 from prl import checkpoints, processes, runs
-from prl.errors import ModelError
+from prl.errors import ModelError, RunError
 from prl.progress import console
 from prl.schedule import ScheduleCheck
 
@@ -39,7 +40,13 @@ def train(trainer: Trainer, checkpoint: Path | None) -> None:
             return
     if not checkpoint:
         trainer.add_callback(ScheduleCheck(trainer))
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    try:
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    except pickle.UnpicklingError as error:  # transformers 5.23 has torch.load take numbers only
+        raise RunError(
+            f"{checkpoint} holds more than tensors and numbers, so no trainer wrote it, and it is not run: "
+            "take another checkpoint, or start over with --overwrite_output_dir"
+        ) from error
 
 
 def settle_ddp(training: TrainingArguments, model: nn.Module) -> None:

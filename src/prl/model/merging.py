@@ -46,6 +46,7 @@ from prl.model.proofs import (
 )
 from prl.model.tags import check_tags, has_tags
 from prl.prompts import STYLES, render_prompt
+from prl.recipes import public_name
 from prl.structure import ATTENTION_FILE, Tags, attach_structure
 
 PROBLEMS = 8  # that the proofs are made on
@@ -197,10 +198,10 @@ def _run_behind(name: str) -> tuple[Path | None, dict[str, Any]]:
     here = Path(name).expanduser()
     for folder in (here, here.parent):
         with contextlib.suppress(RunError):
-            config = runs.read_config(folder)
-            settings = config.get(str(config.get("command")))
-            if isinstance(settings, dict):
-                return folder, settings | {key: config[key] for key in ("recipe",) if config.get(key)}
+            if settings := runs.read_settings(folder):
+                recipe = runs.read_config(folder).get("recipe")
+                named = {"recipe": public_name(recipe)} if isinstance(recipe, str) else {}
+                return folder, settings | named
     return None, {}
 
 

@@ -69,7 +69,25 @@ class Given:
 
 def parts(recipe: str) -> list[str]:
     """The recipes that add up to `recipe`; a file may have a `+` in its name."""
-    return [recipe] if Path(recipe).is_file() else recipe.split("+")
+    return [recipe] if not ships(recipe) and Path(recipe).is_file() else recipe.split("+")
+
+
+def ships(recipe: str) -> bool:
+    """Whether all of `recipe` comes with prl: what is taken from a folder that anyone may have made.
+
+    >>> ships("tiny+scaffold"), ships("tiny+mine.yaml")
+    (True, False)
+    """
+    return {*recipe.split("+")} <= {*NAMES, *OVERLAYS}
+
+
+def public_name(recipe: str) -> str:
+    """`recipe` for others to read: a file without the folders of this machine.
+
+    >>> public_name("tiny+/home/me/mine.yaml")
+    'tiny+mine.yaml'
+    """
+    return "+".join(Path(part).name for part in parts(recipe))
 
 
 def is_overlay(recipe: str) -> bool:
