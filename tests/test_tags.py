@@ -62,7 +62,7 @@ def write_base(
 @torch.no_grad()
 def check_untouched(name: str) -> None:
     """`load_model` gives what transformers do: the same tokens, as many rows, the same probabilities."""
-    model, tokenizer = load_model(name)
+    model, tokenizer = load_model(name, tags="text")
     plain = AutoModelForCausalLM.from_pretrained(tiny.resolve(name), dtype=torch.float32)
     theirs = AutoTokenizer.from_pretrained(tiny.resolve(name))
     ids = tokenizer(PROMPT + "So <Path>6</Path>", return_tensors="pt", add_special_tokens=False)["input_ids"]
@@ -91,7 +91,7 @@ def test_the_real_model_is_as_transformers_load_it(real_model: Path) -> None:
 
 def test_a_base_without_chat_turns_ends_as_it_learned_to(tmp_path: Path) -> None:
     name = write_base(tmp_path / "base", turns=False, eos_token="</s>", pad_token="</s>", unk_token=None)
-    model, tokenizer = load_model(name)
+    model, tokenizer = load_model(name, tags="text")
     ends = (tokenizer.eos_token_id, model.config.eos_token_id, model.generation_config.eos_token_id)
     assert ends == (tokenizer.convert_tokens_to_ids("</s>"),) * 3
     assert tokenizer.pad_token == "<|endoftext|>"
@@ -109,14 +109,14 @@ def test_a_base_without_chat_turns_ends_as_it_learned_to(tmp_path: Path) -> None
 
 def test_pad_is_eos_where_there_is_no_other_token(tmp_path: Path) -> None:
     name = write_base(tmp_path / "base", turns=False, eos_token="<|endoftext|>", pad_token=None)
-    _, tokenizer = load_model(name)
+    _, tokenizer = load_model(name, tags="text")
     assert (tokenizer.eos_token, tokenizer.pad_token) == ("<|endoftext|>", "<|endoftext|>")
 
 
 def test_a_base_without_an_end_is_refused(tmp_path: Path) -> None:
     name = write_base(tmp_path / "base", turns=False, eos_token=None)
     with pytest.raises(ModelError) as refused:
-        load_model(name)
+        load_model(name, tags="text")
     assert str(refused.value) == (
         f"the tokenizer of {name!r} names no eos_token, so that no response would end: name it in "
         "tokenizer_config.json, or train the model first (`prl sft`)"
@@ -127,14 +127,14 @@ def test_a_base_without_an_end_is_refused(tmp_path: Path) -> None:
 @torch.no_grad()
 def test_tokens_without_a_row_get_one_that_is_hardly_drawn(tied: bool, tmp_path: Path) -> None:
     name = write_base(tmp_path / "base", tied=tied, more=7)
-    model, tokenizer = load_model(name)
+    model, tokenizer = load_model(name, tags="text")
     rows = model.get_output_embeddings().weight
     assert len(rows) == len(tokenizer) == 384 + 7
     assert torch.allclose(rows[-7:], rows[:-7].mean(dim=0).expand(7, -1), atol=1e-6)
 
 
 def test_what_is_to_be_trained_on_the_tags_gets_tokens(tagged: str) -> None:
-    for given in ({"tags": "tokens"}, {"lora": Lora(r=4)}):
+    for given in ({"tags": "tokens"}, {"lora": Lora(r=4)}, {}):
         assert len(tag_ids(load_model(tiny.NAME, **given)[1])) == 6
     model, tokenizer = load_model(tiny.NAME, lora=Lora(r=4), tags="text", trainable=True)
     assert tag_ids(tokenizer) == []
@@ -177,14 +177,41 @@ NO_FORK = (
 
 def test_structured_attention_without_tags_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError) as refused:
-        load_model(tiny.NAME, attention="structured")
+        load_model(tiny.NAME, attention="structured", tags="text")
     assert str(refused.value) == NO_FORK
     with pytest.raises(ModelError) as refused:
         rl.run(settings("rl", tmp_path / "rl", attention="structured", **RL))
     assert str(refused.value) == NO_FORK
     assert not (tmp_path / "rl").exists()
     with pytest.raises(ModelError, match=r'load_model\(..., tags="tokens"\), or call add_tags'):
-        Tags.of(load_model(tiny.NAME)[1])
+        Tags.of(load_model(tiny.NAME, tags="text")[1])
+
+
+def share_of_tags(name: str, problems: list[str], tags: str) -> float:
+    """Mean probability of the six tags, over every token of prompts that do not quote them."""
+    model, tokenizer = load_model(name, tags=tags)
+    prompts = [render_prompt(problem, "sequential") for problem in problems]
+    encoded = [
+        tokenizer(text, return_tensors="pt", add_special_tokens=False)["input_ids"] for text in prompts
+    ]
+    with torch.no_grad():
+        shares = [model(ids).logits[0].softmax(-1)[:, tag_ids(tokenizer)].sum(-1) for ids in encoded]
+    return torch.cat(shares).mean().item()
+
+
+def test_a_script_gets_tokens_that_are_not_drawn_before_they_are_trained() -> None:
+    assert share_of_tags(tiny.NAME, [f"Compute {n} + 3." for n in range(4)], "auto") < 1e-4
+    model, tokenizer = load_model(tiny.NAME, attention="structured")
+    rows = model.get_input_embeddings().weight[tag_ids(tokenizer)]
+    closest = torch.nn.functional.cosine_similarity(rows[None], rows[:, None], dim=-1) - 2 * torch.eye(6)
+    assert 0.8 < closest.max() < 0.99
+
+
+@pytest.mark.real
+def test_a_real_base_does_not_draw_them_either(real_model: Path) -> None:
+    """It would draw the rows that a new adapter begins with."""
+    shares = [share_of_tags(str(real_model), ["What is 3 + 4?"], tags) for tags in ("auto", "tokens")]
+    assert shares[0] < 1e-5 < 1e-2 < shares[1]
 
 
 def test_an_evaluation_says_that_nothing_forks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -84,7 +84,7 @@ def run(settings: Settings[EvalArguments]) -> EvalResult:
         config=settings.as_dict(),
         overwrite=arguments.overwrite_output_dir,
     ) as folder:
-        model, tokenizer = _load(settings)
+        model, tokenizer = _load(settings, tags)
         announce(
             "eval",
             settings.chosen,
@@ -210,10 +210,10 @@ def respond(settings: Settings[GenerateArguments], *, draw: bool = False) -> lis
     quiet_libraries()
     arguments = settings.arguments
     check_loadable(arguments.model_name_or_path, trust_remote_code=arguments.trust_remote_code)
-    settings, _ = settle_tags(settings)
+    settings, tags = settle_tags(settings)
     arguments = settings.arguments
     console.print(f"  tags: {settings.chosen['tags']}", style="dim", markup=False)
-    model, tokenizer = _load(settings)
+    model, tokenizer = _load(settings, tags)
     _say_engine(arguments.attention)
     decoder = ForkJoinDecoder(
         model,
@@ -325,7 +325,7 @@ def _modes(arguments: EvalArguments) -> list[tuple[str, int, float]]:
     return greedy + sampled
 
 
-def _load(settings: Settings[Any]) -> Any:
+def _load(settings: Settings[Any], tags: str) -> Any:
     arguments = settings.arguments
     return load_model(
         arguments.model_name_or_path,
@@ -335,6 +335,7 @@ def _load(settings: Settings[Any]) -> Any:
         device=arguments.device,
         trust_remote_code=arguments.trust_remote_code,
         seed=arguments.seed,
+        tags=tags,
     )
 
 

@@ -73,8 +73,9 @@ def load_model(
     base to NF4 with double quantisation (QLoRA, arXiv 2305.14314).
 
     `tags`: "tokens", each with a row of its own, which a new adapter holds too, or one that had none; "text",
-    spelled out, for a model that was not trained on them and will not be; "auto": tokens where the tokenizer
-    has them or a new adapter is asked for, else text. What is to be trained on traces needs tokens.
+    spelled out, for a model that was not trained on them and will not be: what prl's own stages take then.
+    "auto": tokens, but for an adapter that was trained without; the rows of a base that gets no adapter are
+    such that none is drawn before it is trained. What is to be trained on traces needs tokens.
 
     `attention` is "causal", "structured" (the model comes back with `prl.structure` attached), or None or
     "auto": what it was trained with, causal for a base. However an adapter is saved from here on, by the
@@ -90,14 +91,15 @@ def load_model(
     knows_tags = _knows_tags(adapter, tokenizer)
     if tags not in ("auto", "tokens", "text"):
         raise ModelError(f"tags {tags!r} must be 'auto', 'tokens' or 'text'")
+    faint = False
     if tags == "auto":
-        tags = "tokens" if knows_tags or (lora and not adapter) else "text"
+        tags, faint = "text" if adapter and not knows_tags else "tokens", not (adapter or lora)
     if tags == "text" and knows_tags:
         raise ModelError(f"the tags are tokens to {name!r} and cannot be spelled out: leave tags='text' out")
     check_forks(name, tags, attention)
     base = _load_base(base_name, load_in_4bit, dtype, device, trust_remote_code, adapter)
     if tags == "tokens":
-        added = add_tags(base, tokenizer, seed=seed)
+        added = add_tags(base, tokenizer, seed=seed, faint=faint)
     else:
         added = []
         spell_tags(base, tokenizer)

@@ -179,7 +179,7 @@ class Local:
 
             quiet_libraries()
             check_loadable(self.name, trust_remote_code=self._settings.arguments.trust_remote_code)
-            settings, _ = settle_tags(self._settings)
+            settings, tags = settle_tags(self._settings)
             given = settings.arguments
             announce("traces: the teacher", settings.chosen, {"model": self.name})
             self._loaded = load_model(
@@ -190,6 +190,7 @@ class Local:
                 device=given.device,
                 trust_remote_code=given.trust_remote_code,
                 seed=given.seed,
+                tags=tags,
             )
         return self._loaded
 
