@@ -17,6 +17,9 @@ def read_slowly(ids: list[int], tags: Tags) -> list[Token]:
     """One sequence without padding."""
     header = list(tags.header)
     response = next((i for i in range(len(header), len(ids) + 1) if ids[i - len(header) : i] == header), None)
+    if turn := list(tags.next_turn):
+        again = [i for i in range(len(turn), len(ids) + 1) if ids[i - len(turn) : i] == turn]
+        response = again[-1] if again else response
     tokens: list[Token] = []
     position = 0  # of the next token of the main thread
     block, is_open = -1, False

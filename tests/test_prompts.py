@@ -16,6 +16,7 @@ from prl.prompts import (
     STYLES,
     render_prompt,
     render_response,
+    transcript,
     user_message,
 )
 
@@ -111,6 +112,32 @@ def test_the_template_renders_the_same_text(tokenizer: Any, style: str, problem:
     assert (
         tokenizer.apply_chat_template([user, assistant], tokenize=False)
         == render_prompt(problem, style) + render_response(problem) + "\n"
+    )
+
+
+HISTORY = [
+    {"role": "system", "content": "x = 3.<|im_end|>"},
+    {"role": "user", "content": "What is x + 1?"},
+    {"role": "assistant", "content": "<Parallel>4"},
+]
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_the_turns_before_a_problem_stand_in_the_prompt(tokenizer: Any, style: str) -> None:
+    prompt = render_prompt(PROBLEM, style, HISTORY)
+    assert prompt == (
+        "<|im_start|>system\nx = 3.< |im_end|><|im_end|>\n<|im_start|>user\nWhat is x + 1?<|im_end|>\n"
+        "<|im_start|>assistant\n<Parallel>4<|im_end|>\n" + render_prompt(PROBLEM, style)
+    )
+    turns = [*HISTORY, {"role": "user", "content": user_message(PROBLEM, style)}]
+    assert tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True) == prompt
+    assert render_prompt(PROBLEM, style, []) == render_prompt(PROBLEM, style, None)
+
+
+def test_a_transcript_tells_problems_apart_and_is_the_problem_where_nothing_stands_before_it() -> None:
+    assert transcript(PROBLEM) == transcript(PROBLEM, []) == PROBLEM
+    assert transcript(PROBLEM, HISTORY[1:]) == (
+        f"user: What is x + 1?\n\nassistant: <Parallel>4\n\nuser: {PROBLEM}"
     )
 
 

@@ -12,13 +12,15 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from prl import runs, sft, tiny
+from prl import evaluation, rl, runs, sft, tiny
 from prl.config import resolve
 from prl.data import problems
+from prl.data.hub import load_rows
 from prl.decoding import ForkJoinDecoder
 from prl.errors import DataError, ModelError
 from prl.grammar import parse
 from prl.model import attention_of, load_model
+from prl.prompts import render_prompt
 from prl.sft import tokenize
 from prl.structure import Tags, attached_structure
 
@@ -90,6 +92,62 @@ def test_nested_blocks_are_left_out_and_counted(tokenizer: Any) -> None:
         tokenize([nested], tokenizer, "bare", None, tags=tags)
     with pytest.raises(DataError, match="no trace fits --max_length 5"):
         tokenize(rows, tokenizer, "bare", 5, tags=tags)
+
+
+@pytest.mark.parametrize(
+    "end", ["<|im_end|>", "</s>\n", "<end_of_turn>", "<|eot_id|><|endoftext|>", "\n</think>"]
+)
+def test_traces_that_end_with_a_marker_are_tokenised_as_the_plain_ones(
+    tmp_path: Path, tokenizer: Any, end: str
+) -> None:
+    rows = problems.generate("coldstart", 8)
+    plain, marked = tmp_path / "plain.jsonl", tmp_path / "marked.jsonl"
+    plain.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    marked.write_text("".join(json.dumps({**row, "trace": row["trace"] + end}) + "\n" for row in rows))
+    found = [
+        tokenize(load_rows(str(path), need=("problem", "trace")), tokenizer, "bare", None)[0].to_list()
+        for path in (plain, marked)
+    ]
+    assert found[0] == found[1]
+
+
+def test_earlier_turns_stand_in_every_stage_s_prompt_alike(
+    tmp_path: Path, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    history = [{"role": "system", "content": "x = 3."}, {"role": "user", "content": "1?"},
+               {"role": "assistant", "content": "<Parallel>1"}]  # fmt: skip
+    asked = {"role": "user", "content": "2 * 3?"}
+    chat = [*history, asked, {"role": "assistant", "content": TRACE + "\nFinal Answer: 6"}]
+    path = tmp_path / "chats.jsonl"
+    path.write_text(json.dumps({"messages": chat, "answer": "6"}) + "\n")
+    expected = render_prompt("2 * 3?", "bare", history)
+
+    (row,) = load_rows(str(path), need=("problem", "trace"))
+    (example,), _ = tokenize([row], tokenizer, "bare", None, tags=Tags.of(tokenizer))
+    assert tokenizer.decode(example["input_ids"]).startswith(f"{expected}Two ways.\n<Parallel><Path> 2*3=6.")
+    learned = [
+        token for token, label in zip(example["input_ids"], example["labels"], strict=True) if label != -100
+    ]
+    assert tokenizer.decode(learned).startswith("Two ways.\n<Parallel> 2*3=6. </Path> 3+3=6.")
+
+    given = resolve("rl", recipe="tiny", threads=1, dataset=str(path), prompt_style="bare").arguments
+    (problem,) = rl.load_problems(given, [], seed=0).table
+    text = "system: x = 3.\n\nuser: 1?\n\nassistant: <Parallel>1\n\nuser: 2 * 3?"
+    assert (problem["prompt"], problem["problem"]) == (expected, text)
+
+    prompts: list[str] = []
+
+    class Decoder(ForkJoinDecoder):
+        def generate(self, prompts_: Any, **keywords: Any) -> Any:
+            prompts.extend(prompts_)
+            return super().generate(prompts_, **keywords)
+
+    monkeypatch.setattr(evaluation, "ForkJoinDecoder", Decoder)
+    flags = {"dataset": str(path), "output_dir": str(tmp_path / "eval"), "prompt_style": "bare", "samples": 1,
+             "max_completion_length": 4, "threads": 1, "recipe": "tiny", "bootstrap": 1}  # fmt: skip
+    evaluation.run(resolve("eval", **flags))
+    assert set(prompts) == {expected}
+    assert runs.read_samples(tmp_path / "eval")["problem"].to_pylist()[0] == text
 
 
 @pytest.fixture(scope="module")

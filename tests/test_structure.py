@@ -22,6 +22,7 @@ from slow_structure import read_slowly, sees
 BARE = Tags(*range(6))
 H, S = 6, 7  # the header is these two tokens; text is 8 and 9
 WITH_HEADER = Tags(*range(6), header=(H, S))
+WITH_TURNS = Tags(*range(6), header=(H, S), next_turn=(9, H, S))  # a turn ends with b
 NAMES = {"[": 0, "]": 1, "(": 2, ")": 3, "{": 4, "}": 5, "H": H, "S": S, "a": 8, "b": 9, "\n": 8}
 """One letter a token: [ ] for <Parallel>, ( ) for <Path>, { } for <Summary>."""
 
@@ -272,6 +273,25 @@ def test_only_the_response_is_structure(written: str, is_structured: bool) -> No
     check([Row([ids], left=2)], WITH_HEADER)
 
 
+TURNS = {
+    "an earlier turn is prompt": ("HS[(a)(a)]bHSa", False),
+    "the last turn is the response": ("HSa[(a)bHS[(a)(a)]", True),
+    "a turn between them quotes the tags": ("HSab[(a)bHSa", False),
+    "a header that ends no turn is text": ("HS[(aHSa)(a)]", True),
+    "a turn that begins at the very end": ("HS[(a)(a)]bHS", False),
+    "half a turn": ("HS[(a)(a)]bH", True),
+}
+
+
+@pytest.mark.parametrize(("written", "is_structured"), TURNS.values(), ids=TURNS.keys())
+def test_of_several_turns_the_last_is_structure(written: str, is_structured: bool) -> None:
+    ids, other = ids_of(written), ids_of("HS[(a)(a)]bHS[(aa)(a)]a")
+    assert read_structure(torch.tensor([ids]), WITH_TURNS).segments.any() == is_structured
+    check([Row([ids], left=2)], WITH_TURNS)
+    check([Row([ids, other, ids], right=1)], WITH_TURNS)
+    check([Row([other, ids])], WITH_TURNS)
+
+
 def test_a_header_that_packing_cuts_is_none() -> None:
     """Neither at a boundary between sequences, nor across padding that happens to hold its first token."""
     cut = [ids_of("aH"), ids_of("S[(a)(b)]")]
@@ -451,5 +471,13 @@ def test_a_rendered_prompt_and_response_are_told_apart() -> None:
     assert structure.positions[0, : len(prompt)].tolist() == list(range(len(prompt)))
     assert structure.segments.max() == 2
     again = read_structure(torch.tensor([response]), Tags(**{**vars(tags), "header": ()}))
+    history = [{"role": "user", "content": "1?"}, {"role": "assistant", "content": text}]
+    longer = render_prompt("1 + 1?", "parallel", history)
+    ids = tokenizer(longer, add_special_tokens=False)["input_ids"]
+    turned = read_structure(torch.tensor([ids + response]), tags)
+    assert not turned.segments[0, : len(ids)].any()
+    assert turned.positions[0, : len(ids)].tolist() == list(range(len(ids)))
+    assert torch.equal(turned.segments[:, len(ids) :], again.segments)
+    assert torch.equal(turned.positions[:, len(ids) :] - len(ids), again.positions)
     assert torch.equal(structure.segments[:, len(prompt) :], again.segments)
     assert torch.equal(structure.positions[:, len(prompt) :] - len(prompt), again.positions)

@@ -32,7 +32,7 @@ from prl.errors import DataError, UsageError
 from prl.grammar import Trace, parse
 from prl.model import check_loadable, load_model, settle_tags
 from prl.progress import announce, batches_bar, console, quiet_libraries
-from prl.prompts import render_prompt
+from prl.prompts import render_prompt, transcript
 from prl.report.live import live_view
 
 _LISTED = 3  # unreadable golds in a message
@@ -93,7 +93,7 @@ def run(settings: Settings[EvalArguments]) -> EvalResult:
         _say_engine(arguments.attention)
         if ungraded:
             console.print(f"  {_told(ungraded, len(loaded))}", markup=False)
-        prompts = [render_prompt(row["problem"], arguments.prompt_style) for row in rows]
+        prompts = [render_prompt(row["problem"], arguments.prompt_style, row.get("history")) for row in rows]
         context = context_of(model.config)
         unasked = beyond(prompts, tokenizer, context, arguments.max_completion_length)
         if unasked:
@@ -364,7 +364,7 @@ _UNASKED = {
 def _of_row(mode: str, row: dict[str, Any]) -> dict[str, Any]:
     return {
         "phase": mode,
-        "problem": row["problem"],
+        "problem": transcript(row["problem"], row.get("history")),
         "answer": row["answer"],
         "level": row.get("level"),
     }

@@ -8,6 +8,7 @@ not the end-of-sequence token of its generation config (open-r1 #603). Here a re
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterable, Mapping
 
 from prl.errors import UsageError
 
@@ -67,8 +68,9 @@ CHAT_TEMPLATE = r"""
 """
 """Jinja for `tokenizer.chat_template`, the same rendering.
 
-`[{"role": "user", "content": user_message(problem, style)}]` with `add_generation_prompt=True` becomes
-`render_prompt(problem, style)`; an assistant turn becomes `render_response(trace)` and a line end.
+The turns before the problem and `{"role": "user", "content": user_message(problem, style)}` become, with
+`add_generation_prompt=True`, `render_prompt(problem, style, history)`; an assistant turn becomes
+`render_response(trace)` and a line end.
 """
 
 
@@ -84,13 +86,30 @@ def user_message(problem: str, style: str = "parallel") -> str:
     return _INSTRUCTIONS[style] + _defuse(problem)
 
 
-def render_prompt(problem: str, style: str = "parallel") -> str:
+def render_prompt(
+    problem: str, style: str = "parallel", history: Iterable[Mapping[str, str]] | None = None
+) -> str:
     """The prompt as text, up to and including the open assistant turn; the model goes on from there.
+
+    `history`: the turns before the problem, as `prl.data` has them: {"role": …, "content": …} each.
 
     >>> render_prompt("What is 6 * 7?", "bare")
     '<|im_start|>user\\nWhat is 6 * 7?<|im_end|>\\n<|im_start|>assistant\\n'
     """
-    return f"{IM_START}user\n{user_message(problem, style)}{IM_END}\n{IM_START}assistant\n"
+    earlier = (f"{IM_START}{turn['role']}\n{_defuse(turn['content'])}{IM_END}\n" for turn in history or ())
+    asked = f"{IM_START}user\n{user_message(problem, style)}{IM_END}\n"
+    return f"{''.join(earlier)}{asked}{IM_START}assistant\n"
+
+
+def transcript(problem: str, history: Iterable[Mapping[str, str]] | None = None) -> str:
+    """The problem as one text, with the turns before it where there are any: for samples, for people, and to
+    tell problems apart.
+
+    >>> transcript("And x + 1?", [{"role": "system", "content": "x = 3."}])
+    'system: x = 3.\\n\\nuser: And x + 1?'
+    """
+    earlier = [f"{turn['role']}: {turn['content']}" for turn in history or ()]
+    return "\n\n".join([*earlier, f"user: {problem}"]) if earlier else problem
 
 
 def render_response(trace: str) -> str:

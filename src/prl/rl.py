@@ -58,7 +58,7 @@ from prl.progress import (
     quiet_libraries,
     take_over,
 )
-from prl.prompts import render_prompt
+from prl.prompts import render_prompt, transcript
 from prl.rewards import AlternatingReward, Reward, read_pattern, reward_functions
 from prl.rollouts import Rollouts, check_supported
 from prl.staging import Staging, around_generation
@@ -497,8 +497,8 @@ def _load(
     )
     return [
         {
-            "prompt": render_prompt(row["problem"], arguments.prompt_style),
-            "problem": row["problem"],
+            "prompt": render_prompt(row["problem"], arguments.prompt_style, row.get("history")),
+            "problem": transcript(row["problem"], row.get("history")),
             "answer": row["answer"],
             "level": row.get("level"),
         }

@@ -40,7 +40,7 @@ from prl.model import (
 )
 from prl.oom import Advise, MicroBatches, advise, halving, rehearse_sft
 from prl.progress import RunLog, announce, console, quiet_libraries, take_over
-from prl.prompts import render_prompt, render_response
+from prl.prompts import render_prompt, render_response, transcript
 from prl.structure import Tags, attached_structure, forced_tokens
 from prl.training import SealCheckpoints, StopOnSignal, TokenCount, settle_ddp, train
 
@@ -204,7 +204,9 @@ def tokenize(
         if tags and any(fault.kind == FaultKind.NESTED_BLOCK for fault in parse(trace).faults):
             left_out["nested"] += 1
             continue
-        prompt = tokenizer(render_prompt(row["problem"], prompt_style), add_special_tokens=False)["input_ids"]
+        prompt = tokenizer(
+            render_prompt(row["problem"], prompt_style, row.get("history")), add_special_tokens=False
+        )["input_ids"]
         response = tokenizer(render_response(trace), add_special_tokens=False)["input_ids"]
         length = len(prompt) + len(response)
         longest, shortest = max(longest, length), min(shortest, length)
@@ -251,7 +253,9 @@ class FormatSampler(TrainerCallback):
         advise: Advise,
     ) -> None:
         self.folder, self.tokenizer, self.rows, self.seed = folder, tokenizer, rows, training.seed
-        self.prompts = [render_prompt(row["problem"], arguments.prompt_style) for row in rows]
+        self.prompts = [
+            render_prompt(row["problem"], arguments.prompt_style, row.get("history")) for row in rows
+        ]
         paths = int(arguments.paths) if arguments.paths.isdecimal() else arguments.paths
         self.limits = Limits(max_new_tokens=training.max_length or 512, paths=paths)
         self.batch_size, self.advise = training.per_device_eval_batch_size, advise
@@ -278,7 +282,7 @@ class FormatSampler(TrainerCallback):
             state.global_step,
             [
                 {
-                    "problem": row["problem"],
+                    "problem": transcript(row["problem"], row.get("history")),
                     "answer": row.get("answer"),
                     "text": response.text,
                     "token_ids": response.token_ids,

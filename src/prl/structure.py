@@ -9,11 +9,12 @@ The paths of a block do not see each other and start at the same position; what 
 all and goes on after the longest (Parallel-R1, arXiv 2509.07980, section 3.4, "Unseen").
 
 The rules, for any ids whatever, complete or cut off. Nothing before the response is structure (prompts quote
-the tags). A block runs from a `<Parallel>` while none is open to the first `</Parallel>`; a `<Parallel>` in
-between is text and never forks (`prl.grammar` calls it a fault). A path runs from a `<Path>` in a block up to
-the next `<Path>` or `</Parallel>`; `</Path>` ends nothing, so that glue after it belongs to the path. What
-stands in a block before its first path is main thread. Any other tag is text. No token changes what was said
-of the tokens before it: that is why decoding, which sees a prefix, and training agree.
+the tags; earlier turns are of the prompt). A block runs from a `<Parallel>` while none is open to the first
+`</Parallel>`; a `<Parallel>` in between is text and never forks (`prl.grammar` calls it a fault). A path runs
+from a `<Path>` in a block up to the next `<Path>` or `</Parallel>`; `</Path>` ends nothing, so that glue
+after it belongs to the path. What stands in a block before its first path is main thread. Any other tag is
+text. No token of a response changes what was said of the tokens before it: that is why decoding, which sees a
+prefix, and training agree.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from transformers.masking_utils import create_causal_mask
 from prl.disk import read_json, write_json
 from prl.errors import ModelError
 from prl.grammar import TAGS
-from prl.prompts import IM_START
+from prl.prompts import IM_END, IM_START
 
 ATTENTION_IMPLEMENTATIONS = ("sdpa", "eager", "flex_attention")
 """What can take a mask of its own; flash attention cannot.
@@ -54,8 +55,10 @@ LAYER_KINDS = ("full_attention", "sliding_attention")
 class Tags:
     """Ids of the six tags, and the tokens that open the response (`header`; without one all is response).
 
-    The response begins after the first whole header of a sequence; later ones are text. Prompts are
-    tokenised apart from responses, so that a header's last token cannot merge with what follows it.
+    The response begins after the first whole header of a sequence, and anew after each `next_turn`: a turn's
+    end and another header, which stand in prompts with earlier turns and in no response. Other headers are
+    text. Prompts are tokenised apart from responses, so that a header's last token cannot merge with what
+    follows it.
     """
 
     parallel: int
@@ -65,6 +68,7 @@ class Tags:
     summary: int
     end_summary: int
     header: tuple[int, ...] = ()
+    next_turn: tuple[int, ...] = ()
 
     @classmethod
     def of(cls, tokenizer: PreTrainedTokenizerBase) -> Tags:
@@ -78,7 +82,9 @@ class Tags:
             )
         header = tokenizer(f"{IM_START}assistant\n", add_special_tokens=False)["input_ids"]
         parallel, end_parallel, path, end_path, summary, end_summary = (ids[0] for ids in pieces.values())
-        return cls(parallel, end_parallel, path, end_path, summary, end_summary, tuple(header))
+        # A turn's end is one token wherever it stands, so this is how the pieces are tokenised in a prompt.
+        ended = tokenizer(f"{IM_END}\n{IM_START}assistant\n", add_special_tokens=False)["input_ids"]
+        return cls(parallel, end_parallel, path, end_path, summary, end_summary, tuple(header), tuple(ended))
 
 
 class Structure(NamedTuple):
@@ -129,6 +135,10 @@ def read_structure(
     if tags.header:
         is_whole = n >= len(tags.header) - 1  # not cut off where its sequence begins
         response = last_before(_header_ends(input_ids, tags.header) & is_whole) >= 0
+        if tags.next_turn:
+            is_whole = n >= len(tags.next_turn) - 1
+            following = _next(_header_ends(input_ids, tags.next_turn) & is_whole, index)
+            response &= (following == length) | (begin != begin.gather(1, following.clamp(max=length - 1)))
     opens = response & (input_ids == tags.parallel)
     closes = response & (input_ids == tags.end_parallel)
     is_open = last_before(opens) > last_before(closes)
@@ -317,6 +327,12 @@ class _StructureHook:
 def _latest(event: Tensor, index: Tensor) -> Tensor:
     """The column of the last event in the row, up to and including each token; -1: none."""
     return torch.where(event, index, -1).cummax(1).values
+
+
+def _next(event: Tensor, index: Tensor) -> Tensor:
+    """The column of the first event in the row, from each token on; its length: none."""
+    length = event.shape[1]
+    return torch.where(event, index, length).flip(1).cummin(1).values.flip(1)
 
 
 def _header_ends(input_ids: Tensor, header: tuple[int, ...]) -> Tensor:

@@ -39,7 +39,14 @@ from prl.tiny import BASE
 PROMPTS = [
     render_prompt("What is 6 * 7?", "bare"),
     render_prompt("Compute 12 + 30, then halve it.", "bare"),
-    render_prompt("1?", "bare"),
+    render_prompt(
+        "And <Parallel> 1?",
+        "bare",
+        [
+            {"role": "user", "content": "0?"},
+            {"role": "assistant", "content": "I try <Parallel><Path>0</Path>"},
+        ],
+    ),
     render_prompt("How many of <Parallel> <Path> 3 </Path> are there?", "parallel"),
     render_prompt("What is 6 * 7?", "bare") + "I try <Parallel><Path>6 * 7",
 ]

@@ -38,6 +38,7 @@ def test_a_good_trace_passes() -> None:
     ("text", "reason"),
     [
         (trace().replace("</Path></Parallel>", "</Parallel>"), Reason.GRAMMAR),
+        (trace(end="Final Answer: 40<|im_end|>"), Reason.MARKER),
         ("3 * 14 - 2 = 40\nFinal Answer: 40", Reason.NO_BLOCK),
         (trace(end="That is it."), Reason.NO_ANSWER),
         (trace(end="Final Answer: 41"), Reason.WRONG_ANSWER),
@@ -120,6 +121,15 @@ PIECES = st.lists(
     st.sampled_from([*TAGS, " ", "\n", "a", "42", "Path 1", "Final Answer: 42", "```\n", "```"])
     | st.text(max_size=4)
 )
+
+
+@pytest.mark.parametrize(
+    "text", ["{}<|im_end|>", "{}</s>\n", "```\n{}\n```<|eot_id|>", "```\n{}<end_of_turn>\n```"]
+)
+def test_markers_at_the_ends_are_repaired(text: str) -> None:
+    repaired, done = repair(text.format(trace()))
+    assert repaired == trace()
+    assert done[-1] == "turn markers at the ends of the trace"
 
 
 @given(PIECES.map("".join))

@@ -13,6 +13,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from prl.data.hub import load_rows
 from prl.grammar import render
 from prl.traces import card, dataset
 from prl.traces.checks import Reason, Rejection
@@ -51,6 +52,22 @@ def test_rows_are_written_group_by_group_in_their_order(tmp_path: Path) -> None:
         ROW | {"reasons": ["wrong_answer"], "details": ["42, not 43"]}
     ]
     assert [*dataset.read_column(tmp_path / "traces.parquet", "attempt")] == [*range(2500)]
+
+
+def test_the_turns_before_a_problem_are_kept(tmp_path: Path) -> None:
+    history = [{"role": "system", "content": "x = 3."}]
+    with dataset.writing(tmp_path, with_history=True) as out:
+        out.accept(ROW | {"history": history})
+        out.accept(ROW)
+    rows = load_rows(str(tmp_path / "traces.parquet"), need=("problem", "trace"))
+    assert [row.get("history") for row in rows] == [history, None]
+    for name in ("rows.jsonl", "rows.parquet"):
+        dataset.write_rows(tmp_path / name, rows[::-1])
+        assert load_rows(str(tmp_path / name), need=("problem", "trace")) == [
+            row | {"source": "s"} for row in rows[::-1]
+        ]
+    card.write_card(tmp_path, FACTS | {"has_history": True}, None)
+    assert "`history`" in (tmp_path / "README.md").read_text()
 
 
 def test_a_failure_leaves_the_set_that_was_there(tmp_path: Path) -> None:

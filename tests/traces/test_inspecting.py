@@ -69,6 +69,24 @@ def test_a_file_without_answers_is_checked_for_all_else(
     assert [row["trace"] for row in load_rows(str(good), need=("problem", "trace"))] == [GOOD]
 
 
+def test_markers_are_taken_off_and_counted_and_earlier_turns_are_shown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, good = tmp_path / "chats.jsonl", tmp_path / "good.parquet"
+    asked = {"role": "user", "content": "Six times seven?"}
+    plain = [asked, {"role": "assistant", "content": f"{GOOD}<|im_end|>"}]
+    turned = [{"role": "system", "content": "Count cats."}, *plain]
+    path.write_text(
+        "".join(json.dumps({"messages": each, "answer": "42"}) + "\n" for each in (plain, turned))
+    )
+    status, out, _ = say(capsys, "check", str(path), "--accepted", str(good))
+    assert status == 0
+    assert "  as read: 2 traces have <|im_end|> at their ends, which is taken off\n" in out
+    rows = load_rows(str(good), need=("problem", "trace"))
+    assert [(row["trace"], row.get("history")) for row in rows] == [(GOOD, None), (GOOD, turned[:1])]
+    assert "system: Count cats." in say(capsys, "show", str(path), "--rows", "2")[1]
+
+
 def test_problems_of_a_benchmark_are_found(
     file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

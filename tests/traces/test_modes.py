@@ -45,6 +45,20 @@ def test_write_asks_for_each_sample_and_takes_every_answer() -> None:
     assert bare.messages[0]["content"] == PROBLEM["problem"]
 
 
+def test_the_turns_before_a_problem_are_asked_with_it() -> None:
+    history = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello!"}]
+    problem = PROBLEM | {"history": history}
+    for mode in (write(), annotate(), rewrite()):
+        request, *_ = mode.requests(problem, [])
+        assert [*request.messages[:2]] == history
+        assert request.messages[2:] == mode.requests(PROBLEM, [])[0].messages
+    request, *_ = annotate(samples=2).requests(problem, [WRONG, SOLVED])
+    assert (
+        f"Problem: user: Hi\n\nassistant: Hello!\n\nuser: {PROBLEM['problem']}"
+        in request.messages[0]["content"]
+    )
+
+
 SOLVED = "Bags: 3 * 4 = 12. Found: 2. Together 12 + 2 = 14.\n\nFinal Answer: 14"
 MARKED = (
     "<Parallel><Path>Bags: 3 * 4 = 12.</Path> <Path>Found: 2.</Path></Parallel>\n"

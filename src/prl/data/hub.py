@@ -253,7 +253,9 @@ def _read(
     if bad:
         report = bad_rows(name, bad, count, faults)
         if not skip or not rows:
-            raise DataError(f"{report}\nCorrect them, or leave them out with --on_bad_rows skip.")
+            raise DataError(
+                f"{report}\nCorrect them, or have training and evaluation leave them out: --on_bad_rows skip."
+            )
         log.warning("%s\nThey are left out.", report)
     return rows
 

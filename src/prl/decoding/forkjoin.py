@@ -461,10 +461,15 @@ def _undecodable(model: PreTrainedModel | PeftModel, why: str) -> ModelError:
 
 
 def _response_start(ids: Sequence[int], tags: Tags) -> int | None:
-    """Where the response begins: after the first header; None: there is none."""
-    size = len(tags.header)
-    starts = (i for i in range(size, len(ids) + 1) if tuple(ids[i - size : i]) == tags.header)
-    return next(starts, None)
+    """Where the response begins: after the first header, or the last that begins another turn; None: there
+    is none."""
+    later = _ends(ids, tags.next_turn) if tags.next_turn else []
+    return later[-1] if later else next(iter(_ends(ids, tags.header)), None)
+
+
+def _ends(ids: Sequence[int], part: tuple[int, ...]) -> list[int]:
+    size = len(part)
+    return [i for i in range(size, len(ids) + 1) if tuple(ids[i - size : i]) == part]
 
 
 def _read_prompt(ids: Sequence[int], tags: Tags) -> tuple[Reader, list[Place]]:

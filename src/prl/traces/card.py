@@ -57,7 +57,7 @@ def write_card(folder: Path, facts: Mapping[str, Any], encode: Callable[[str], l
         _statistics(described, unit),
         _contamination(facts["benchmarks"]),
         _licences(facts),
-        _use(),
+        _use(facts.get("has_history", False)),
     )
     write_atomic(folder / CARD, ("\n\n".join(blocks) + "\n").encode())
 
@@ -200,7 +200,8 @@ def _licences(facts: Mapping[str, Any]) -> Iterator[str]:
     )
 
 
-def _use() -> Iterator[str]:
+def _use(has_history: bool) -> Iterator[str]:
     yield "## Columns"
-    yield table(("column", ""), [(code(name), meaning) for name, meaning in _COLUMNS.items()])
+    columns = _COLUMNS | ({"history": "the turns before the problem"} if has_history else {})
+    yield table(("column", ""), [(code(name), meaning) for name, meaning in columns.items()])
     yield f"```bash\nprl sft --dataset {ACCEPTED}\nprl data show {ACCEPTED}\n```"

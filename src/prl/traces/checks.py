@@ -21,6 +21,7 @@ from itertools import combinations
 from prl.analysis import diversity, words
 from prl.answers import default_checker, extract_answer
 from prl.grammar import Block, Trace, canonical_layout, parse
+from prl.turns import bare, marker_inside
 
 
 class Reason(StrEnum):
@@ -35,6 +36,7 @@ class Reason(StrEnum):
         return reason
 
     GRAMMAR = "grammar", "it breaks the format"
+    MARKER = "marker", "it holds a marker of a chat template's turns"
     NO_BLOCK = "no_block", "it holds no <Parallel> block"
     NO_ANSWER = "no_answer", "it states no final answer"
     WRONG_ANSWER = "wrong_answer", "its final answer is not the gold one"
@@ -135,6 +137,7 @@ def check(
     parsed = parse(trace)
     found = [
         *(Rejection(Reason.GRAMMAR, fault.message) for fault in parsed.faults),
+        *(Rejection(Reason.MARKER, mark) for mark in [marker_inside(trace)] if mark),
         *_blocks(parsed, rules),
         *_answer(parsed, answer),
         *_length(trace, rules, count),
@@ -150,12 +153,19 @@ def check(
 
 
 def repair(trace: str) -> tuple[str, list[str]]:
-    """`trace` with what is mechanically safe put right, and what was done: the code fence around all of it,
-    the layout between the parts of its blocks, and blank ends. Not a word changes."""
+    """`trace` with what is mechanically safe put right, and what was done: the turn markers at its ends, the
+    code fence around all of it, the layout between the parts of its blocks, and blank ends. Not a word
+    changes."""
     done = []
-    if (bare := unfenced(trace)) != trace:
+    within, marks = bare(trace)
+    trace = within if marks else trace
+    if (opened := unfenced(trace)) != trace:
         done.append("code fence around the trace")
-    if (laid_out := canonical_layout(bare)) != bare:
+        within, more = bare(opened)
+        opened, marks = (within if more else opened), marks + more
+    if marks:
+        done.append("turn markers at the ends of the trace")
+    if (laid_out := canonical_layout(opened)) != opened:
         done.append("whitespace between tags")
     if (stripped := laid_out.strip()) != laid_out:
         done.append("whitespace around the trace")
@@ -212,13 +222,13 @@ def _paths(block: Block, problem: str, answer: str | None) -> Iterator[Rejection
 def _leak(path: str, problem: str, answer: str) -> str | None:
     """The opening of a path, where its first number is the answer, none that is computed with, and none that
     the problem gives."""
-    bare = answer.strip().strip("$").replace(",", "")
-    if not re.fullmatch(r"-?\d+(?:\.\d+)?", bare):
+    number = answer.strip().strip("$").replace(",", "")
+    if not re.fullmatch(r"-?\d+(?:\.\d+)?", number):
         return None
     opening = path.strip().partition("\n")[0][:_OPENING]
     first = _NUMBER.search(opening.replace(",", ""))
-    is_given = re.search(rf"(?<![\d.]){re.escape(bare)}(?!\.?\d)", problem.replace(",", ""))
-    return opening if first and first[1] == bare and not first[2] and not is_given else None
+    is_given = re.search(rf"(?<![\d.]){re.escape(number)}(?!\.?\d)", problem.replace(",", ""))
+    return opening if first and first[1] == number and not first[2] and not is_given else None
 
 
 def _problem(trace: str, problem: str) -> Iterator[Rejection]:

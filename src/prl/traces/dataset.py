@@ -1,6 +1,7 @@
 """The data set of `prl data traces`: the traces that pass, those that do not with the reasons, and its card.
 
-    traces.parquet      problem, answer, trace, level, source; teacher, mode, attempt, sample, repairs
+    traces.parquet      problem, answer, trace, level, source; teacher, mode, attempt, sample, repairs;
+                        history, where problems have turns before them
     rejected.parquet    the same, with reasons and details
     README.md           the card, as the Hub and `datasets.load_dataset(folder)` read it
 
@@ -45,7 +46,8 @@ SCHEMA = pa.schema(
         "repairs": _TEXTS,
     }
 )
-_WITH_REASONS = pa.schema([*SCHEMA, ("reasons", _TEXTS), ("details", _TEXTS)])
+_REASONS = pa.schema({"reasons": _TEXTS, "details": _TEXTS})
+_HISTORY = pa.schema({"history": pa.list_(pa.struct({"role": pa.string(), "content": pa.string()}))})
 
 
 @dataclass
@@ -84,13 +86,15 @@ class DataSet:
 
 
 @contextmanager
-def writing(folder: Path) -> Iterator[DataSet]:
-    """A data set that replaces the one in `folder` when the block ends without an error. Raises RunError."""
+def writing(folder: Path, *, with_history: bool = False) -> Iterator[DataSet]:
+    """A data set that replaces the one in `folder` when the block ends without an error; with a column for
+    the turns before a problem where there are any. Raises RunError."""
+    schema = pa.schema([*SCHEMA, *(_HISTORY if with_history else ())])
     with (
         replacing(folder / ACCEPTED) as accepted,
         replacing(folder / REJECTED) as rejected,
-        _table(accepted, SCHEMA) as good,
-        _table(rejected, _WITH_REASONS) as bad,
+        _table(accepted, schema) as good,
+        _table(rejected, pa.schema([*schema, *_REASONS])) as bad,
     ):
         yield DataSet(good, bad)
 
@@ -109,7 +113,10 @@ def write_rows(file: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         if file.suffix == ".jsonl":
             target.writelines((json.dumps(row, ensure_ascii=False) + "\n").encode() for row in rows)
         else:
-            pq.write_table(pa.Table.from_pylist([*rows]), target, compression="zstd")
+            # Arrow takes the columns of the first row for those of all.
+            columns = dict.fromkeys(column for row in rows for column in row)
+            whole = [{column: row.get(column) for column in columns} for row in rows]
+            pq.write_table(pa.Table.from_pylist(whole), target, compression="zstd")
 
 
 def read_column(file: Path, column: str) -> Iterator[Any]:

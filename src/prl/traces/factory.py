@@ -28,6 +28,7 @@ from prl import runs
 from prl.answers import default_checker
 from prl.arguments import DataTracesArguments
 from prl.config import Settings, resolve
+from prl.data.hub import told
 from prl.errors import DataError, RunError, UsageError
 from prl.traces import modes
 from prl.traces.asking import (
@@ -306,6 +307,8 @@ def _forecast(given: DataTracesArguments, found: Found, spent: Spent, budget: Bu
         if count
     ]:
         console.print(f"  left out: {', '.join(left_out)}")
+    if found.notes:
+        console.print(f"  {told(found.notes)}", markup=False, highlight=False)
     prompt, most = found.bytes // 4, found.completion_tokens
     line = (
         f"  to ask: {found.requests:,} requests at first, about {prompt:,} prompt tokens, at most {most:,} "

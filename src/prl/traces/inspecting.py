@@ -21,6 +21,7 @@ from prl.data.hub import load_rows
 from prl.data.rows import MissingColumn
 from prl.errors import DataError, UsageError
 from prl.grammar import TAGS, parse, parse_ids
+from prl.prompts import transcript
 from prl.recipes import nearest
 from prl.traces.checks import Reason, Rejection, Rules, check, repair
 from prl.traces.contamination import RUN, Benchmarks
@@ -39,12 +40,14 @@ _LENGTHS = ("length", "critical_path")
 
 @dataclass(frozen=True)
 class Report:
-    """What `check_file` found: the rows that pass, the number and reasons of the others, and repairs."""
+    """What `check_file` found: the rows that pass, the number and reasons of the others, repairs, and what
+    was read otherwise than written."""
 
     rows: Rows
     accepted: Rows
     rejected: dict[int, list[Rejection]]
     repairs: Counter[str]
+    notes: Counter[str]
 
     @property
     def reasons(self) -> Counter[Reason]:
@@ -70,8 +73,9 @@ def check_file(given: DataCheckArguments) -> Report:
     rules, count = rules_of(given), count_of(given)
     benchmarks = Benchmarks.read(given.benchmarks)
     need = ("problem", "trace", *(["answer"] if given.judge_answers else []))
+    notes: Counter[str] = Counter()
     try:
-        rows = load_rows(str(given.file), split=given.split, need=need)
+        rows = load_rows(str(given.file), split=given.split, need=need, notes=notes)
     except MissingColumn as error:
         if error.field != "answer":
             raise
@@ -84,7 +88,8 @@ def check_file(given: DataCheckArguments) -> Report:
             row["trace"], done = repair(row["trace"])
             repairs.update(done)
         answer = row["answer"] if given.judge_answers else None
-        found = check(row["trace"], problem=row["problem"], answer=answer, rules=rules, count=count)
+        problem = transcript(row["problem"], row.get("history"))
+        found = check(row["trace"], problem=problem, answer=answer, rules=rules, count=count)
         overlap = benchmarks.overlap(row["problem"])
         if overlap and Reason.CONTAMINATED not in rules.ignored:
             share = f"{overlap.share:.0%} of the problem's runs of {RUN} words"
@@ -93,7 +98,7 @@ def check_file(given: DataCheckArguments) -> Report:
             rejected[number] = found
         else:
             accepted.append(row)
-    return Report(rows, accepted, rejected, repairs)
+    return Report(rows, accepted, rejected, repairs, notes)
 
 
 def rules_of(given: DataCheckArguments | DataTracesArguments) -> Rules:
@@ -135,6 +140,8 @@ def _check(given: DataCheckArguments) -> None:
         print("  final answers were not judged")
     for reason, count in report.reasons.most_common():
         print(f"  {reason.value:16}{count:6}  {reason.meaning}")
+    for what, count in report.notes.most_common():
+        print(f"  as read: {count} {what}")
     for what, count in report.repairs.most_common():
         print(f"  repaired: {what} in {count} traces")
     for number, found in [*report.rejected.items()][:LISTED]:
@@ -248,7 +255,8 @@ def _drawn(given: DataShowArguments) -> Iterator[str]:
         if not 1 <= number <= len(rows):
             raise UsageError(f"rows: {number} is none of {given.file}, which has 1 to {len(rows)}")
         row = rows[number - 1]
-        yield from (f"row {number}", trace_text(parse(row["problem"]), width), "")
+        problem = transcript(row["problem"], row.get("history"))
+        yield from (f"row {number}", trace_text(parse(problem), width), "")
         yield from (trace_text(parse(row["trace"]), width), "")
 
 

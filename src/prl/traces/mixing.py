@@ -23,6 +23,7 @@ from prl.config import Settings
 from prl.data.hub import load_rows
 from prl.errors import DataError, UsageError
 from prl.grammar import parse
+from prl.prompts import transcript
 from prl.traces.dataset import public_name, write_rows
 
 Row = dict[str, Any]
@@ -132,7 +133,7 @@ def _read(given: DataMixArguments, names: Sequence[str]) -> tuple[dict[str, list
         for row in load_rows(name, split=given.split, need=("problem", "answer", "trace"), seed=given.seed):
             if given.levels and row["level"] not in given.levels:
                 continue
-            text = (row["problem"], row["trace"])
+            text = (transcript(row["problem"], row.get("history")), row["trace"])
             duplicates += text in seen
             if text not in seen:
                 seen.add(text)

@@ -19,7 +19,7 @@ from typing import Any, Literal
 from prl.answers import default_checker, extract_answer
 from prl.errors import UsageError
 from prl.grammar import is_blank, parse, render
-from prl.prompts import FINAL_ANSWER, user_message
+from prl.prompts import FINAL_ANSWER, transcript, user_message
 from prl.traces.checks import Reason, Rejection, unfenced
 from prl.traces.solutions import distinct, kept_words, path_of, right, shown, without_tags
 
@@ -79,7 +79,7 @@ def write(
     "bare" for a model that was trained so."""
 
     def requests(problem: Problem, texts: Texts) -> list[Request]:
-        messages = _said(user_message(problem["problem"], style))
+        messages = _asked(problem, style)
         return [] if texts else [Request(messages, max_tokens, temperature, top_p)] * samples
 
     return Mode(
@@ -135,11 +135,11 @@ def annotate(
 
     def requests(problem: Problem, texts: Texts) -> list[Request]:
         if not texts and not given(problem):
-            return [Request(_said(user_message(problem["problem"], style)), *settings)] * samples
+            return [Request(_asked(problem, style), *settings)] * samples
         _, chosen, _ = parts(problem, texts)
         if chosen is None or len(texts) > (0 if given(problem) else samples):
             return []
-        asked = _ANNOTATE.format(problem=problem["problem"], solution=chosen)
+        asked = _ANNOTATE.format(problem=_shown(problem), solution=chosen)
         return [Request(_said(user_message(asked, "bare")), *settings)] * samples
 
     def trace(problem: Problem, texts: Texts) -> list[str]:
@@ -206,14 +206,14 @@ def rewrite(
 
     def requests(problem: Problem, texts: Texts) -> list[Request]:
         if not texts:
-            return [Request(_said(user_message(problem["problem"], style)), *settings)] * solving
+            return [Request(_asked(problem, style), *settings)] * solving
         if summary == "template" or len(texts) > solving:
             return []
         return [summing(problem, [path for path, _ in group]) for group in groups(problem, texts)]
 
     def summing(problem: Problem, paths: list[str]) -> Request:
         listed = "\n\n".join(f"Solution:\n{path}" for path in paths)
-        asked = _SUMMARISE.format(count=len(paths), problem=problem["problem"], solutions=listed)
+        asked = _SUMMARISE.format(count=len(paths), problem=_shown(problem), solutions=listed)
         return Request(_said(user_message(asked, "bare")), *settings)
 
     def trace(problem: Problem, texts: Texts) -> list[str]:
@@ -223,7 +223,7 @@ def rewrite(
             if summary == "teacher":
                 text = without_tags(texts[solving + number])
             else:
-                sentence = Random(f"{seed}\0{problem['problem']}\0{number}").choice(_SUMMARIES)
+                sentence = Random(f"{seed}\0{_shown(problem)}\0{number}").choice(_SUMMARIES)
                 text = sentence.format(all=_ALL[len(group)], answer=answer)
             if not is_blank(text):
                 block = render([path for path, _ in group], text)
@@ -249,6 +249,15 @@ def rewrite(
     if summary == "teacher":
         template = f"{template}\n\n---\n\n{_SUMMARISE}"
     return Mode("rewrite", requests, trace, template=template, check=check)
+
+
+def _shown(problem: Problem) -> str:
+    return transcript(problem["problem"], problem.get("history"))
+
+
+def _asked(problem: Problem, style: str) -> tuple[Mapping[str, str], ...]:
+    """The problem as the turns of a conversation that goes on."""
+    return (*(problem.get("history") or ()), *_said(user_message(problem["problem"], style)))
 
 
 def _said(content: str) -> tuple[Mapping[str, str], ...]:

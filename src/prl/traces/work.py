@@ -19,6 +19,7 @@ from typing import Any
 from prl.arguments import DataTracesArguments
 from prl.data.hub import LISTED_FAULTS, bad_rows, stream_rows
 from prl.errors import DataError
+from prl.prompts import transcript
 from prl.traces import dataset
 from prl.traces.asking import Answer, Asking, Teacher, answer_of, request_key
 from prl.traces.checks import Reason, Rejection, check, repair
@@ -66,6 +67,8 @@ class Found:
     bytes: int = 0  # of the first requests to be sent
     requests: int = 0
     completion_tokens: int = 0  # the most that they may ask for
+    notes: Counter[str] = field(default_factory=Counter)  # what was read otherwise than written -> rows
+    has_history: bool = False  # whether a problem has turns before it
 
 
 class Work:
@@ -87,29 +90,32 @@ class Work:
             limit=given.limit,
             seed=given.seed,
             graded=Reason.UNREADABLE_GOLD not in self.rules.ignored,
+            notes=found.notes,
         )
         for where, row in rows:
             if isinstance(row, str):
                 found.bad += 1
                 if len(found.faults) < LISTED_FAULTS:
                     found.faults.append(f"{where}: {row}")
-            elif not seen.is_new(row["problem"]):
+            elif not seen.is_new(transcript(row["problem"], row.get("history"))):
                 found.duplicates += 1
             elif overlap := self.benchmarks.overlap(row["problem"]):
                 found.overlaps[overlap.benchmark] += 1
             else:
                 found.problems += 1
+                found.has_history |= "history" in row
                 yield row
 
     def rounds(self, row: Problem, attempt: int, texts: list[str]) -> list[tuple[str, Request]]:
         """Keys and requests of the round that follows `texts`; seeds are those of problem, attempt, place."""
         requests = []
+        problem = transcript(row["problem"], row.get("history"))
         for number, request in enumerate(self.mode.requests(row, texts), len(texts)):
             if request.seed is None:
-                work = f"{self.given.seed}\0{row['problem']}\0{attempt}\0{number}"
+                work = f"{self.given.seed}\0{problem}\0{attempt}\0{number}"
                 seed = int.from_bytes(hashlib.sha256(work.encode()).digest()[:4]) >> 1
                 request = dataclasses.replace(request, seed=seed)
-            key = request_key(self.teacher, self.mode.name, row["problem"], request, attempt, number)
+            key = request_key(self.teacher, self.mode.name, problem, request, attempt, number)
             requests.append((key, request))
         return requests
 
@@ -177,7 +183,11 @@ class Work:
         for sample, trace in enumerate(traces):
             trace, repairs = repair(trace) if self.given.repair else (trace, [])
             rejections = check(
-                trace, problem=row["problem"], answer=row["answer"], rules=self.rules, count=self.count
+                trace,
+                problem=transcript(row["problem"], row.get("history")),
+                answer=row["answer"],
+                rules=self.rules,
+                count=self.count,
             )
             if self.mode.check:
                 rejections += self.mode.check(row, texts, trace)
@@ -210,7 +220,7 @@ class Work:
         for record in self.journal.records():
             served.update([record["model"]] if record.get("model") else [])
         folder = Path(self.given.output_dir)
-        with dataset.writing(folder) as out:
+        with dataset.writing(folder, with_history=found.has_history) as out:
             for row in self.problems():
                 attempts = [self.candidates(row, attempt) for attempt in range(self.given.attempts)]
                 candidates = [c for attempt in attempts for c in attempt or []]
@@ -231,6 +241,7 @@ class Work:
                         reasons.update({rejection.reason.value for rejection in candidate.rejections})
                         out.reject(candidate.row, candidate.rejections)
         return {
+            "has_history": found.has_history,
             "mode": self.mode.name,
             "prompt": self.mode.template,
             "counts": dict(counts),
