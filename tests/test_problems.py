@@ -13,6 +13,7 @@ from transformers import AutoTokenizer
 from prl import tiny
 from prl.answers import extract_answer
 from prl.data import problems
+from prl.errors import RunError
 from prl.grammar import TAGS, Block, parse
 from prl.tiny.build import documents
 
@@ -142,3 +143,24 @@ def test_data_folder_is_what_make_data_writes(tmp_path: Path) -> None:
         pytest.skip("an installed wheel has no data/ folder")
     for path in problems.write_sets(tmp_path):
         assert path.read_bytes() == (ROOT / "data" / path.name).read_bytes(), f"{path.name}: run `make data`"
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("README.md", "# Mine\n"), ("easy.jsonl", '{"problem": "1 + 1"}\n'), ("hard.jsonl", "\xff")],
+)
+def test_files_of_the_same_name_are_not_written_over(tmp_path: Path, name: str, text: str) -> None:
+    problems.write_sets(tmp_path)
+    problems.write_sets(tmp_path)
+    (tmp_path / name).write_text(text)
+    with pytest.raises(
+        RunError, match=rf"{name} is not of `prl data`, so it stays: choose another --output_dir"
+    ):
+        problems.write_sets(tmp_path)
+    assert (tmp_path / name).read_text() == text
+
+
+def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match=r"file.x cannot be written: Not a directory\. Choose another"):
+        problems.write_sets(tmp_path / "file" / "x")

@@ -29,7 +29,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prl import runs
+from prl import cards, runs
 from prl.checkpoints import seal
 from prl.errors import RunError, UsageError
 from prl.runs import (
@@ -326,6 +326,68 @@ def test_a_finished_run_and_one_of_another_stage_are_refused_until_overwritten(t
         assert read_config(run.folder) == {"b": 2}
 
 
+MINE = {
+    "README.md": "what I did",
+    "notes.txt": "mine",
+    "checkpoint-best/weights": "a copy",
+    "samples/mine.txt": "picked",
+    "adapter/LICENSE": "MIT",
+    "adapter/README.md": "# My adapter",
+    "journal/diary.txt": "dear",
+}
+
+
+def write_all(folder: Path, files: dict[str, str]) -> None:
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(content)
+
+
+@pytest.mark.parametrize(
+    ("stage", "others"),
+    [
+        ("sft", {"results.json": "mine", "traces.parquet": "mine"}),
+        ("rl", {"results.json": "mine", "rejected.parquet": "mine"}),
+        ("eval", {"traces.parquet": "mine", "adapter/tokenizer.json": "mine"}),
+        ("traces", {"results.json": "mine", "adapter/adapter_config.json": "mine"}),
+    ],
+)
+def test_overwriting_removes_what_the_stage_wrote_and_nothing_else(
+    tmp_path: Path, stage: str, others: dict[str, str]
+) -> None:
+    with open_run(tmp_path, stage=stage, config={}) as run:
+        run.log_metrics(1, {"loss": 1})
+        run.log_samples(1, [{"text": "one"}])
+        written = {
+            "sft": ["adapter/adapter_config.json", "adapter/tokenizer.json", "adapter/prl.json"],
+            "rl": ["adapter/adapter_model.safetensors", "completions/completions_00001.parquet"],
+            "eval": ["results.json"],
+            "traces": ["journal/00000.jsonl", "traces.parquet", "rejected.parquet"],
+        }[stage]
+        write_all(tmp_path, dict.fromkeys(written, "prl's"))
+        if stage in ("sft", "rl"):
+            make_checkpoint(tmp_path, 1)
+            make_checkpoint(tmp_path, 2, whole=False)
+        run.finish()
+    write_all(tmp_path, MINE | others)
+    with open_run(tmp_path, stage="sft", config={}, overwrite=True):
+        left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+        assert left == {*MINE, *others, "environment.json", "config.yaml", ".lock"}
+        assert all((tmp_path / name).read_text() == text for name, text in (MINE | others).items())
+
+
+def test_overwriting_leaves_no_empty_folders_and_no_card_of_prl(tmp_path: Path) -> None:
+    with open_run(tmp_path, stage="sft", config={}) as run:
+        run.log_samples(1, [{"text": "one"}])
+        make_adapter(tmp_path / "adapter")
+        cards.write_card(tmp_path / "adapter", "# An adapter")
+        (tmp_path / "README.md").write_text(
+            "licence: license\nThis model is a fine-tuned version of [None](https://huggingface.co/None)."
+        )
+    with open_run(tmp_path, stage="sft", config={}, overwrite=True):
+        assert names(tmp_path) == ["config.yaml", "environment.json"]
+
+
 def test_an_overwriting_that_is_cut_short_can_only_be_done_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -342,8 +404,9 @@ def test_an_overwriting_that_is_cut_short_can_only_be_done_again(
                 open_run(tmp_path, stage="rl", config={}, overwrite=True)
         with pytest.raises(RunError, match=r"is a run of stage unknown, not rl: .* --overwrite_output_dir"):
             open_run(tmp_path, stage="rl", config={}, resume=True)
+        (tmp_path / "results.json").write_text("not of this stage, which is still known")
     with open_run(tmp_path, stage="rl", config={}, overwrite=True):
-        assert names(tmp_path) == ["config.yaml", "environment.json"]
+        assert names(tmp_path) == ["config.yaml", "environment.json", "results.json"]
 
 
 def test_a_run_whose_environment_is_torn_is_refused(tmp_path: Path) -> None:

@@ -104,9 +104,11 @@ def batches_bar(name: str, total: int) -> Iterator[Callable[[int], None]]:
 
 
 def take_over(trainer: Trainer) -> None:
-    """Remove the trainer's own bar or printer of metrics; RunLog shows what they would."""
+    """Remove the trainer's own bar or printer of metrics, which RunLog shows, and its card, which trl 1.16
+    writes at every checkpoint over the README.md of the run folder: that one is the user's."""
     trainer.remove_callback(ProgressCallback)
     trainer.remove_callback(PrinterCallback)
+    trainer.create_model_card = lambda *args, **kwargs: None
 
 
 class RunLog(TrainerCallback):

@@ -41,8 +41,8 @@ from typing import TYPE_CHECKING, Any, Self
 import yaml
 from filelock import BaseFileLock, FileLock, Timeout
 
-from prl import __version__, processes
-from prl.checkpoints import checkpoints, logged_by, seal, step_of
+from prl import __version__, cards, processes
+from prl.checkpoints import MANIFEST, checkpoints, logged_by, seal, step_of
 from prl.checkpoints import last_checkpoint as last_checkpoint
 from prl.disk import check_space, disk_full, is_disk_full, plain, read_json, replacing, to_json, writing
 from prl.disk import write_atomic as write_atomic
@@ -91,20 +91,24 @@ WEIGHTS = "adapter_model.safetensors"
 """Where an adapter has its weights (PEFT's name)."""
 
 _SETTINGS = {"environment.json", "config.yaml"}  # what a run holds before its stage has done anything
-_WRITTEN = (
-    "DONE",  # first: what follows is no longer whole
-    "adapter",
-    "checkpoint-*",
-    "config.yaml",
-    "journal",
-    "metrics.jsonl",
-    "results.json",
-    "samples",
-    "samples.parquet",
-    "traces.parquet",
-    "rejected.parquet",
-    "README.md",
-)
+_OF_TRAINING = (
+    *(
+        f"adapter/{name}"
+        for name in (
+            "adapter_*.*", "prl.json", "tokenizer*", "special_tokens_map.json", "added_tokens.json",
+            "chat_template*", "vocab.*", "merges.txt", "training_args.bin",
+        )
+    ),
+    "completions/completions_*.parquet",
+)  # fmt: skip
+_WRITTEN = {
+    "sft": _OF_TRAINING,
+    "rl": _OF_TRAINING,
+    "eval": ("results.json",),
+    "traces": ("journal/*.jsonl", "traces.parquet", "rejected.parquet"),
+}
+"""Stage -> what it writes into its run, beside what all do, cards and checkpoints."""
+_OF_ALL = ("config.yaml", "metrics.jsonl", "samples.parquet", "samples/step-*.parquet")
 _SECRET = re.compile(r"(hub[_-]token|api[_-]?key|secret|password)$", re.IGNORECASE)
 _SECRET_VALUE = re.compile(r"\b(hf_|wandb_v1_|sk-)\w{16,}")
 
@@ -196,8 +200,9 @@ def open_run(
     """Create, resume or overwrite the run folder `output_dir`, and own it until the run is closed.
 
     `resume` goes on with an interrupted run of the same stage from its last whole checkpoint; what was logged
-    or torn after that is dropped, because it is done again. `overwrite` removes what an earlier run wrote and
-    leaves other files. A run that ended before its stage logged or saved anything is simply started over.
+    or torn after that is dropped, because it is done again. `overwrite` removes what the earlier run wrote
+    and nothing else: also a README.md stays that a person wrote or changed. A run that ended before its stage
+    logged or saved anything is simply started over.
 
     Raises RunError: the folder belongs to a live process, holds a finished or interrupted run or anything
     else, cannot be written, or its disk is nearly full; UsageError: both `resume` and `overwrite`, or several
@@ -248,9 +253,10 @@ def _open(folder: Path, stage: str, config: Mapping[str, Any], resume: bool, ove
                 leftover.unlink(missing_ok=True)
             if overwrite:
                 # Without a stage: after a kill amid the removal, it can be overwritten but not resumed.
-                write_json(folder / "environment.json", environment)
-                for path in [path for name in _WRITTEN for path in folder.glob(name)]:
-                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+                found = read_json(folder / "environment.json")
+                overwritten = str(found.get("stage", found.get("overwrites")))
+                write_json(folder / "environment.json", environment | {"overwrites": overwritten})
+                _remove_what_was_written(folder, overwritten)
             environment |= {
                 "stage": stage,
                 "started_at": earlier.get("started_at", environment["opened_at"]),
@@ -269,6 +275,24 @@ def _open(folder: Path, stage: str, config: Mapping[str, Any], resume: bool, ove
     except BaseException:
         lock.release()
         raise
+
+
+def _remove_what_was_written(folder: Path, stage: str) -> None:
+    """Empty a folder of what `stage` wrote (any of them, where that is none); a person's files stay."""
+    (folder / "DONE").unlink(missing_ok=True)  # first: what follows is no longer whole
+    for checkpoint in checkpoints(folder):
+        (checkpoint / MANIFEST).unlink(missing_ok=True)
+        shutil.rmtree(checkpoint)
+    of_stage = _WRITTEN.get(stage, [name for names in _WRITTEN.values() for name in names])
+    for path in [path for name in (*_OF_ALL, *of_stage) for path in folder.glob(name)]:
+        if not path.is_dir():
+            path.unlink(missing_ok=True)
+    for path in [folder / part / name for part in ("", "adapter") for name in (cards.CARD, cards.BESIDE)]:
+        if cards.is_own(path):
+            path.unlink()
+    for path in [folder / name for name in ("adapter", "completions", "journal", "samples")]:
+        with contextlib.suppress(OSError):  # a person's file is in it, or there is none
+            path.rmdir()
 
 
 def _run_to_resume(folder: Path, stage: str, resume: bool, overwrite: bool) -> dict[str, Any]:

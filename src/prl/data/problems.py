@@ -21,6 +21,8 @@ from pathlib import Path
 from random import Random
 from typing import Any, Literal
 
+from prl.disk import write_atomic, writing
+from prl.errors import RunError
 from prl.grammar import render
 from prl.prompts import FINAL_ANSWER
 
@@ -82,15 +84,36 @@ def generate(split: Split, count: int, seed: int = 0) -> list[dict[str, Any]]:
 
 
 def write_sets(folder: Path) -> list[Path]:
-    """Write the sets of SIZES and their card to `folder`, the same bytes every time; the files written."""
-    folder.mkdir(parents=True, exist_ok=True)
-    written = [folder / "README.md"]
+    """Write the sets of SIZES and their card to `folder`, the same bytes every time; the files written.
+
+    Raises RunError: the folder cannot be written, or a file of one of these names is none of these sets.
+    """
+    texts = {"README.md": _card()}
     for split, count in SIZES.items():
         lines = [json.dumps(row, ensure_ascii=False) for row in generate(split, count)]
-        written.append(folder / f"{split}.jsonl")
-        written[-1].write_text("\n".join(lines) + "\n", encoding="utf-8", newline="\n")
-    written[0].write_text(_card(), encoding="utf-8", newline="\n")
-    return written
+        texts[f"{split}.jsonl"] = "\n".join(lines) + "\n"
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in texts.items():
+            if (folder / name).exists() and not _begins_alike(folder / name, text):
+                raise RunError(
+                    f"{folder / name} is not of `prl data`, so it stays: choose another --output_dir"
+                )
+    for name, text in texts.items():
+        write_atomic(folder / name, text.encode())
+    return [folder / name for name in texts]
+
+
+def _begins_alike(path: Path, text: str) -> bool:
+    """Whether a file may be an earlier writing of `text`: by its title, or the source of its first row."""
+    with path.open(encoding="utf-8", errors="replace") as file:
+        found, first = file.readline(4096).strip(), text.partition("\n")[0]
+    if path.suffix != ".jsonl":
+        return found == first
+    try:
+        return json.loads(found)["source"] == json.loads(first)["source"]
+    except (ValueError, KeyError, TypeError):
+        return False
 
 
 def make_row(split: Split, index: int, seed: int = 0) -> dict[str, Any]:

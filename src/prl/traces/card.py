@@ -2,26 +2,25 @@
 
 It says who wrote the traces, how they were asked for, what was rejected and why, and what was not checked.
 The same data set gets the same card, but for what was spent on it. What problems, teachers and settings say
-is put into code spans and fences, so that none of it is read as Markdown or YAML.
+is put into code spans and fences (`prl.cards`), so that none of it is read as Markdown or YAML.
 """
 
 from __future__ import annotations
 
 import html
 import json
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from prl import __version__
-from prl.disk import write_atomic
+from prl import __version__, cards
+from prl.cards import code, fence, table
 from prl.traces.checks import Reason
 from prl.traces.contamination import RUN, SHARE
-from prl.traces.dataset import ACCEPTED, CARD, REJECTED, read_column
+from prl.traces.dataset import ACCEPTED, REJECTED, read_column
 from prl.traces.inspecting import SHARES, describe
 
 _MODES = {
@@ -59,29 +58,7 @@ def write_card(folder: Path, facts: Mapping[str, Any], encode: Callable[[str], l
         _licences(facts),
         _use(facts.get("has_history", False)),
     )
-    write_atomic(folder / CARD, ("\n\n".join(blocks) + "\n").encode())
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """A Markdown table; cells are Markdown already, but for bars."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(
-        "| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines
-    )
-
-
-def code(text: object) -> str:
-    """A code span that shows `text` in one line, whatever is in it."""
-    line = " ".join(str(text).split()) or " "
-    ticks = "`" * (max(map(len, re.findall("`+", line)), default=0) + 1)
-    pad = " " if "`" in (line[0], line[-1]) else ""
-    return f"{ticks}{pad}{line}{pad}{ticks}"
-
-
-def fence(text: str) -> str:
-    """A code block that shows `text`, whatever is in it."""
-    ticks = "`" * max(3, max(map(len, re.findall("`+", text)), default=0) + 1)
-    return f"{ticks}text\n{text}\n{ticks}"
+    cards.write_card(folder, "\n\n".join(blocks))
 
 
 def _front_matter(facts: Mapping[str, Any]) -> Iterator[str]:
