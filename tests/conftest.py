@@ -13,12 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parents[1]
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before any test imports huggingface_hub, and for its child processes
 # What a script puts in the background ignores Ctrl-C, and so would all that the tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+# On a busy machine any example may take long; what has to be fast is measured by a test of its own.
+settings.register_profile("prl", deadline=None)
+settings.load_profile("prl")
 
 
 @pytest.fixture(scope="session")
