@@ -91,6 +91,19 @@ def test_a_file_of_shares(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert cli.main(["data", "check", str(mixed)]) == 0
 
 
+def test_the_seed_draws_the_rows(tmp_path: Path) -> None:
+    one = write(tmp_path / "one.jsonl", rows("one", 60, 0))
+
+    def drawn(name: str, seed: str) -> list[str]:
+        mixed = str(tmp_path / name)
+        assert cli.main(["data", "mix", one, "--size", "20", "--seed", seed, "--output", mixed]) == 0
+        return pq.read_table(mixed)["problem"].to_pylist()
+
+    first = drawn("first.parquet", "3")
+    assert drawn("again.parquet", "3") == first
+    assert {*drawn("other.parquet", "4")} != {*first}
+
+
 @pytest.mark.parametrize(
     ("words", "status", "said"),
     [
