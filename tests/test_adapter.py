@@ -1,4 +1,4 @@
-"""The optimizer of an adapter: the tag rows at a learning rate of their own, and never decayed."""
+"""A new adapter, and its optimizer: the tag rows at a learning rate of their own, and never decayed."""
 
 from __future__ import annotations
 
@@ -29,6 +29,22 @@ def trained(model: Any) -> dict[str, torch.nn.Parameter]:
 
 def is_row(name: str) -> bool:
     return "trainable_tokens" in name
+
+
+def test_a_new_adapter_has_the_shape_and_the_first_matrices_that_were_asked_for() -> None:
+    shape = Lora(r=5, alpha=7, dropout=0.25, target_modules=["q_proj"])
+    models = [load_model(tiny.NAME, lora=shape, seed=seed)[0] for seed in (3, 3, 4)]
+    config = models[0].peft_config["default"]
+    assert (config.r, config.lora_alpha, config.lora_dropout) == (5, 7, 0.25)
+    first, again, other = (
+        {name: weight for name, weight in model.named_parameters() if "lora_A" in name} for model in models
+    )
+    layers = models[0].config.num_hidden_layers
+    assert len(first) == sum(".q_proj." in name for name in first) == layers
+    for name, weight in first.items():
+        assert len(weight) == 5
+        assert torch.equal(weight, again[name])
+        assert not torch.equal(weight, other[name]), "another seed, another beginning"
 
 
 @pytest.mark.parametrize(("asked", "rate"), [(0.05, 0.05), (0.0, 0.0), (None, 1e-3)])

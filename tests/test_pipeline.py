@@ -263,8 +263,10 @@ def test_a_signal_finishes_the_step_saves_and_says_how_to_go_on(tmp_path: Path) 
 
     resumed = settings("sft", tmp_path / "run", **(SFT | {"max_steps": 4}), resume=True)
     sft.run(resumed)
-    steps = [line["step"] for line in runs.read_metrics(tmp_path / "run") if "loss" in line]
-    assert steps == [1, 2, 3, 4]
+    lines = [line for line in runs.read_metrics(tmp_path / "run") if "loss" in line]
+    assert [line["step"] for line in lines] == [1, 2, 3, 4]
+    counted = [line["num_tokens"] for line in lines]
+    assert counted == sorted({*counted}), "tokens are counted on"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM to send to oneself")

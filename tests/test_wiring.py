@@ -23,6 +23,7 @@ from prl.prompts import render_prompt, render_response
 from prl.rollouts import Rollouts
 from prl.sft import FormatSampler
 from prl.staging import Staging
+from prl.structure import Tags
 
 ROWS = problems.generate("coldstart", 40, seed=3)
 
@@ -122,6 +123,25 @@ def test_the_seed_draws_the_problems_and_the_style_renders_them(hand: Hand, comm
                 prompt + render_response(row["trace"]) for prompt, row in zip(prompts, drawn, strict=True)
             ]
             assert [model[1].decode(ids) for ids in trainer[split]["input_ids"]] == whole
+
+
+def test_without_a_set_of_its_own_an_evaluation_takes_the_last_rows(hand: Hand) -> None:
+    for limit, held_out in ((3, 3), (None, 4)):
+        trainer = hand("sft", eval_dataset=None, eval_limit=limit, limit=40, max_length=1000).trainer
+        assert (len(trainer["train_dataset"]), len(trainer["eval_dataset"])) == (40 - held_out, held_out)
+
+
+@pytest.mark.parametrize("paths", ["2", "auto"])
+def test_the_loss_is_on_what_decoding_with_so_many_paths_samples(
+    hand: Hand, model: Any, monkeypatch: pytest.MonkeyPatch, paths: str
+) -> None:
+    tags = Tags.of(model[1])
+    monkeypatch.setattr(sft, "attached_structure", lambda model: tags)
+    trainer = hand("sft", limit=40, paths=paths).trainer
+    for split in ("train_dataset", "eval_dataset"):
+        learned = {token for labels in trainer[split]["labels"] for token in labels}
+        assert tags.parallel in learned
+        assert (tags.end_parallel in learned) == (paths == "auto"), "who says that a block ends"
 
 
 def test_the_curriculum_and_the_rollouts_are_as_asked(hand: Hand) -> None:
