@@ -81,7 +81,7 @@ def test_keyword_and_flag_are_the_same() -> None:
     [
         (["--learning_rate", "1e-5"], "learning_rate", 1e-5),
         (["--learning-rate=1e-5"], "learning_rate", 1e-5),
-        (["--beta=-1e-3"], "beta", -1e-3),
+        (["--entropy_coef=-1e-3"], "entropy_coef", -1e-3),
         (["--max_steps", "-1"], "max_steps", -1),
         (["--bf16"], "bf16", True),
         (["--mask_truncated_completions", "no"], "mask_truncated_completions", False),
@@ -155,7 +155,7 @@ def test_all_faults_come_at_once_with_their_places(recipe: Any) -> None:
     name = recipe(
         "lora_alfa: 4\n"
         "sft:\n  learnig_rate: 1e-4\n"
-        "rl:\n  max_steps: ten\n  num_generations: [1, 2]\n  lora_r: 0\n  seed: null\n  recipe: tiny\n"
+        "rl:\n  max_steps: ten\n  num_generations: [2, 4]\n  lora_r: 0\n  seed: null\n  recipe: tiny\n"
         "evl:\n  samples: 4\n"
         "load_in_4bit: []\n"
     )

@@ -1,4 +1,4 @@
-"""Rollouts of prl's decoder inside TRL's GRPOTrainer (trl 1.16): agreement, masking, what is refused."""
+"""Rollouts of prl's decoder inside TRL's GRPOTrainer (trl 1.16): agreement, masking."""
 
 import math
 from types import SimpleNamespace
@@ -12,10 +12,9 @@ from transformers import TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
 from prl.decoding import Limits, Sampling
-from prl.errors import UsageError
 from prl.model import load_model
 from prl.prompts import render_prompt
-from prl.rollouts import Rollouts, check_supported
+from prl.rollouts import Rollouts
 from prl.structure import Tags, read_structure
 
 
@@ -225,30 +224,3 @@ def test_rollouts_are_drawn_as_the_trainer_is_told():
     assert (decoder.limits, decoder.sampling, decoder.batch_size) == (limits, Sampling(0.7, 0.9, 5, 0.1), 6)
     trainer.args.top_k = trainer.args.min_p = None  # TRL's way to say off
     assert Rollouts(limits)._decoder(trainer, 6).sampling == Sampling(0.7, 0.9, 0, 0.0)
-
-
-@pytest.mark.parametrize(
-    ("setting", "attention", "message"),
-    [
-        ({"use_vllm": True}, "structured", "--use_vllm decodes causally only"),
-        ({"repetition_penalty": 1.2}, "causal", "--repetition_penalty 1.2 is not scored"),
-        (
-            {"generation_kwargs": {"num_beams": 2}},
-            "structured",
-            "--generation_kwargs belongs to model.generate",
-        ),
-        ({"cache_implementation": "static"}, "causal", "--cache_implementation belongs to model.generate"),
-    ],
-)
-def test_settings_that_would_be_ignored_are_refused(tmp_path, setting, attention, message):
-    training = config(tmp_path)
-    for key, value in setting.items():
-        setattr(training, key, value)
-    with pytest.raises(UsageError, match=message):
-        check_supported(training, attention)
-
-
-def test_vllm_stays_trls_own_with_causal_attention(tmp_path):
-    training = config(tmp_path)
-    training.use_vllm, training.repetition_penalty = True, 1.2
-    check_supported(training, "causal")

@@ -359,6 +359,7 @@ def _trainer_note(command: str, width: int) -> str:
     )
     config = arguments.TRAINER_CONFIGS[command]
     return (
-        f"Any flag of trl.{config} also works: `prl {command} --help-trainer` lists them. The most used:\n"
+        f"Flags of trl.{config} go too, and one that would do nothing here is refused or told;\n"
+        f"`prl {command} --help-trainer` lists them. The most used:\n"
         f"{flags}"
     )

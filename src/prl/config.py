@@ -15,13 +15,13 @@ import argparse
 import json
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from functools import cache
 from pathlib import Path
 from types import NoneType
 from typing import Any, Generic, TypeVar, get_args, get_origin, get_type_hints
 
-from prl import machine, recipes
+from prl import machine, recipes, trainer_flags
 from prl.arguments import (
     COMMANDS,
     POSITIONAL,
@@ -155,6 +155,16 @@ class _Keys:
 
 
 @cache
+def trainer_defaults(command: str) -> dict[str, Any]:
+    """What TRL's config of a training command says where nothing else does."""
+    return {
+        item.name: item.default if item.default_factory is MISSING else item.default_factory()
+        for item in fields(_trainer_class(command))
+        if item.init
+    }
+
+
+@cache
 def _keys(command: str) -> _Keys:
     from trl import TrlParser
 
@@ -179,6 +189,7 @@ _TRL_SCRIPT_NAMES = {"config": "recipe", "dataset_name": "dataset", "dataset_tra
 
 _AT_LEAST_ONE = (lambda value: value >= 1, "must be 1 or more")
 _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    **trainer_flags.RANGES,
     "threads": (
         lambda value: value == "auto" or (value.isdecimal() and int(value) >= 1),
         "must be a number or auto",
@@ -405,7 +416,17 @@ def _settle(command: str, flags: list[Given], planned: machine.Machine | None = 
         flagged, values = values, _layered(command, values, here, chosen, faults)
         _settle_attention(command, values, flagged, chosen)
         _place(command, values, flagged, here, chosen, faults)
+        if command in TRAINER_CONFIGS:
+            settled, defaults = _trainer_precision(values) | values, trainer_defaults(command)
+            faults += trainer_flags.faults(command, settled, defaults)
+            given = {*flagged, *_own_keys(command, values["recipe"])}
+            given = {key.replace("gradient_checkpointing", "activation_checkpointing") for key in given}
+            chosen |= trainer_flags.told(command, settled, defaults, given)
     faults += _contradictions(command, values)
+    if values.get("load_in_4bit") and not planned and not trainer_flags.is_installed("bitsandbytes"):
+        faults.append(
+            "load_in_4bit: bitsandbytes is not installed; `pip install bitsandbytes`, or --load_in_4bit false"
+        )
     if faults:
         raise UsageError(_report(command, faults))
     if "threads" in _keys(command).types and not planned:
@@ -417,7 +438,7 @@ def _settle(command: str, flags: list[Given], planned: machine.Machine | None = 
     own = {item.name for item in fields(COMMANDS[command])}
     arguments = COMMANDS[command](**{key: value for key, value in values.items() if key in own})
     trainer_given = {key: value for key, value in values.items() if key not in own}
-    trainer = _trainer(command, trainer_given) if command in TRAINER_CONFIGS else None
+    trainer = _trainer(command, trainer_given, planned is None) if command in TRAINER_CONFIGS else None
     return Settings(command, arguments, values.get("recipe"), chosen, trainer, trainer_given)
 
 
@@ -445,12 +466,20 @@ def _layered(
             chosen[key] = f"{run[key]}: the run {model} was trained with it"
     if "dataset" in flagged and "eval_dataset" not in flagged and values.get("eval_dataset"):
         chosen["eval_dataset"] = f"none: {values.pop('eval_dataset')} goes with the recipe's own dataset"
+        if command == "rl" and values.pop("eval_strategy", "no") != "no":
+            chosen["eval_strategy"] = "no: there is no set to evaluate on"
     # transformers renamed these; the old names work but warn.
     values |= flagged | {"recipe": recipe}
     for old in ("gradient_checkpointing", "gradient_checkpointing_kwargs"):
         if old in values:
             values.setdefault(old.replace("gradient", "activation"), values.pop(old))
     return values
+
+
+def _own_keys(command: str, recipe: str) -> set[str]:
+    """The keys that the parts of `recipe` which are files of the user's say to `command`."""
+    files = [part for part in recipes.parts(recipe) if part not in (*recipes.NAMES, *recipes.OVERLAYS)]
+    return {given.key for part in files for given in recipes.read(part)[0] if given.section in ("", command)}
 
 
 def _settle_attention(
@@ -522,11 +551,21 @@ def _trainer_precision(values: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _trainer(command: str, given: dict[str, Any]) -> Any:
+def _trainer(command: str, given: dict[str, Any], to_run: bool) -> Any:
     try:
-        return _trainer_class(command)(**given)
+        trainer = _trainer_class(command)(**given)
     except (ValueError, TypeError, NotImplementedError, ImportError) as error:
-        raise UsageError(f"TRL refuses these settings: {error}") from error
+        raise UsageError(f"TRL refuses these settings: {' '.join(str(error).split())}") from error
+    try:
+        if to_run:
+            trainer_flags.try_schedule(trainer)
+    except (ValueError, TypeError, NotImplementedError, ImportError, RuntimeError) as error:
+        raise UsageError(
+            f"transformers cannot train with optim {trainer.optim.value} and lr_scheduler_type "
+            f"{trainer.lr_scheduler_type.value}: {' '.join(str(error).split())}; what they need goes into "
+            "--optim_args and --lr_scheduler_kwargs"
+        ) from error
+    return trainer
 
 
 def _choose_recipe(here: machine.Machine, model: str | None, of_run: str | None) -> tuple[str, str]:

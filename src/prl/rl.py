@@ -60,9 +60,9 @@ from prl.progress import (
 )
 from prl.prompts import render_prompt, transcript
 from prl.rewards import AlternatingReward, Reward, read_pattern, reward_functions
-from prl.rollouts import Rollouts, check_supported
+from prl.rollouts import Rollouts
 from prl.staging import Staging, around_generation
-from prl.training import SealCheckpoints, StopOnSignal, settle_ddp, settle_reference, train
+from prl.training import SealCheckpoints, StopOnSignal, check_router, settle_ddp, settle_reference, train
 
 REHEARSED = render(["1", "2"], "3")
 """What the rehearsal writes: a block, so that paths are kept apart."""
@@ -82,7 +82,6 @@ def run(settings: Settings[RLArguments]) -> RLResult:
     quiet_libraries()
     environment.keep()
     arguments, training = settings.arguments, copy(settings.trainer)  # SealCheckpoints changes it
-    check_supported(training, arguments.attention)
     check_loadable(arguments.model_name_or_path, trust_remote_code=training.trust_remote_code)
     start = _checkpoint(arguments, training) or arguments.model_name_or_path
     tags = tags_of(start, trust_remote_code=training.trust_remote_code)
@@ -128,6 +127,7 @@ def run(settings: Settings[RLArguments]) -> RLResult:
             seed=training.seed,
             tags=tags,
         )
+        check_router(training, model)
         fitting = functools.partial(
             within_context,
             tokenizer=tokenizer,

@@ -20,7 +20,6 @@ from transformers.trainer_callback import ExportableState
 
 from prl import processes
 from prl.decoding import ForkJoinDecoder, Limits, Response, Sampling, row_seed
-from prl.errors import UsageError
 from prl.oom import Advise, halving
 from prl.progress import console
 from prl.training import exported_state
@@ -173,23 +172,3 @@ class Rollouts(TrainerCallback, ExportableState):
                 f"{GAP_LIMIT:.0g}), so the model trains on something else than it samples: please report it",
                 markup=False,
             )
-
-
-def check_supported(training: Any, attention: str) -> None:
-    """Refuse settings of GRPOConfig that rollouts would ignore. UsageError names each.
-
-    vLLM keeps no path windows; with causal attention TRL's own switch for it stays in charge.
-    """
-    faults = []
-    if training.use_vllm and attention == "structured":
-        faults.append("--use_vllm decodes causally only: leave it out, or pass --attention causal")
-    if not training.use_vllm:
-        if training.repetition_penalty != 1.0:
-            faults.append(f"--repetition_penalty {training.repetition_penalty} is not scored: leave it at 1")
-        faults += [
-            f"--{key} belongs to model.generate, which rollouts do without: leave it out"
-            for key in ("generation_kwargs", "cache_implementation", "use_transformers_continuous_batching")
-            if getattr(training, key)
-        ]
-    if faults:
-        raise UsageError("; ".join(faults))

@@ -30,15 +30,7 @@ class ScheduleCheck(TrainerCallback):
     """
 
     def __init__(self, trainer: Trainer) -> None:
-        args = trainer.args
         self.rows = len(trainer.train_dataset)  # packed ones count once
-        batch = args.per_device_train_batch_size * args.world_size
-        if args.dataloader_drop_last and self.rows < batch:
-            raise UsageError(
-                f"nothing would be learnt: {self.rows} rows fill no batch of {batch}, and "
-                "--dataloader_drop_last leaves out what is not full: leave it out, or lower "
-                "--per_device_train_batch_size"
-            )
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

@@ -42,7 +42,7 @@ from prl.oom import Advise, MicroBatches, advise, halving, rehearse_sft
 from prl.progress import RunLog, announce, console, quiet_libraries, take_over
 from prl.prompts import render_prompt, render_response, transcript
 from prl.structure import Tags, attached_structure, forced_tokens
-from prl.training import SealCheckpoints, StopOnSignal, TokenCount, settle_ddp, train
+from prl.training import SealCheckpoints, StopOnSignal, TokenCount, check_router, settle_ddp, train
 
 HELD_OUT_SHARE, HELD_OUT_MOST = 0.1, 128
 """Traces kept from training for the evaluations, where no --eval_dataset is given."""
@@ -99,6 +99,7 @@ def run(settings: Settings[SFTArguments]) -> SFTResult:
             seed=training.seed,
             tags="tokens",
         )
+        check_router(training, model)
         ForkJoinDecoder(model, tokenizer)  # tries the model: before it trains, not at its first evaluation
         tokenized = functools.partial(
             tokenize,

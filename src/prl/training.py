@@ -15,7 +15,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from transformers.trainer_callback import ExportableState
 
 from prl import checkpoints, processes, runs
-from prl.errors import ModelError, RunError
+from prl.errors import ModelError, RunError, UsageError
 from prl.progress import console
 from prl.schedule import ScheduleCheck
 
@@ -47,6 +47,16 @@ def train(trainer: Trainer, checkpoint: Path | None) -> None:
             f"{checkpoint} holds more than tensors and numbers, so no trainer wrote it, and it is not run: "
             "take another checkpoint, or start over with --overwrite_output_dir"
         ) from error
+
+
+def check_router(training: TrainingArguments, model: Any) -> None:
+    """UsageError where `training` weighs a loss of routers and `model` has none."""
+    weight, config = training.router_aux_loss_coef, model.config.get_text_config()
+    if weight and not hasattr(config, "output_router_logits"):
+        raise UsageError(
+            f"router_aux_loss_coef {weight:g}: a {config.model_type} model is no mixture of experts; "
+            "leave it out"
+        )
 
 
 def settle_ddp(training: TrainingArguments, model: nn.Module) -> None:

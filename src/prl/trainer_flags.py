@@ -1,0 +1,514 @@
+"""What becomes of the flags of TRL's configs: which prl refuses, which do nothing and are told so, and which
+values are nonsense.
+
+prl hands TRL a model that is loaded, rows that are tokenised, an optimizer and, in RL, rendered prompts and
+sampled responses. So a part of the 190 fields has nothing to act on: TRL drops them without a word, or fails
+once the model is in memory. Here each of them is refused or told before anything is loaded. The others work:
+tests/test_trainer_flags.py holds the table of all (trl 1.16, transformers 5.23). Imports nothing heavy.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+from prl import processes
+from prl.recipes import nearest
+
+Values = Mapping[str, Any]
+Need = tuple[str, Callable[[Values], Any], str]
+
+REFUSED = {
+    "both": {
+        "prl goes on with --resume, from the last whole checkpoint in --output_dir": "resume_from_checkpoint",
+        "prl loads the model, as --dtype and --load_in_4bit say; leave it out": "model_init_kwargs",
+        "prl halves a micro-batch that does not fit anyway; leave it out": "auto_find_batch_size",
+        "Liger's kernels were never run with prl; leave it out": "use_liger_kernel liger_kernel_config",
+        "a compiled model loses prl's attention; leave it out": "torch_compile torch_compile_backend "
+        "torch_compile_mode",
+        "an evaluation computes in the precision of training; leave it out": "bf16_full_eval fp16_full_eval",
+        "prl saves a checkpoint on SIGTERM anyway; leave it out": "enable_jit_checkpoint",
+        "a resumed run goes on where it was in its data; leave it out": "ignore_data_skip",
+        "prl restores its callbacks itself; leave it out": "restore_callback_states_from_checkpoint",
+        "one process writes the run; leave it out": "save_on_each_node",
+        "only GaLore and APOLLO read it, which prl does not take; leave it out": "optim_target_modules",
+        "prl and TRL settle how batches are dealt out; leave it out": "accelerator_config",
+        "an evaluation that is no whole batch would be dropped too; leave it out": "dataloader_drop_last",
+        "with rows in another order a resumed run would be another one; leave it out": "dataloader_in_order",
+        "each process holds the whole model (docs/multi-gpu.md); leave it out": "fsdp fsdp_config deepspeed "
+        "parallelism_config ds3_gather_for_generation",
+        "prl uploads nothing; `hf upload OWNER/NAME RUN/adapter` does, without the run's samples": ""
+        "push_to_hub hub_token hub_private_repo hub_model_id hub_strategy hub_always_push hub_revision "
+        "log_completions_hub_repo",
+        "prompts come rendered by --prompt_style; leave it out": "chat_template_path chat_template_kwargs",
+    },
+    "sft": {
+        "prl learns responses alone, never prompts; leave it out": "completion_only_loss assistant_only_loss",
+        "a trace longer than --max_length is left out whole, never cut; leave it out": "truncation_mode",
+        "the model's own ends a response, here and at sampling; leave it out": "eos_token",
+        "the tokenizer's own pads, and counts for nothing; leave it out": "pad_token",
+        "rows come tokenised, from the columns problem and trace; leave it out": "dataset_text_field "
+        "dataset_kwargs",
+    },
+    "rl": {
+        "GRPO's loss has no labels to smooth; leave it out": "label_smoothing_factor",
+        "the policy that is scored would not be the one that sampled; leave it out": "neftune_noise_alpha",
+        "rewards read the answers; leave it out": "remove_unused_columns",
+        "--shuffle_dataset, --sampling and --stages order problems; leave it out": "train_sampling_strategy",
+        "TRL would log 0, and num_tokens is logged anyway; leave it out": "include_num_input_tokens_seen",
+        "prl's decoder samples in --dtype, head and all; take --dtype float32": "cast_lm_head_to_fp32",
+        "an adapter's reference is a copy of it that stays; leave it out": "sync_ref_model "
+        "ref_model_mixup_alpha ref_model_sync_steps",
+        "it belongs to model.generate, which rollouts do without; leave it out": "cache_implementation "
+        "use_transformers_continuous_batching use_transformers_paged transformers_continuous_batching_config",
+    },
+}
+"""Flags that would do nothing, fail, or break what prl promises, under why, and what to do instead. TRL's
+default passes, and so does what `HARMLESS` says."""
+
+HARMLESS: dict[str, tuple[Any, ...]] = {"completion_only_loss": (True,)}
+"""What prl does anyway."""
+
+IDLE = {
+    "both": {
+        "prl has no compute_metrics, which it belongs to": "prediction_loss_only eval_do_concat_batches "
+        "eval_use_gather_object eval_accumulation_steps include_for_metrics batch_eval_metrics label_names",
+        "prl's decoder keeps a cache of its own, and training needs none": "use_cache",
+        "the bar is prl's, and shown in a terminal only": "disable_tqdm",
+        "the main process alone writes and speaks": "log_on_each_node",
+        "the command is to train": "do_train",
+        "--eval_strategy says when": "do_eval",
+        "`prl eval` does that": "do_predict",
+        "the launcher's environment says it": "local_rank",
+        "rows are measured": "length_column_name",
+    },
+    "sft": {"rows hold what is trained on, and nothing else": "remove_unused_columns"},
+    "rl": {
+        "GRPO counts the tokens of all processes itself": "average_tokens_across_devices",
+        "--seed orders the problems": "data_seed",
+        "there are no tools": "max_tool_calling_iterations",
+        "there are no images": "log_multimodal",
+    },
+}
+"""Flags without effect, under why. They are told, and stored in the run."""
+
+NEEDS: dict[str, tuple[Need, ...]] = {
+    "both": (
+        ("--max_steps -1", lambda v: v["max_steps"] < 0, "num_train_epochs"),
+        (
+            "--eval_strategy steps or epoch",
+            lambda v: v["eval_strategy"] != "no",
+            "eval_delay metric_for_best_model",
+        ),
+        ("--eval_strategy steps", lambda v: v["eval_strategy"] == "steps", "eval_steps"),
+        ("--save_strategy steps", lambda v: v["save_strategy"] == "steps", "save_steps"),
+        ("--logging_strategy steps", lambda v: v["logging_strategy"] == "steps", "logging_steps"),
+        ("--metric_for_best_model", lambda v: _tracks_best(v), "greater_is_better"),
+        ("--report_to", lambda v: _loggers(v), "run_name"),
+        (
+            "--report_to trackio",
+            lambda v: "trackio" in _loggers(v),
+            "project trackio_space_id trackio_bucket_id trackio_static_space_id",
+        ),
+        (
+            "--activation_checkpointing",
+            lambda v: v["activation_checkpointing"],
+            "activation_checkpointing_kwargs",
+        ),
+        ("an optimizer that reads it, such as sgd", lambda v: _is_of(v["optim"], OPTIM_ARGS), "optim_args"),
+        ("an Adam or Lion optimizer", lambda v: not _is_of(v["optim"], NO_BETAS), "adam_beta1 adam_beta2"),
+        ("an Adam optimizer", lambda v: not _is_of(v["optim"], NO_EPSILON), "adam_epsilon"),
+        (
+            "accelerate launch",
+            lambda v: processes.launched() > 1,
+            "ddp_find_unused_parameters ddp_bucket_cap_mb ddp_broadcast_buffers ddp_static_graph ddp_timeout "
+            "log_level_replica",
+        ),
+        ("a GPU", lambda v: v["device"] != "cpu", "dataloader_pin_memory torch_empty_cache_steps tf32"),
+    ),
+    "sft": (
+        ("--packing", lambda v: v["packing"], "packing_strategy"),
+        ("accelerate launch", lambda v: processes.launched() > 1, "average_tokens_across_devices"),
+        ("--loss_type nll", lambda v: v["loss_type"] != "dft", "label_smoothing_factor"),
+    ),
+    "rl": (
+        (
+            "--eval_strategy steps or epoch",
+            lambda v: v["eval_strategy"] != "no" or v["eval_on_start"],
+            "eval_dataset eval_dataset_split eval_limit num_generations_eval per_device_eval_batch_size",
+        ),
+        (
+            "--use_vllm",
+            lambda v: v["use_vllm"],
+            "vllm_mode vllm_model_impl vllm_enable_sleep_mode vllm_structured_outputs_regex "
+            "vllm_server_base_url vllm_server_host vllm_server_port vllm_server_timeout vllm_group_port "
+            "vllm_gpu_memory_utilization vllm_max_model_length vllm_tensor_parallel_size "
+            "vllm_importance_sampling_correction vllm_importance_sampling_mode "
+            "vllm_importance_sampling_clip_max vllm_importance_sampling_clip_min "
+            "vllm_importance_sampling_cap",
+        ),
+        ("--beta above 0", lambda v: v["beta"] > 0, "use_bias_correction_kl"),
+        (
+            "--loss_type sapo",
+            lambda v: v["loss_type"] == "sapo",
+            "sapo_temperature_neg sapo_temperature_pos",
+        ),
+        (
+            "--loss_type vespo",
+            lambda v: v["loss_type"] == "vespo",
+            "vespo_k_pos vespo_lambda_pos vespo_k_neg vespo_lambda_neg",
+        ),
+        (
+            "a --loss_type that clips on both sides",
+            lambda v: v["loss_type"] not in ("cispo", "sapo", "vespo"),
+            "epsilon delta",
+        ),
+        ("a --loss_type that clips", lambda v: v["loss_type"] not in ("sapo", "vespo"), "epsilon_high"),
+        (
+            "--use_adaptive_entropy",
+            lambda v: v["use_adaptive_entropy"],
+            "entropy_coef_min entropy_coef_max entropy_coef_delta entropy_target",
+        ),
+        (
+            "--log_completions",
+            lambda v: v["log_completions"],
+            "num_completions_to_print log_unique_prompts",
+        ),
+        (
+            "TRL's own order of problems, which --sampling, --levels and --stages replace",
+            lambda v: not v.get("stages") and not v.get("levels") and v.get("sampling") != "adaptive",
+            "shuffle_dataset",
+        ),
+    ),
+}
+"""What flags have no effect without: in words, whether it is there, and the flags."""
+
+OPTIM_ARGS: tuple[str, ...] = ("sgd", "adagrad", "rmsprop", "ademamix", "anyprecision", "torch_4bit")
+OPTIM_ARGS += ("torch_8bit", "schedule_free", "stable", "grok")
+NO_BETAS: tuple[str, ...] = ("sgd", "adagrad", "rmsprop", "adafactor")
+NO_EPSILON: tuple[str, ...] = (*NO_BETAS, "lion")
+OWN_GROUPS = ("galore", "apollo", "lomo")
+"""Parts of the names of optimizers that read `optim_args`, have no betas or epsilon, or divide the parameters
+themselves (transformers 5.23)."""
+
+LOSSES = ("grpo", "dr_grpo", "dapo", "bnpo", "cispo", "sapo", "luspo", "vespo")
+"""GRPOTrainer's `loss_type` (trl 1.16)."""
+
+LOGGERS = {
+    "azure_ml": "azureml.core", "clearml": "clearml", "codecarbon": "codecarbon", "comet_ml": "comet_ml",
+    "dagshub": "dagshub", "dvclive": "dvclive", "flyte": "flytekit", "kubeflow": "", "mlflow": "mlflow",
+    "neptune": "neptune", "swanlab": "swanlab", "tensorboard": "tensorboard", "trackio": "trackio",
+    "wandb": "wandb",
+}  # fmt: skip
+"""What `report_to` takes, and the module that each needs (transformers 5.23)."""
+
+EVALUATED = {
+    "sft": ("loss", "entropy", "mean_token_accuracy", "format_valid", "parallel_ratio"),
+    "rl": (
+        "loss",
+        "entropy",
+        "reward",
+        "correct",
+        "format_valid",
+        "parallel_ratio",
+        "completions/mean_length",
+    ),
+}
+"""Metrics of an evaluation by which a best checkpoint can be told."""
+
+CHECKPOINTING = {"use_reentrant", "preserve_rng_state", "determinism_check", "early_stop", "debug"}
+CHECKPOINTING |= {"every_n_layers", "offload"}
+"""Keys of `activation_checkpointing_kwargs` (torch's `checkpoint`, transformers 5.23)."""
+
+
+def _is_object(value: Any) -> bool:
+    if not isinstance(value, str):
+        return isinstance(value, dict)
+    try:
+        return isinstance(json.loads(value), dict)
+    except ValueError:
+        return False
+
+
+def _keys_of(value: Any) -> set[str]:
+    return {*(json.loads(value) if isinstance(value, str) else value)}
+
+
+RULES: tuple[tuple[str, str, Callable[[Any], bool]], ...] = (
+    (
+        "per_device_train_batch_size per_device_eval_batch_size gradient_accumulation_steps max_length "
+        "generation_batch_size steps_per_generation num_generations_eval num_iterations save_total_limit "
+        "dataset_num_proc torch_empty_cache_steps dataloader_prefetch_factor num_completions_to_print "
+        "ddp_timeout ddp_bucket_cap_mb",
+        "must be 1 or more",
+        lambda value: value >= 1,
+    ),
+    (
+        "learning_rate tag_learning_rate weight_decay adam_epsilon max_grad_norm warmup_steps beta epsilon "
+        "epsilon_high eval_delay dataloader_num_workers router_aux_loss_coef",
+        "must be 0 or more",
+        lambda value: value >= 0,
+    ),
+    (
+        "num_train_epochs neftune_noise_alpha delta sapo_temperature_neg sapo_temperature_pos "
+        "off_policy_mask_threshold",
+        "must be greater than 0",
+        lambda value: value > 0,
+    ),
+    (
+        "logging_steps eval_steps save_steps",
+        "must be a number of steps, or a share of all between 0 and 1",
+        lambda value: 0 < value < 1 or (value >= 1 and value == int(value)),
+    ),
+    (
+        "adam_beta1 adam_beta2 label_smoothing_factor",
+        "must be at least 0 and less than 1",
+        lambda value: 0 <= value < 1,
+    ),
+    ("seed data_seed", "must be from 0 to 4294967295", lambda value: 0 <= value < 2**32),
+    ("top_entropy_quantile", "must be from 0 to 1", lambda value: 0 <= value <= 1),
+    (
+        "max_steps",
+        "must be 1 or more, or -1 to go by num_train_epochs",
+        lambda value: value == -1 or value >= 1,
+    ),
+    (
+        "num_generations",
+        "must be 2 or more: one response has none to differ from",
+        lambda value: value >= 2,
+    ),
+    (
+        "pad_to_multiple_of",
+        "must be a number from 1, or auto",
+        lambda value: value in ("auto", "none") or (str(value).isdecimal() and int(value) >= 1),
+    ),
+    (
+        "importance_sampling_level",
+        "must be token or sequence",
+        lambda value: value in ("token", "sequence"),
+    ),
+    (
+        "multi_objective_aggregation",
+        "must be sum_then_normalize or normalize_then_sum",
+        lambda value: value in ("sum_then_normalize", "normalize_then_sum"),
+    ),
+    (
+        "scale_rewards",
+        "must be group, batch or none",
+        lambda value: value in ("group", "batch", "none", True, False),
+    ),
+    ("lr_scheduler_kwargs", 'must be a JSON object, such as {"num_cycles": 2}', _is_object),
+    (
+        "activation_checkpointing_kwargs gradient_checkpointing_kwargs",
+        f"must be a JSON object of {', '.join(sorted(CHECKPOINTING))}",
+        lambda value: _is_object(value) and _keys_of(value) <= CHECKPOINTING,
+    ),
+)
+RANGES = {flag: (holds, rule) for flags, rule, holds in RULES for flag in flags.split()}
+"""Values that TRL and transformers take, or fail over once the model is loaded, and the rule for each."""
+
+
+def faults(command: str, values: Values, defaults: Values) -> list[str]:
+    """What cannot be, of the settings of a training command: all of it, a line each. `defaults` are those of
+    TRL's config; `values` may lack what is left to them."""
+    settings = {**defaults, **values}
+    found = [
+        f"{flag}: {why}"
+        for flag, why in by_flag(REFUSED, command).items()
+        if settings.get(flag) != defaults.get(flag) and settings[flag] not in HARMLESS.get(flag, ())
+    ]
+    return [*found, *_clashes(command, settings), *_missing_packages(settings)]
+
+
+def told(command: str, values: Values, defaults: Values, given: Collection[str]) -> dict[str, str]:
+    """Of the flags that the user has `given`, those that do nothing here, and why."""
+    settings = {**defaults, **values}
+    idle = by_flag(IDLE, command)
+    for need, is_there, flags in (*NEEDS["both"], *NEEDS[command]):
+        if not is_there(settings):
+            idle |= dict.fromkeys(flags.split(), f"only with {need}")
+    found = {
+        flag: f"no effect: {why}"
+        for flag, why in idle.items()
+        if flag in given and settings.get(flag) != defaults.get(flag)
+    }
+    if settings["save_only_model"]:
+        found["save_only_model"] = "on: its checkpoints cannot be resumed"
+    if command == "rl" and settings["use_vllm"]:
+        found["use_vllm"] = "on: TRL samples with vLLM in place of prl's decoder; prl was never run with it"
+    if settings.get("train_sampling_strategy") == "group_by_length":
+        found["train_sampling_strategy"] = "group_by_length: a resumed run sees its rows in another order"
+    return found
+
+
+def by_flag(table: Mapping[str, Mapping[str, str]], command: str) -> dict[str, str]:
+    """Flag -> why, of `REFUSED` or `IDLE`."""
+    return {
+        flag: why
+        for part in ("both", command)
+        for why, flags in table[part].items()
+        for flag in flags.split()
+    }
+
+
+def _clashes(command: str, v: Values) -> list[str]:
+    """Flags that are wrong beside others."""
+    found = []
+    evaluates = v["eval_strategy"] != "no"
+    if command == "rl" and not v.get("eval_dataset"):
+        found += [
+            f"{flag}: there is no set to evaluate on; add --eval_dataset, or leave it out"
+            for flag, is_on in (("eval_strategy", evaluates), ("eval_on_start", v["eval_on_start"]))
+            if is_on
+        ]
+    for flag, is_on in (
+        ("save_strategy best", v["save_strategy"] == "best"),
+        ("load_best_model_at_end", v["load_best_model_at_end"]),
+    ):
+        if is_on and not evaluates:
+            found.append(f"{flag}: evaluations say which is the best; add --eval_strategy steps")
+        elif is_on and not _tracks_best(v):
+            found.append(f"{flag}: it is not said by what; add --metric_for_best_model loss")
+    metric = (v["metric_for_best_model"] or "").removeprefix("eval_")
+    if metric and metric not in EVALUATED[command] and not metric.startswith("rewards/"):
+        known = ", ".join(EVALUATED[command])
+        found.append(
+            f"metric_for_best_model: {metric!r} is none of what an evaluation measures: {known}"
+            f"{nearest(metric, EVALUATED[command])}"
+        )
+    if metric in ("format_valid", "parallel_ratio") and command == "sft" and v.get("sample_count") == 0:
+        found.append(f"metric_for_best_model: {metric} is measured on samples; raise --sample_count")
+    found += [
+        f"{flag}: there are no workers; add --dataloader_num_workers 1, or leave it out"
+        for flag in (
+            "dataloader_persistent_workers",
+            "dataloader_prefetch_factor",
+            "dataloader_multiprocessing_context",
+        )
+        if v[flag] and v["dataloader_num_workers"] == 0
+    ]
+    if v["ddp_backend"] and processes.launched() == 1:
+        found.append("ddp_backend: one process needs none; leave it out, or start prl with accelerate launch")
+    if "tpu_metrics_debug" in ([v["debug"]] if isinstance(v["debug"], str) else v["debug"]):
+        found.append("debug: tpu_metrics_debug needs a TPU; take underflow_overflow")
+    if _is_of(v["optim"], OWN_GROUPS):
+        found.append(
+            f"optim: {_word(v['optim'])} divides the parameters itself, and prl gives the tag rows a rate of "
+            "their own; take adamw_torch"
+        )
+    return found + (_sft_clashes(v) if command == "sft" else _rl_clashes(v))
+
+
+def _sft_clashes(v: Values) -> list[str]:
+    found = []
+    if v["packing"] and v["max_length"] is None:
+        found.append("packing: rows are filled up to --max_length, which is null; give a number")
+    if v["padding_free"] and not v["packing"] and v["max_length"] is not None:
+        found.append("padding_free: TRL takes it with --packing, or with --max_length null")
+    if v["eval_packing"] and not v["packing"]:
+        found.append("eval_packing: without --packing the packed rows would see each other; leave it out")
+    if v["activation_offloading"] and v["device"] != "cuda":
+        found.append(
+            f"activation_offloading: from {v['device']} there is nowhere to offload to; leave it out"
+        )
+    return found
+
+
+def _rl_clashes(v: Values) -> list[str]:
+    found = []
+    if v["loss_type"] not in LOSSES:
+        found.append(
+            f"loss_type: {v['loss_type']!r} must be one of {', '.join(LOSSES)}"
+            f"{nearest(v['loss_type'], LOSSES)}"
+        )
+    if v["max_completion_length"] is None:
+        found.append("max_completion_length: a response needs an end; give a number")
+    if v["use_vllm"] and v.get("attention") == "structured":
+        found.append("use_vllm: vLLM decodes causally only: leave it out, or pass --attention causal")
+    if not v["use_vllm"]:
+        if v["repetition_penalty"] != 1.0:
+            found.append(f"repetition_penalty: {v['repetition_penalty']:g} is not scored; leave it at 1")
+        if v["generation_kwargs"]:
+            found.append(
+                "generation_kwargs: it belongs to model.generate, which rollouts do without; leave it out"
+            )
+    period = generation_period(v)
+    flag = "eval_steps" if v["save_strategy"] == "best" else "save_steps"
+    if v["save_strategy"] in ("steps", "best") and v[flag] and v[flag] >= 1 and v[flag] % period:
+        found.append(
+            f"{flag}: {v[flag]:g} is no multiple of the {period} steps that a generation serves, and a run "
+            f"can go on only where one begins; take {math.ceil(v[flag] / period) * period}"
+        )
+    return found
+
+
+def generation_period(v: Values) -> int:
+    """How many steps go by from one moment that is a step's and a generation's beginning to the next, in GRPO
+    (trl 1.16: responses of an earlier step are not in its checkpoints)."""
+    accumulated, rows = v["gradient_accumulation_steps"], v["per_device_train_batch_size"]
+    served = v["steps_per_generation"] or accumulated
+    if v["generation_batch_size"] and not v["steps_per_generation"]:
+        served = max(v["generation_batch_size"] // (rows * processes.launched()), 1)
+    return math.lcm(served * v["num_iterations"], accumulated) // accumulated
+
+
+def _missing_packages(v: Values) -> list[str]:
+    found = []
+    for name in _loggers(v):
+        if name not in LOGGERS:
+            found.append(f"report_to: {name!r} must be one of {', '.join(LOGGERS)}{nearest(name, LOGGERS)}")
+        elif (module := LOGGERS[name]) and not (is_installed(module) or is_installed(f"{module}X")):
+            found.append(f"report_to: {name} needs the package {module}; install it, or leave it out")
+    if v.get("use_vllm") and not is_installed("vllm"):
+        found.append("use_vllm: vllm is not installed; leave it out, and prl's decoder samples")
+    return found
+
+
+def is_installed(module: str) -> bool:
+    """Whether a module can be found, without importing it."""
+    try:
+        return importlib.util.find_spec(module) is not None
+    except (ImportError, ValueError):  # a parent that is not there, or half a package
+        return False
+
+
+def try_schedule(training: Any) -> None:
+    """Build the optimizer and the schedule of TRL's config for a stand-in: what cannot be, such as a package
+    that is not there, raises here and not once the model is loaded. Raises what transformers and torch do."""
+    import torch
+    from transformers import Trainer, get_scheduler
+
+    stand_in = torch.nn.Linear(1, 1)
+    kind, options = Trainer.get_optimizer_cls_and_kwargs(training, stand_in)
+    optimizer = kind([{"params": [*stand_in.parameters()]}], **options)
+    get_scheduler(
+        training.lr_scheduler_type,
+        optimizer=optimizer,
+        num_warmup_steps=training.get_warmup_steps(100),
+        num_training_steps=100,
+        scheduler_specific_kwargs=training.lr_scheduler_kwargs,
+    )
+
+
+def _tracks_best(v: Values) -> bool:
+    """Whether the trainer keeps account of a best checkpoint (transformers 5.23)."""
+    follows = _word(v["lr_scheduler_type"]) in ("reduce_lr_on_plateau", "greedy")
+    return bool(v["metric_for_best_model"] or v["load_best_model_at_end"] or follows)
+
+
+def _loggers(v: Values) -> list[str]:
+    asked = v["report_to"]
+    names = [asked] if isinstance(asked, str) else list(asked or ())
+    return [name for name in names if name not in ("none", "all")]
+
+
+def _word(value: Any) -> str:
+    """The text of an enum of transformers, or of what was written for it."""
+    return str(getattr(value, "value", value))
+
+
+def _is_of(optimizer: Any, parts: Collection[str]) -> bool:
+    return any(part in _word(optimizer) for part in parts)
