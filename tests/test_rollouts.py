@@ -146,6 +146,17 @@ def test_ignoring_the_structure_trips_the_wire(tmp_path, capsys):
         assert ("please report it" in capsys.readouterr().err) != wanted
 
 
+def test_rounding_in_16_bits_is_no_fault_to_report(capsys):
+    """TRL trains the adapter of a 4-bit model in bfloat16, whatever the flags say."""
+    args = SimpleNamespace(bf16=False, fp16=False)
+    for dtype, wanted in ((torch.float32, True), (torch.bfloat16, False)):
+        rollouts = Rollouts(Limits())
+        rollouts.watch(SimpleNamespace(model=nn.Linear(2, 2, dtype=dtype)))
+        rollouts.gaps = [torch.tensor([0.003])]
+        rollouts.on_log(args, None, None, logs={})
+        assert ("please report it" in capsys.readouterr().err) == wanted
+
+
 def test_inserted_tokens_are_out_of_the_loss_and_nothing_else():
     model, tokenizer = talkative("structured")
     tags = Tags.of(tokenizer)

@@ -54,6 +54,7 @@ class Rollouts(TrainerCallback, ExportableState):
         self.sampled_at = -1  # the step that they were sampled at
         self.generations = 0  # at that step, before the last one
         self.gaps: list[torch.Tensor] = []
+        self.is_precise = True  # the adapter of a 4-bit model is trained in bfloat16
         self.is_warned = False
 
     def __call__(self, prompts: Sequence[str], trainer: Any) -> dict[str, Any]:
@@ -137,6 +138,8 @@ class Rollouts(TrainerCallback, ExportableState):
                 self._compare(kwargs["input_ids"], kwargs["attention_mask"], scored.detach())
 
         trainer.model.register_forward_hook(compare, with_kwargs=True)
+        trained = (p.dtype for p in trainer.model.parameters() if p.requires_grad)
+        self.is_precise = all(dtype == torch.float32 for dtype in trained)
 
     def _compare(self, input_ids: torch.Tensor, mask: torch.Tensor, scored: torch.Tensor) -> None:
         rows = zip(input_ids.tolist(), mask.bool().tolist(), scored, strict=True)
@@ -161,7 +164,8 @@ class Rollouts(TrainerCallback, ExportableState):
         gaps = torch.cat(processes.gathered(own))
         if len(gaps):
             logs["sampling_gap/max"], logs["sampling_gap/mean"] = gaps.max().item(), gaps.mean().item()
-            if not logs["sampling_gap/max"] <= GAP_LIMIT and not args.bf16 and not args.fp16:
+            is_precise = self.is_precise and not args.bf16 and not args.fp16
+            if is_precise and not logs["sampling_gap/max"] <= GAP_LIMIT:
                 self._warn(logs["sampling_gap/max"])
 
     def _warn(self, gap: float) -> None:
