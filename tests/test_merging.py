@@ -374,6 +374,23 @@ def test_dropped_tag_rows_fail_on_the_tag_rate_alone(
     fails(speaker, tmp_path, match, samples=4, max_completion_length=96)
 
 
+def test_unrounded_weights_that_answer_otherwise_fail_and_rounded_ones_may(
+    untied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The merged model is asked with another seed, which changes every response."""
+    seeds: list[int] = []
+
+    class Asked(ForkJoinDecoder):
+        def generate(self, prompts, *, seed, **given):
+            seeds.append(seed)
+            return super().generate(prompts, seed=seed + len(seeds), **given)
+
+    monkeypatch.setattr(merging, "ForkJoinDecoder", Asked)
+    fails(untied, tmp_path, "0% of 8 responses are the adapter's for the same seed", seed=7)
+    assert seeds == [7, 7]
+    merge_and_verify(str(untied), tmp_path / "merged", dtype=torch.bfloat16, seed=7, **QUICK)
+
+
 def test_weights_that_changed_on_disk_fail(speaker: Path, tmp_path: Path, break_saved) -> None:
     def spoil(draft: Path) -> None:
         weights = load_file(draft / "model.safetensors")
