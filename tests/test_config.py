@@ -440,6 +440,7 @@ def test_next_stage_follows_the_run_that_its_model_comes_from(on: Any, tmp_path:
         "bare",
         "3",
     )
+    assert {"recipe", "prompt_style", "paths"}.isdisjoint(settings.chosen), "nothing was chosen for the user"
 
 
 def test_run_whose_recipe_file_is_gone_gets_the_machines(on: Any, tmp_path: Path) -> None:

@@ -98,6 +98,7 @@ def test_fractions_in_every_notation(value):
         ("the answer is not 7", r"\frac{1", "unparseable gold"),
         (r"\frac{2", r"\frac{1", "unparseable gold"),
         (r"\frac{1", r"\frac{1", "identical"),
+        (r"\frac{1 +  2", r"\frac{1 + 2", "identical"),  # but for spaces
         ("9^9^9^9", "7", "too large"),
         ("100000!", "7", "too large"),
         ("7" * 2000, "7", "too large"),
