@@ -128,7 +128,9 @@ def facts(
         yield "bfloat16", "yes" if here.has_bfloat16 else "only emulated; float16 is used"
         yield "flash", f"{flash} (in torch, causal attention only)"
     memory = psutil.virtual_memory()
-    yield "RAM", f"{memory.available / GIB:.1f} of {memory.total / GIB:.1f} GiB free"
+    ours = machine.group_free()
+    group = f", {ours / GIB:.1f} in this container" if ours is not None and ours < memory.available else ""
+    yield "RAM", f"{memory.available / GIB:.1f} of {memory.total / GIB:.1f} GiB free{group}"
     folder = Path(output_dir).expanduser().absolute()
     folder = next(each for each in (folder, *folder.parents) if each.is_dir())
     yield "disk", f"{shutil.disk_usage(folder).free / GIB:.1f} GiB free for {output_dir}"

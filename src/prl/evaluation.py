@@ -29,6 +29,7 @@ from prl.context import beyond, beyond_told, context_of
 from prl.data.hub import load_rows
 from prl.decoding import ForkJoinDecoder, Limits, Response, Sampling, row_seed
 from prl.errors import DataError, UsageError
+from prl.fitting import check_fits, extent_of_prompts
 from prl.grammar import Trace, parse
 from prl.model import check_loadable, load_model, settle_tags
 from prl.progress import announce, batches_bar, console, quiet_libraries
@@ -77,6 +78,7 @@ def run(settings: Settings[EvalArguments]) -> EvalResult:
         on_bad=arguments.on_bad_rows,
     )
     rows, ungraded = graded(loaded, arguments.dataset)
+    check_fits(settings)
     default_checker().start()
     with runs.open_run(
         arguments.output_dir,
@@ -102,6 +104,8 @@ def run(settings: Settings[EvalArguments]) -> EvalResult:
                 raise DataError(f"{arguments.dataset}: {told}; none is left")
             console.print(f"  not asked, and not solved in the accuracy: {told}", markup=False)
         asked = [i for i in range(len(rows)) if i not in unasked]
+        extent = extent_of_prompts([prompts[i] for i in asked], tokenizer, max(1, arguments.samples))
+        check_fits(settings, extent)
         metrics: dict[str, Estimate] = {}
         scores: dict[str, list[float]] = {}
         described: dict[str, dict[str, float | None]] = {}
@@ -210,6 +214,7 @@ def respond(settings: Settings[GenerateArguments], *, draw: bool = False) -> lis
     quiet_libraries()
     arguments = settings.arguments
     check_loadable(arguments.model_name_or_path, trust_remote_code=arguments.trust_remote_code)
+    check_fits(settings)
     settings, tags = settle_tags(settings)
     arguments = settings.arguments
     console.print(f"  tags: {settings.chosen['tags']}", style="dim", markup=False)

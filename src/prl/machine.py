@@ -7,9 +7,11 @@ the functions; bitsandbytes never.
 from __future__ import annotations
 
 import os
+import sys
 import time
 import warnings
 from dataclasses import dataclass
+from pathlib import Path
 
 from prl import processes
 
@@ -64,15 +66,66 @@ def this_machine() -> Machine:
     return Machine(device="cpu", name="CPU", note=note)
 
 
-def usable_memory(device: str) -> int:
-    """Bytes that this process may hold in all: what is free on `device` and what it has already."""
+def usable_memory(device: str, *, swap: bool = False) -> int:
+    """Bytes that this process may hold in all: what is free on `device`, or in its container, and what it has
+    already. Processes of one launcher share what is free. `swap`: on a CPU, all that it can get until it is
+    killed."""
     if device == "cuda":
         import torch
 
         return torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved()
     import psutil
 
-    return psutil.virtual_memory().available + psutil.Process().memory_info().rss
+    free = psutil.virtual_memory().available
+    if (of_group := group_free()) is not None:
+        free = min(free, of_group)
+    if swap and not sys.platform.startswith("linux"):  # others swap, and make room for it, as they need to
+        return psutil.virtual_memory().total
+    if swap:
+        with warnings.catch_warnings():  # psutil, of a system that does not say how much it swaps
+            warnings.simplefilter("ignore")
+            free += psutil.swap_memory().free
+    return free // processes.launched_here() + psutil.Process().memory_info().rss
+
+
+_GROUP_FILES = {
+    "": ("memory.max", "memory.current", ""),
+    "memory": ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_"),
+}
+"""Controller (none in version 2) -> the files of limit and use, and what begins the names in memory.stat."""
+
+
+def group_free(
+    listed: Path = Path("/proc/self/cgroup"), mounted: Path = Path("/sys/fs/cgroup")
+) -> int | None:
+    """Bytes that the control groups of this process (a container's, a scheduler's) leave it; None without a
+    limit. Cached files count as free: the kernel drops them first."""
+    try:
+        lines = listed.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return None
+    left = []
+    for line in lines:
+        _, controllers, path = (*line.split(":", 2), "", "")[:3]
+        for controller in {*controllers.split(",")} & {*_GROUP_FILES}:
+            root = mounted / controller
+            group = root / path.lstrip("/")
+            # In a container its own group is the root, and the path may be that of the host.
+            groups = [each for each in (group, *group.parents) if each == root or root in each.parents]
+            left += [
+                free for each in groups if (free := _left_in(each, *_GROUP_FILES[controller])) is not None
+            ]
+    return min(left, default=None)
+
+
+def _left_in(group: Path, limit: str, use: str, prefix: str) -> int | None:
+    try:
+        most, held = (int((group / name).read_text()) for name in (limit, use))
+        stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+    except (OSError, ValueError):  # no such group, or "max"
+        return None
+    cached = sum(int(stat.get(f"{prefix}{kind}_file", 0)) for kind in ("inactive", "active"))
+    return max(0, most - held + cached)
 
 
 def own_device(device: str) -> str:

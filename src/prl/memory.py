@@ -586,11 +586,13 @@ def read_shape(model: str) -> Shape:
     if (named := _QWEN3_NAME.search(base)) and named[1] in _QWEN3:
         hidden, intermediate, layers, heads, kv_heads, tied = _QWEN3[named[1]]
         return Shape("qwen3", 151_936, hidden, intermediate, layers, heads, kv_heads, 128, tied)
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     try:
-        return Shape.of(_read_config(Path(hf_hub_download(base, "config.json"))))
+        kept = try_to_load_from_cache(base, "config.json")  # what loading looked at asks nobody again
+        file = kept if isinstance(kept, str) else hf_hub_download(base, "config.json")
+        return Shape.of(_read_config(Path(file)))
     except (OSError, ValueError, HfHubHTTPError, HFValidationError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ModelError(

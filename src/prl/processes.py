@@ -43,6 +43,11 @@ def launched() -> int:
     return int(os.environ.get("WORLD_SIZE") or 1)
 
 
+def launched_here() -> int:
+    """How many of them run on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE") or 1)
+
+
 def check_launch(command: str, trains: bool) -> None:
     """Refuse what a launcher was asked for and does not give, or `command` cannot do. Raises UsageError.
 

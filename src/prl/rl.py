@@ -34,6 +34,7 @@ from prl.curriculum import COLD_START, Curriculum, Stage, read_stages, rewards_o
 from prl.data.hub import load_rows
 from prl.decoding import ForkJoinDecoder, Limits, Sampling, row_seed
 from prl.errors import DataError, UsageError
+from prl.fitting import check_fits, extent_of_prompts
 from prl.grammar import parse, render
 from prl.model import (
     TAGS_ARE,
@@ -103,6 +104,7 @@ def run(settings: Settings[RLArguments]) -> RLResult:
         else None
     )
     _check_problems(arguments, stages, problems, training)
+    check_fits(settings)
     default_checker().start()
     with runs.open_run(
         training.output_dir,
@@ -147,6 +149,7 @@ def run(settings: Settings[RLArguments]) -> RLResult:
         if told:
             console.print(f"  left out: {told}", markup=False)
             _check_problems(arguments, stages, problems, training)
+        check_fits(settings, extent_of_prompts([row["prompt"] for row in problems.table], tokenizer))
         if eval_set is not None:
             held_out, told = fitting(Problems(eval_set.to_list(), []))
             eval_set = Dataset.from_list(held_out.table)

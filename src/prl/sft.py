@@ -21,13 +21,14 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase, TrainerCallback
 from trl import SFTTrainer
 
-from prl import environment, runs
+from prl import environment, processes, runs
 from prl.arguments import SFTArguments
 from prl.config import Settings
 from prl.context import beyond, context_of
 from prl.data.hub import load_rows
 from prl.decoding import ForkJoinDecoder, Limits
 from prl.errors import DataError, UsageError
+from prl.fitting import Extent, check_fits
 from prl.grammar import FaultKind, canonical_layout, parse
 from prl.model import (
     Lora,
@@ -75,6 +76,7 @@ def run(settings: Settings[SFTArguments]) -> SFTResult:
         )
     else:
         rows, held_out = hold_out(rows, arguments.eval_limit)
+    check_fits(settings)
 
     with runs.open_run(
         training.output_dir,
@@ -118,6 +120,7 @@ def run(settings: Settings[SFTArguments]) -> SFTResult:
             )
         train_set, left_out = tokenized(rows)
         eval_set, not_held_out = tokenized(held_out)
+        check_fits(settings, extent_of(train_set, eval_set, training))
         if not len(eval_set) and training.eval_strategy != "no":
             raise DataError(
                 f"no rows are left to evaluate on, --eval_strategy is {training.eval_strategy.value}: "
@@ -176,6 +179,17 @@ def hold_out(
     most = min(HELD_OUT_MOST if most is None else most, len(rows) - 1)
     count = min(max(1, int(len(rows) * HELD_OUT_SHARE)), most)
     return rows[: len(rows) - count], rows[len(rows) - count :]
+
+
+def extent_of(train_set: Dataset, eval_set: Dataset, training: Any) -> Extent:
+    """The rows that a batch can have, and their length: where they are packed, that of the packs."""
+    lengths, held_out = (
+        [len(ids) for ids in each["input_ids"]] if len(each) else [0] for each in (train_set, eval_set)
+    )
+    rows, longest = len(lengths), max(lengths)
+    if training.packing and training.max_length:
+        rows, longest = -(-sum(lengths) // training.max_length), min(training.max_length, sum(lengths))
+    return Extent(-(-rows // processes.launched()), longest, len(eval_set), max(held_out))
 
 
 def tokenize(
