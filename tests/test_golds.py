@@ -102,7 +102,7 @@ TOLD = (
     "mixed.jsonl: bad rows: 2 of 6\n"
     "  line 2: no response can be graded against the answer '3 ?': unexpected '?'\n"
     "  line 5: no response can be graded against the answer '5 +': an operand is missing\n"
-    "Correct them, or leave them out with --on_bad_rows skip."
+    "Correct them, or have training and evaluation leave them out: --on_bad_rows skip."
 )
 
 

@@ -132,7 +132,9 @@ def run(settings: Settings[SFTArguments]) -> SFTResult:
         announce("sft", settings.chosen, {"model": arguments.model_name_or_path, **facts})
 
         advised = functools.partial(advise, settings)
-        asked = [render_prompt(row["problem"], arguments.prompt_style) for row in held_out]
+        asked = [
+            render_prompt(row["problem"], arguments.prompt_style, row.get("history")) for row in held_out
+        ]
         unasked = beyond(asked, tokenizer, context, 1)
         sampled = [row for i, row in enumerate(held_out) if i not in unasked][: arguments.sample_count]
         sampler = FormatSampler(folder, tokenizer, sampled, arguments, training, advised)
