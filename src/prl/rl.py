@@ -63,6 +63,7 @@ from prl.prompts import render_prompt, transcript
 from prl.rewards import AlternatingReward, Reward, read_pattern, reward_functions
 from prl.rollouts import Rollouts
 from prl.staging import Staging, around_generation
+from prl.trainer_flags import generation_period
 from prl.training import SealCheckpoints, StopOnSignal, check_router, settle_ddp, settle_reference, train
 
 REHEARSED = render(["1", "2"], "3")
@@ -190,7 +191,8 @@ def run(settings: Settings[RLArguments]) -> RLResult:
             if training.use_vllm
             else Rollouts(limits, batch_size=arguments.rollout_batch_size, advise=advised)
         )
-        log, sealing, stop = RunLog(folder, _line), SealCheckpoints(training), StopOnSignal()
+        stop = StopOnSignal(every=generation_period(vars(training)))
+        log, sealing = RunLog(folder, _line), SealCheckpoints(training)
         micro_batches = MicroBatches(advised, rehearsal if arguments.rehearse == "on" else None)
         first, *others = rewards.values()
         settle_ddp(training, model)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,6 +78,7 @@ def run(settings: Settings[SFTArguments]) -> SFTResult:
         rows, held_out = hold_out(rows, arguments.eval_limit)
     check_fits(settings)
 
+    _check_evaluated(held_out, training)
     with runs.open_run(
         training.output_dir,
         stage="sft",
@@ -121,11 +122,7 @@ def run(settings: Settings[SFTArguments]) -> SFTResult:
         train_set, left_out = tokenized(rows)
         eval_set, not_held_out = tokenized(held_out)
         check_fits(settings, extent_of(train_set, eval_set, training))
-        if not len(eval_set) and training.eval_strategy != "no":
-            raise DataError(
-                f"no rows are left to evaluate on, --eval_strategy is {training.eval_strategy.value}: "
-                "raise --eval_limit, or pass --eval_strategy no"
-            )
+        _check_evaluated(eval_set, training)
         facts = describe(model) | {"traces": len(train_set), "held_out": len(eval_set)} | left_out
         if any(not_held_out.values()):
             facts["held_out_left_out"] = sum(not_held_out.values())
@@ -192,6 +189,14 @@ def extent_of(train_set: Dataset, eval_set: Dataset, training: Any) -> Extent:
     if training.packing and training.max_length:
         rows, longest = -(-sum(lengths) // training.max_length), min(training.max_length, sum(lengths))
     return Extent(-(-rows // processes.launched()), longest, len(eval_set), max(held_out))
+
+
+def _check_evaluated(rows: Sized, training: Any) -> None:
+    if not len(rows) and training.eval_strategy != "no":
+        raise DataError(
+            f"no rows are left to evaluate on, --eval_strategy is {training.eval_strategy.value}: "
+            "raise --eval_limit, or pass --eval_strategy no"
+        )
 
 
 def tokenize(
@@ -278,7 +283,15 @@ class FormatSampler(TrainerCallback):
         self.batch_size, self.advise = training.per_device_eval_batch_size, advise
         self.latest: dict[str, float] = {}
 
-    def on_evaluate(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+    def on_evaluate(
+        self,
+        args: Any,
+        state: Any,
+        control: Any,
+        model: Any = None,
+        metrics: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
         if not self.rows:
             return
         answers, self.batch_size = halving(
@@ -294,6 +307,8 @@ class FormatSampler(TrainerCallback):
             "eval_format_valid": sum(trace.is_valid for trace in traces) / len(traces),
             "eval_parallel_ratio": sum(trace.uses_parallel for trace in traces) / len(traces),
         }
+        if metrics is not None:
+            metrics |= self.latest  # --metric_for_best_model may name one of them
         self.folder.log_metrics(state.global_step, self.latest)
         self.folder.log_samples(
             state.global_step,

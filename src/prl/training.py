@@ -23,18 +23,20 @@ from prl.schedule import ScheduleCheck
 def train(trainer: Trainer, checkpoint: Path | None) -> None:
     """Train, going on from `checkpoint` where there is one.
 
-    One that was written after the last step (the run was killed before its end) only gives its weights back:
-    transformers 5.23 would train a step more.
+    One that was written after the last step (the run was killed before its end) only gives its weights back,
+    or those of the best one where the trainer would load that: transformers 5.23 would train a step more.
     """
     if checkpoint:
         _check_processes(trainer, checkpoint)
+        trainer.args.eval_on_start = False  # it was evaluated at its start
         # peft 0.21 would make float32 of what trl 1.16 trains in bfloat16 on a quantised base.
         model: Any = trainer.model
         model.load_adapter = functools.partial(model.load_adapter, autocast_adapter_dtype=False)
         saved = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
         last = trainer.args.max_steps if trainer.args.max_steps > 0 else saved.max_steps
         if saved.global_step >= last:
-            trainer._load_from_checkpoint(str(checkpoint))
+            best = saved.best_model_checkpoint if trainer.args.load_best_model_at_end else None
+            trainer._load_from_checkpoint(str(checkpoint.parent / Path(best or checkpoint).name))
             trainer.state = saved
             trainer.log({"total_flos": saved.total_flos})  # the line that closes a training
             return
@@ -152,14 +154,15 @@ class TokenCount(TrainerCallback, ExportableState):
 class StopOnSignal(TrainerCallback):
     """Ctrl-C or SIGTERM ends the step at hand, saves a checkpoint and stops; a second one stops at once.
 
-    Of several processes any may be told; all stop after the same step. After `trainer.train()`,
-    `raise_if_stopped` tells the command line (KeyboardInterrupt).
+    Of several processes any may be told; all stop after the same step, one whose number `every` divides: a
+    run can go on from there. After `trainer.train()`, `raise_if_stopped` tells the command line
+    (KeyboardInterrupt).
     """
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
-    def __init__(self) -> None:
-        self.stopped = False
+    def __init__(self, every: int = 1) -> None:
+        self.every, self.stopped = every, False
         self.previous: dict[signal.Signals, Any] = {}
 
     def on_train_begin(
@@ -179,6 +182,7 @@ class StopOnSignal(TrainerCallback):
     ) -> None:
         if processes.anywhere(self.stopped):
             self.stopped = True
+        if self.stopped and state.global_step % self.every == 0:
             control.should_save = control.should_training_stop = True
 
     def raise_if_stopped(self) -> None:
