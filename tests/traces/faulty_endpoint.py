@@ -45,6 +45,8 @@ class Endpoint:
     bodies: list[dict[str, Any]] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
     keep_bodies: bool = False
+    prefix: str = ""  # of the paths that it answers
+    cut: float = 0.0  # share of the answers that end at the limit
     url: str = ""
 
     def fault(self, problem: str, number: int) -> str | None:
@@ -59,6 +61,7 @@ class Endpoint:
         self, method: str, path: str, headers: dict[str, str], body: bytes
     ) -> tuple[bytes, str]:
         """A whole response, and how it is sent: "", "drop", "torn" or "drip"."""
+        path = path.removeprefix(self.prefix) if path.startswith(self.prefix) else ""
         if path == "/v1/models":
             return _json(200, {"object": "list", "data": [{"id": self.model, "object": "model"}]}), ""
         if path != "/v1/chat/completions":
@@ -88,7 +91,10 @@ class Endpoint:
         return self._outcome(fault, problem, asked)
 
     def _outcome(self, fault: str | None, problem: str, asked: dict[str, Any]) -> tuple[bytes, str]:
-        whole = _json(200, completion(problem, asked) if self.body is None else self.body)
+        answer = completion(problem, asked)
+        if hashlib.sha256(problem.encode()).digest()[4] / 256 < self.cut:
+            answer["choices"][0]["finish_reason"] = "length"
+        whole = _json(200, answer if self.body is None else self.body)
         match fault:
             case "busy":
                 return _json(429, {"error": {"message": "Rate limit reached"}}), ""

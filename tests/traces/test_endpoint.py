@@ -86,7 +86,7 @@ def test_each_fault_is_told_apart(fault: str, kind: type[TeacherError], message:
 @pytest.mark.parametrize("rest", ["", ', "usage": null', ', "usage": {"prompt_tokens": null}, "model": null'])
 def test_every_shape_of_an_answer_is_read(message: str, text: str, rest: str) -> None:
     with served(body=f'{{"choices": [{{"message": {message}}}]{rest}}}') as server:
-        assert ask(server) == Answer(text, 0, 0)
+        assert ask(server) == Answer(text, 0, 0, thought="reasoning" in message)
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,6 @@ def test_every_shape_of_an_answer_is_read(message: str, text: str, rest: str) ->
     [
         "[]",
         "null",
-        "<html>Bad gateway</html>",
         '{"choices": null}',
         '{"choices": {"message": {"content": "7"}}}',
         '{"choices": [{"text": "7"}]}',
@@ -102,7 +101,6 @@ def test_every_shape_of_an_answer_is_read(message: str, text: str, rest: str) ->
         '{"choices": [{"message": {"content": 7}}]}',
         '{"choices": [{"message": {"content": ["7"]}}]}',
         '{"choices": [{"message": {"content": "7"}}], "usage": {"prompt_tokens": "many"}}',
-        '{"error": {"message": "overloaded"}}',
         "[" * 100_000,
     ],
 )
@@ -111,8 +109,75 @@ def test_what_is_no_answer_is_asked_again(body: str) -> None:
         ask(server)
 
 
+@pytest.mark.parametrize(
+    ("error", "kind", "said"),
+    [
+        ('{"message": "overloaded"}', Retry, "an error from {}: overloaded"),
+        (
+            '{"message": "Provider returned error", "code": 429}',
+            Retry,
+            "429 from {}: Provider returned error",
+        ),
+        ('{"message": "bad gateway", "code": "502"}', Retry, "502 from {}: bad gateway"),
+        ('{"message": "no money", "code": "insufficient_quota"}', Fatal, "an error from {}: no money"),
+        ('{"message": "no money.", "code": 402}', Fatal, "402 from {}: no money"),
+        (
+            '{"message": "who are you?", "code": 401}',
+            Fatal,
+            "401 from {}: who are you?; export OPENAI_API_KEY",
+        ),
+        ('{"message": "too long", "code": 400}', Refused, "400 from {}: too long"),
+        ('"out of memory"', Retry, "an error from {}: out of memory"),
+        ('{"code": [3]}', Retry, "an error from {}: {{'code': [3]}}"),
+    ],
+)
+@pytest.mark.parametrize("body", ['{"error": %s}', '{"choices": [{"error": %s}]}'])
+def test_an_error_that_comes_with_status_200_is_one(
+    body: str, error: str, kind: type[TeacherError], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    with served(body=body % error) as server, pytest.raises(kind) as raised:
+        ask(server)
+    assert str(raised.value) == said.format(server.url)
+
+
+def test_a_web_page_is_no_endpoint() -> None:
+    with served(body="<html><body>Sign in</body></html>") as server, pytest.raises(Retry) as raised:
+        ask(server)
+    assert raised.value.unreachable, "so it ends at once, but amid answers it is tried again"
+    assert str(raised.value) == (
+        f"the answer is no JSON but a web page; is {server.url} the endpoint's --base_url?"
+    )
+
+
+@pytest.mark.parametrize(
+    ("path", "advice"),
+    [
+        ("", "{}/v1 answers as an endpoint: pass that as --base_url"),
+        ("/openai/v1", "{}/v1 answers as an endpoint: pass that as --base_url"),
+        ("/v2", "{}/v1 answers as an endpoint: pass that as --base_url"),
+    ],
+)
+def test_a_wrong_address_is_told_with_the_right_one(path: str, advice: str) -> None:
+    with served() as server:
+        host = server.url.removesuffix("/v1")
+        server.url = host + path
+        with pytest.raises(Fatal) as raised:
+            ask(server)
+    assert str(raised.value) == f"404 from {host}{path}: Not Found; {advice.format(host)}"
+
+
+def test_an_address_where_nothing_answers_as_an_endpoint() -> None:
+    with served(prefix="/hidden") as server, pytest.raises(Fatal) as raised:
+        ask(server)
+    assert str(raised.value) == (
+        f"404 from {server.url}: Not Found; no endpoint answers there: is --base_url right? It usually ends "
+        "in /v1"
+    )
+
+
 def test_a_wrong_model_is_told_with_those_there_are() -> None:
-    with served() as server, pytest.raises(Fatal, match=r"`teachr` does not exist\.; it has teacher"):
+    with served() as server, pytest.raises(Fatal, match=r"`teachr` does not exist; it has teacher"):
         ask(server, "teachr")
 
 
@@ -144,6 +209,14 @@ def test_a_key_is_used_and_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_no_url(url: str) -> None:
     with pytest.raises(UsageError, match="is no URL"):
         Endpoint("teacher", url)
+
+
+@pytest.mark.parametrize("path", ["/chat/completions", "/completions/", "/models"])
+def test_a_url_of_one_of_its_services_is_cut_down(path: str) -> None:
+    with pytest.raises(
+        UsageError, match=r"prl adds /\w.* where it needs that itself; pass http://host:1/v1$"
+    ):
+        Endpoint("teacher", f"http://host:1/v1{path}")
 
 
 @pytest.mark.parametrize("url", ["http://me:secret@host:1/v1", "http://host:1/v1?token=secret"])

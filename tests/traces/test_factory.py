@@ -367,7 +367,7 @@ def test_a_model_that_is_not_there(file: Path, tmp_path: Path, capsys: pytest.Ca
     with served(model="other") as server:
         status, _, err = say(capsys, words(file, server, tmp_path / "out"))
     assert status == 1
-    assert "The model `teacher` does not exist.; it has other" in err.replace("\n", " ")
+    assert "The model `teacher` does not exist; it has other" in err.replace("\n", " ")
 
 
 def test_what_is_refused_says_why(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -416,6 +416,61 @@ def test_a_set_that_would_be_empty_says_why(tmp_path: Path, capsys: pytest.Captu
     assert table(folder) == []
 
 
+THINKING = "<think>\\nHm, so then" + " and so on" * 20
+CUT = "2 of 2 answers were cut off at --max_tokens 4096"
+STILL = ", 2 of them while it was still thinking"
+
+
+@pytest.mark.parametrize(
+    ("message", "reason", "advice"),
+    [
+        (
+            f'{{"content": "{THINKING}"}}',
+            "length",
+            f"{CUT}{STILL}: raise that, or turn thinking off with --extra_body",
+        ),
+        (
+            f'{{"content": null, "reasoning_content": "{THINKING}"}}',
+            "length",
+            f"{CUT}{STILL}: raise that, or turn thinking off with --extra_body",
+        ),
+        ('{"content": "Well, 1 + 2 is"}', "length", f"{CUT}: raise that"),
+        (
+            f'{{"content": "", "reasoning": "{THINKING}"}}',
+            "stop",
+            "2 of 2 answers are reasoning and no text: have the teacher's server leave it in the text "
+            "(vLLM: no --reasoning-parser), or turn thinking off with --extra_body",
+        ),
+        (
+            '{"content": "3"}',
+            "stop",
+            "A larger teacher, easier problems, --samples or --mode rewrite may help",
+        ),
+    ],
+)
+def test_answers_that_did_not_come_to_their_end_are_told_apart(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], message: str, reason: str, advice: str
+) -> None:
+    file, folder = problems(tmp_path / "two.jsonl", 2), tmp_path / "out"
+    with served(body=f'{{"choices": [{{"message": {message}, "finish_reason": "{reason}"}}]}}') as server:
+        status, _, err = say(capsys, words(file, server, folder))
+    assert status == 1
+    last = err.strip().splitlines()[-1]
+    assert last.endswith(f"rejected.parquet. {advice}; the answers are kept")
+    details = [detail for row in table(folder, "rejected.parquet") for detail in row["details"]]
+    amid = ", still thinking" if "think" in advice else ""
+    assert (f"cut off at --max_tokens 4096{amid}" in details) == (reason == "length")
+
+
+def test_answers_that_were_cut_off_are_told_beside_those_that_pass(
+    file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with served(latency=0, cut=0.5) as server:
+        status, out, _ = say(capsys, words(file, server, tmp_path / "out"))
+    assert status == 0
+    assert re.search(r"\n  \d\d of 40 answers were cut off at --max_tokens 4096: raise that\n", out)
+
+
 def test_a_local_teacher_that_cannot_says_so_and_what_may_help(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -426,8 +481,8 @@ def test_a_local_teacher_that_cannot_says_so_and_what_may_help(
     assert status == 1
     last = err.strip().splitlines()[-1]
     assert "no trace of 6 answered problems passed (" in last
-    assert last.endswith(
-        "A larger teacher, easier problems, --samples or --mode rewrite may help; the answers are kept"
+    assert re.search(
+        r"\. 1\d of 12 answers were cut off at --max_tokens 24: raise that; the answers are kept$", last
     )
     bad = table(folder, "rejected.parquet")
     assert len(bad) == 12

@@ -38,7 +38,7 @@ class Answer:
     """What a teacher said to one request, and what it cost in tokens.
 
     `finish_reason` is "length" where it was cut off. `model` is what the teacher calls itself, "" where it
-    does not say.
+    does not say. `thought`: it gave reasoning apart from the text.
     """
 
     text: str
@@ -46,6 +46,7 @@ class Answer:
     completion_tokens: int
     finish_reason: str = ""
     model: str = ""
+    thought: bool = False
 
 
 # dataclasses.asdict copies all that it meets, which takes a twentieth of the time of a request.
@@ -338,4 +339,4 @@ class Asking:
 
 def answer_of(record: Mapping[str, Any]) -> Answer:
     """The answer that a record of the journal holds."""
-    return Answer(**{name: record[name] for name in _ANSWER_FIELDS})
+    return Answer(**{name: record[name] for name in _ANSWER_FIELDS if name in record})

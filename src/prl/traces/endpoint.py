@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from email.utils import parsedate_to_datetime
@@ -70,6 +71,10 @@ class Endpoint:
                 f"base_url: the one at {url.hostname} holds a user, a password or a query; keys are taken "
                 "from the environment only (--api_key_env)"
             )
+        for path in ("/chat/completions", "/completions", "/models"):
+            if url.path.rstrip("/").endswith(path):
+                shorter = base_url.rstrip("/").removesuffix(path)
+                raise UsageError(f"base_url: prl adds {path} where it needs that itself; pass {shorter}")
         self.name, self.options = model, dict(extra or {})
         self.base_url = base_url
         # One in four waits with its request written while others are on the wire, so that no place there is
@@ -103,16 +108,23 @@ class Endpoint:
         try:
             # Not chat.completions.create: openai 3.57 walks through all messages and the whole answer by
             # their types, which takes it a third of the time of a request.
-            return _answer(
-                await self._client.post("/chat/completions", cast_to=str, body=self._body(request))
-            )
+            said = await self._client.post("/chat/completions", cast_to=str, body=self._body(request))
         except openai.APIStatusError as error:
-            raise await self._judged(error) from error
+            code = f"{error.code} {error.type}"
+            raise await self._judged(error.status_code, _said(error), code, error.response.headers) from error
         except TimeoutError:
             raise Retry(f"no answer within {self._timeout:g} s") from None
         except openai.APIConnectionError as error:
             message = f"{self.base_url}: {self._redacted(_first_line(error.__cause__ or error))}"
             raise Retry(message, unreachable=_is_unreachable(error)) from error
+        if said.lstrip()[:1] == "<":
+            raise Retry(
+                f"the answer is no JSON but a web page; is {self.base_url} the endpoint's --base_url?",
+                unreachable=True,
+            )
+        if fault := _fault(said):  # of a proxy that found no other status for it
+            raise await self._judged(*fault, {})
+        return _answer(said)
 
     def _body(self, request: Request) -> dict[str, Any]:
         """The fields of a chat completion (OpenAI API reference; the same ones vLLM and llama.cpp read).
@@ -129,32 +141,42 @@ class Endpoint:
         }
         return {name: value for name, value in (body | self.options).items() if value is not None}
 
-    async def _judged(self, error: APIStatusError) -> TeacherError:
-        said = self._redacted(_said(error))
-        status, message = error.status_code, f"{error.status_code} from {self.base_url}: {said}"
+    async def _judged(
+        self, status: int | None, said: str, code: str, headers: Mapping[str, str]
+    ) -> TeacherError:
+        """What is to be done about a status and what came with it; `code` is what the endpoint calls it."""
+        message = f"{status or 'an error'} from {self.base_url}: {self._redacted(said)}".rstrip(". ")
         if status in (401, 403):
             hint = f"is the key in {self._variable} right?" if self._key else f"export {self._variable}"
             return Fatal(f"{message}; {hint}")
-        if status == 404:
-            return Fatal(f"{message}{await self._models()}")
-        if status == 402 or "insufficient_quota" in (error.code or "", error.type or ""):
+        if status in (404, 405):
+            return Fatal(f"{message}; {await self._where_it_is()}")
+        if status == 402 or "insufficient_quota" in code:
             return Fatal(message)
-        if status in _AGAIN or status >= 500:
-            after = _retry_after(error.response.headers)
+        if status is None or status in _AGAIN or status >= 500:
+            after = _retry_after(headers)
             return Retry(message, after, pause=status in (429, 503) and after is not None)
         return Refused(message)
 
-    async def _models(self) -> str:
-        """What the endpoint has, for whoever named a model that it has not; "" where it does not say."""
+    async def _where_it_is(self) -> str:
+        """The next step for whoever named a model that the endpoint has not, or an address that is none."""
+        if names := await self._models(self.base_url):
+            return f"it has {', '.join(names)}"
+        url = urlsplit(self.base_url)
+        for other in dict.fromkeys((f"{self.base_url.rstrip('/')}/v1", f"{url.scheme}://{url.netloc}/v1")):
+            if await self._models(other):
+                return f"{other} answers as an endpoint: pass that as --base_url"
+        return "no endpoint answers there: is --base_url right? It usually ends in /v1"
+
+    async def _models(self, base_url: str) -> list[str]:
+        """The models that an endpoint at this address says it has; none where it does not."""
         import openai
 
-        with suppress(TimeoutError, openai.OpenAIError, AttributeError):
+        with suppress(TimeoutError, openai.OpenAIError, AttributeError, TypeError):
             async with asyncio.timeout(5):
-                found = await self._client.models.list()
-            names = sorted(self._redacted(str(model.id)) for model in found.data)[:10]
-            if names:
-                return f"; it has {', '.join(names)}"
-        return ""
+                found = await self._client.with_options(base_url=base_url).models.list()
+            return sorted(self._redacted(str(model.id)) for model in found.data)[:10]
+        return []
 
     def _redacted(self, text: str) -> str:
         text = " ".join(text.split())[:_SHOWN]
@@ -180,6 +202,22 @@ def _limited(client: Any, concurrency: int, timeout: float) -> Any:
     return client
 
 
+def _fault(content: str) -> tuple[int | None, str, str] | None:
+    """Status (None: it names none), message and code of an error that came with status 200, which may be in
+    the only choice; None for anything else."""
+    try:
+        found = json.loads(content)
+        error = found.get("error") or found["choices"][0].get("error")
+    except (ValueError, RecursionError, KeyError, IndexError, TypeError, AttributeError):
+        return None
+    if not error:
+        return None
+    said = error if isinstance(error, Mapping) else {"message": error}
+    code = str(said.get("code"))
+    status = int(code) if re.fullmatch("[45][0-9][0-9]", code) else None
+    return status, str(said.get("message") or error), f"{code} {said.get('type')}"
+
+
 def _answer(content: str) -> Answer:
     """What a response says. Raises Retry where it is no chat completion."""
     try:
@@ -187,7 +225,9 @@ def _answer(content: str) -> Answer:
         if not found["choices"]:
             raise Retry("the answer has no choices")
         choice = found["choices"][0]
-        text = _text(choice["message"].get("content"))
+        message = choice["message"]
+        text = _text(message.get("content"))
+        thought = any(message.get(name) for name in ("reasoning_content", "reasoning"))
         reason = str(choice.get("finish_reason") or "")
         usage = found.get("usage") or {}
         prompt, completion = (int(usage.get(f"{name}_tokens") or 0) for name in ("prompt", "completion"))
@@ -196,7 +236,7 @@ def _answer(content: str) -> Answer:
         raise Retry("the answer is not whole JSON") from None
     except (KeyError, TypeError, AttributeError):
         raise Retry("the answer is no chat completion") from None
-    return Answer(text, prompt, completion, reason, model)
+    return Answer(text, prompt, completion, reason, model, thought)
 
 
 def _text(content: object) -> str:

@@ -332,15 +332,18 @@ def _told(given: DataTracesArguments, facts: Mapping[str, Any], failure: str) ->
     if not answered:
         raise DataError(
             f"none of {counts['unanswered']:,} problems was answered, so the data set is empty. The latest "
-            f"reason: {failure}. With that put right, the same command with --resume goes on"
+            f"reason: {failure.rstrip('. ')}. With that put right, the same command with --resume goes on"
         )
     if not counts["accepted"]:
         why = ", ".join(f"{name} {count}" for name, count in [*facts["reasons"].items()][:4])
         why = why or "no answer made a trace"
         rejected = f"{given.output_dir}/{REJECTED}"
+        advice = _cut_short(given, counts) or (
+            "A larger teacher, easier problems, --samples or --mode rewrite may help"
+        )
         raise DataError(
-            f"no trace of {answered} answered problems passed ({why}): see {rejected}. A larger teacher, "
-            "easier problems, --samples or --mode rewrite may help; the answers are kept"
+            f"no trace of {answered} answered problems passed ({why}): see {rejected}. {advice}; the answers "
+            "are kept"
         )
     print(
         f"{given.output_dir}: {counts['accepted']:,} traces of {counts['solved']:,} of {answered:,} answered "
@@ -349,8 +352,28 @@ def _told(given: DataTracesArguments, facts: Mapping[str, Any], failure: str) ->
     meanings = {reason.value: reason.meaning for reason in Reason}
     for name, count in facts["reasons"].items():
         print(f"  {name:16}{count:6}  {meanings[name]}")
+    if advice := _cut_short(given, counts):
+        print(f"  {advice}")
     if counts["unanswered"]:
         print(
             f"  {counts['unanswered']:,} problems have no answer; the same command with --resume asks again"
         )
     print(f"  prl sft --dataset {given.output_dir}/traces.parquet")
+
+
+def _cut_short(given: DataTracesArguments, counts: Mapping[str, int]) -> str:
+    """What to do about answers that did not come to their end, where these are a tenth or more; else ""."""
+    cut, thinking, silent = (counts[name] for name in ("cut_off", "cut_off_thinking", "thought_only"))
+    if not max(cut, silent) or 10 * max(cut, silent) < counts["answers"]:
+        return ""
+    if silent >= cut:
+        return (
+            f"{silent} of {counts['answers']} answers are reasoning and no text: have the teacher's server "
+            "leave it in the text (vLLM: no --reasoning-parser), or turn thinking off with --extra_body"
+        )
+    amid = f", {thinking} of them while it was still thinking" if thinking else ""
+    less = ", or turn thinking off with --extra_body" if thinking else ""
+    return (
+        f"{cut} of {counts['answers']} answers were cut off at --max_tokens {given.max_tokens}{amid}: "
+        f"raise that{less}"
+    )

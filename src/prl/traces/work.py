@@ -174,8 +174,9 @@ class Work:
     def candidates(self, row: Problem, attempt: int) -> list[Candidate] | None:
         """What the answers of an attempt give; None where it has not been answered whole."""
         answers = self.known(row, attempt)
-        if answers is None:
-            return None
+        return None if answers is None else self._judged(row, attempt, answers)
+
+    def _judged(self, row: Problem, attempt: int, answers: Sequence[Answer]) -> list[Candidate]:
         texts = _texts(answers)
         is_cut = [answer.finish_reason == "length" for answer in answers]
         traces = self.mode.trace(row, texts)
@@ -192,8 +193,9 @@ class Work:
             if self.mode.check:
                 rejections += self.mode.check(row, texts, trace)
             if len(is_cut) == len(traces) and is_cut[sample]:
+                thinking = "" if texts[sample].strip() else ", still thinking"
                 rejections.append(
-                    Rejection(Reason.TOO_LONG, f"cut off at --max_tokens {self.given.max_tokens}")
+                    Rejection(Reason.TOO_LONG, f"cut off at --max_tokens {self.given.max_tokens}{thinking}")
                 )
             made = {
                 "trace": trace,
@@ -222,11 +224,24 @@ class Work:
         folder = Path(self.given.output_dir)
         with dataset.writing(folder, with_history=found.has_history) as out:
             for row in self.problems():
-                attempts = [self.candidates(row, attempt) for attempt in range(self.given.attempts)]
-                candidates = [c for attempt in attempts for c in attempt or []]
-                if all(attempt is None for attempt in attempts):
+                answers = {
+                    attempt: known
+                    for attempt in range(self.given.attempts)
+                    if (known := self.known(row, attempt)) is not None
+                }
+                if not answers:
                     counts["unanswered"] += 1
                     continue
+                candidates = [
+                    c for attempt, known in answers.items() for c in self._judged(row, attempt, known)
+                ]
+                for answer in [each for known in answers.values() for each in known]:
+                    counts["answers"] += 1
+                    if answer.finish_reason == "length":
+                        counts["cut_off"] += 1
+                        counts["cut_off_thinking"] += not without_thoughts(answer.text).strip()
+                    elif answer.thought and not answer.text.strip():
+                        counts["thought_only"] += 1
                 counts["answered"] += 1
                 counts["without_candidate"] += not candidates
                 passed = [candidate for candidate in candidates if not candidate.rejections]
