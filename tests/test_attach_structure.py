@@ -10,6 +10,7 @@ import copy
 from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -24,7 +25,14 @@ from prl import tiny
 from prl.errors import ModelError
 from prl.model import Lora, load_model
 from prl.prompts import render_prompt, render_response
-from prl.structure import Tags, attach_structure, attached_structure, path_window_mask, structural_positions
+from prl.structure import (
+    Tags,
+    attach_structure,
+    attached_structure,
+    backbone_of,
+    path_window_mask,
+    structural_positions,
+)
 from slow_structure import read_slowly, sees
 
 TAGS = Tags(*range(1, 7), header=(7, 8))
@@ -492,6 +500,10 @@ def test_what_cannot_be_structured_is_refused_when_it_is_called() -> None:
         model(inputs_embeds=embeddings)
     with pytest.raises(ModelError, match="cannot go on from a cache"):
         model.generate(torch.tensor([IDS]), max_new_tokens=2, pad_token_id=0)
+    filled = SimpleNamespace(get_seq_length=lambda: 3)
+    for name in ("cache", "past_key_values"):  # since transformers 5.24, and before
+        with pytest.raises(ModelError, match="cannot go on from a cache"):
+            backbone_of(model)(torch.tensor([IDS]), **{name: filled})
     first = model.generate(torch.tensor([IDS]), max_new_tokens=1, do_sample=False, pad_token_id=0)
     assert first[0, -1] == logits(model, IDS)[0, -1].argmax(), "a prefill alone is structured"
     again = model.generate(

@@ -289,6 +289,11 @@ def _mark_what_is_saved() -> None:
         kind.save_pretrained = marking(kind.save_pretrained)
 
 
+def cache_name(backbone: PreTrainedModel) -> str:
+    """What its forward pass calls the cache: `cache` since transformers 5.24, `past_key_values` before."""
+    return "cache" if "cache" in inspect.signature(backbone.forward).parameters else "past_key_values"
+
+
 @dataclass(frozen=True)
 class _StructureHook:
     """A forward pre-hook of a backbone."""
@@ -307,7 +312,8 @@ class _StructureHook:
                     "eager attention adds its mask, a bool one would be wrong without a word; use sdpa"
                 )
             return None
-        cache = kwargs.get("past_key_values")
+        names = ("cache", "past_key_values")  # an old caller's name reaches a hook as it is
+        cache = next((kwargs[name] for name in names if kwargs.get(name) is not None), None)
         if cache is not None and cache.get_seq_length() > 0:
             raise ModelError(
                 "a model with structured attention cannot go on from a cache by itself (model.generate "
@@ -425,10 +431,10 @@ def _flex_mask(backbone: PreTrainedModel, structure: Structure, window: int | No
         return seen if window is None else seen & (positions[batch, q] - positions[batch, k] < window)
 
     return create_causal_mask(
-        config=backbone.config,
-        inputs_embeds=torch.empty((*segments.shape, 1), device=segments.device),
-        attention_mask=None,
-        past_key_values=None,
+        backbone.config,
+        torch.empty((*segments.shape, 1), device=segments.device),
+        None,  # attention_mask
+        None,  # the cache, by either name
         and_mask_function=visible,
     )
 

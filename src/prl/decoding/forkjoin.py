@@ -30,7 +30,7 @@ from prl.decoding.sampling import Sampling, draw, row_seed, uniforms
 from prl.decoding.threads import MAIN_HORIZON, Limits, OnToken, Place, Reader, Row, Thread
 from prl.decoding.weights import folded_adapters
 from prl.errors import ModelError, UsageError
-from prl.structure import Tags, attached_structure, backbone_of, foreign_layers
+from prl.structure import Tags, attached_structure, backbone_of, cache_name, foreign_layers
 
 PREFILL_TOKENS = 8192  # prompts are prefilled in portions of about this many tokens
 DRAWN_TOGETHER = 128  # logits of this many threads are held at a time: 78 MB each copy with Qwen's vocabulary
@@ -237,6 +237,7 @@ class _Batch:
         weight = self.backbone.get_input_embeddings().weight
         self.device, self.dtype = weight.device, weight.dtype
         self.cache = RowCache(capacity, self.device)
+        self.with_cache = {cache_name(self.backbone): self.cache}
         self.rows: list[Row] = []
         self.new: list[Row] = []  # wait for their first token
         self.prefilled: dict[int, tuple[Reader, Tensor]] = {}  # with the last hidden state, (size,)
@@ -363,9 +364,9 @@ class _Batch:
             input_ids=token[None],
             position_ids=position[None],
             attention_mask=masks(self.backbone, self.cache, self.dtype),
-            past_key_values=self.cache,
             use_cache=True,
             rows=self.cache,
+            **self.with_cache,
         ).last_hidden_state[0]
 
     def logits(self, hidden: Tensor) -> Tensor:
