@@ -46,19 +46,20 @@ def read_conversation(value: object, notes: list[str]) -> list[Turn] | None:
         if value.lstrip()[:1] not in ("[", "{") or not any(key in value for key in _ROLE):
             return None
         value = decoded(value)
-        if _is_conversation(value):
+        if is_conversation(value):
             notes.append("conversations are stored as text and were decoded")
     if isinstance(value, list) and not value:
         raise ValueError("has no turn of user or human")
     messages: Any = [value] if isinstance(value, dict) else value
-    if not _is_conversation(messages):
+    if not is_conversation(messages):
         return None
     turns = [_turn(message, number, notes) for number, message in enumerate(messages, 1)]
     is_opened = turns[-1].role == "assistant" and not turns[-1].calls and not turns[-1].text.strip()
     return turns[:-1] if is_opened and len(turns) > 1 else turns
 
 
-def _is_conversation(value: object) -> bool:
+def is_conversation(value: object) -> bool:
+    """Whether `value` is a list of turns, or one, rather than any other."""
     messages = [value] if isinstance(value, dict) else value
     if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
         return False

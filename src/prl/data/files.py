@@ -5,12 +5,19 @@ from __future__ import annotations
 import codecs
 import csv
 import json
+import logging
 from collections.abc import Generator, Iterable, Iterator, Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from prl.data.rows import wanted_columns
+from prl.data.layouts import rows_of
+from prl.data.rows import known_columns, wanted_columns
 from prl.errors import DataError
+
+log = logging.getLogger(__name__)
+
+_SEPARATORS = (",", ";", "\t", "|")
 
 BATCH = 1024
 """Rows held at a time, beside those that are kept."""
@@ -53,29 +60,74 @@ def _arrow_row(batch: Any) -> dict[str, Any] | str:
         return f"byte {error.start + 1} of a cell is not UTF-8"
 
 
-def json_records(path: Path) -> Records:
-    """One object a line, or one array of objects; what the file begins with decides."""
+def json_records(path: Path, split: str) -> Records:
+    """One object a line, one array of objects, or one object that holds rows (`prl.data.layouts`); what the
+    file begins with decides."""
     with _open_text(path) as file:
         start = file.tell()
         is_array = file.read(4096).lstrip().startswith(b"[")
         file.seek(start)
         if is_array:
             try:
-                items = json.loads(file.read().decode())
+                items = _parsed(file.read())
             except (ValueError, RecursionError) as error:
                 raise DataError(
                     f"{path}: {_json_fault(error)}. Correct it, or write one object a line"
                 ) from error
             yield from ((f"row {number}", _object(item)) for number, item in enumerate(items, 1))
             return
+        document, is_one_line = _whole(file)
+        rows = None if document is None else _rows_in(document, path, split)
+        if rows is not None or not is_one_line:
+            whole = [document] if rows is None else rows
+            yield from ((f"row {number}", _object(row)) for number, row in enumerate(whole, 1))
+            return
+        file.seek(start)
         for number, line in enumerate(file, 1):
             if line.strip():
                 yield f"line {number}", _json_line(line)
 
 
+def _whole(file: BinaryIO) -> tuple[dict[str, Any] | None, bool]:
+    """The object that the rest of `file` is, or None; and whether it stands on a line of its own."""
+    first = next((line for line in file if line.strip()), b"")
+    try:
+        found = _parsed(first)
+        return (found if isinstance(found, dict) and not any(line.strip() for line in file) else None), True
+    except (ValueError, RecursionError):
+        if first.rstrip().endswith(b"}"):  # one of many
+            return None, True
+    try:
+        found = _parsed(first + file.read())
+    except (ValueError, RecursionError):
+        return None, True
+    return (found, False) if isinstance(found, dict) else (None, True)
+
+
+def _rows_in(document: dict[str, Any], path: Path, split: str) -> list[Any] | None:
+    name, cut, _ = split.partition("[")
+    try:
+        found = rows_of(document, name)
+    except ValueError as error:
+        raise DataError(f"{path} {error}") from None
+    if found is None:
+        return None
+    if cut:
+        raise DataError(
+            f"{path}: only the Hub cuts a split, as in {split!r}: name {name!r}, and give a limit"
+        )
+    log.warning("%s is one object, read as rows: %s", path, found[1])
+    return found[0]
+
+
+def _parsed(text: bytes) -> Any:
+    # A number keeps the digits that it is written with.
+    return json.loads(text.decode(), parse_float=Decimal)
+
+
 def _json_line(line: bytes) -> dict[str, Any] | str:
     try:
-        return _object(json.loads(line.decode()))
+        return _object(_parsed(line))
     except (ValueError, RecursionError) as error:
         return _json_fault(error)
 
@@ -100,7 +152,7 @@ def csv_records(path: Path, need: Sequence[str]) -> Records:
     undecodable: dict[int, str] = {}
 
     def lines(file: BinaryIO) -> Iterator[str]:
-        for number, line in enumerate(file, 1):
+        for number, line in enumerate(file, 1 + skipped):
             try:
                 yield line.decode()
             except UnicodeDecodeError as error:
@@ -108,10 +160,11 @@ def csv_records(path: Path, need: Sequence[str]) -> Records:
                 yield line.decode(errors="replace")
 
     with _open_text(path) as file:
-        reader = csv.reader(lines(file), strict=True)
+        separator, skipped = _separator(path, file)
+        reader = csv.reader(lines(file), strict=True, delimiter=separator)
         header: list[str] = []
         while True:
-            begin = reader.line_num + 1
+            begin = skipped + reader.line_num + 1
             fields: list[str] | None = []
             fault = None
             try:
@@ -121,7 +174,8 @@ def csv_records(path: Path, need: Sequence[str]) -> Records:
             if fields is None:
                 return
             fault = next(
-                (undecodable[at] for at in range(begin, reader.line_num + 1) if at in undecodable), fault
+                (undecodable[at] for at in range(begin, skipped + reader.line_num + 1) if at in undecodable),
+                fault,
             )
             if fault and not header:
                 raise DataError(f"{path}, line {begin}: {fault}. Save it as comma-separated UTF-8")
@@ -135,6 +189,25 @@ def csv_records(path: Path, need: Sequence[str]) -> Records:
                 yield f"line {begin}", f"{len(fields)} fields where the header has {len(header)}"
             elif fields:
                 yield f"line {begin}", dict(zip(header, fields, strict=True))
+
+
+def _separator(path: Path, file: BinaryIO) -> tuple[str, int]:
+    """What separates the fields, and how many lines say so: a comma, unless the header holds more names of
+    columns with another sign."""
+    start = file.tell()
+    header = file.readline().decode(errors="replace").rstrip("\r\n")
+    if header.lower().startswith("sep=") and len(header) == 5:  # Excel's
+        return header[-1], 1
+    file.seek(start)
+
+    def known(separator: str) -> int:
+        names = (name.strip(" \"'").lower() for name in header.split(separator))
+        return len(known_columns().intersection(names))
+
+    found = max(_SEPARATORS, key=known)
+    if found != ",":
+        log.warning("%s: its fields are separated by %r", path, found)
+    return found, 0
 
 
 def _open_text(path: Path) -> BinaryIO:

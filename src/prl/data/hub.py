@@ -89,7 +89,8 @@ def load_rows(
     `dataset` is an alias (`gsm8k`, `math`, `dapo`, `parallel-gsm8k`), any Hub name (`owner/name` or
     `owner/name:configuration`), a local .parquet, .jsonl, .json or .csv file, or a procedural set
     (`arithmetic:coldstart|mixed|easy|hard|wide|heldout`; or `arithmetic`, with that word as `split`).
-    `split` is the Hub's: "train", "test[:100]"; a local file has no splits and is read whole.
+    `split` is the Hub's: "train", "test[:100]"; a local file is read whole, unless it is one JSON object that
+    holds several splits.
 
     `need` names the fields that every row must have; `problem` is always one. An answer that is not needed
     is read where there is one, a trace only when needed. `limit` takes the first rows, and no more are read;
@@ -140,8 +141,9 @@ def _open(dataset: str, split: str, need: Sequence[str]) -> Records:
     if dataset in HUB_SETS:
         return _hub_records(*HUB_SETS[dataset], split, need)
     path = Path(dataset).expanduser()
-    if path.suffix.lower() in _SUFFIXES or path.exists():
-        return _file_records(path, need)
+    is_path = dataset.startswith((".", "~")) or path.is_absolute() or "\\" in dataset
+    if is_path or path.suffix.lower() in _SUFFIXES or path.exists():
+        return _file_records(path, split, need)
     name, _, config = dataset.partition(":")
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
         raise DataError(
@@ -271,21 +273,20 @@ def bad_rows(name: str, bad: int, read: int, faults: Sequence[str]) -> str:
     return f"{name}: bad rows: {bad} of {read}\n  " + "\n  ".join(faults) + more
 
 
-def _file_records(path: Path, need: Sequence[str]) -> Records:
+def _file_records(path: Path, split: str, need: Sequence[str]) -> Records:
     if path.is_dir():
         inside = sorted(child.name for child in path.iterdir() if child.suffix.lower() in _SUFFIXES)
         held = f": {', '.join(inside[:5])}" if inside else f"; it holds no {', '.join(_SUFFIXES)} file"
         raise DataError(f"{path} is a folder: name one file in it{held}")
     if not path.exists():
-        siblings = [child.name for child in path.parent.iterdir()] if path.parent.is_dir() else []
-        raise DataError(f"{path}: no such file.{_nearest(path.name, siblings)} {_what_it_takes()}")
+        raise DataError(f"{path}: no such file.{_sibling(path)} {_what_it_takes()}")
     match path.suffix.lower():
         case ".parquet":
             return parquet_records(path, need)
         case ".csv":
             return csv_records(path, need)
         case ".json" | ".jsonl":
-            return json_records(path)
+            return json_records(path, split)
         case other:
             raise DataError(
                 f"{path}: the suffix is {other!r}; convert the file to one of {', '.join(_SUFFIXES)}"
@@ -299,12 +300,14 @@ def _hub_records(name: str, config: str | None, split: str, need: Sequence[str])
         loaded = datasets.load_dataset(name, config, split=split)
     except datasets.exceptions.DatasetNotFoundError as error:
         raise DataError(
-            f"{name}: no such file, and no such data set on the Hub, or one behind `hf auth login`. "
-            + _what_it_takes()
+            f"{name}: no such file, and no such data set on the Hub, or one behind `hf auth login`."
+            f"{_sibling(Path(name))} {_what_it_takes()}"
         ) from error
     except ConnectionError as error:
+        is_known = name in dict(HUB_SETS.values())
         raise DataError(
-            f"{name}: the Hub cannot be reached ({first_line(error)}). Go online or pass a local file"
+            f"{name}: {'' if is_known else 'no such file, and '}the Hub cannot be reached "
+            f"({first_line(error)}).{_sibling(Path(name))} Go online or pass a local file"
         ) from error
     except (datasets.exceptions.DatasetsError, OSError, ValueError, RuntimeError) as error:
         raise DataError(
@@ -333,6 +336,12 @@ def _procedural_rows(
 def _what_it_takes() -> str:
     names = ", ".join((*_SUFFIXES, *HUB_SETS))
     return f"A data set is a file, a name ({names}, arithmetic:easy) or one of the Hub (owner/name)"
+
+
+def _sibling(path: Path) -> str:
+    """The file beside `path` that may have been meant."""
+    siblings = [child.name for child in path.parent.iterdir()] if path.parent.is_dir() else []
+    return _nearest(path.name, siblings)
 
 
 def _nearest(value: str, options: Collection[str]) -> str:

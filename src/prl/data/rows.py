@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Collection, Mapping, Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
 from prl.data.conversations import Turn, check_end, last_answer, question, read_conversation
@@ -347,12 +348,18 @@ def _level(value: object) -> int | None:
     return int(found[1]) if found else None
 
 
+@cache
+def known_columns() -> frozenset[str]:
+    """All columns that are read, in lower case."""
+    return _EARLIER.union(*COLUMNS.values())
+
+
 def wanted_columns(name: str, columns: Sequence[str], need: Sequence[str]) -> list[str]:
     """The columns of a table to read. Raises DataError when a needed field has none, or one stands twice."""
     for field in need:
         if column_of(field, by_column(dict.fromkeys(columns))) is None:
             raise missing_column(name, field, columns)
-    known = {*HISTORY, *SYSTEM, *(column for names in COLUMNS.values() for column in names)}
+    known = known_columns()
     wanted = [column for column in columns if column.strip().lower() in known]
     if len({column.strip().lower() for column in wanted}) < len(wanted):
         raise DataError(f"{name} has one column twice: {', '.join(columns)}. Rename or drop one")
