@@ -8,6 +8,7 @@ read as Markdown or YAML.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import re
@@ -42,6 +43,16 @@ def write_card(folder: Path, text: str) -> Path:
     return path
 
 
+def read_own(folder: Path) -> str | None:
+    """The card in `folder` as it was given to `write_card`; None where there is none, or a changed one."""
+    for name in (CARD, BESIDE):
+        with contextlib.suppress(OSError, ValueError):
+            sealed = _SEALED.fullmatch((folder / name).read_text(encoding="utf-8"))
+            if sealed and _digest(sealed[1]) == sealed[2]:
+                return sealed[1].rstrip("\n") + "\n"
+    return None
+
+
 def is_own(path: Path) -> bool:
     """Whether a file is a card that prl, or a library in its name, wrote and nobody changed."""
     try:
@@ -56,6 +67,17 @@ def is_own(path: Path) -> bool:
 def _digest(text: str) -> str:
     """Of the text, however its lines end."""
     return hashlib.sha256("\n".join(text.rstrip("\n").splitlines()).encode()).hexdigest()[:16]
+
+
+def public_name(name: str) -> str:
+    """`name` as others may read it: of what is a path on this machine, the last part.
+
+    >>> public_name("/home/me/p.jsonl"), public_name("../p.jsonl"), public_name("owner/name")
+    ('p.jsonl', 'p.jsonl', 'owner/name')
+    """
+    path = Path(name)
+    is_path = path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1 or "\\" in name
+    return path.name if is_path or path.exists() else name
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

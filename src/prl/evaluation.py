@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from rich.markup import escape
 from rich.table import Table
 
 from prl import runs
@@ -28,10 +29,10 @@ from prl.config import Settings
 from prl.context import beyond, beyond_told, context_of
 from prl.data.hub import load_rows
 from prl.decoding import ForkJoinDecoder, Limits, Response, Sampling, row_seed
-from prl.errors import DataError, UsageError
+from prl.errors import DataError, RunError, UsageError
 from prl.fitting import check_fits, extent_of_prompts
 from prl.grammar import Trace, parse
-from prl.model import check_loadable, load_model, settle_tags
+from prl.model import add_results, check_loadable, load_model, settle_tags
 from prl.progress import announce, batches_bar, console, quiet_libraries
 from prl.prompts import render_prompt, transcript
 from prl.report.live import live_view
@@ -139,28 +140,27 @@ def run(settings: Settings[EvalArguments]) -> EvalResult:
             )
             metrics |= {f"{mode}/{name}": estimate for name, estimate in found.items()}
             scores[mode] = [float(np.mean(group)) for group in correct]
-        runs.write_json(
-            folder.folder / "results.json",
-            {
-                "model": arguments.model_name_or_path,
-                "dataset": arguments.dataset,
-                "problems": len(rows),
-                "unreadable_golds": len(ungraded),
-                "beyond_context": len(unasked),
-                "samples": arguments.samples,
-                "temperature": arguments.temperature,
-                "max_completion_length": arguments.max_completion_length,
-                "prompt_style": arguments.prompt_style,
-                "attention": arguments.attention,
-                "tags": tags,
-                "seed": arguments.seed,
-                "metrics": {name: asdict(estimate) for name, estimate in metrics.items()},
-                "scores": scores,
-                "analysis": described,
-            },
-        )
+        results = {
+            "model": arguments.model_name_or_path,
+            "dataset": arguments.dataset,
+            "problems": len(rows),
+            "unreadable_golds": len(ungraded),
+            "beyond_context": len(unasked),
+            "samples": arguments.samples,
+            "temperature": arguments.temperature,
+            "max_completion_length": arguments.max_completion_length,
+            "prompt_style": arguments.prompt_style,
+            "attention": arguments.attention,
+            "tags": tags,
+            "seed": arguments.seed,
+            "metrics": {name: asdict(estimate) for name, estimate in metrics.items()},
+            "scores": scores,
+            "analysis": described,
+        }
+        runs.write_json(folder.folder / "results.json", results)
         folder.finish({name: estimate.mean for name, estimate in metrics.items()})
-    console.print(table(metrics, title=f"{arguments.model_name_or_path} on {len(rows)} problems"))
+    _add_to_card(results)
+    console.print(table(metrics, title=escape(f"{arguments.model_name_or_path} on {len(rows)} problems")))
     for mode, shown in described.items():
         for line in remarks(shown):
             console.print(f"  {mode}: {line}", style="dim", markup=False)
@@ -342,6 +342,17 @@ def _load(settings: Settings[Any], tags: str) -> Any:
         seed=arguments.seed,
         tags=tags,
     )
+
+
+def _add_to_card(results: Mapping[str, Any]) -> None:
+    """The figures travel with the model where it has a card of prl."""
+    try:
+        card = add_results(results["model"], results)
+    except RunError as error:
+        console.print(f"  figures not added to the card of the model: {error}", markup=False)
+    else:
+        if card:
+            console.print(f"  figures added to {card}", style="dim", markup=False)
 
 
 def _say_engine(attention: str) -> None:

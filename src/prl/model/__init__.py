@@ -1,6 +1,7 @@
 """A base model, its tokenizer, the six tags and a (Q)LoRA adapter: load, check, save, merge, export."""
 
 from prl.model.adapter import Lora, describe, make_optimizer, save_adapter
+from prl.model.card import add_results
 from prl.model.loading import (
     TAGS_ARE,
     attention_of,
@@ -18,6 +19,7 @@ from prl.model.tags import add_tags, check_tags, has_tags, spell_tags, tag_ids
 __all__ = [
     "TAGS_ARE",
     "Lora",
+    "add_results",
     "add_tags",
     "attention_of",
     "check_forks",

@@ -27,6 +27,7 @@ from peft.utils.other import TrainableTokensWrapper
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainingArguments
 
 from prl import processes, runs
+from prl.model.card import write_adapter_card
 from prl.structure import ATTENTION_FILE, attached_structure
 
 
@@ -41,7 +42,7 @@ class Lora:
 
 
 def save_adapter(model: PeftModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Write adapter, tag rows, attention and tokenizer; the next stage, PEFT and vLLM read this folder.
+    """Write adapter, tag rows, attention, tokenizer and card; the next stage, PEFT and vLLM read this folder.
 
     Of several processes the main one does. The reference of `--beta` stays in the checkpoints.
     """
@@ -49,6 +50,7 @@ def save_adapter(model: PeftModel, tokenizer: PreTrainedTokenizerBase, folder: P
         return
     model.save_pretrained(str(folder), selected_adapters=["default"])
     tokenizer.save_pretrained(str(folder))
+    write_adapter_card(folder)
 
 
 def make_optimizer(
@@ -114,6 +116,8 @@ def _trained_rows(model: PreTrainedModel, token_ids: list[int]) -> dict[str, lis
 def keep_attention_when_saved(model: PeftModel) -> None:
     """Let whatever saves the adapter save its attention: a checkpoint of the trainer is an adapter too."""
     model.save_pretrained = MethodType(_save_with_attention, model)  # a method, so that a copy saves itself
+    # PEFT's card asks 30 questions that nobody answers; `save_adapter` writes one of ours.
+    model.create_or_update_model_card = lambda output_dir: None
 
 
 def _save_with_attention(model: PeftModel, save_directory: str, *args: Any, **kwargs: Any) -> None:

@@ -31,6 +31,7 @@ from prl.data.hub import load_rows
 from prl.decoding import ForkJoinDecoder, Limits, Response
 from prl.disk import read_json, writing
 from prl.errors import DataError, ModelError, PrlError, RunError
+from prl.model.card import run_behind, write_merged_card
 from prl.model.drafts import drafting
 from prl.model.loading import TAGS_ARE, attention_of, load_model
 from prl.model.proofs import (
@@ -46,7 +47,6 @@ from prl.model.proofs import (
 )
 from prl.model.tags import check_tags, has_tags
 from prl.prompts import STYLES, render_prompt
-from prl.recipes import public_name
 from prl.structure import ATTENTION_FILE, Tags, attach_structure
 
 PROBLEMS = 8  # that the proofs are made on
@@ -95,7 +95,7 @@ def merge_and_verify(
     attention = attention_of(name)
     base = runs.base_of_adapter(adapter)
     _refuse_quantised(base, trust_remote_code)
-    run, settings = _run_behind(name)
+    run, settings = run_behind(name)
     style = next((known for known in STYLES if known == settings.get("prompt_style")), "parallel")
     problems, source = (list(prompts), "given") if prompts else _problems(run, settings)
     asked = [render_prompt(problem, style) for problem in problems]
@@ -177,8 +177,10 @@ def merge_and_verify(
                 "versions": {"prl": __version__} | runs.describe_environment()["versions"],
             },
         )
+        difference = max(each.numbers["largest_difference"] for each in (proof, saved))
+        write_merged_card(draft, adapter, _name(dtype), difference)
         draft.rename(folder)
-    return max(each.numbers["largest_difference"] for each in (proof, saved))
+    return difference
 
 
 def _refuse_quantised(base: str, trust_remote_code: bool) -> None:
@@ -191,18 +193,6 @@ def _refuse_quantised(base: str, trust_remote_code: bool) -> None:
                 "round the adapter away; name its 16-bit original as base_model_name_or_path in "
                 "adapter_config.json of the adapter"
             )
-
-
-def _run_behind(name: str) -> tuple[Path | None, dict[str, Any]]:
-    """The run that wrote `name` (the run, its adapter or a checkpoint), and the settings of its stage."""
-    here = Path(name).expanduser()
-    for folder in (here, here.parent):
-        with contextlib.suppress(RunError):
-            if settings := runs.read_settings(folder):
-                recipe = runs.read_config(folder).get("recipe")
-                named = {"recipe": public_name(recipe)} if isinstance(recipe, str) else {}
-                return folder, settings | named
-    return None, {}
 
 
 def _problems(run: Path | None, settings: dict[str, Any]) -> tuple[list[str], str]:
