@@ -425,6 +425,7 @@ GOLDS = [
     ("\frac{1}{2}", r"\frac{1}{2}", True),
     (r"\\boxed{\\sqrt{2}}", r"\sqrt{2}", True),
     ("#### 7</s>", "7", True),
+    ("<think>\n3 + 4\n</think>\n\n7", "7", True),
     ("7\u200b", "7", False),
     ("\ufeff7", "7", False),
     ("７", "7", False),

@@ -203,6 +203,17 @@ def test_duplicates_bad_rows_and_problems_of_a_benchmark_are_left_out(
     assert "| `bench.jsonl` | 5 | 5 |" in (folder / "README.md").read_text()
 
 
+def test_what_is_read_otherwise_than_written_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "problems.jsonl"
+    rows = [{"problem": f"{a} + 1<|im_end|>", "answer": a + 1} for a in range(3)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with served() as server:
+        _, _, err = say(capsys, words(file, server, tmp_path / "out", "--dry_run"))
+    assert "  3 problems have <|im_end|> at their ends, which is taken off\n" in err
+
+
 # --- Limits
 
 

@@ -2,12 +2,13 @@ r"""The gold answer in a cell: what it says, whatever it is stored as."""
 
 from __future__ import annotations
 
+import contextlib
 import re
 from decimal import Decimal
 from typing import Any
 
 from prl.data.literals import decoded, escaped, once_escaped, restored, written
-from prl.turns import bare, said
+from prl.turns import bare, said, without_thoughts
 
 GOLD_KEYS = ("ground_truth", "final_answer", "answer")
 """Of a dictionary that is an answer, the key that holds it; of several the first."""
@@ -57,6 +58,11 @@ def gold(value: object, notes: list[str], *, worked: bool) -> str:
     if (ended := said(text)) != text:
         notes.append("answers end with a turn marker, which is taken off")
         text = text_of(bare(ended)[0])
+    with contextlib.suppress(ValueError):
+        spoken, off = without_thoughts(text)
+        if off:
+            notes.append("answers come with thoughts, which are left out")
+            text = text_of(spoken)
     if (meant := once_escaped(text)) is not None:
         notes.append(ESCAPED.format("answers"))
         text = meant
