@@ -45,7 +45,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 install: $(INSTALLED) ## .venv with prl (editable) and all it needs, as pinned in constraints.txt
 
-demo: $(INSTALLED) ## cold start, RL and evaluation on the model that ships; prints before and after
+demo: $(INSTALLED) ## cold start, RL and evaluation on the model that ships; prints before and after; goes on where it was stopped
 	$(PRL) demo $(ATTENDING) $(if $(filter structured,$(ATTENTION)),--output_dir runs/demo-structured) $(SEEDED) $(ARGS)
 
 compare: $(COMPARED)/causal/demo.json $(COMPARED)/structured/demo.json ## the demo with both attentions, side by side; keeps what is done

@@ -181,11 +181,15 @@ class DataArguments:
 
 @dataclass
 class DemoArguments:
-    """Cold start, RL and evaluation on the model that ships; prints before and after."""
+    """Cold start, RL and evaluation on the model that ships; prints before and after.
+
+    Interrupted, the same command goes on where it was.
+    """
 
     attention: Literal["causal", "structured"] = "causal"
     seed: int = 0
     output_dir: str = "runs/demo"
+    overwrite_output_dir: bool = False
     quick: bool = False
     threads: str = "auto"
 

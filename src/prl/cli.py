@@ -227,6 +227,8 @@ def _kept(settings: Settings[Any]) -> str:
     """What an interrupted command leaves behind, and how to go on."""
     from prl.runs import last_checkpoint
 
+    if settings.command == "demo":
+        return "what is done is kept, and the same command goes on from it"
     if settings.command == "data traces":
         return "the answers so far are kept, and the same command with --resume goes on from them"
     if settings.trainer and (checkpoint := last_checkpoint(settings.output_dir or "")):

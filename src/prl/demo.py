@@ -5,12 +5,17 @@ Runs the stages of the recipe `tiny` one after another, as `make sft && make rl 
 evaluates the base, the cold start and the RL model on the same held-out problems. The base solves them
 sequentially, without a tag: what the format costs a model of this size stands beside what RL wins. The cold
 start decides on the attention, and all that follows keeps to it.
+
+`.demo.json` says that a demo has begun, how and when; it goes when demo.json is written. While it is there,
+the same command goes on: stages that are done since then are kept, one that was interrupted is resumed.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +24,9 @@ from rich.table import Table
 from prl import evaluation, rl, runs, sft
 from prl.arguments import DemoArguments
 from prl.config import Settings, resolve
-from prl.evaluation import Estimate, EvalResult, paired_difference
+from prl.disk import read_json, writing
+from prl.errors import RunError
+from prl.evaluation import Estimate, EvalResult, paired_difference, read_result
 from prl.progress import console
 from prl.tiny import NAME
 
@@ -29,6 +36,8 @@ QUICK: dict[str, dict[str, Any]] = {
     "eval": {"limit": 8, "samples": 2, "max_completion_length": 32},
 }
 """What `--quick` changes: enough to see that everything runs."""
+
+STATE = ".demo.json"
 
 EVALUATIONS = {"base": "eval-base", "SFT": "eval-sft", "RL": "eval-rl"}
 """Stage -> where its evaluation is in the folder of a demo."""
@@ -44,11 +53,17 @@ class DemoResult:
 
 
 def run(settings: Settings[DemoArguments]) -> DemoResult:
-    """Run the demo; write a run folder for each stage and evaluation, and demo.json."""
+    """Run the demo, or what is left of it; write a run folder for each stage and evaluation, and demo.json.
+
+    Raises RunError: the folder cannot be written, or holds an interrupted demo with other settings; and what
+    the stages raise.
+    """
     arguments, started = settings.arguments, time.monotonic()
     folder = Path(arguments.output_dir)
+    begun, seconds = _begin(folder, arguments), 0.0
 
     def stage(command: str, output: str, model: str | Path, **given: Any) -> Settings[Any]:
+        resume = command != "eval" and _is_of_this(folder / output, begun)
         return resolve(
             command,
             recipe="tiny",
@@ -56,23 +71,37 @@ def run(settings: Settings[DemoArguments]) -> DemoResult:
             threads=arguments.threads,
             seed=arguments.seed,
             output_dir=str(folder / output),
-            overwrite_output_dir=True,
+            **({"resume": True} if resume else {"overwrite_output_dir": True}),
             **(QUICK[command] if arguments.quick else {}),
             **given,
         )
 
+    def is_done(output: str) -> bool:
+        nonlocal seconds
+        done = runs.read_summary(folder / output) if _is_of_this(folder / output, begun) else None
+        if done:
+            console.print(f"{folder / output}: done already, kept", markup=False)
+            seconds += done.get("wall_seconds", 0.0)
+        return bool(done)
+
+    def train(command: str, run: Callable[[Settings[Any]], Any], model: str | Path, **given: Any) -> Path:
+        return folder / command if is_done(command) else run(stage(command, command, model, **given)).folder
+
     def evaluate(name: str, model: str | Path) -> EvalResult:
-        return evaluation.run(stage("eval", EVALUATIONS[name], model))
+        output = EVALUATIONS[name]
+        return (
+            read_result(folder / output) if is_done(output) else evaluation.run(stage("eval", output, model))
+        )
 
     stages = {"base": evaluate("base", NAME)}
-    cold_start = sft.run(stage("sft", "sft", NAME, attention=arguments.attention))
-    stages["SFT"] = evaluate("SFT", cold_start.folder)
-    skill = rl.run(stage("rl", "rl", cold_start.folder))
-    stages["RL"] = evaluate("RL", skill.folder)
+    cold_start = train("sft", sft.run, NAME, attention=arguments.attention)
+    stages["SFT"] = evaluate("SFT", cold_start)
+    skill = train("rl", rl.run, cold_start)
+    stages["RL"] = evaluate("RL", skill)
     before, after = (stages[name].scores["sampled"] for name in ("SFT", "RL"))
     gain = paired_difference(before, after, seed=arguments.seed)
 
-    minutes = (time.monotonic() - started) / 60
+    minutes = (seconds + time.monotonic() - started) / 60
     runs.write_json(
         folder / "demo.json",
         {
@@ -87,6 +116,8 @@ def run(settings: Settings[DemoArguments]) -> DemoResult:
             },
         },
     )
+    with writing(folder):
+        (folder / STATE).unlink(missing_ok=True)
     console.print(_comparison(stages))
     console.print(f"gain of RL over SFT in sampled accuracy: {gain}", markup=False)
     console.print(
@@ -95,6 +126,40 @@ def run(settings: Settings[DemoArguments]) -> DemoResult:
         markup=False,
     )
     return DemoResult(stages, gain)
+
+
+def _begin(folder: Path, arguments: DemoArguments) -> str:
+    """When the demo in `folder` began: now, unless one was interrupted there. Raises RunError."""
+    asked = {name: getattr(arguments, name) for name in ("attention", "seed", "quick")}
+    stored = {} if arguments.overwrite_output_dir else read_json(folder / STATE)
+    if "begun_at" in stored:
+        if other := [
+            f"{name} {stored.get(name)}, not {value}"
+            for name, value in asked.items()
+            if stored.get(name) != value
+        ]:
+            raise RunError(
+                f"{folder} holds an interrupted demo with {'; '.join(other)}: ask for the same to go on with "
+                "it, choose another --output_dir, or pass --overwrite_output_dir"
+            )
+        console.print(
+            f"{folder}: going on with the demo that was begun at {stored['begun_at']}", markup=False
+        )
+        return str(stored["begun_at"])
+    if finished := read_json(folder / "demo.json"):
+        had = ", ".join(f"{name} {finished.get(name)}" for name in asked)
+        console.print(f"{folder}: the finished demo there ({had}) is replaced", markup=False)
+    begun = datetime.now(UTC).isoformat(timespec="seconds")
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "demo.json").unlink(missing_ok=True)
+    runs.write_json(folder / STATE, asked | {"begun_at": begun})
+    return begun
+
+
+def _is_of_this(folder: Path, begun: str) -> bool:
+    """Whether a run was started by the demo that began then, and not by an earlier one."""
+    return str(read_json(folder / "environment.json").get("started_at", "")) >= begun
 
 
 def _comparison(stages: dict[str, EvalResult]) -> Table:

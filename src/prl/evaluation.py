@@ -29,6 +29,7 @@ from prl.config import Settings
 from prl.context import beyond, beyond_told, context_of
 from prl.data.hub import load_rows
 from prl.decoding import ForkJoinDecoder, Limits, Response, Sampling, row_seed
+from prl.disk import read_json
 from prl.errors import DataError, RunError, UsageError
 from prl.fitting import check_fits, extent_of_prompts
 from prl.grammar import Trace, parse
@@ -185,6 +186,16 @@ def _told(ungraded: Sequence[tuple[str, str]], of: int) -> str:
     more = f" and {len(ungraded) - _LISTED} more" if len(ungraded) > _LISTED else ""
     count = f"{len(ungraded)} of {of} gold answers"
     return f"{count} cannot be read and count as neither right nor wrong: {shown}{more}"
+
+
+def read_result(folder: Path) -> EvalResult:
+    """What `run` returned when it wrote `folder`. Raises RunError for another results.json than it writes."""
+    results = read_json(folder / "results.json")
+    try:
+        metrics = {name: Estimate(**found) for name, found in results["metrics"].items()}
+        return EvalResult(folder, metrics, dict(results["scores"]))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise RunError(f"{folder / 'results.json'} cannot be read: evaluate again") from error
 
 
 def remarks(described: Mapping[str, float | None]) -> list[str]:
