@@ -6,9 +6,12 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from prl.data.literals import decoded, once_escaped, written
-from prl.data.rows import to_row
+from prl.data.rows import COLUMNS, to_row
+from prl.turns import marker_inside
 
 SFT, RL = ("problem", "trace"), ("problem", "answer")
 TRACE = (
@@ -121,6 +124,11 @@ CHATS: dict[str, tuple[dict[str, Any], str, list[dict[str, Any]]]] = {
             ]
         },
         "Let x = 3.\nx + 4?",
+        [],
+    ),
+    "a list of roles and one of contents": (
+        {"messages": {"role": ["user", "assistant"], "content": ["What is 3+4?", TRACE]}},
+        "What is 3+4?",
         [],
     ),
     "stored as JSON": (
@@ -366,6 +374,7 @@ def test_a_prompt_that_a_template_was_applied_to_is_its_problem(prompt: str) -> 
         f"<|im_start|>assistant\n<think>\n\n</think>\n\n{TRACE}<|im_end|>",
         f"<start_of_turn>model\n{TRACE}<end_of_turn>",
         f"<|im_start|>user\n3+4?<|im_end|>\n<|im_start|>assistant\n{TRACE}<|im_end|>",
+        f"{TRACE}<|im_end|>\n<|im_start|>user\n",
         f"\u200b{TRACE}\ufeff\n",
     ],
 )
@@ -384,6 +393,7 @@ def test_what_stands_around_a_trace_is_taken_off(trace: str) -> None:
         ("a <think>b</think> c", "trace has thoughts in its middle"),
         (f"{TRACE}<|fim_middle|> b", "trace holds the turn marker '<|fim_middle|>' in its middle"),
         ("<|im_end|>", "trace is empty"),
+        ("<|im_start|>assistant\n<|im_end|>", "trace holds turn markers and nothing else"),
     ],
 )
 def test_a_trace_whose_end_would_be_a_guess_is_refused(trace: str, fault: str) -> None:
@@ -498,3 +508,52 @@ def test_text_that_is_no_list_is_never_evaluated(text: str) -> None:
 def test_numbers_of_any_size_are_written_at_once() -> None:
     assert written(Decimal("1e999999999")) == "1e+999999999"
     assert written(Decimal("0.1234567890123456789")) == "0.1234567890123456789"
+
+
+PIECES = [
+    *("<|im_start|>", "user", "assistant", "\n", "<|im_end|>", "</s>", "<s>", "[INST]", "[/INST]", "<think>"),
+    *("</think>", "7", "Final Answer: 7", "<Parallel>", "<end_of_turn>", "\\\\frac{1}{2}", "\frac", "#### 7"),
+    *(
+        "['7']",
+        "{'a': 1}",
+        " ",
+        "\u200b",
+        "<｜User｜>",
+        "[{'role': 'user', 'content': 'x'}]",
+        "\ud800",
+        "\\boxed{7}",
+    ),
+]
+NAMES = [*{column for names in COLUMNS.values() for column in names}, "history", "system"]
+TEXTS = st.lists(st.sampled_from(PIECES), max_size=8).map("".join)
+CELLS = st.recursive(
+    TEXTS | st.sampled_from([None, True, 1, 2.5, float("nan"), float("inf"), -0.0]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["role", "from", "content", "value", "text", "type"]), inner, max_size=3
+        )
+        | st.lists(
+            st.fixed_dictionaries(
+                {
+                    "role": st.sampled_from(["user", "assistant", "system", "tool", "X", None]),
+                    "content": inner,
+                }
+            ),
+            max_size=4,
+        )
+    ),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.dictionaries(st.sampled_from(sorted(NAMES)), CELLS, min_size=1, max_size=4))
+def test_whatever_is_in_a_record_it_is_a_row_or_wrong(record: dict[str, Any]) -> None:
+    for need in (RL, SFT, ("problem",)):
+        found = to_row(record, need, "set")
+        if found.wrong:
+            continue
+        texts = [found.row[field] for field in need] + [t["content"] for t in found.row.get("history", [])]
+        assert all(isinstance(text, str) and text.strip() for text in texts)
+        assert not any(marker_inside(found.row[field]) for field in need if field != "answer")

@@ -60,7 +60,18 @@ def test_a_conversation_that_a_template_was_applied_to(text: str) -> None:
     assert read_turns(text) == [("system", "x = 3."), Q, A]
 
 
-@pytest.mark.parametrize("text", ["What is 3+4?", "", "0<|x|<1", "What is [3]+4?", "<s>3</s> 4", "a </s> b"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "What is 3+4?",
+        "",
+        "7<|im_end|>\n<|im_start|>user\n",
+        "0<|x|<1",
+        "What is [3]+4?",
+        "<s>3</s> 4",
+        "a </s> b",
+    ],
+)
 def test_a_text_without_a_header_has_no_turns(text: str) -> None:
     assert read_turns(text) is None
 
@@ -126,7 +137,8 @@ def test_the_end_of_a_turn_in_every_family(end: str) -> None:
         ("<s>8</s> 7", "<s>8</s> 7", []),
         ("0<|x|<1", "0<|x|<1", []),
         ("|z|<|w|", "|z|<|w|", []),
-        ("7<|im_end|>\n<|im_start|>user\n", "7<|im_end|>\n<|im_start|>user", []),
+        ("7<|im_end|>\n<|im_start|>user\n", "7", ["<|im_end|>", "<|im_start|>user"]),
+        ("7 [/INST]", "7", ["[/INST]"]),
     ],
 )
 def test_markers_at_the_ends(text: str, left: str, marks: list[str]) -> None:

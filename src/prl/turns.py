@@ -105,6 +105,8 @@ def read_turns(text: str) -> list[tuple[str, str]] | None:
         return None
     turns: list[tuple[str, str]] = []
     if before := bare(text[: heads[0].start()])[0]:
+        if not bare(text[heads[0].start() :])[0]:  # turns that nobody takes
+            return None
         if heads[0][0] not in ("<｜User｜>", "<|User|>"):  # DeepSeek's system turn has no header
             raise ValueError(f"has text before the turn marker {heads[0][0].strip()!r}: {before[:40]!r}")
         turns.append(("system", before))
@@ -157,10 +159,9 @@ def bare(text: str) -> tuple[str, list[str]]:
     is_struck = "<s>" in text[start:]
     tail: dict[str, None] = {}
     for mark in reversed([*_MARKS.finditer(text, start)]):
-        is_header = any(mark.groups())
-        if text[mark.end() : stop].strip() or is_header or (is_struck and mark[0] == "</s>"):
+        if text[mark.end() : stop].strip() or (is_struck and mark[0] == "</s>"):
             break
-        tail[mark[0]] = None
+        tail[mark[0].strip()] = None
         stop = mark.start()
     return text[start:stop].strip(), [*(found | dict(reversed(tail.items())))]
 

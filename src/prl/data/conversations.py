@@ -41,6 +41,8 @@ def read_conversation(value: object, notes: list[str]) -> list[Turn] | None:
     """
     if isinstance(value, str):
         if (framed := read_turns(value)) is not None:
+            if not framed:
+                raise ValueError("holds turn markers and nothing else")
             notes.append("texts are framed by turn markers and were read as conversations")
             return [Turn(role, text) for role, text in framed]
         if value.lstrip()[:1] not in ("[", "{") or not any(key in value for key in _ROLE):
@@ -50,7 +52,7 @@ def read_conversation(value: object, notes: list[str]) -> list[Turn] | None:
             notes.append("conversations are stored as text and were decoded")
     if isinstance(value, list) and not value:
         raise ValueError("has no turn of user or human")
-    messages: Any = [value] if isinstance(value, dict) else value
+    messages: Any = _messages(value)
     if not is_conversation(messages):
         return None
     turns = [_turn(message, number, notes) for number, message in enumerate(messages, 1)]
@@ -58,9 +60,20 @@ def read_conversation(value: object, notes: list[str]) -> list[Turn] | None:
     return turns[:-1] if is_opened and len(turns) > 1 else turns
 
 
+def _messages(value: object) -> object:
+    """`value`, a single turn as a list of one, and the lists of roles and contents that `datasets` makes of a
+    sequence as the turns that they are."""
+    if not isinstance(value, dict):
+        return value
+    lists = {key: cells for key, cells in value.items() if isinstance(cells, list)}
+    if not any(key in lists for key in _ROLE) or len({len(cells) for cells in lists.values()}) > 1:
+        return [value]
+    return [dict(zip(lists, cells, strict=True)) for cells in zip(*lists.values(), strict=True)]
+
+
 def is_conversation(value: object) -> bool:
     """Whether `value` is a list of turns, or one, rather than any other."""
-    messages = [value] if isinstance(value, dict) else value
+    messages = _messages(value)
     if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
         return False
     return any("role" in message or "from" in message for message in messages)
