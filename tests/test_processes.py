@@ -288,7 +288,12 @@ def test_rl_in_two_processes_is_the_run_of_one(tmp_path: Path) -> None:
     }
     assert fault(folder / "checkpoint-3") is None
     assert "Warning" not in done.stderr
-    for line in ("prl rl  model tiny", "probed 48 problems, 2 responses each", "step     1/3", "adapter: "):
+    for line in (
+        f"prl rl  model {RL['model_name_or_path']}",
+        "probed 48 problems, 2 responses each",
+        "step     1/3",
+        "adapter: ",
+    ):
         assert done.stderr.count(line) == 1, done.stderr
 
 
