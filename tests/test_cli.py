@@ -191,6 +191,11 @@ def test_interrupt_names_what_is_kept(stage: Any, tmp_path: Path, capsys: pytest
         f"prl rl: interrupted; {tmp_path / 'checkpoint-10'} is kept, "
         "and the same command with --resume goes on from it\n"
     )
+    assert cli.main([*words, "--save_only_model"]) == 1
+    assert capsys.readouterr().err == (
+        f"prl rl: interrupted; {tmp_path / 'checkpoint-10'} is kept; start another run from it, "
+        f"with --model_name_or_path {tmp_path / 'checkpoint-10'}\n"
+    )
 
 
 def test_interrupt_before_the_stage(

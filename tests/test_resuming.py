@@ -1,7 +1,9 @@
-"""A run that goes on from a checkpoint is the one that was left: flags of the trainer that touch on it."""
+"""A run that goes on from a checkpoint is the one that was left."""
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,9 +11,11 @@ from typing import Any
 
 import pytest
 
-from prl import rl, runs, sft
+from prl import arguments, resuming, rl, runs, sft, tiny
 from prl.checkpoints import checkpoints
-from prl.config import resolve
+from prl.config import resolve, trainer_defaults
+from prl.data import problems
+from prl.errors import UsageError
 from prl.training import StopOnSignal
 
 SFT = {
@@ -101,3 +105,252 @@ def test_a_stop_waits_for_the_end_of_a_generation(every: int, stops: list[int]) 
         if control.should_save and control.should_training_stop:
             found.append(step)
     assert found == stops
+
+
+# --- other settings
+
+BEGUN: dict[str, dict[str, Any]] = {
+    "sft": {"dataset": "sums.jsonl", "limit": 100, "eval_limit": 10},
+    "rl": {"dataset": "sums.jsonl", "limit": 100, "per_device_train_batch_size": 8, "num_generations": 8,
+           "gradient_accumulation_steps": 4, "eval_dataset": "held.jsonl", "eval_strategy": "steps",
+           "eval_steps": 5},
+}  # fmt: skip
+INPUTS = {"dataset": "d1", "eval_dataset": "e1", "model": "m1"}
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    folder = tmp_path / "run" / "checkpoint-4"
+    folder.mkdir(parents=True)
+    (folder / "optimizer.pt").touch()
+    return folder
+
+
+def compared(
+    command: str, checkpoint: Path, given: dict[str, Any], inputs: dict[str, str], stored: dict[str, str]
+) -> dict[str, str]:
+    begun = resolve(command, recipe="tiny", threads=1, **BEGUN[command]).as_dict()
+    settings = resolve(command, recipe="tiny", threads=1, **(BEGUN[command] | given))
+    return resuming.compare(settings, inputs, begun, stored, checkpoint)
+
+
+@pytest.mark.parametrize("command", BEGUN)
+def test_the_same_settings_are_the_same_run(command: str, checkpoint: Path) -> None:
+    assert compared(command, checkpoint, {}, INPUTS, INPUTS) == {}
+    assert compared(command, checkpoint, {}, INPUTS, {}) == {}, "an older run has no fingerprints"
+
+
+@pytest.mark.parametrize(
+    ("command", "given"),
+    [
+        ("sft", {"output_dir": "elsewhere", "logging_steps": 5, "save_steps": 7}),
+        ("sft", {"save_total_limit": 9, "save_strategy": "epoch", "rehearse": "on", "dataset_num_proc": 2}),
+        ("sft", {"run_name": "x", "log_level": "info", "dataloader_num_workers": 1}),
+        ("sft", {"activation_checkpointing": True, "use_cache": True, "eval_on_start": True}),
+        ("sft", {"dataset": "moved.jsonl", "limit": 5000, "dataset_split": "test"}),
+        ("sft", {"model_name_or_path": "moved/run", "eval_limit": 11, "on_bad_rows": "skip"}),
+        ("rl", {"rollout_batch_size": 4, "eval_dataset": "moved.jsonl", "log_completions": True}),
+    ],
+)
+def test_what_changes_nothing_is_not_even_said(
+    command: str, given: dict[str, Any], checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("prl.model.attention_of", lambda name: None)
+    assert compared(command, checkpoint, given, INPUTS, INPUTS) == {}
+
+
+@pytest.mark.parametrize(
+    ("command", "given", "told"),
+    [
+        (
+            "rl",
+            {"max_steps": 50},
+            {"max_steps": "24, now 50; what follows the length does too, such as the learning rate"},
+        ),
+        (
+            "sft",
+            {"max_steps": -1, "num_train_epochs": 2},
+            {
+                "max_steps": "300, now -1; what follows the length does too, such as the learning rate",
+                "num_train_epochs": "3.0, now 2.0; what follows the length does too, such as the learning "
+                "rate",
+            },
+        ),
+        ("sft", {"eval_steps": 20}, {"eval_steps": "100.0, now 20.0, from checkpoint-4 on"}),
+        ("sft", {"sample_count": 8}, {"sample_count": "32, now 8, from checkpoint-4 on"}),
+        (
+            "sft",
+            {"dtype": "bfloat16"},
+            {
+                "bf16": "False, now True, from checkpoint-4 on, and not to the bit",
+                "dtype": "float32, now bfloat16, from checkpoint-4 on, and not to the bit",
+            },
+        ),
+        (
+            "rl",
+            {"per_device_train_batch_size": 16, "gradient_accumulation_steps": 2},
+            {
+                "gradient_accumulation_steps": "4, now 2, with as many rows in a step, but not to the bit",
+                "per_device_train_batch_size": "8, now 16, with as many rows in a step, but not to the bit",
+            },
+        ),
+    ],
+)
+def test_what_says_how_long_how_measured_and_where_computed_is_told(
+    command: str, given: dict[str, Any], told: dict[str, str], checkpoint: Path
+) -> None:
+    assert compared(command, checkpoint, given, INPUTS, INPUTS) == told
+
+
+@pytest.mark.parametrize(
+    ("command", "given", "changed"),
+    [
+        ("sft", {"learning_rate": 1e-3}, "learning_rate 0.005, now 0.001"),
+        ("sft", {"tag_learning_rate": 1e-3}, "tag_learning_rate 0.05, now 0.001"),
+        ("sft", {"lora_alpha": 32}, "lora_alpha 64, now 32"),
+        ("sft", {"lora_r": 8, "lora_dropout": 0.1}, "lora_dropout 0.0, now 0.1; lora_r 64, now 8"),
+        ("sft", {"lora_target_modules": ["q_proj"]}, 'lora_target_modules ["all-linear"], now ["q_proj"]'),
+        ("sft", {"seed": 7}, "seed 42, now 7"),
+        ("sft", {"attention": "structured"}, "attention causal, now structured"),
+        ("sft", {"max_length": 100}, "max_length 320, now 100"),
+        ("sft", {"optim": "sgd"}, "optim adamw_torch_fused, now sgd"),
+        ("sft", {"max_grad_norm": 0.1}, "max_grad_norm 1.0, now 0.1"),
+        ("sft", {"warmup_steps": 5}, "warmup_steps 0.1, now 5.0"),
+        ("sft", {"max_steps": 3}, "max_steps 3, and 4 are done"),
+        ("sft", {"per_device_train_batch_size": 4}, "per_device_train_batch_size 32, now 4"),
+        ("rl", {"temperature": 0.7}, "temperature 1.0, now 0.7"),
+        ("rl", {"beta": 0.1}, "beta 0.0, now 0.1"),
+        ("rl", {"rewards": ["accuracy"]}, 'rewards ["parallel", "format"], now ["accuracy"]'),
+        ("rl", {"max_completion_length": 64}, "max_completion_length 256, now 64"),
+        ("rl", {"num_generations": 4}, "num_generations 8, now 4"),
+        (
+            "rl",
+            {"gradient_accumulation_steps": 8},
+            "gradient_accumulation_steps 4, now 8",
+        ),
+        (
+            "rl",
+            {"per_device_train_batch_size": 16, "gradient_accumulation_steps": 2, "steps_per_generation": 4},
+            "gradient_accumulation_steps 4, now 2; per_device_train_batch_size 8, now 16; "
+            "steps_per_generation none, now 4",
+        ),
+        ("rl", {"sampling": "adaptive", "max_steps": 50}, "sampling uniform, now adaptive"),
+    ],
+)
+def test_what_decides_what_is_learnt_stays(
+    command: str, given: dict[str, Any], changed: str, checkpoint: Path
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        compared(command, checkpoint, given, INPUTS, INPUTS)
+    run = checkpoint.parent
+    assert str(caught.value) == (
+        f"{run} was begun otherwise ({changed}): `prl {command} --recipe {run / 'config.yaml'} --resume` "
+        f"goes on as it began, and --model_name_or_path {checkpoint} with another --output_dir begins "
+        "another from there"
+    )
+
+
+@pytest.mark.parametrize(
+    ("other", "given", "changed"),
+    [
+        ("dataset", {}, "dataset is another (sums.jsonl was written anew)"),
+        (
+            "dataset",
+            {"dataset": "b.jsonl", "limit": 5},
+            "dataset is another (dataset sums.jsonl, now b.jsonl, limit 100, now 5)",
+        ),
+        ("model", {}, "model is another (tiny was written anew)"),
+    ],
+)
+def test_data_and_model_are_compared_by_what_they_hold(
+    other: str, given: dict[str, Any], changed: str, checkpoint: Path
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        compared("sft", checkpoint, given, INPUTS | {other: "x"}, INPUTS)
+    assert f" was begun otherwise ({changed}): " in str(caught.value)
+
+
+def test_of_a_run_without_fingerprints_the_names_count(checkpoint: Path) -> None:
+    with pytest.raises(UsageError, match=r"\(dataset sums.jsonl, now b.jsonl; limit 100, now 5\)"):
+        compared("sft", checkpoint, {"dataset": "b.jsonl", "limit": 5}, INPUTS, {})
+
+
+def test_other_rows_to_evaluate_on_are_told(checkpoint: Path) -> None:
+    told = compared("rl", checkpoint, {}, INPUTS | {"eval_dataset": "x"}, INPUTS)
+    assert told == {"eval_dataset": "is another (held.jsonl was written anew), from checkpoint-4 on"}
+
+
+def test_a_checkpoint_of_weights_alone_is_refused(checkpoint: Path) -> None:
+    (checkpoint / "optimizer.pt").unlink()
+    with pytest.raises(UsageError) as caught:
+        compared("sft", checkpoint, {}, INPUTS, INPUTS)
+    assert str(caught.value) == (
+        f"{checkpoint} holds weights alone (--save_only_model), so its run cannot be resumed: start one from "
+        f"it, with --model_name_or_path {checkpoint} and another --output_dir"
+    )
+
+
+def test_what_a_newer_prl_does_not_know_any_more_or_an_older_did_not_know_yet_says_nothing(
+    checkpoint: Path,
+) -> None:
+    settings = resolve("sft", recipe="tiny", threads=1)
+    stored = settings.as_dict()
+    stored["sft"] |= {"gone": 1}
+    del stored["sft"]["paths"]
+    assert resuming.compare(settings, INPUTS, stored, INPUTS, checkpoint) == {}
+
+
+def test_every_setting_that_may_change_is_one() -> None:
+    known = {
+        item.name
+        for cls in (arguments.SFTArguments, arguments.RLArguments)
+        for item in dataclasses.fields(cls)
+    }
+    for command in ("sft", "rl"):
+        known |= trainer_defaults(command).keys()
+    assert resuming.KIND.keys() <= known
+    assert len(resuming.KIND) == sum(len(names.split()) for names in resuming.KINDS.values())
+
+
+def test_fingerprints_follow_what_is_held(tmp_path: Path) -> None:
+    rows = [{"problem": "1 + 1", "answer": "2", "prompt": "a"}, {"problem": "2 + 2", "answer": "4"}]
+    assert resuming.of_rows(rows) == resuming.of_rows([rows[0] | {"prompt": "b"}, rows[1]])
+    assert resuming.of_rows(rows) != resuming.of_rows(rows[::-1])
+    assert resuming.of_rows(rows) != resuming.of_rows(rows[:1])
+    assert resuming.of_model("owner/name") == "owner/name"
+    for name in ("a", "b"):
+        shutil.copytree(tiny.BASE, tmp_path / name)
+    assert resuming.of_model(str(tmp_path / "a")) == resuming.of_model(str(tmp_path / "b"))
+    (tmp_path / "b" / "config.json").write_text("{}")
+    assert resuming.of_model(str(tmp_path / "a")) != resuming.of_model(str(tmp_path / "b"))
+
+
+def test_a_refused_resumption_leaves_the_run_as_it_was_and_its_settings_take_it_on(tmp_path: Path) -> None:
+    data = tmp_path / "sums.jsonl"
+    rows = problems.generate("coldstart", 24)
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    folder, given = tmp_path / "run", {"dataset": str(data), "eval_strategy": "no", "sample_count": 0}
+    run("sft", folder, max_steps=2, **given)
+    begun = cut(folder, 1)
+    before = {path: path.read_bytes() for path in sorted(begun.rglob("*")) if path.is_file()}
+
+    moved = data.rename(tmp_path / "moved.jsonl")
+    for other in ({"lora_alpha": 8}, {"limit": 20}, {"seed": 3}):
+        with pytest.raises(UsageError, match="was begun otherwise"):
+            run("sft", begun, resume=True, max_steps=2, **(given | {"dataset": str(moved)} | other))
+    assert {path: path.read_bytes() for path in sorted(begun.rglob("*")) if path.is_file()} == before
+
+    by_flags = tmp_path / "by-flags"
+    shutil.copytree(begun, by_flags)
+    run("sft", by_flags, resume=True, max_steps=3, **(given | {"dataset": str(moved)}))
+    environment = json.loads((by_flags / "environment.json").read_text())
+    length = "2, now 3; what follows the length does too, such as the learning rate"
+    assert environment["changed"] == [{"checkpoint-1": {"max_steps": length}}]
+    config = runs.read_config(by_flags)
+    assert (config["recipe"], config["sft"]["max_steps"], config["sft"]["dataset"]) == ("tiny", 3, str(moved))
+
+    moved.rename(data)
+    settings = resolve("sft", recipe=str(begun / "config.yaml"), resume=True, output_dir=str(begun))
+    sft.run(settings)
+    assert adapter(begun / "adapter") == adapter(folder / "adapter")
+    assert runs.read_config(begun)["recipe"] == "tiny", "what the next stage follows"

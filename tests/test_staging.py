@@ -153,14 +153,19 @@ def test_the_curriculum_is_told_every_group_and_the_means_of_every_step() -> Non
     assert advanced == [(7, {"accuracy": 4 / 8, "parallel_ratio": 2 / 8})]
 
 
-def test_a_checkpoint_of_other_stages_is_refused(staged: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_of_other_stages_is_refused(
+    staged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     curriculum = rl.stages_of(settings(tmp_path, sampling="adaptive").arguments, 4)
     assert [stage.name for stage in curriculum] == ["rl"]
     folder = tmp_path / "rl"
     rl.run(settings(folder, max_steps=2))
     (folder / "DONE").unlink()
+    with pytest.raises(UsageError, match=r"was begun otherwise \(sampling uniform, now adaptive\)"):
+        rl.run(settings(folder, max_steps=2, resume=True, sampling="adaptive"))
+    monkeypatch.setattr("prl.resuming.compare", lambda *words: {})  # as in a run whose settings are older
     with pytest.raises(RunError, match="holds no curriculum: the run was begun without one"):
-        rl.run(settings(folder, resume=True, sampling="adaptive"))
+        rl.run(settings(folder, max_steps=2, resume=True, sampling="adaptive"))
 
 
 def test_every_generation_of_a_step_is_kept(tmp_path: Path) -> None:

@@ -232,6 +232,8 @@ def _kept(settings: Settings[Any]) -> str:
     if settings.command == "data traces":
         return "the answers so far are kept, and the same command with --resume goes on from them"
     if settings.trainer and (checkpoint := last_checkpoint(settings.output_dir or "")):
+        if settings.trainer.save_only_model:
+            return f"{checkpoint} is kept; start another run from it, with --model_name_or_path {checkpoint}"
         return f"{checkpoint} is kept, and the same command with --resume goes on from it"
     again = " with --overwrite_output_dir" if hasattr(settings.arguments, "overwrite_output_dir") else ""
     return f"no checkpoint was written; the same command{again} starts over"

@@ -25,7 +25,7 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase, TrainerCallback
 from trl import GRPOTrainer
 
-from prl import checkpoints, environment, processes, runs
+from prl import checkpoints, environment, processes, resuming, runs
 from prl.answers import default_checker, extract_answer
 from prl.arguments import RLArguments
 from prl.config import Settings
@@ -107,12 +107,19 @@ def run(settings: Settings[RLArguments]) -> RLResult:
     _check_problems(arguments, stages, problems, training)
     check_fits(settings)
     default_checker().start()
+    inputs = {
+        "dataset": resuming.of_rows(problems.table),
+        "eval_dataset": resuming.of_rows(eval_set or ()),
+        "model": resuming.of_model(arguments.model_name_or_path),
+    }
     with runs.open_run(
         training.output_dir,
         stage="rl",
         config=settings.as_dict(),
         resume=arguments.resume,
         overwrite=arguments.overwrite_output_dir,
+        inputs=inputs,
+        compare=functools.partial(resuming.compare, settings, inputs),
     ) as folder:
         if folder.checkpoint:
             resolve_attention(folder.checkpoint, arguments.attention)
@@ -146,7 +153,7 @@ def run(settings: Settings[RLArguments]) -> RLResult:
             }
         if told:
             facts["beyond_context"] = read - len(problems.table)
-        announce("rl", chosen, {"model": arguments.model_name_or_path, **facts})
+        announce("rl", chosen | folder.changed, {"model": arguments.model_name_or_path, **facts})
         if told:
             console.print(f"  left out: {told}", markup=False)
             _check_problems(arguments, stages, problems, training)

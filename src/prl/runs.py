@@ -1,7 +1,8 @@
 """The run folder: what every stage writes and the next one reads.
 
     config.yaml        the resolved settings
-    environment.json   stage, versions, machine, command line, and the process that opened the run last
+    environment.json   stage, versions, machine, command line, fingerprints of data and model, what changed at
+                       resumptions, and the process that opened the run last
     metrics.jsonl      one JSON object a line
     samples/           one parquet file for each logging of responses, until the run is done
     samples.parquet    the same as one file, when it is done
@@ -33,7 +34,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -109,13 +110,16 @@ _WRITTEN = {
 }
 """Stage -> what it writes into its run, beside what all do, cards and checkpoints."""
 _OF_ALL = ("config.yaml", "metrics.jsonl", "samples.parquet", "samples/step-*.parquet")
+Compare = Callable[[Mapping[str, Any], Mapping[str, str], Path], dict[str, str]]
+"""Settings and inputs that a run began with, and the checkpoint it goes on from -> what changes, in words."""
 _SECRET = re.compile(r"(hub[_-]token|api[_-]?key|secret|password)$", re.IGNORECASE)
 _SECRET_VALUE = re.compile(r"\b(hf_|wandb_v1_|sk-)\w{16,}")
 
 
 @dataclasses.dataclass
 class Run:
-    """An open run folder, used as a context manager; `checkpoint` is what a resumed run goes on from.
+    """An open run folder, used as a context manager; `checkpoint` is what a resumed run goes on from, and
+    `changed` says which settings are others from there on, and how.
 
     Of several processes only the main one holds the lock and writes; in the others every method does nothing.
     They leave the context together, so that what comes next finds the folder complete.
@@ -126,6 +130,7 @@ class Run:
     started_at: str
     checkpoint: Path | None
     _lock: BaseFileLock | None
+    changed: dict[str, str] = dataclasses.field(default_factory=dict)
     _opened: float = dataclasses.field(default_factory=time.monotonic)
     _last_step: int = 0
 
@@ -196,6 +201,8 @@ def open_run(
     config: Mapping[str, Any],
     resume: bool = False,
     overwrite: bool = False,
+    inputs: Mapping[str, str] | None = None,
+    compare: Compare | None = None,
 ) -> Run:
     """Create, resume or overwrite the run folder `output_dir`, and own it until the run is closed.
 
@@ -203,6 +210,9 @@ def open_run(
     or torn after that is dropped, because it is done again. `overwrite` removes what the earlier run wrote
     and nothing else: also a README.md stays that a person wrote or changed. A run that ended before its stage
     logged or saved anything is simply started over.
+
+    `inputs` are fingerprints of what the run reads, for environment.json. Before a run goes on from a
+    checkpoint, and before anything is written, `compare` is given the settings and inputs that it began with.
 
     Raises RunError: the folder belongs to a live process, holds a finished or interrupted run or anything
     else, cannot be written, or its disk is nearly full; UsageError: both `resume` and `overwrite`, or several
@@ -212,7 +222,7 @@ def open_run(
     opened: list[Run] = []
 
     def open_it() -> tuple[str, Path | None, dict[str, Any]]:
-        opened.append(_open(folder, stage, config, resume, overwrite))
+        opened.append(_open(folder, stage, config, resume, overwrite, inputs or {}, compare))
         return opened[0].started_at, opened[0].checkpoint, mine
 
     started_at, checkpoint, theirs = processes.from_main(open_it)
@@ -232,7 +242,15 @@ def _shared(config: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in flat.items() if name not in ("chosen", "threads")}
 
 
-def _open(folder: Path, stage: str, config: Mapping[str, Any], resume: bool, overwrite: bool) -> Run:
+def _open(
+    folder: Path,
+    stage: str,
+    config: Mapping[str, Any],
+    resume: bool,
+    overwrite: bool,
+    inputs: Mapping[str, str],
+    compare: Compare | None,
+) -> Run:
     if resume and overwrite:
         raise UsageError(
             f"{folder} cannot be both resumed and overwritten: pass --resume or --overwrite_output_dir"
@@ -249,6 +267,15 @@ def _open(folder: Path, stage: str, config: Mapping[str, Any], resume: bool, ove
     try:
         with writing(folder):
             earlier = _run_to_resume(folder, stage, resume, overwrite)
+            checkpoint, changed = last_checkpoint(folder) if resume else None, {}
+            if checkpoint and compare:
+                stored = read_config(folder)
+                changed = compare(stored, earlier.get("inputs", {}), checkpoint)
+                config = {**config, "recipe": stored.get("recipe", config.get("recipe"))}
+                environment["changed"] = [
+                    *earlier.get("changed", []),
+                    *([{checkpoint.name: changed}] if changed else []),
+                ]
             for leftover in (*folder.glob(".*.tmp"), *folder.glob("samples/.*.tmp")):
                 leftover.unlink(missing_ok=True)
             if overwrite:
@@ -261,17 +288,17 @@ def _open(folder: Path, stage: str, config: Mapping[str, Any], resume: bool, ove
                 "stage": stage,
                 "started_at": earlier.get("started_at", environment["opened_at"]),
                 "resumed_at": [*earlier.get("resumed_at", []), environment["opened_at"]] if resume else [],
+                "inputs": {**earlier.get("inputs", {}), **inputs},
             }
             write_json(folder / "environment.json", environment)
             settings = yaml.safe_dump(_without_secrets(plain(config)), sort_keys=False, allow_unicode=True)
             write_atomic(folder / "config.yaml", settings.encode())
-            checkpoint = last_checkpoint(folder) if resume else None
             if resume:
                 _rewind(folder, checkpoint)
                 for torn in checkpoints(folder):
                     if checkpoint is None or step_of(torn) > step_of(checkpoint):
                         shutil.rmtree(torn)
-            return Run(folder, stage, environment["started_at"], checkpoint, lock)
+            return Run(folder, stage, environment["started_at"], checkpoint, lock, changed)
     except BaseException:
         lock.release()
         raise

@@ -21,7 +21,7 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase, TrainerCallback
 from trl import SFTTrainer
 
-from prl import environment, processes, runs
+from prl import environment, processes, resuming, runs
 from prl.arguments import SFTArguments
 from prl.config import Settings
 from prl.context import beyond, context_of
@@ -79,12 +79,19 @@ def run(settings: Settings[SFTArguments]) -> SFTResult:
     check_fits(settings)
 
     _check_evaluated(held_out, training)
+    inputs = {
+        "dataset": resuming.of_rows(rows),
+        "eval_dataset": resuming.of_rows(held_out),
+        "model": resuming.of_model(arguments.model_name_or_path),
+    }
     with runs.open_run(
         training.output_dir,
         stage="sft",
         config=settings.as_dict(),
         resume=arguments.resume,
         overwrite=arguments.overwrite_output_dir,
+        inputs=inputs,
+        compare=functools.partial(resuming.compare, settings, inputs),
     ) as folder:
         if folder.checkpoint:
             resolve_attention(folder.checkpoint, arguments.attention)
@@ -126,7 +133,7 @@ def run(settings: Settings[SFTArguments]) -> SFTResult:
         facts = describe(model) | {"traces": len(train_set), "held_out": len(eval_set)} | left_out
         if any(not_held_out.values()):
             facts["held_out_left_out"] = sum(not_held_out.values())
-        announce("sft", settings.chosen, {"model": arguments.model_name_or_path, **facts})
+        announce("sft", settings.chosen | folder.changed, {"model": arguments.model_name_or_path, **facts})
 
         advised = functools.partial(advise, settings)
         asked = [
