@@ -300,6 +300,13 @@ def test_what_a_newer_prl_does_not_know_any_more_or_an_older_did_not_know_yet_sa
     assert resuming.compare(settings, INPUTS, stored, INPUTS, checkpoint) == {}
 
 
+def test_an_older_rl_run_that_says_nothing_of_dropout_goes_on(checkpoint: Path) -> None:
+    settings = resolve("rl", recipe="tiny", threads=1, output_dir=str(checkpoint.parent))
+    stored = settings.as_dict()
+    assert stored["rl"].pop("disable_dropout") is True
+    assert resuming.compare(settings, INPUTS, stored, INPUTS, checkpoint) == {}
+
+
 def test_every_setting_that_may_change_is_one() -> None:
     known = {
         item.name

@@ -80,7 +80,10 @@ def compare(
         )
     defaults = plain(trainer_defaults(command))
     now = defaults | plain(settings.as_dict())[command]
-    then = defaults | dict(stored.get(command) or {})
+    said = dict(stored.get(command) or {})
+    if command == "rl":  # an older prl left it to TRL, and says nothing of it
+        said.setdefault("disable_dropout", now["disable_dropout"])
+    then = defaults | said
     known = [name for name in BY_CONTENT if name in inputs and name in stored_inputs]
     skipped = {name for part in known for name in BY_CONTENT[part]} | by_flag(IDLE, command).keys()
     changed = {
