@@ -62,10 +62,8 @@ _HEAD = (
 _OTHER = rf"<{_BAR}/?[^\W\d_][\w▁-]{{2,40}}{_BAR}>|<start_of_turn>|<\|turn>|<</?SYS>>|\[/SYSTEM_PROMPT\]"
 
 # A look for these comes before any pattern: most texts hold none of them.
-_HINTS = (
-    "|>", "｜>", "<|", "<s>", "</s>", "<eo", "<bos>", "<pad>", "<sop>", "of_turn>", "of_utterance>",
-    "_TOKEN>", "SYS>>", "INST]", "[SYSTEM_PROMPT]", "[gMASK]", "[BOS]", "[EOS]",
-)  # fmt: skip
+_HINTS = ("|>", "｜>", "s>", "turn>", "<eo", "<pad>", "<sop>", "utterance>", "_TOKEN>", "SYS>>", "INST]",
+          "PROMPT]", "MASK]", "OS]")  # fmt: skip
 _HEADS, _ENDS = re.compile(_HEAD), re.compile(_END)
 _MARKS = re.compile(f"{_HEAD}|{_END}|{_START}|{_OTHER}")
 _LEADING = re.compile(rf"\s*({_START}|<\|endoftext\|>)")

@@ -86,7 +86,9 @@ def _turn(message: dict[str, Any], number: int, notes: list[str]) -> Turn:
     role = ROLES.get(name) or ROLES.get(name.strip().lower())
     if role is None:
         raise ValueError(f"has a turn of {name!r}, which is none of {', '.join(PARTIES)}: turn {number}")
-    content = next((message[key] for key in _CONTENT if message.get(key) is not None), "")
+    content = message.get("content")
+    if content is None:
+        content = next((message[key] for key in _CONTENT if message.get(key) is not None), "")
     text = _content(content, number)
     if len(message) == 2:  # nothing but these
         return Turn(role, text)
@@ -98,8 +100,10 @@ def _turn(message: dict[str, Any], number: int, notes: list[str]) -> Turn:
 
 def _content(content: object, number: int) -> str:
     """A text, or text parts in a row: a line each, unless they bring the space between them."""
+    if isinstance(content, str) and not content.startswith("["):
+        return content
     if isinstance(content, str):
-        stored = decoded(content) if content.startswith("[") and "text" in content else None
+        stored = decoded(content) if "text" in content else None
         if not (isinstance(stored, list) and all(isinstance(p, dict) and "type" in p for p in stored)):
             return content
         content = stored

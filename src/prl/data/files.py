@@ -7,11 +7,11 @@ import csv
 import json
 import logging
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from decimal import Decimal
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from prl.data.layouts import rows_of
+from prl.data.literals import EXACT
 from prl.data.rows import known_columns, wanted_columns
 from prl.errors import DataError
 
@@ -121,8 +121,7 @@ def _rows_in(document: dict[str, Any], path: Path, split: str) -> list[Any] | No
 
 
 def _parsed(text: bytes) -> Any:
-    # A number keeps the digits that it is written with.
-    return json.loads(text.decode(), parse_float=Decimal)
+    return EXACT.decode(text.decode())
 
 
 def _json_line(line: bytes) -> dict[str, Any] | str:

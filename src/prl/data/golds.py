@@ -2,7 +2,6 @@ r"""The gold answer in a cell: what it says, whatever it is stored as."""
 
 from __future__ import annotations
 
-import contextlib
 import re
 from decimal import Decimal
 from typing import Any
@@ -58,11 +57,13 @@ def gold(value: object, notes: list[str], *, worked: bool) -> str:
     if (ended := said(text)) != text:
         notes.append("answers end with a turn marker, which is taken off")
         text = text_of(bare(ended)[0])
-    with contextlib.suppress(ValueError):
+    try:
         spoken, off = without_thoughts(text)
-        if off:
-            notes.append("answers come with thoughts, which are left out")
-            text = text_of(spoken)
+    except ValueError:
+        off = None  # then the grader says that it cannot be read
+    if off:
+        notes.append("answers come with thoughts, which are left out")
+        text = text_of(spoken)
     if (meant := once_escaped(text)) is not None:
         notes.append(ESCAPED.format("answers"))
         text = meant

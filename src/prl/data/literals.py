@@ -9,6 +9,9 @@ import warnings
 from decimal import Decimal
 from typing import Any
 
+EXACT = json.JSONDecoder(parse_float=Decimal)
+"""Reads JSON; a number keeps the digits that it is written with."""
+
 MAX_STORED = 1_000_000
 """Characters of a list or a dictionary that is decoded."""
 
@@ -32,7 +35,7 @@ def decoded(text: str) -> list[Any] | dict[str, Any] | None:
     if not (text.startswith(("[", "{")) and text.endswith(("]", "}")) and len(text) <= MAX_STORED):
         return None
     try:
-        found = json.loads(text, parse_float=Decimal)
+        found = EXACT.decode(text)
     except (ValueError, RecursionError):
         try:
             with warnings.catch_warnings(action="error"):  # an escape that Python does not know
