@@ -5,7 +5,7 @@
 #   make sft ATTENTION=structured                                    paths that do not see each other
 #   make study QUICK=1                                               the paper's experiments, to see that they run
 
-PYTHON ?= python3#                   the interpreter that .venv is made from: 3.11 or later
+PYTHON ?= python3#                   the interpreter that .venv is made from: 3.11, 3.12 or 3.13
 VENV ?= .venv
 RECIPE ?=#                           tiny, 6gb ... 24gb or a YAML file; empty: by the GPU's free memory
 MODEL ?=#                            Hub name, local model, adapter or run folder; empty: what the step before wrote
@@ -38,7 +38,7 @@ help: ## list the targets
 	@echo "  variables:     RECIPE= MODEL= DATA= RUN= ATTENTION= SEED= ARGS= (see the head of the Makefile)"
 
 $(INSTALLED): pyproject.toml constraints.txt
-	@$(PYTHON) -c "import sys; sys.exit('prl needs Python 3.11 or later: make PYTHON=python3.12 ...' if sys.version_info < (3, 11) else 0)"
+	@$(PYTHON) -c "import sys; sys.exit(0 if (3, 11) <= sys.version_info < (3, 14) else 'prl runs on Python 3.11, 3.12 and 3.13: make PYTHON=python3.12 ...')"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e ".[dev,gguf,notebooks,report,traces]"
 	@touch $@
