@@ -94,6 +94,22 @@ def test_responses_that_serve_two_steps_are_not_lost(tmp_path: Path) -> None:
     assert adapter(resumed / "adapter") == adapter(tmp_path / "run" / "adapter")
 
 
+def test_problems_come_in_the_order_that_they_would_have_after_an_epoch_too(tmp_path: Path) -> None:
+    """Four problems, one a step: the second epoch has another order than the first."""
+    given = {"limit": 4, "max_steps": 7, "save_steps": 1, "save_total_limit": 9, "max_completion_length": 8}
+
+    def asked(folder: Path) -> list[str]:
+        by_step = {row["step"]: row["problem"] for row in runs.read_samples(folder).to_pylist()}
+        return [by_step[step] for step in sorted(by_step)]
+
+    run("rl", tmp_path / "run", **given)
+    whole = asked(tmp_path / "run")
+    assert whole[4:] != whole[:3]
+    resumed = cut(tmp_path / "run", 5)
+    run("rl", resumed, resume=True, **given)
+    assert asked(resumed) == whole[5:], "what the rest of the run samples"
+
+
 @pytest.mark.parametrize(("every", "stops"), [(1, [3, 4, 5, 6]), (2, [4, 6]), (3, [3, 6])])
 def test_a_stop_waits_for_the_end_of_a_generation(every: int, stops: list[int]) -> None:
     stop = StopOnSignal(every=every)

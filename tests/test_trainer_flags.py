@@ -235,6 +235,9 @@ def test_only_what_the_user_wrote_is_told(tmp_path: Any) -> None:
 
 def test_checkpoints_that_cannot_be_resumed_are_told_at_the_start() -> None:
     assert told("rl", "--save_only_model")["save_only_model"] == "on: its checkpoints cannot be resumed"
+    assert told("sft", "--train_sampling_strategy", "group_by_length")["train_sampling_strategy"] == (
+        "group_by_length: resumed after its first epoch, a run sees its rows in another order"
+    )
 
 
 @pytest.mark.parametrize(

@@ -340,7 +340,9 @@ def told(command: str, values: Values, defaults: Values, given: Collection[str])
     if command == "rl" and settings["use_vllm"]:
         found["use_vllm"] = "on: TRL samples with vLLM in place of prl's decoder; prl was never run with it"
     if settings.get("train_sampling_strategy") == "group_by_length":
-        found["train_sampling_strategy"] = "group_by_length: a resumed run sees its rows in another order"
+        found["train_sampling_strategy"] = (
+            "group_by_length: resumed after its first epoch, a run sees its rows in another order"
+        )
     return found
 
 

@@ -10,9 +10,11 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import ExportableState
+from trl.trainer.utils import RepeatSampler
 
 from prl import checkpoints, processes, runs
 from prl.errors import ModelError, RunError, UsageError
@@ -40,7 +42,8 @@ def train(trainer: Trainer, checkpoint: Path | None) -> None:
             trainer.state = saved
             trainer.log({"total_flos": saved.total_flos})  # the line that closes a training
             return
-    if not checkpoint:
+        _skip_orders(trainer, int(saved.epoch or 0))
+    else:
         trainer.add_callback(ScheduleCheck(trainer))
     try:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
@@ -49,6 +52,21 @@ def train(trainer: Trainer, checkpoint: Path | None) -> None:
             f"{checkpoint} holds more than tensors and numbers, so no trainer wrote it, and it is not run: "
             "take another checkpoint, or start over with --overwrite_output_dir"
         ) from error
+
+
+def _skip_orders(trainer: Trainer, epochs: int) -> None:
+    """Let GRPOTrainer go on with the order of problems that comes after those of `epochs`: trl 1.16 draws
+    each from a generator of its own, which no checkpoint holds."""
+    make = trainer._get_train_sampler
+
+    def sampler(*words: Any) -> Any:
+        made = make(*words)
+        if isinstance(made, RepeatSampler) and made.shuffle:
+            for _ in range(epochs):
+                torch.randperm(made.num_samples, generator=made.generator)
+        return made
+
+    trainer._get_train_sampler = sampler
 
 
 def check_router(training: TrainingArguments, model: Any) -> None:
