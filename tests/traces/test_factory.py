@@ -7,6 +7,7 @@ import os
 import random
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -22,7 +23,7 @@ from prl import cli
 from prl.config import parse
 from prl.traces.factory import mode_of, teacher_of
 from prl.traces.journal import Journal
-from prl.traces.work import Work
+from prl.traces.work import Seen, Work
 
 KEY = "sk-abcdefghijklmnopqrstuvwxyz"
 
@@ -270,6 +271,28 @@ def until(reached: Iterator[bool] | Any) -> None:
     while not reached():
         assert time.monotonic() < deadline
         time.sleep(0.001)
+
+
+def test_the_table_of_problems_is_closed_however_far_it_was_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python warns, from 3.13 on, of a database that nobody closed."""
+    made = []
+
+    class Kept(Seen):
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            made.append(self)
+
+    monkeypatch.setattr("prl.traces.work.Seen", Kept)
+    with served() as server, Journal(tmp_path / "none") as nothing:
+        given = words(problems(tmp_path / "problems.jsonl", 3), server, tmp_path / "out")
+        settings = parse("data traces", given[2:]).arguments
+        rows = Work(settings, teacher_of(settings), mode_of(settings), nothing).problems()
+        next(rows)
+        rows.close()
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        made[0].is_new("1 + 1")
 
 
 @pytest.mark.parametrize(

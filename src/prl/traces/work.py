@@ -12,6 +12,7 @@ import hashlib
 import sqlite3
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,9 @@ from prl.traces.solutions import without_thoughts
 class Seen:
     """Which problems have come by; in SQLite's own temporary file, so that millions take no memory."""
 
-    database: sqlite3.Connection = field(default_factory=lambda: sqlite3.connect("", isolation_level=None))
+    database: sqlite3.Connection = field(
+        default_factory=lambda: sqlite3.connect("", isolation_level=None, check_same_thread=False)
+    )
 
     def __post_init__(self) -> None:
         self.database.execute("PRAGMA journal_mode=OFF")
@@ -44,6 +47,10 @@ class Seen:
         """True the first time that `text` is asked about."""
         digest = hashlib.sha256(" ".join(text.split()).encode()).digest()[:16]
         return self.database.execute("INSERT OR IGNORE INTO seen VALUES (?)", (digest,)).rowcount > 0
+
+    def close(self) -> None:
+        """Python warns, from 3.13 on, of a database that nobody closed."""
+        self.database.close()
 
 
 @dataclass(frozen=True)
@@ -82,7 +89,7 @@ class Work:
 
     def problems(self, found: Found | None = None) -> Iterator[dict[str, Any]]:
         """Each good problem once, in order; counted in `found`."""
-        given, seen, found = self.given, Seen(), found or Found()
+        given, found = self.given, found or Found()
         rows = stream_rows(
             str(given.problems),
             split=given.split,
@@ -92,19 +99,20 @@ class Work:
             graded=Reason.UNREADABLE_GOLD not in self.rules.ignored,
             notes=found.notes,
         )
-        for where, row in rows:
-            if isinstance(row, str):
-                found.bad += 1
-                if len(found.faults) < LISTED_FAULTS:
-                    found.faults.append(f"{where}: {row}")
-            elif not seen.is_new(transcript(row["problem"], row.get("history"))):
-                found.duplicates += 1
-            elif overlap := self.benchmarks.overlap(row["problem"]):
-                found.overlaps[overlap.benchmark] += 1
-            else:
-                found.problems += 1
-                found.has_history |= "history" in row
-                yield row
+        with closing(Seen()) as seen:
+            for where, row in rows:
+                if isinstance(row, str):
+                    found.bad += 1
+                    if len(found.faults) < LISTED_FAULTS:
+                        found.faults.append(f"{where}: {row}")
+                elif not seen.is_new(transcript(row["problem"], row.get("history"))):
+                    found.duplicates += 1
+                elif overlap := self.benchmarks.overlap(row["problem"]):
+                    found.overlaps[overlap.benchmark] += 1
+                else:
+                    found.problems += 1
+                    found.has_history |= "history" in row
+                    yield row
 
     def rounds(self, row: Problem, attempt: int, texts: list[str]) -> list[tuple[str, Request]]:
         """Keys and requests of the round that follows `texts`; seeds are those of problem, attempt, place."""
