@@ -60,7 +60,7 @@ def test_no_command_changes_a_variable_while_a_second_thread_runs(tmp_path: Path
         "rl --output_dir rl --model sft --max_steps 1 --limit 8 --num_generations 4",
         "eval --output_dir eval --model rl --limit 2 --samples 1",
     ):
-        smaller = "--per_device_train_batch_size 4 --gradient_accumulation_steps 2"
+        smaller = "--per_device_train_batch_size 4 --gradient_accumulation_steps 2 --warmup_steps 0"
         smaller = smaller if "steps" in words else "--max_completion_length 8"
         assert cli.main(f"{words} {smaller} --recipe tiny --threads 1".split()) == 0
     from prl.answers import AnswerChecker

@@ -70,7 +70,7 @@ def test_tokens_are_counted_on_from_a_checkpoint(tmp_path: Path) -> None:
 
 def test_a_first_signal_stops_after_the_step_and_a_second_one_at_once() -> None:
     stop, control = StopOnSignal(), SimpleNamespace(should_save=False, should_training_stop=False)
-    step: Any = (None, None, control)
+    step: Any = (None, SimpleNamespace(global_step=1), control)
     stop.on_step_end(*step)
     stop.raise_if_stopped()
     assert not control.should_training_stop

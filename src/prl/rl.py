@@ -84,12 +84,12 @@ def run(settings: Settings[RLArguments]) -> RLResult:
     quiet_libraries()
     environment.keep()
     arguments, training = settings.arguments, copy(settings.trainer)  # SealCheckpoints changes it
+    stages = stages_of(arguments, training.max_steps)
     check_loadable(arguments.model_name_or_path, trust_remote_code=training.trust_remote_code)
     start = _checkpoint(arguments, training) or arguments.model_name_or_path
     tags = tags_of(start, trust_remote_code=training.trust_remote_code)
     check_forks(start, tags, arguments.attention)
     settings = replace(settings, chosen=settings.chosen | {"tags": TAGS_ARE[tags].format(start)})
-    stages = stages_of(arguments, training.max_steps)
     problems = load_problems(arguments, stages, training.seed)
     eval_set = (
         Dataset.from_list(

@@ -590,15 +590,15 @@ def stepped(shown, row):
     step(shown, row)
     measured("asked")
 
-candidates = Work.candidates
+judge = Work._judged
 
-def judged(work, row, attempt):
-    if sys._getframe(1).f_code.co_name != "step":
+def judged(work, row, attempt, answers):
+    if sys._getframe(2).f_code.co_name != "step":
         measured("built")
-    return candidates(work, row, attempt)
+    return judge(work, row, attempt, answers)
 
 factory.teacher_of = lambda given: Quick()
-factory._Shown.step, Work.candidates = stepped, judged
+factory._Shown.step, Work._judged = stepped, judged
 sys.exit(cli.main(sys.argv[2:]))
 """
 
