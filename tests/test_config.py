@@ -332,6 +332,21 @@ def test_attention_is_what_the_adapter_was_trained_with(
         assert settings.chosen["attention"] == f"{attention}: {model} was trained with it"
 
 
+@pytest.mark.parametrize("command", ["sft", "rl"])
+def test_an_adapter_that_goes_on_keeps_its_shape_and_the_settings_say_so(adapter: Any, command: str) -> None:
+    model = adapter("causal")
+    shape = '{"base_model_name_or_path": "tiny", "r": 8, "lora_alpha": 24, "lora_dropout": 0.1}'
+    (Path(model) / "adapter" / "adapter_config.json").write_text(shape)
+    settings = resolve(command, recipe="tiny", threads=1, model_name_or_path=model)
+    given = settings.arguments
+    assert (given.lora_r, given.lora_alpha, given.lora_dropout) == (8, 24, 0.1)
+    assert not {"lora_r", "lora_alpha", "lora_dropout"} & settings.chosen.keys(), "the recipe's go unsaid"
+    settings = resolve(command, recipe="tiny", threads=1, model_name_or_path=model, lora_r=32, lora_alpha=24)
+    assert settings.arguments.lora_r == 8
+    assert settings.chosen["lora_r"] == f"8: the adapter of {model} goes on as it is"
+    assert "lora_alpha" not in settings.chosen
+
+
 def test_attention_of_a_base_is_causal_unless_asked(adapter: Any, recipe: Any) -> None:
     settings = resolve("sft", recipe="tiny", threads=1)
     assert settings.arguments.attention == "causal"
@@ -434,7 +449,8 @@ def test_next_stage_follows_the_run_that_its_model_comes_from(on: Any, tmp_path:
     assert settings.arguments.paths == "auto"
     for key, value in (("prompt_style", "sequential"), ("paths", "auto")):
         assert settings.chosen[key] == f"{value}: the run {model} was trained with it"
-    settings = resolve("rl", model_name_or_path=model, threads=1, recipe="8gb", prompt_style="bare", paths=3)
+    flags = {"recipe": "8gb", "prompt_style": "bare", "paths": 3, "attention": "structured"}
+    settings = resolve("rl", model_name_or_path=model, threads=1, **flags)
     assert (settings.recipe, settings.arguments.prompt_style, settings.arguments.paths) == (
         "8gb",
         "bare",

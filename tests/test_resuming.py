@@ -323,6 +323,19 @@ def test_an_older_rl_run_that_says_nothing_of_dropout_goes_on(checkpoint: Path) 
     assert resuming.compare(settings, INPUTS, stored, INPUTS, checkpoint) == {}
 
 
+def test_an_older_run_on_an_adapter_may_say_another_shape(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = resolve("sft", recipe="tiny", threads=1, lora_r=8)
+    stored = resolve("sft", recipe="tiny", threads=1, lora_r=16).as_dict()
+    with pytest.raises(UsageError, match="lora_r 16, now 8"):
+        resuming.compare(settings, INPUTS, stored, {}, checkpoint)
+    monkeypatch.setattr(runs, "adapter_dir", lambda name: Path(name))
+    assert resuming.compare(settings, INPUTS, stored, {}, checkpoint) == {}
+    with pytest.raises(UsageError, match="lora_r 16, now 8"):
+        resuming.compare(settings, INPUTS, stored, INPUTS, checkpoint)
+
+
 def test_every_setting_that_may_change_is_one() -> None:
     known = {
         item.name

@@ -13,6 +13,7 @@ from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from transformers.training_args import OptimizerNames
 
 from prl import processes, trainer_flags
+from prl.arguments import RLArguments, SFTArguments
 from prl.config import parse, resolve, trainer_defaults
 from prl.errors import UsageError
 from prl.training import check_router
@@ -101,7 +102,7 @@ def test_no_table_names_what_trl_does_not_have() -> None:
     for table in (WORKS, trainer_flags.REFUSED, trainer_flags.IDLE):
         for part, groups in table.items():
             assert {flag for flags in groups.values() for flag in flags.split()} <= known[part]
-    own = {"eval_dataset", "eval_dataset_split", "eval_limit"}
+    own = {item.name for cls in (SFTArguments, RLArguments) for item in dataclasses.fields(cls)}
     for part, needs in trainer_flags.NEEDS.items():
         assert {flag for _, _, flags in needs for flag in flags.split()} <= known[part] | own
     assert trainer_flags.RANGES.keys() - known["both"] == {"tag_learning_rate"}
@@ -187,6 +188,14 @@ def test_each_flag_without_effect_is_told_where_it_was_given(command: str) -> No
         ("rl", "num_completions_to_print log_unique_prompts", {}, {"log_completions": True}),
         ("rl", "shuffle_dataset", {"sampling": "adaptive"}, {"sampling": "uniform"}),
         ("rl", "shuffle_dataset", {"levels": [1]}, {}),
+        ("sft", "paths", {"attention": "causal"}, {"attention": "structured"}),
+        ("rl", "max_paths max_path_length", {"attention": "causal"}, {"attention": "structured"}),
+        ("rl", "alternate alternate_window", {"rewards": ["accuracy"]}, {"rewards": ["alternating"]}),
+        ("rl", "alternate", {}, {"stages": ['{"name": "a", "rewards": ["alternating"]}']}),
+        ("rl", "overlong_buffer", {"rewards": ["accuracy"]}, {"rewards": ["overlong"]}),
+        ("rl", "band", {"sampling": "uniform"}, {"sampling": "adaptive"}),
+        ("rl", "band", {}, {"stages": ['{"name": "a", "sampling": "adaptive"}']}),
+        ("rl", "easy_dataset", {}, {"stages": ['{"name": "a", "dataset": "easy"}']}),
         ("rl", "shuffle_dataset", {"stages": ["{}"]}, {}),
     ],
 )

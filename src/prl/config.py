@@ -12,6 +12,7 @@ faults are reported at once. Importing this module imports nothing heavy; resolv
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import math
 from collections.abc import Callable, Iterable
@@ -417,6 +418,7 @@ def _settle(command: str, flags: list[Given], planned: machine.Machine | None = 
         _settle_attention(command, values, flagged, chosen)
         _place(command, values, flagged, here, chosen, faults)
         if command in TRAINER_CONFIGS:
+            _settle_adapter(values, flagged, chosen)
             settled, defaults = _trainer_precision(values) | values, trainer_defaults(command)
             faults += trainer_flags.faults(command, settled, defaults)
             given = {*flagged, *_own_keys(command, values["recipe"])}
@@ -504,6 +506,21 @@ def _settle_attention(
             # Where nothing trains the tags, nothing would fork.
             too = ", and --attention structured is possible too" if command == "sft" else ""
             chosen["attention"] = f"causal: {model} is a base model{too}"
+
+
+def _settle_adapter(values: dict[str, Any], flagged: dict[str, Any], chosen: dict[str, str]) -> None:
+    """Shape and dropout of an adapter that is trained on: its own, whatever the settings say."""
+    from prl.runs import adapter_dir
+
+    model, adapter = values.get("model_name_or_path", "tiny"), None
+    with contextlib.suppress(RunError):  # loading it says what is wrong, with the next step
+        adapter = adapter_dir(model)
+    said = read_json(adapter / "adapter_config.json") if adapter else {}
+    for key, name in (("lora_r", "r"), ("lora_alpha", "lora_alpha"), ("lora_dropout", "lora_dropout")):
+        if isinstance(said.get(name), int | float):
+            if flagged.get(key, said[name]) != said[name]:
+                chosen[key] = f"{said[name]:g}: the adapter of {model} goes on as it is"
+            values[key] = said[name]
 
 
 def _place(

@@ -9,6 +9,7 @@ and is told. Data and model are compared by what they hold, not by their names.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
@@ -19,7 +20,7 @@ from prl import runs
 from prl.checkpoints import step_of
 from prl.config import Settings, trainer_defaults
 from prl.disk import plain
-from prl.errors import UsageError
+from prl.errors import RunError, UsageError
 from prl.trainer_flags import IDLE, by_flag
 
 KINDS = {
@@ -51,6 +52,8 @@ TOLD = {
     "computed": "{change}, from {checkpoint} on, and not to the bit",
     "batch": "{change}, with as many rows in a step, but not to the bit",
 }
+
+LORA = ("lora_r", "lora_alpha", "lora_dropout")
 
 BY_CONTENT = {
     "dataset": ("dataset", "dataset_split", "limit", "easy_dataset"),
@@ -84,6 +87,8 @@ def compare(
     if command == "rl":  # an older prl left it to TRL, and says nothing of it
         said.setdefault("disable_dropout", now["disable_dropout"])
     then = defaults | said
+    if not stored_inputs and _is_adapter(now["model_name_or_path"]):
+        then |= {name: now[name] for name in LORA}  # an older prl wrote the recipe's, which did nothing
     known = [name for name in BY_CONTENT if name in inputs and name in stored_inputs]
     skipped = {name for part in known for name in BY_CONTENT[part]} | by_flag(IDLE, command).keys()
     changed = {
@@ -135,6 +140,12 @@ def of_model(name: str) -> str:
     for file_ in sorted(folder.glob("*.safetensors")):
         digest.update(f"{file_.name} {file_.stat().st_size}\n".encode())
     return digest.hexdigest()
+
+
+def _is_adapter(name: str) -> bool:
+    with contextlib.suppress(RunError):
+        return runs.adapter_dir(name) is not None
+    return False
 
 
 def _rows(values: Mapping[str, Any]) -> tuple[int, int]:

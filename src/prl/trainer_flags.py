@@ -130,11 +130,21 @@ NEEDS: dict[str, tuple[Need, ...]] = {
         ("a GPU", lambda v: v["device"] != "cpu", "dataloader_pin_memory torch_empty_cache_steps tf32"),
     ),
     "sft": (
+        ("--attention structured", lambda v: v.get("attention") == "structured", "paths"),
         ("--packing", lambda v: v["packing"], "packing_strategy"),
         ("accelerate launch", lambda v: processes.launched() > 1, "average_tokens_across_devices"),
         ("--loss_type nll", lambda v: v["loss_type"] != "dft", "label_smoothing_factor"),
     ),
     "rl": (
+        (
+            "--attention structured",
+            lambda v: v.get("attention") == "structured",
+            "paths max_paths max_blocks max_path_length",
+        ),
+        ("reward alternating", lambda v: _pays(v, "alternating"), "alternate alternate_window"),
+        ("reward overlong", lambda v: _pays(v, "overlong"), "overlong_buffer"),
+        ("--sampling adaptive", lambda v: "adaptive" in _stages(v) + v.get("sampling", ""), "band"),
+        ("a stage that draws from easy", lambda v: '"easy"' in _stages(v), "easy_dataset"),
         (
             "--eval_strategy steps or epoch",
             lambda v: v["eval_strategy"] != "no" or v["eval_on_start"],
@@ -493,6 +503,14 @@ def try_schedule(training: Any) -> None:
         num_training_steps=100,
         scheduler_specific_kwargs=training.lr_scheduler_kwargs,
     )
+
+
+def _stages(v: Values) -> str:
+    return " ".join(v.get("stages") or ())
+
+
+def _pays(v: Values, reward: str) -> bool:
+    return reward in (v.get("rewards") or ()) or f'"{reward}"' in _stages(v)
 
 
 def _tracks_best(v: Values) -> bool:
