@@ -167,14 +167,15 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 DRAWN = {"top_p": 0.9, "top_k": 40, "min_p": 0.01}
+ASKED = {"prompt_style": "sequential", "temperature": 0.8, "samples": 3, "max_completion_length": 12, **DRAWN}
+"""None of it is what the recipe says."""
 
 
 def evaluate(folder: Path, adapter: str, dataset: str, **given: Any) -> list[dict[str, Any]]:
     """The samples of an evaluation of all problems, in order."""
     asked = resolve(
         "eval", recipe="tiny", threads=1, model_name_or_path=adapter, dataset=dataset, limit=None,
-        temperature=0.8, samples=3, max_completion_length=12, bootstrap=50, output_dir=str(folder),
-        **DRAWN, **given,
+        bootstrap=50, output_dir=str(folder), **ASKED, **given,
     )  # fmt: skip
     evaluation.run(asked)
     return runs.read_samples(folder).to_pylist()
@@ -185,7 +186,7 @@ def decoded(adapter: str, seed: int, samples: int, temperature: float) -> list[l
     model, tokenizer = load_model(adapter)
     drawn = Sampling(temperature, DRAWN["top_p"], int(DRAWN["top_k"]), DRAWN["min_p"])
     decoder = ForkJoinDecoder(model, tokenizer, limits=Limits(12), sampling=drawn)
-    prompts = [render_prompt(problem, "bare") for problem in PROBLEMS]
+    prompts = [render_prompt(problem, "sequential") for problem in PROBLEMS]
     answers = decoder.generate(prompts, samples=samples, seed=seed)
     return [each.token_ids for group in answers for each in group]
 
@@ -220,7 +221,7 @@ def test_another_seed_samples_other_responses_and_decodes_the_same_greedily(
 
 
 def test_generate_answers_by_its_seed_and_settings(adapter: str) -> None:
-    given = {"problem": PROBLEMS[0], "samples": 3, "max_completion_length": 12, "temperature": 0.8} | DRAWN
+    given = ASKED | {"problem": PROBLEMS[0]}
     for more, samples, temperature in (({}, 3, 0.8), ({"greedy": True}, 3, 0.0)):
         asked = resolve(
             "generate", recipe="tiny", threads=1, model_name_or_path=adapter, seed=5, **given, **more
