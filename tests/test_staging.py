@@ -11,9 +11,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from transformers import TrainerState
 
 from prl import pipeline, recipes, rl, rollouts, runs, sft
 from prl.config import Settings, resolve
+from prl.curriculum import AlternatingReward, Curriculum, Entry, Stage
 from prl.decoding import ForkJoinDecoder
 from prl.errors import DataError, RunError, UsageError
 from prl.staging import Staging
@@ -151,6 +153,23 @@ def test_the_curriculum_is_told_every_group_and_the_means_of_every_step() -> Non
     for step in (7, 8):
         staging.on_step_end(None, SimpleNamespace(global_step=step), None)
     assert advanced == [(7, {"accuracy": 4 / 8, "parallel_ratio": 2 / 8})]
+
+
+def test_the_window_of_a_resumed_stage_counts_from_where_the_stage_began(tmp_path: Path) -> None:
+    stages = [Stage("easy"), Stage("general", rewards=("alternating",), enter=Entry(step=3))]
+
+    def staging() -> Staging:
+        curriculum = Curriculum(stages, [[0], [1]], [1, 1], seed=0, group_size=2)
+        return Staging(curriculum, [{}, {}], ["accuracy"], AlternatingReward())
+
+    before, after = staging(), staging()
+    before.curriculum.advance(3, accuracy=0.5, parallel_ratio=0.5)
+    state = TrainerState(stateful_callbacks={"Staging": before.state()})
+    state.save_to_json(str(tmp_path / "trainer_state.json"))
+    after.restore(tmp_path)
+    assert after.curriculum.stage.name == "general"
+    assert after.alternating is not None
+    assert after.alternating.start == 3
 
 
 def test_a_checkpoint_of_other_stages_is_refused(
