@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from prl import arguments, resuming, rl, runs, sft, tiny
+from prl import arguments, resuming, rl, runs, sft
 from prl.checkpoints import checkpoints
 from prl.config import resolve, trainer_defaults
 from prl.data import problems
@@ -348,17 +348,45 @@ def test_every_setting_that_may_change_is_one() -> None:
     assert len(resuming.KIND) == sum(len(names.split()) for names in resuming.KINDS.values())
 
 
-def test_fingerprints_follow_what_is_held(tmp_path: Path) -> None:
-    rows = [{"problem": "1 + 1", "answer": "2", "prompt": "a"}, {"problem": "2 + 2", "answer": "4"}]
-    assert resuming.of_rows(rows) == resuming.of_rows([rows[0] | {"prompt": "b"}, rows[1]])
-    assert resuming.of_rows(rows) != resuming.of_rows(rows[::-1])
-    assert resuming.of_rows(rows) != resuming.of_rows(rows[:1])
-    assert resuming.of_model("owner/name") == "owner/name"
-    for name in ("a", "b"):
-        shutil.copytree(tiny.BASE, tmp_path / name)
-    assert resuming.of_model(str(tmp_path / "a")) == resuming.of_model(str(tmp_path / "b"))
-    (tmp_path / "b" / "config.json").write_text("{}")
-    assert resuming.of_model(str(tmp_path / "a")) != resuming.of_model(str(tmp_path / "b"))
+def test_rows_are_told_apart_by_all_but_how_they_are_rendered() -> None:
+    row = {"problem": "Compute 3 + 4.", "answer": "7", "level": 1, "prompt": "<|im_start|>user"}
+    rows = [row, row | {"problem": "Compute 4 + 4.", "answer": "8"}]
+    known = resuming.of_rows(rows)
+    assert resuming.of_rows([each | {"prompt": "rendered otherwise"} for each in rows]) == known
+    for other in (
+        [row | {"answer": "8"}, rows[1]],
+        [row | {"problem": "Compute 3 + 5."}, rows[1]],
+        [row | {"level": 2}, rows[1]],
+        rows[::-1],
+        rows[:1],
+        [*rows, row],
+    ):
+        assert resuming.of_rows(other) != known
+
+
+def test_models_are_told_apart_by_what_they_hold(tmp_path: Path) -> None:
+    assert resuming.of_model("Qwen/Qwen3-0.6B-Base") == "Qwen/Qwen3-0.6B-Base", "a name of the Hub is all"
+    base, adapter = tmp_path / "base", tmp_path / "adapter"
+    for folder in (base, adapter):
+        folder.mkdir()
+    (base / "config.json").write_text("{}")
+    (base / "model.safetensors").write_bytes(b"12")
+    (adapter / "adapter_config.json").write_text('{"base_model_name_or_path": "tiny"}')
+    (adapter / "adapter_model.safetensors").write_bytes(b"12")
+
+    def changed(folder: Path, file: str, content: bytes) -> bool:
+        before = resuming.of_model(str(folder))
+        (folder / file).write_bytes(content)
+        return resuming.of_model(str(folder)) != before
+
+    assert changed(base, "config.json", b'{"hidden_size": 8}')
+    assert changed(base, "model.safetensors", b"123"), "its size; gigabytes are not read"
+    assert changed(base, "model-2.safetensors", b"1")
+    assert not changed(base, "README.md", b"of no weight")
+    assert changed(adapter, "adapter_model.safetensors", b"13"), "to the byte"
+    copied = tmp_path / "copied"
+    shutil.copytree(adapter, copied)
+    assert resuming.of_model(str(copied)) == resuming.of_model(str(adapter)), "wherever it lies"
 
 
 def test_a_refused_resumption_leaves_the_run_as_it_was_and_its_settings_take_it_on(tmp_path: Path) -> None:
