@@ -14,7 +14,7 @@ from pathlib import Path
 
 VERSIONS = ("3.12", "3.13")
 NEEDS = ["hypothesis", "latex2sympy2", "psutil", "pytest", "pytest-timeout", "pytest-xdist"]
-PURE = ("grammar", "prompts", "rewards", "curriculum", "analysis")
+PURE = ("grammar", "prompts", "rewards", "curriculum", "analysis", "examples")
 TESTS = ["tests/answers", *(f"tests/test_{name}.py" for name in PURE)]
 ROOT = Path(__file__).resolve().parents[1]
 

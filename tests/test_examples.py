@@ -13,7 +13,8 @@ import prl
 
 PACKAGE = Path(prl.__file__).parent
 EXAMPLE = re.compile(r"^\s*>>> ", re.MULTILINE)
-NEEDS = re.compile(r"^(?:import|from) (torch|transformers)\b", re.MULTILINE)
+NEEDS = re.compile(r"^(?:import|from) (numpy|rich|torch|transformers)\b", re.MULTILINE)
+"""What the pure modules do without, and the tests of these on other Pythons."""
 
 SOURCES = {
     ".".join(["prl", *path.relative_to(PACKAGE).with_suffix("").parts]).removesuffix(".__init__"): text
