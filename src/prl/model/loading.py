@@ -257,7 +257,7 @@ def _look_at(name: str) -> tuple[Path | None, str]:
     weights = [adapter / runs.WEIGHTS] if adapter else []
     if (folder := Path(tiny.resolve(base)).expanduser()).is_dir():
         weights += sorted(folder.glob("model*.safetensors"))
-        if (folder / "adapter_config.json").exists() and not (folder / "config.json").exists():
+        if (folder / "adapter_config.json").exists():  # which transformers would put on unasked
             raise ModelError(f"the base of {adapter} is {base!r}, an adapter itself: merge that one first")
     for file in weights:
         if fault := torn_safetensors(file):
@@ -332,6 +332,11 @@ def _load_base(
         )
     except (OSError, ValueError, SafetensorError) as error:
         raise _unknown(name, error, adapter) from error
+    if getattr(model, "_hf_peft_config_loaded", False):
+        raise ModelError(
+            f"{name!r} is an adapter on the Hub, which prl takes from a folder: `hf download {name} "
+            "--local-dir FOLDER`, and pass that folder"
+        )
     if missing := sorted(found["missing_keys"]):  # transformers 5.23 draws them at random
         raise ModelError(
             f"the weights of model {name!r} lack {len(missing)} tensors, such as {missing[0]}: copy them "
