@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, get_args, get_origin, get_type_hints
 
 from prl import __version__, arguments, environment, processes, recipes
+from prl.disk import check_writable
 from prl.errors import PrlError, UsageError
 
 if TYPE_CHECKING:
@@ -143,6 +144,8 @@ def _command(command: str, words: list[str]) -> None:
         doctor.run(*config.parse_doctor(words))
         return
     settings = config.parse(command, words)
+    if settings.output_dir:
+        check_writable(Path(settings.output_dir))  # before data are read, and perhaps fetched
     try:
         if command == "generate":
             _generate(settings)
@@ -194,6 +197,10 @@ def _merge(given: arguments.MergeArguments) -> None:
 
         if adapter := adapter_dir(name):  # before minutes of merging
             refuse_unsupported(base_of_adapter(adapter), trust_remote_code=given.trust_remote_code)
+        if given.gguf:
+            if Path(given.gguf).exists():
+                raise UsageError(f"{given.gguf} exists; name a file that does not")
+            check_writable(Path(given.gguf), "--gguf")
 
     def tell(line: str) -> None:
         print(f"  {line}", flush=True)

@@ -22,34 +22,45 @@ MIN_FREE_BYTES = 200 * 2**20
 _DISK_FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
 
-def write_atomic(path: Path, content: bytes) -> None:
-    """Write a whole file or none: under another name, through to the disk, then renamed. Raises RunError."""
-    with replacing(path) as file:
+def write_atomic(path: Path, content: bytes, flag: str = "--output_dir") -> None:
+    """Write a whole file or none: under another name, through to the disk, then renamed. Raises RunError,
+    which names `flag`: where the path is from."""
+    with replacing(path, flag) as file:
         file.write(content)
 
 
-def write_json(path: Path, value: Mapping[str, Any]) -> None:
+def write_json(path: Path, value: Mapping[str, Any], flag: str = "--output_dir") -> None:
     """`write_atomic` of a JSON object; NaN and infinities as null, paths and enums as text."""
-    write_atomic(path, (to_json(value, indent=2) + "\n").encode())
+    write_atomic(path, (to_json(value, indent=2) + "\n").encode(), flag)
 
 
 def check_space(folder: Path) -> None:
     """Raises RunError where the disk that `folder` is or will be on has less than `MIN_FREE_BYTES` free."""
     here = folder.absolute()
     existing = next(path for path in (here, *here.parents) if path.is_dir())
-    free, floor = shutil.disk_usage(existing).free // 2**20, MIN_FREE_BYTES // 2**20
-    if free < floor:
+    usage = shutil.disk_usage(existing)
+    free, floor = usage.free // 2**20, MIN_FREE_BYTES // 2**20
+    if usage.total and free < floor:  # /proc and its like have no size: writing says what is wrong
         raise RunError(
             f"{folder}: its disk has {free} MiB free and a run needs {floor} MiB or more: free some space or "
             "choose another --output_dir"
         )
 
 
+def check_writable(path: Path, flag: str = "--output_dir") -> None:
+    """Raises RunError where nothing can be made at `path`: to ask before what takes long."""
+    here = path.expanduser().absolute()
+    nearest = next(each for each in here.parents if each.exists())
+    if not (nearest.is_dir() and os.access(nearest, os.W_OK)):
+        why = "is not yours to write to" if nearest.is_dir() else "is no folder"
+        raise RunError(f"{path} cannot be written: {nearest} {why}. Choose another {flag}")
+
+
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
+def replacing(path: Path, flag: str = "--output_dir") -> Iterator[BinaryIO]:
     """A file that takes the place of `path` when the block ends without an error."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with writing(path):
+    with writing(path, flag):
         try:
             with temporary.open("wb") as file:
                 yield file
@@ -61,15 +72,15 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
 
 @contextlib.contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Turns what the system says of a write that failed into a RunError that names `path`."""
+def writing(path: Path, flag: str = "--output_dir") -> Iterator[None]:
+    """Turns what the system says of a write that failed into a RunError that names `path` and `flag`."""
     try:
         yield
     except OSError as error:
         if is_disk_full(error):
-            raise disk_full(path) from error
+            raise disk_full(path, flag) from error
         raise RunError(
-            f"{path} cannot be written: {error.strerror or error}. Choose another --output_dir"
+            f"{path} cannot be written: {error.strerror or error}. Choose another {flag}"
         ) from error
 
 
@@ -85,11 +96,12 @@ def is_disk_full(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(text in str(error) for text in texts)
 
 
-def disk_full(path: Path) -> RunError:
+def disk_full(path: Path, flag: str = "--output_dir") -> RunError:
     """The error for a full disk, with what to do."""
-    return RunError(
-        f"no space left on the disk of {path}: what was written is kept. Free some space, then pass --resume"
-    )
+    kept = "what was written is kept. Free some space, then pass --resume"
+    if flag != "--output_dir":
+        kept = f"free some space, or choose another {flag}"
+    return RunError(f"no space left on the disk of {path}: {kept}")
 
 
 def torn_safetensors(path: Path) -> str | None:

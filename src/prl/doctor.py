@@ -23,7 +23,7 @@ from typing import Any
 from prl import config, machine, recipes
 from prl.arguments import STAGES, DoctorArguments
 from prl.config import Settings
-from prl.disk import replacing, writing
+from prl.disk import replacing
 from prl.errors import RunError, UsageError
 from prl.fitting import Change, changes, command_of, flags_of, merged
 from prl.machine import Machine
@@ -211,7 +211,7 @@ def _fit(given: DoctorArguments, flags: Sequence[Given], planned: Machine, file:
     if misfits := [each.settings.command for each in found if not each.can_fit]:
         raise RunError(f"no setting makes {' and '.join(misfits)} fit {planned.name}: take a larger GPU")
     text = recipe_that_fits(found, flags, planned, wanted.model_name_or_path)
-    with writing(file), replacing(file) as target:
+    with replacing(file, "--fit") as target:
         target.write(text.encode())
     config.validate(str(file))
     print(f"\n{file}: fits; `prl sft --recipe {file}`, and the later stages the same way")

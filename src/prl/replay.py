@@ -165,7 +165,7 @@ def run(settings: Settings[RewardsArguments]) -> Replay:
     for line in lines(found, console.width):
         console.print(line, markup=False)
     if arguments.output:
-        runs.write_json(Path(arguments.output), asdict(found))
+        runs.write_json(Path(arguments.output), asdict(found), "--output")
     return found
 
 

@@ -167,6 +167,15 @@ def test_stats_count_blocks_paths_and_lengths(file: Path, capsys: pytest.Capture
     assert "tokens (5% / 50% / 95% / 100%)" in out
 
 
+def test_a_tokenizer_that_is_not_there_is_told_as_a_model_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "t.jsonl"
+    file.write_text(json.dumps({"problem": "1 + 1", "trace": "2"}) + "\n")
+    status, _, err = say(capsys, "stats", str(file), "--tokenizer", "./nope")
+    assert (status, err.splitlines()[-1].partition(" no such folder.")[0]) == (1, "prl data stats: ./nope:")
+
+
 def test_rows_are_drawn_side_by_side(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     status, out, _ = say(capsys, "show", str(file), "--rows", "1", "3")
     assert status == 0

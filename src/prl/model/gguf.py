@@ -110,7 +110,7 @@ def export_gguf(
 
     # A folder of its own: beside the merged model, transformers would read that one's tokenizer.
     with drafting(file) as draft:
-        with writing(file):
+        with writing(file, "--gguf"):
             draft.mkdir(parents=True)
             _write(gguf, draft / file.name, model, tokenizer, pre, gguf_type)
         numbers = _verify(gguf, draft / file.name, model, tokenizer, texts, expected, gguf_type, file)

@@ -29,7 +29,7 @@ from transformers import (
 from prl import __version__, runs, tiny
 from prl.data.hub import load_rows
 from prl.decoding import ForkJoinDecoder, Limits, Response
-from prl.disk import read_json, writing
+from prl.disk import check_writable, read_json, writing
 from prl.errors import DataError, ModelError, PrlError, RunError
 from prl.model.card import run_behind, write_merged_card
 from prl.model.drafts import drafting
@@ -92,6 +92,7 @@ def merge_and_verify(
         raise ModelError(
             f"{folder} exists; name a folder that does not, and the merged model is written there"
         )
+    check_writable(folder)
     attention = attention_of(name)
     base = runs.base_of_adapter(adapter)
     _refuse_quantised(base, trust_remote_code)

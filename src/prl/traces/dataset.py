@@ -107,9 +107,9 @@ def _table(file: BinaryIO, schema: pa.Schema) -> Iterator[_Table]:
         table.flush()
 
 
-def write_rows(file: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """A .jsonl or .parquet file of `rows`, whole or not at all. Raises RunError."""
-    with replacing(file) as target:
+def write_rows(file: Path, rows: Sequence[Mapping[str, Any]], flag: str = "--output") -> None:
+    """A .jsonl or .parquet file of `rows`, whole or not at all. Raises RunError, which names `flag`."""
+    with replacing(file, flag) as target:
         if file.suffix == ".jsonl":
             target.writelines((json.dumps(row, ensure_ascii=False) + "\n").encode() for row in rows)
         else:

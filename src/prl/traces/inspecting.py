@@ -19,6 +19,7 @@ from prl.arguments import DataCheckArguments, DataShowArguments, DataStatsArgume
 from prl.config import Settings
 from prl.data.hub import load_rows
 from prl.data.rows import MissingColumn
+from prl.disk import check_writable
 from prl.errors import DataError, UsageError
 from prl.grammar import TAGS, parse, parse_ids
 from prl.prompts import transcript
@@ -126,11 +127,12 @@ def count_of(given: DataCheckArguments | DataTracesArguments) -> Callable[[str],
 
 def _check(given: DataCheckArguments) -> None:
     outputs = {name: Path(file) for name in ("accepted", "rejected") if (file := getattr(given, name))}
-    for file in outputs.values():
+    for name, file in outputs.items():
         if file.suffix not in (".parquet", ".jsonl"):
             raise UsageError(f"{file}: give a name that ends with .parquet or .jsonl")
         if file.exists():
             raise UsageError(f"{file} exists; name another file")
+        check_writable(file, f"--{name}")
     report = check_file(given)
     total, bad = len(report.rows), len(report.rejected)
     print(
@@ -158,9 +160,9 @@ def _check(given: DataCheckArguments) -> None:
             }
             for number, found in report.rejected.items()
         ]
-        write_rows(outputs["rejected"], keep)
+        write_rows(outputs["rejected"], keep, "--rejected")
     if "accepted" in outputs and report.accepted:
-        write_rows(outputs["accepted"], report.accepted)
+        write_rows(outputs["accepted"], report.accepted, "--accepted")
         print(
             f"{outputs['accepted']}: {len(report.accepted)} traces; `prl sft --dataset {outputs['accepted']}`"
         )
@@ -261,9 +263,13 @@ def _drawn(given: DataShowArguments) -> Iterator[str]:
 
 
 def encoder(name: str) -> Callable[[str], list[int]]:
-    """Text to token ids of the tokenizer of `name`, each tag one token. Raises ModelError."""
+    """Text to token ids of the tokenizer of `name` (a model, adapter or run), each tag one token. Raises
+    ModelError, RunError."""
     from prl.model import load_tokenizer
+    from prl.runs import adapter_dir
 
-    tokenizer = load_tokenizer(name)
+    folder = Path(name).expanduser()
+    is_bare = folder.is_dir() and not (folder / "environment.json").exists()  # of a tokenizer alone, perhaps
+    tokenizer = load_tokenizer(name if is_bare else adapter_dir(name) or name)
     tokenizer.add_tokens([tag for tag in TAGS if tag not in tokenizer.get_vocab()])
     return lambda text: tokenizer(text, add_special_tokens=False)["input_ids"]
