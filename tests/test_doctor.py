@@ -60,6 +60,16 @@ def test_a_recipe_that_was_chosen_is_told_with_its_reason(capsys: pytest.Capture
     assert "\nrecipe" not in out
 
 
+def test_no_process_is_left_behind_where_the_settings_are_wrong(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [sys.executable, "-c", "import time; time.sleep(300)"]
+    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    monkeypatch.setattr(doctor, "_try_bitsandbytes", lambda device: process)
+    assert say(capsys, "--model", "./nope")[0] == 1
+    assert process.poll() is not None
+
+
 def test_items_add_up_to_the_peak() -> None:
     for found in doctor.examine(DoctorArguments(recipe="24gb"), [], card(24)):
         lines = [*doctor.report(found)]

@@ -76,7 +76,13 @@ def run(settings: Settings[DoctorArguments], flags: Sequence[Given]) -> list[Dia
     if given.memory is not None:
         name = f"a GPU with {given.memory:g} GiB free"
         planned = Machine("cuda", name, given.memory, given.memory, has_bfloat16=True)
-    found = examine(given, flags, planned)
+    try:
+        found = examine(given, flags, planned)
+    except BaseException:
+        if bitsandbytes:
+            bitsandbytes.kill()
+            bitsandbytes.communicate()
+        raise
     for name, fact in facts(here, found[0].settings.output_dir or ".", bitsandbytes):
         print(f"{name:14}{fact}")
     if chosen := found[0].settings.chosen.get("recipe"):
