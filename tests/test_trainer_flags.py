@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,8 +13,9 @@ from transformers import AutoConfig
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from transformers.training_args import OptimizerNames
 
-from prl import processes, trainer_flags
+from prl import processes, rl, runs, sft, trainer_flags
 from prl.arguments import RLArguments, SFTArguments
+from prl.checkpoints import checkpoints
 from prl.config import parse, resolve, trainer_defaults
 from prl.errors import UsageError
 from prl.training import check_router
@@ -531,3 +533,174 @@ def test_data_of_ones_own_drops_the_evaluations_that_a_recipe_asks_for(tmp_path:
     settings = resolve("rl", recipe=str(recipe), threads=1, dataset="mine.jsonl")
     assert settings.trainer.eval_strategy == "no"
     assert settings.chosen["eval_strategy"] == "no: there is no set to evaluate on"
+
+
+# --- What works, tried (slow)
+
+TRAINED: dict[str, dict[str, Any]] = {
+    "sft": {
+        "limit": 28, "max_steps": 3, "per_device_train_batch_size": 4, "gradient_accumulation_steps": 2,
+        "sample_count": 2, "eval_limit": 4, "eval_steps": 2, "logging_steps": 1, "save_strategy": "no",
+        "lora_dropout": 0.1, "warmup_steps": 0,
+    },
+    "rl": {
+        "limit": 24, "max_steps": 2, "per_device_train_batch_size": 8, "gradient_accumulation_steps": 2,
+        "num_generations": 8, "max_completion_length": 100, "save_strategy": "no", "learning_rate": 1e-2,
+        "rewards": ["format", "accuracy"], "per_device_eval_batch_size": 8,
+    },
+}  # fmt: skip
+EVALUATED = {"eval_dataset": "arithmetic:heldout", "eval_limit": 2, "eval_strategy": "steps", "eval_steps": 2}
+TWICE = {"num_iterations": 2}
+
+TRIED: list[tuple[str, str, dict[str, Any], dict[str, Any]]] = [
+    ("sft", "weights", {"num_train_epochs": 1}, {"max_steps": -1, "num_train_epochs": 2}),
+    ("sft", "weights", {"max_steps": 2}, {}),
+    ("sft", "weights", {"per_device_train_batch_size": 2}, {}),
+    ("sft", "weights", {"gradient_accumulation_steps": 1}, {}),
+    ("sft", "weights", {"max_grad_norm": 0.01}, {}),
+    ("sft", "weights", {"pad_to_multiple_of": "8"}, {}),
+    ("sft", "weights", {"shuffle_dataset": True}, {}),
+    ("sft", "weights", {"loss_type": "dft"}, {}),
+    ("sft", "weights", {"label_smoothing_factor": 0.1}, {}),
+    ("sft", "weights", {"neftune_noise_alpha": 5}, {}),
+    ("sft", "weights", {"data_seed": 1}, {}),
+    *(
+        ("sft", "weights", {"train_sampling_strategy": name}, {})
+        for name in ("sequential", "group_by_length", "batch_rebalance")
+    ),
+    *(
+        ("sft", "weights", {"optim": name}, {})
+        for name in ("sgd", "adafactor", "adagrad", "rmsprop", "adamw_8bit", "lion_32bit", "ademamix")
+    ),
+    ("sft", "weights", {"optim_args": "momentum=0.9"}, {"optim": "sgd"}),
+    ("sft", "weights", {"adam_beta1": 0.5}, {}),
+    ("sft", "weights", {"adam_beta2": 0.5}, {}),
+    ("sft", "weights", {"adam_epsilon": 0.1}, {}),
+    ("sft", "weights", {"warmup_steps": 2}, {}),
+    *(
+        ("sft", "weights", {"lr_scheduler_type": name}, {})
+        for name in ("constant", "reduce_lr_on_plateau", "greedy")
+    ),
+    ("sft", "weights", {"packing": True}, {}),
+    ("sft", "weights", {"padding_free": True}, {"max_length": None}),
+    (
+        "sft",
+        "price",
+        {"activation_checkpointing_kwargs": {"every_n_layers": 2}},
+        {"activation_checkpointing": True},
+    ),
+    ("sft", "price", {"activation_checkpointing": True}, {}),
+    ("sft", "price", {"full_determinism": True}, {}),
+    ("sft", "price", {"debug": "underflow_overflow"}, {}),
+    ("sft", "price", {"dataset_num_proc": 2}, {}),
+    (
+        "sft",
+        "price",
+        {
+            "dataloader_num_workers": 1,
+            "dataloader_persistent_workers": True,
+            "dataloader_prefetch_factor": 4,
+            "dataloader_multiprocessing_context": "fork",
+        },
+        {},
+    ),
+    ("sft", "log", {"logging_strategy": "epoch"}, {}),
+    ("sft", "log", {"logging_steps": 2}, {}),
+    ("sft", "log", {"logging_first_step": True}, {"logging_steps": 2}),
+    ("sft", "log", {"skip_memory_metrics": False}, {}),
+    ("sft", "log", {"include_num_input_tokens_seen": True}, {}),
+    ("sft", "log", {"eval_delay": 3}, {"eval_steps": 1}),
+    ("sft", "log", {"eval_on_start": True}, {}),
+    *(
+        ("rl", "weights", {"loss_type": name}, {})
+        for name in ("grpo", "dr_grpo", "bnpo", "cispo", "sapo", "luspo")
+    ),
+    ("rl", "weights", {"loss_type": "vespo"}, TWICE),
+    ("rl", "weights", TWICE, {}),
+    ("rl", "weights", {"steps_per_generation": 1}, {}),
+    ("rl", "weights", {"generation_batch_size": 32}, {}),
+    ("rl", "weights", {"epsilon": 0.001, "epsilon_high": 0.001}, TWICE),
+    ("rl", "weights", {"delta": 1.0001}, TWICE),
+    ("rl", "weights", {"off_policy_mask_threshold": 1e-6}, TWICE),
+    ("rl", "weights", {"sapo_temperature_pos": 3, "sapo_temperature_neg": 3}, TWICE | {"loss_type": "sapo"}),
+    (
+        "rl",
+        "weights",
+        {"vespo_k_pos": 5, "vespo_lambda_neg": 5},
+        TWICE | {"loss_type": "vespo", "learning_rate": 1e-4},
+    ),
+    ("rl", "weights", {"importance_sampling_level": "sequence"}, TWICE),
+    ("rl", "weights", {"multi_objective_aggregation": "normalize_then_sum"}, {}),
+    ("rl", "weights", {"scale_rewards": "batch"}, {}),
+    ("rl", "weights", {"scale_rewards": "none"}, {}),
+    ("rl", "weights", {"mask_truncated_completions": True}, {"max_completion_length": 60}),
+    ("rl", "weights", {"top_entropy_quantile": 0.2}, {}),
+    ("rl", "weights", {"entropy_coef": 0.1}, {}),
+    ("rl", "weights", {"use_adaptive_entropy": True, "entropy_target": 5, "entropy_coef_delta": 0.1}, {}),
+    ("rl", "weights", {"beta": 0.1}, TWICE),
+    ("rl", "weights", {"use_bias_correction_kl": False}, TWICE | {"beta": 0.1}),
+    ("rl", "weights", {"shuffle_dataset": False}, {}),
+    *(
+        ("rl", "weights", given, {})
+        for given in ({"temperature": 0.5}, {"top_p": 0.5}, {"top_k": 3}, {"min_p": 0.3})
+    ),
+    ("rl", "price", {"dataloader_num_workers": 1}, {}),
+    ("rl", "price", {"activation_checkpointing": True}, {}),
+    ("rl", "price", {"log_completions": True, "num_completions_to_print": 1, "log_unique_prompts": True}, {}),
+    ("rl", "log", EVALUATED, {}),
+    ("rl", "log", {"num_generations_eval": 1}, EVALUATED),
+    ("rl", "log", {"metric_for_best_model": "correct", "save_strategy": "best"}, EVALUATED),
+]
+"""Stage, what changes, the flags, and the settings beside them."""
+
+
+@pytest.fixture(scope="module")
+def cold_start(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A model some of whose answers are right."""
+    folder = str(tmp_path_factory.mktemp("flags") / "sft")
+    given = {"max_steps": 70, "limit": 2500, "eval_strategy": "no", "sample_count": 0}
+    sft.run(resolve("sft", recipe="tiny", threads=1, output_dir=folder, **given))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(cold_start: str, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Weights, what was logged, and checkpoints of a few steps; kept, because many are compared with the
+    same."""
+    found: dict[str, Any] = {}
+
+    def train(command: str, given: dict[str, Any]) -> Any:
+        if (name := json.dumps([command, given], sort_keys=True)) not in found:
+            folder = tmp_path_factory.mktemp(command)
+            model = {"model_name_or_path": cold_start} if command == "rl" else {}
+            settings = resolve(
+                command, recipe="tiny", threads=1, output_dir=str(folder), **TRAINED[command] | model | given
+            )
+            (sft if command == "sft" else rl).run(settings)
+            lines = [
+                {key: value for key, value in line.items() if "time" not in key and "per_second" not in key}
+                for line in runs.read_metrics(folder)
+            ]
+            weights = (folder / "adapter" / runs.WEIGHTS).read_bytes()
+            found[name] = weights, lines, [path.name for path in checkpoints(folder)]
+        return found[name]
+
+    return train
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.label_smoothing_factor. is deprecated:FutureWarning")  # trl 1.16
+@pytest.mark.parametrize(
+    ("command", "what", "given", "beside"), TRIED, ids=[f"{row[0]}-{'-'.join(row[2])}" for row in TRIED]
+)
+def test_a_flag_that_works_changes_what_it_should(
+    trained: Any, command: str, what: str, given: dict[str, Any], beside: dict[str, Any]
+) -> None:
+    (weights, lines, kept), (usual, usual_lines, _) = (
+        trained(command, beside | given),
+        trained(command, beside),
+    )
+    if what != "log":
+        assert (weights != usual) == (what == "weights")
+    else:
+        assert lines != usual_lines or kept
