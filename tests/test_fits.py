@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -58,13 +60,17 @@ def test_a_scheduler_of_version_2(tmp_path: Path) -> None:
 
 
 def test_the_limit_of_a_container_is_what_is_usable(monkeypatch: pytest.MonkeyPatch) -> None:
-    alone = machine.usable_memory("cpu")
-    monkeypatch.setattr(machine, "group_free", lambda: 1000)
-    assert machine.usable_memory("cpu") < alone
-    assert machine.usable_memory("cpu", swap=True) >= machine.usable_memory("cpu")
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    monkeypatch.setattr(psutil.Process, "memory_info", lambda self: SimpleNamespace(rss=2 * GIB))
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=8 * GIB))
+    monkeypatch.setattr(machine, "group_free", lambda: None)
+    assert machine.usable_memory("cpu") == 10 * GIB
     monkeypatch.setattr(machine, "group_free", lambda: 4 * GIB)
-    assert machine.usable_memory("cpu") < 3 * GIB, "four processes share what is free"
+    assert machine.usable_memory("cpu") == 6 * GIB
+    monkeypatch.setattr(machine.sys, "platform", "linux")
+    monkeypatch.setattr(psutil, "swap_memory", lambda: SimpleNamespace(free=GIB))
+    assert machine.usable_memory("cpu", swap=True) == 7 * GIB
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert machine.usable_memory("cpu") == 3 * GIB, "four processes share what is free"
 
 
 def test_doctor_says_what_the_container_leaves(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
