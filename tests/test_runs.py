@@ -738,7 +738,7 @@ def test_reading_what_is_no_run(tmp_path: Path) -> None:
 def test_too_little_space_is_refused_before_anything_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=5 * 2**20))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(total=2**40, free=5 * 2**20))
     with pytest.raises(RunError, match="its disk has 5 MiB free and a run needs 200 MiB or more: free some"):
         open_run(tmp_path / "a" / "run", stage="sft", config={})
     assert not (tmp_path / "a").exists()

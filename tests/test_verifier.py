@@ -39,7 +39,7 @@ def broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_it_is_told_before_a_run(broken: None, capsys: pytest.CaptureFixture[str], words: list[str]) -> None:
     from prl.answers import default_checker
 
-    default_checker().close()  # a worker that an earlier test left would do
+    default_checker.cache_clear()  # neither a worker nor a verdict of an earlier test
     Path("problems.jsonl").write_text('{"problem": "1 + 1", "answer": "2"}\n')
     assert cli.main(list(words)) == 1
     *said, last = capsys.readouterr().err.splitlines()
