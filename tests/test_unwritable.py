@@ -3,13 +3,14 @@ long. The tests may run as root, to whom every folder is open: so a file stands 
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
 import pytest
 
 from prl import cli, disk, tiny
-from prl.disk import check_writable
+from prl.disk import check_replaceable, check_writable
 from prl.errors import RunError
 from prl.model import Lora, load_model, merging, save_adapter
 
@@ -38,6 +39,7 @@ def file(tmp_path: Path) -> Path:
         (["data", "mix", "arithmetic:coldstart"], "--output"),
         (["data", "check", "arithmetic:coldstart"], "--accepted"),
         (["data", "check", "arithmetic:coldstart"], "--rejected"),
+        (["rewards", "replay", "no-run"], "--output"),
     ],
 )
 def test_each_command_says_where_it_cannot_write(
@@ -52,8 +54,7 @@ def test_each_command_says_where_it_cannot_write(
     assert cli.main([*words, flag, str(target)]) == 1
     last = capsys.readouterr().err.splitlines()[-1]
     assert f" {target} cannot be written: " in last
-    whys = (f"{file} is no folder", "Not a directory")
-    assert last.endswith(tuple(f" {why}. Choose another {flag}" for why in whys))
+    assert last.endswith(f" {file} is no folder. Choose another {flag}")
 
 
 def test_merging_says_so_before_anything_is_merged(
@@ -77,13 +78,59 @@ def test_merging_says_so_before_anything_is_merged(
 
 
 def test_a_folder_of_someone_else_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    check_writable(tmp_path / "a" / "b")
-    monkeypatch.setattr(os, "access", lambda path, mode: False)
-    with pytest.raises(RunError) as caught:
-        check_writable(tmp_path / "a" / "b", "--output")
-    assert str(caught.value) == (
-        f"{tmp_path / 'a' / 'b'} cannot be written: {tmp_path} is not yours to write to. Choose another "
-        "--output"
+    """A folder that is there is asked itself; a file is put into its folder, which is asked."""
+    theirs, ours = tmp_path / "theirs", tmp_path / "theirs" / "ours"
+    ours.mkdir(parents=True)
+    (theirs / "file").write_text("")
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: access(path, mode) and (not mode or path != theirs))
+    for folder in (ours, ours / "a" / "b", tmp_path, tmp_path / "a"):
+        check_writable(folder)
+    check_replaceable(ours / "a" / "x.parquet", "--accepted")
+    said = f"cannot be written: {theirs} is not yours to write to. Choose another"
+    for check, path, flag in (
+        (check_writable, theirs, "--output_dir"),
+        (check_writable, theirs / "a" / "b", "--output_dir"),
+        (check_replaceable, theirs / "file", "--output"),
+        (check_replaceable, theirs / "a" / "b", "--output"),
+    ):
+        with pytest.raises(RunError) as caught:
+            check(path, flag)
+        assert str(caught.value) == f"{path} {said} {flag}"
+
+
+def test_a_file_where_a_folder_stands_or_should_stand(tmp_path: Path, file: Path) -> None:
+    for check, path, why in (
+        (check_writable, file, f"{file} is no folder"),
+        (check_replaceable, tmp_path, "it is a folder"),
+    ):
+        with pytest.raises(RunError) as caught:
+            check(path, "--output")
+        assert str(caught.value) == f"{path} cannot be written: {why}. Choose another --output"
+    check_replaceable(file, "--output")
+
+
+def test_folders_that_are_not_there_are_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What passes the check is written, and `~` is the home folder to both."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("prl.doctor._try_bitsandbytes", lambda device: None)
+    row = {"problem": "3 + 4", "trace": f"{TRACE}\nFinal Answer: 7", "answer": "7"}
+    Path("traces.jsonl").write_text(json.dumps(row) + "\n")
+    for words, to in (
+        (["data", "check", "traces.jsonl", "--accepted=~/a/b/good.parquet"], "a/b/good.parquet"),
+        (["data", "mix", "traces.jsonl", "--output=~/c/mix.jsonl"], "c/mix.jsonl"),
+        (["doctor", "eval", "--recipe", "tiny", "--memory", "8", "--fit=~/d/mine.yaml"], "d/mine.yaml"),
+        (["data", "--output_dir=~/e"], "e/coldstart.jsonl"),
+    ):
+        assert cli.main(words) == 0, capsys.readouterr().err
+        assert (tmp_path / to).is_file()
+    assert cli.main(["data", "--output_dir=~nobody-of-that-name/e"]) == 2
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        "prl data: --output_dir: '~nobody-of-that-name/e' begins with a home folder that is not known; write "
+        "it out; `prl data --help` lists the flags"
     )
 
 

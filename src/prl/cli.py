@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, get_args, get_origin, get_type_hints
 
 from prl import __version__, arguments, environment, processes, recipes
-from prl.disk import check_writable
+from prl.disk import check_replaceable, check_writable
 from prl.errors import PrlError, UsageError
 
 if TYPE_CHECKING:
@@ -198,9 +198,9 @@ def _merge(given: arguments.MergeArguments) -> None:
         if adapter := adapter_dir(name):  # before minutes of merging
             refuse_unsupported(base_of_adapter(adapter), trust_remote_code=given.trust_remote_code)
         if given.gguf:
+            check_replaceable(Path(given.gguf), "--gguf")
             if Path(given.gguf).exists():
                 raise UsageError(f"{given.gguf} exists; name a file that does not")
-            check_writable(Path(given.gguf), "--gguf")
 
     def tell(line: str) -> None:
         print(f"  {line}", flush=True)

@@ -188,6 +188,9 @@ _SHORT = {"model": "model_name_or_path"}
 _TRL_SCRIPT_NAMES = {"config": "recipe", "dataset_name": "dataset", "dataset_train_split": "dataset_split"}
 """What TRL's own scripts call it, for the hint."""
 
+WRITTEN = ("output_dir", "output", "accepted", "rejected", "fit", "gguf")
+"""Places to write to: `~` is the home folder, which a shell does not see in `--output=~/x` and in recipes."""
+
 _AT_LEAST_ONE = (lambda value: value >= 1, "must be 1 or more")
 _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     **trainer_flags.RANGES,
@@ -305,6 +308,11 @@ def _read(given: Given, keys: _Keys) -> tuple[str, Any, list[str]]:
         misspelt = next((word for word in words if word not in choices), "")
         raise _Fault(f"{error.message}{nearest(misspelt, choices)}") from None
     value = getattr(namespace, key)
+    if key in WRITTEN and value and value.startswith("~"):
+        try:
+            value = str(Path(value).expanduser())
+        except RuntimeError:
+            raise _Fault(f"{value!r} begins with a home folder that is not known; write it out") from None
     if isinstance(value, float) and not math.isfinite(value):
         raise _Fault(f"{value} is not a finite number")
     holds, rule = _RANGES.get(key, (lambda _: True, ""))

@@ -48,19 +48,32 @@ def check_space(folder: Path) -> None:
 
 
 def check_writable(path: Path, flag: str = "--output_dir") -> None:
-    """Raises RunError where nothing can be made at `path`: to ask before what takes long."""
-    here = path.expanduser().absolute()
-    nearest = next(each for each in here.parents if each.exists())
-    if not (nearest.is_dir() and os.access(nearest, os.W_OK)):
+    """Raises RunError where the folder `path` cannot be made or written to: to ask before what takes long."""
+    _check_writable(path, path.absolute(), flag)
+
+
+def check_replaceable(file: Path, flag: str) -> None:
+    """`check_writable` for a file that `replacing` will write."""
+    _check_writable(file, file.absolute().parent, flag)
+    with writing(file, flag):
+        if file.is_dir():
+            raise RunError(f"{file} cannot be written: it is a folder. Choose another {flag}")
+
+
+def _check_writable(path: Path, folder: Path, flag: str) -> None:
+    # `Path.exists` raises where a folder above may not be looked into.
+    nearest = next(each for each in (folder, *folder.parents) if os.access(each, os.F_OK))
+    if not (nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)):
         why = "is not yours to write to" if nearest.is_dir() else "is no folder"
         raise RunError(f"{path} cannot be written: {nearest} {why}. Choose another {flag}")
 
 
 @contextlib.contextmanager
 def replacing(path: Path, flag: str = "--output_dir") -> Iterator[BinaryIO]:
-    """A file that takes the place of `path` when the block ends without an error."""
+    """A file that takes the place of `path` when the block ends without an error; its folder is made."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with writing(path, flag):
+        path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with temporary.open("wb") as file:
                 yield file

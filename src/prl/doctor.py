@@ -23,7 +23,7 @@ from typing import Any
 from prl import config, machine, recipes
 from prl.arguments import STAGES, DoctorArguments
 from prl.config import Settings
-from prl.disk import replacing
+from prl.disk import check_replaceable, replacing
 from prl.errors import RunError, UsageError
 from prl.fitting import Change, changes, command_of, flags_of, merged
 from prl.machine import Machine
@@ -68,8 +68,10 @@ def run(settings: Settings[DoctorArguments], flags: Sequence[Given]) -> list[Dia
     does not fit; with `fit` only where no setting makes it.
     """
     given = settings.arguments
-    if given.fit and Path(given.fit).exists():
-        raise UsageError(f"{given.fit} exists; name another file")
+    if given.fit:
+        check_replaceable(Path(given.fit), "--fit")
+        if Path(given.fit).exists():
+            raise UsageError(f"{given.fit} exists; name another file")
     here = machine.this_machine()
     bitsandbytes = _try_bitsandbytes(here.device)
     planned = here

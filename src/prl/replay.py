@@ -31,6 +31,7 @@ from rich.text import Text
 
 from prl import runs
 from prl.arguments import RewardsArguments
+from prl.disk import check_replaceable
 from prl.errors import RunError, UsageError
 from prl.grammar import TAGS
 from prl.rewards import ALTERNATING, AlternatingReward, Pattern, Reward, read_pattern, reward_functions
@@ -151,6 +152,8 @@ def run(settings: Settings[RewardsArguments]) -> Replay:
     pattern, faults = read_pattern(arguments.alternate, arguments.alternate_window)
     if faults and "alternating" in arguments.reward:
         raise UsageError("alternate: " + "; ".join(faults))
+    if arguments.output:
+        check_replaceable(Path(arguments.output), "--output")
     found = replay(
         arguments.run,
         arguments.reward,

@@ -19,7 +19,7 @@ from prl.arguments import DataCheckArguments, DataShowArguments, DataStatsArgume
 from prl.config import Settings
 from prl.data.hub import load_rows
 from prl.data.rows import MissingColumn
-from prl.disk import check_writable
+from prl.disk import check_replaceable
 from prl.errors import DataError, UsageError
 from prl.grammar import TAGS, parse, parse_ids
 from prl.prompts import transcript
@@ -130,9 +130,9 @@ def _check(given: DataCheckArguments) -> None:
     for name, file in outputs.items():
         if file.suffix not in (".parquet", ".jsonl"):
             raise UsageError(f"{file}: give a name that ends with .parquet or .jsonl")
+        check_replaceable(file, f"--{name}")
         if file.exists():
             raise UsageError(f"{file} exists; name another file")
-        check_writable(file, f"--{name}")
     report = check_file(given)
     total, bad = len(report.rows), len(report.rejected)
     print(

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 from prl.arguments import DataMixArguments
 from prl.config import Settings
 from prl.data.hub import load_rows
-from prl.disk import check_writable
+from prl.disk import check_replaceable
 from prl.errors import DataError, UsageError
 from prl.grammar import parse
 from prl.prompts import transcript
@@ -49,9 +49,9 @@ def run(settings: Settings[DataMixArguments]) -> None:
     output = Path(given.output)
     if output.suffix not in (".parquet", ".jsonl"):
         raise UsageError(f"{output}: give a name that ends with .parquet or .jsonl")
+    check_replaceable(output, "--output")
     if output.exists():
         raise UsageError(f"{output} exists; name another file")
-    check_writable(output, "--output")
     weights = dict(_weight(text) for text in given.sets)
     if len(weights) < len(given.sets):
         raise UsageError("sets: one is named twice; name it once, with the sum of its weights")
