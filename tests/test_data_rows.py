@@ -469,6 +469,7 @@ def test_golds(cell: object, answer: str, is_told: bool) -> None:
             "answer is missing: of its keys numbers, target, none is ground_truth",
         ),
         (float("inf"), "answer is infinite"),
+        ("[1e99999999999999999999999]", "answer is infinite"),
         (float("nan"), "answer is NaN"),
         (True, "answer is of type bool, not text"),
         ("<|im_end|>", "answer is empty"),

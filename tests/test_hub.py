@@ -311,6 +311,10 @@ def test_any_text_survives_every_format(
         ("17", "is of type int, not an object"),
         (b'{"problem": "\xff", "answer": 1}', "byte 14 is not UTF-8"),
         ("[" * 100_000, "nested too deeply"),
+        (
+            '{"problem": "?", "answer": 1e99999999999999999999999}',
+            "not JSON that can be read: the number 1e99999999999999999999999 is out of range",
+        ),
         ('{"problem": "?", "answer": ' + "9" * 5000 + "}", "not JSON that can be read: Exceeds the limit"),
         ("\x00", "not JSON"),
     ],

@@ -6,10 +6,19 @@ import ast
 import json
 import re
 import warnings
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import Any
 
-EXACT = json.JSONDecoder(parse_float=Decimal)
+
+def _exact(number: str) -> Decimal:
+    """Raises ValueError where the exponent is beyond those of Decimal."""
+    try:
+        return Decimal(number)
+    except InvalidOperation:
+        raise ValueError(f"the number {number[:40]} is out of range") from None
+
+
+EXACT = json.JSONDecoder(parse_float=_exact)
 """Reads JSON; a number keeps the digits that it is written with."""
 
 MAX_STORED = 1_000_000
