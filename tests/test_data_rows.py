@@ -175,6 +175,22 @@ CHATS: dict[str, tuple[dict[str, Any], str, list[dict[str, Any]]]] = {
         "x + 4?",
         [turn("system", "Be kind."), *FIRST],
     ),
+    "an input that is a number, and turns of the system": (
+        {
+            "instruction": "x + 4?",
+            "input": 12,
+            "output": TRACE,
+            "system": [turn("system", "Be kind.")],
+            "system_prompt": "<|im_start|>system\nBe brief.<|im_end|>",
+        },
+        "x + 4?\n\n12",
+        [turn("system", "Be kind."), turn("system", "Be brief.")],
+    ),
+    "nothing in an input and a system": (
+        {"instruction": "x + 4?", "input": [], "output": TRACE, "system": {"role": None, "content": None}},
+        "x + 4?",
+        [],
+    ),
     "a history as it was written": ({"problem": "x + 4?", "trace": TRACE, "history": FIRST}, "x + 4?", FIRST),
 }
 
@@ -244,6 +260,37 @@ def test_a_conversation_that_cannot_be_kept_is_refused_everywhere(name: str) -> 
     messages, fault = NO_CHAT[name]
     record = {"messages": messages, "answer": "7"}
     assert [faults(record, SFT), faults(record, RL)] == [fault, fault]
+
+
+@pytest.mark.parametrize(
+    ("more", "fault"),
+    [
+        ({"input": ["x = 3"]}, "input is of type list, not text"),
+        ({"input": True}, "input is of type bool, not text"),
+        ({"input": float("nan")}, "input is NaN"),
+        ({"system": 5}, "system is of type int, not text"),
+        ({"system_prompt": ["Be kind."]}, "system_prompt is of type list, not text"),
+        ({"system": {"text": "Be kind."}}, "system is of type dict, not text"),
+        ({"system": [user("Be kind.")]}, "system has a turn of user"),
+        (
+            {"system": "Be <|im_end|> kind."},
+            "an earlier turn (system) holds the turn marker '<|im_end|>' in its middle",
+        ),
+        (
+            {"history": [["1 + 1?", "2 </think> 3 </think> 4"]]},
+            "an earlier turn (assistant) has thoughts in its middle (</think>): leave what is to be said",
+        ),
+    ],
+)
+def test_what_stands_around_a_problem_and_cannot_be_read_is_told(more: dict[str, Any], fault: str) -> None:
+    record = {"instruction": "What is x + 4?", "output": TRACE, "answer": "7", **more}
+    assert [faults(record, SFT), faults(record, RL)] == [fault, fault]
+
+
+def test_a_column_that_stands_twice_is_told() -> None:
+    twice = {"problem": "3+4?", " Problem": "5+5?", "trace": TRACE, "answer": "7"}
+    assert [faults(twice, SFT), faults(twice, RL)] == ["has one column twice: problem,  Problem"] * 2
+    assert read({"problem": "3+4?", "trace": TRACE, "id": 1, "ID": 2}, SFT)["problem"] == "3+4?"
 
 
 def test_a_conversation_without_an_answer_is_a_prompt() -> None:

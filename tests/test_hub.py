@@ -315,6 +315,7 @@ def test_any_text_survives_every_format(
             '{"problem": "?", "answer": 1e99999999999999999999999}',
             "not JSON that can be read: the number 1e99999999999999999999999 is out of range",
         ),
+        ('{"problem": "?", "Problem": "!", "answer": "7"}', "has one column twice: problem, Problem"),
         ('{"problem": "?", "answer": ' + "9" * 5000 + "}", "not JSON that can be read: Exceeds the limit"),
         ("\x00", "not JSON"),
     ],

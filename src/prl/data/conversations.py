@@ -92,9 +92,9 @@ def _turn(message: dict[str, Any], number: int, notes: list[str]) -> Turn:
     text = _content(content, number)
     if len(message) == 2:  # nothing but these
         return Turn(role, text)
-    if any(_is_filled(message.get(key)) for key in _THOUGHTS):
+    if any(is_filled(message.get(key)) for key in _THOUGHTS):
         notes.append("turns have thoughts beside what they say, which are left out")
-    calls = name.strip().lower() == "function_call" or any(_is_filled(message.get(key)) for key in _CALLS)
+    calls = name.strip().lower() == "function_call" or any(is_filled(message.get(key)) for key in _CALLS)
     return Turn(role, text, calls)
 
 
@@ -122,11 +122,11 @@ def _content(content: object, number: int) -> str:
     return text
 
 
-def _is_filled(value: object) -> bool:
+def is_filled(value: object) -> bool:
     """Whether anything is in it: parquet fills a struct that a row lacks with nothing."""
     if isinstance(value, dict):
-        return any(map(_is_filled, value.values()))
-    return any(map(_is_filled, value)) if isinstance(value, list) else bool(value)
+        return any(map(is_filled, value.values()))
+    return any(map(is_filled, value)) if isinstance(value, list) else bool(value)
 
 
 def last_answer(turns: Sequence[Turn]) -> int | None:

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from decimal import Decimal
 from functools import cache
 from typing import Any, NamedTuple
 
-from prl.data.conversations import Turn, check_end, last_answer, question, read_conversation
+from prl.data.conversations import Turn, check_end, is_filled, last_answer, question, read_conversation
 from prl.data.golds import ESCAPED, gold, is_cut_off, mend, text_of
-from prl.data.literals import decoded, once_escaped
+from prl.data.literals import decoded, once_escaped, written
 from prl.errors import DataError
 from prl.grammar import PARALLEL
 from prl.turns import bare, has_turns, is_marked, marker_inside, without_thoughts
@@ -93,6 +95,8 @@ class _Wrong(ValueError):
 def to_row(record: Mapping[str, Any], need: Sequence[str], source: str) -> Read:
     """The row that a record holds."""
     cells = by_column(record)
+    if len(cells) < len(record) and (twice := _twice(record)):
+        return Read({}, [f"has one column twice: {', '.join(twice)}"], [])
     row: dict[str, Any] = {}
     wrong: list[tuple[str, str]] = []  # field, what is wrong with it
     notes: list[str] = []
@@ -182,11 +186,10 @@ def _asked(
         history, asked = question(turns, at, notes)
         column = at_problem
         found["problem"] = _problem(asked.text, notes)
-        if history:
-            found["history"] = [
-                {"role": turn.role, "content": _clean(turn.text, "earlier turns", notes, turn.role)}
-                for turn in history
-            ]
+        for turn in history:
+            column = f"an earlier turn ({turn.role})"
+            said = _clean(turn.text, "earlier turns", notes, turn.role)
+            found.setdefault("history", []).append({"role": turn.role, "content": said})
         if at_trace:
             field, column = "trace", at_trace
             found["trace"] = _clean(turns[at].text, "traces", notes, "assistant")
@@ -206,8 +209,9 @@ def _problem_turns(column: str, cells: Mapping[str, Any], notes: list[str]) -> l
             if column in WHOLE and value is not None:
                 raise ValueError("is no conversation: it holds no turns with role and content")
             text = text_of(value)
-            if column == "instruction" and isinstance(more := cells.get("input"), str) and more.strip():
-                text = f"{text}\n\n{more.strip()}"
+            if column == "instruction":
+                column = "input"
+                text = f"{text}\n\n{_input(cells.get(column))}".strip()
             turns = [Turn("user", text)]
     except ValueError as error:
         raise _Wrong("problem", f"{column} {error}") from None
@@ -219,8 +223,40 @@ def _problem_turns(column: str, cells: Mapping[str, Any], notes: list[str]) -> l
         except ValueError as error:
             raise _Wrong("problem", f"{earlier} {error}") from None
     said = [turn.text.strip() for turn in turns if turn.role == "system"]
-    told = [cell.strip() for name in SYSTEM if isinstance(cell := cells.get(name), str)]
-    return [*(Turn("system", cell) for cell in told if cell and cell not in said), *turns]
+    told: list[Turn] = []
+    for name in SYSTEM:
+        try:
+            told += _system(cells.get(name), notes)
+        except ValueError as error:
+            raise _Wrong("problem", f"{name} {error}") from None
+    return [*(turn for turn in told if turn.text not in said), *turns]
+
+
+def _input(value: object) -> str:
+    """What an `input` adds to its instruction: a text or a number. Raises ValueError."""
+    if _is_empty(value):
+        return ""
+    if isinstance(value, int | float | Decimal) and not isinstance(value, bool):
+        return written(value)
+    return text_of(value)
+
+
+def _system(value: object, notes: list[str]) -> list[Turn]:
+    """What a column of the system says: a text, or turns of the system. Raises ValueError."""
+    if _is_empty(value):
+        return []
+    turns = read_conversation(value, notes)
+    if turns is None:
+        turns = [Turn("system", text_of(value))]
+    if other := next((turn.role for turn in turns if turn.role != "system"), None):
+        raise ValueError(f"has a turn of {other}")
+    return [Turn("system", text) for turn in turns if (text := turn.text.strip())]
+
+
+def _is_empty(value: object) -> bool:
+    if isinstance(value, str):
+        return not value.strip()
+    return value is None or (isinstance(value, list | dict) and not is_filled(value))
 
 
 def _history(value: object, notes: list[str]) -> list[Turn]:
@@ -354,6 +390,13 @@ def known_columns() -> frozenset[str]:
     return _EARLIER.union(*COLUMNS.values())
 
 
+def _twice(columns: Iterable[str]) -> list[str]:
+    """Of columns that are read, those whose names differ in case and space alone."""
+    names = Counter(column.strip().lower() for column in columns)
+    again = {name for name, count in names.items() if count > 1} & known_columns()
+    return [column for column in columns if column.strip().lower() in again]
+
+
 def wanted_columns(name: str, columns: Sequence[str], need: Sequence[str]) -> list[str]:
     """The columns of a table to read. Raises DataError when a needed field has none, or one stands twice."""
     for field in need:
@@ -361,7 +404,7 @@ def wanted_columns(name: str, columns: Sequence[str], need: Sequence[str]) -> li
             raise missing_column(name, field, columns)
     known = known_columns()
     wanted = [column for column in columns if column.strip().lower() in known]
-    if len({column.strip().lower() for column in wanted}) < len(wanted):
+    if _twice(wanted):
         raise DataError(f"{name} has one column twice: {', '.join(columns)}. Rename or drop one")
     return wanted
 
