@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,7 @@ import pytest
 REASON = "needs the extra `notebooks`: pip install prl[notebooks]"
 jupytext = pytest.importorskip("jupytext", reason=REASON)
 nbclient = pytest.importorskip("nbclient", reason=REASON)
-if importlib.util.find_spec("ipykernel") is None:  # imported, it would make a notebook of this process
-    pytest.skip(REASON, allow_module_level=True)
+pytest.importorskip("ipykernel", reason=REASON)
 
 FOLDER = Path(__file__).resolve().parents[1] / "notebooks"
 SOURCES = [pytest.param(path, id=path.stem) for path in sorted(FOLDER.glob("*.py"))]

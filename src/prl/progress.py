@@ -40,8 +40,9 @@ from prl import processes
 from prl.runs import Run
 
 # In a notebook: plain text in one stream, where rich would make an HTML output of every line, and not in the
-# red of stderr. In a shell stdout is kept free for results.
-IN_NOTEBOOK = "ipykernel" in sys.modules
+# red of stderr. In a shell stdout is kept free for results. What starts a kernel imports ipykernel too, not
+# its app.
+IN_NOTEBOOK = "ipykernel.kernelapp" in sys.modules
 console = Console(
     stderr=not IN_NOTEBOOK,
     color_system=None if IN_NOTEBOOK else "auto",
