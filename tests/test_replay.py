@@ -218,8 +218,10 @@ def test_overlong_takes_the_limit_of_the_run(tmp_path: Path) -> None:
     found = replay(run, ["overlong"], overlong_buffer=8)
     assert len(PLAIN) == 16
     assert found.rewards["overlong"].quartiles == pytest.approx((-1, -0.875, -0.75, -0.625, -0.5))
-    with pytest.raises(UsageError, match="overlong needs a limit"):
-        replay(rl_run(tmp_path / "no-limit", [[[PLAIN]]]), ["overlong"])
+    for number, none in enumerate((None, "20", [20], True, 0, -1, 2.5)):
+        run = rl_run(tmp_path / f"{number}", [[[PLAIN]]], settings={"max_completion_length": none})
+        with pytest.raises(UsageError, match="overlong needs a limit"):
+            replay(run, ["overlong"])
 
 
 def test_a_run_without_groups_still_has_distributions(tmp_path: Path) -> None:

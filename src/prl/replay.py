@@ -196,10 +196,11 @@ def replay(
     parts = {*names, *((part for part, _ in pattern) if "alternating" in names else ())}
     counting = parts & _COUNT_TOKENS
     tag_ids = _tag_ids(run_dir) if counting and not samples.table["token_ids"].null_count else None
+    limit = runs.read_settings(run_dir).get("max_completion_length")
     rewards = reward_functions(
         dict.fromkeys([*names, "accuracy"]),
         tag_ids=tag_ids,
-        max_completion_length=runs.read_settings(run_dir).get("max_completion_length"),
+        max_completion_length=limit if type(limit) is int and limit > 0 else None,
         overlong_buffer=overlong_buffer,
         pattern=pattern,
     )
