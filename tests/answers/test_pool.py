@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib.util
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -147,7 +149,7 @@ def test_a_worker_that_ends_before_it_is_ready_is_tried_once_more(checker, monke
     assert checker.check(*NEEDS_WORKER).equal
     monkeypatch.setattr("prl.answers.pool.PROGRAM", "raise SystemExit(9)")
     checker.close()
-    with pytest.raises(VerifierError, match="does not start: it ended with status 9; reinstall"):
+    with pytest.raises(VerifierError, match="does not start: it ended with status 9; free memory"):
         checker.check(*NEEDS_WORKER)
 
 
@@ -156,7 +158,23 @@ def test_a_worker_that_hangs_before_it_is_ready_is_told(checker, monkeypatch):
     monkeypatch.setattr("prl.answers.pool.PATIENCE", 1)
     monkeypatch.setattr("prl.answers.pool.START_SECONDS", 0.2)
     monkeypatch.setattr("prl.answers.pool.PROGRAM", "import threading; threading.Event().wait()")
-    with pytest.raises(VerifierError, match=r"does not start: it was not ready within 0\.2 s; reinstall"):
+    free = re.escape("free memory or processes (`ulimit -u`) and try again")
+    with pytest.raises(
+        VerifierError, match=rf"does not start: it was not ready within 0\.[2-9]\d* s; {free}$"
+    ):
+        checker.start()
+    monkeypatch.setattr("prl.answers.pool.PATIENCE", 10)
+    monkeypatch.setattr("prl.answers.pool._cpu_seconds", lambda pid: 0.0)  # it hardly runs
+    with pytest.raises(VerifierError, match=r"not ready within [2-9][.\d]* s; "):
+        checker.start()
+
+
+def test_a_system_that_gives_no_process_is_told(checker, monkeypatch):
+    def refused(*given, **more):
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.setattr(subprocess, "Popen", refused)
+    with pytest.raises(VerifierError, match=r"Resource temporarily unavailable; free memory or processes"):
         checker.start()
 
 
@@ -164,14 +182,14 @@ def test_a_worker_that_hangs_before_it_is_ready_is_told(checker, monkeypatch):
 def test_a_memory_cap_that_no_worker_fits_is_told():
     with (
         AnswerChecker(workers=1, memory_mb=16) as checker,
-        pytest.raises(VerifierError, match="does not start"),
+        pytest.raises(VerifierError, match=r"does not start: .*; free memory"),
     ):
         checker.check(*NEEDS_WORKER)
 
 
 def test_no_interpreter_is_told(checker, monkeypatch):
     monkeypatch.setattr(sys, "executable", "")
-    with pytest.raises(VerifierError, match=r"does not start: .*''; reinstall"):
+    with pytest.raises(VerifierError, match=r"does not start: .*''; have `sys.executable` name the Python"):
         checker.check(*NEEDS_WORKER)
 
 

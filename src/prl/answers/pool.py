@@ -29,6 +29,11 @@ STARVED = 0.25
 PROGRAM = "from prl.answers.worker import main; main()"
 RECYCLE_AFTER = 20_000  # pairs, so that a slow leak in a library stays small
 
+REINSTALL = f"reinstall latex2sympy2==1.9.1, until `{sys.executable} -c 'import prl.answers.algebra'` passes"
+FREE = "free memory or processes (`ulimit -u`) and try again"
+NO_PYTHON = "have `sys.executable` name the Python that prl is installed in"
+"""Advice where a worker says itself why it cannot start, where it is not let, and where no Python is."""
+
 
 # Ctrl-C goes to the parent alone, which then decides what becomes of its workers.
 _OWN_GROUP: dict[str, Any] = (
@@ -58,7 +63,7 @@ def _module_path() -> list[str]:
 class Worker:
     """One child process. Not thread-safe: a worker is owned by one thread at a time.
 
-    `fault` says why it did not become ready; empty where it did.
+    `fault` says why it did not become ready, and `advice` what may help; empty where it did.
     """
 
     def __init__(self, deadline: float, memory: int) -> None:
@@ -79,7 +84,7 @@ class Worker:
             env=environment,
             **_OWN_GROUP,
         )
-        self.fault = self._start()
+        self.fault, self.advice = self._start()
 
     def judge(self, pred: str, gold: str) -> Verdict | None:
         """The worker's verdict; None when the worker is gone: killed at the deadline, or dead by itself."""
@@ -91,16 +96,17 @@ class Worker:
             self.kill()
         return Verdict(bool(message["equal"]), str(message["reason"]), str(message["detail"]))
 
-    def _start(self) -> str:
+    def _start(self) -> tuple[str, str]:
         first = self._exchange(None, START_SECONDS)
         if first and "ready" in first:
-            return ""
+            return "", ""
         self.kill()
         if first:
-            return " ".join(str(first["fault"]).split())
+            fault = " ".join(str(first["fault"]).split())
+            return fault, FREE if fault.startswith("MemoryError") else REINSTALL
         if self.expired:
-            return f"it was not ready within {START_SECONDS:g} s"
-        return f"it ended with status {self.process.returncode}"
+            return f"it was not ready within {self.waited:.3g} s", FREE
+        return f"it ended with status {self.process.returncode}", FREE
 
     def abandon(self) -> None:
         """In a forked child: drop the pipes without writing to them; the parent's ends are the last."""
@@ -117,7 +123,7 @@ class Worker:
         """The reply to `request` (None: the first frame); None when the process had to be killed or died."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        self.expired = False
+        self.expired, self.waited = False, 0.0
         done = threading.Event()
         watchdog = threading.Thread(target=self._watch, args=(seconds, done), daemon=True)
         watchdog.start()
@@ -150,7 +156,7 @@ class Worker:
                 break
             late = not done.wait(seconds / 8)
         if late:
-            self.expired = True
+            self.expired, self.waited = True, time.monotonic() - start
             self.process.kill()
 
     def kill(self) -> None:
@@ -216,21 +222,22 @@ class Pool:
             if worker.process.poll() is None:
                 return worker
             worker.kill()  # died while idle
-        fault = ""
+        fault, advice = "", FREE
         for _ in range(STARTS):
             try:
                 worker = Worker(self.deadline, self.memory)
             except (OSError, RuntimeError, TypeError) as error:  # no process, thread or interpreter to be had
                 fault = str(error)
+                if isinstance(error, FileNotFoundError | PermissionError | TypeError):
+                    advice = NO_PYTHON
                 continue
             if not worker.fault:
                 return worker
-            fault = worker.fault
+            fault, advice = worker.fault, worker.advice
             if worker.expired:
                 break
         raise VerifierError(
-            f"answers cannot be judged, the verifier's process does not start: {fault}; reinstall "
-            f"latex2sympy2==1.9.1, until `{sys.executable} -c 'import prl.answers.algebra'` passes"
+            f"answers cannot be judged, the verifier's process does not start: {fault}; {advice}"
         )
 
     def _give_back(self, worker: Worker) -> None:
