@@ -381,9 +381,7 @@ def test_overwriting_leaves_no_empty_folders_and_no_card_of_prl(tmp_path: Path) 
         run.log_samples(1, [{"text": "one"}])
         make_adapter(tmp_path / "adapter")
         cards.write_card(tmp_path / "adapter", "# An adapter")
-        (tmp_path / "README.md").write_text(
-            "licence: license\nThis model is a fine-tuned version of [None](https://huggingface.co/None)."
-        )
+        cards.write_card(tmp_path, "# A run")
     with open_run(tmp_path, stage="sft", config={}, overwrite=True):
         assert names(tmp_path) == ["config.yaml", "environment.json"]
 

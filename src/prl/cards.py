@@ -22,12 +22,13 @@ CARD, BESIDE = "README.md", "README.prl.md"
 
 _SEAL = "<!-- prl wrote this file and may replace it, unless it is changed: {} -->"
 _SEALED = re.compile(r"(.*)\n" + re.escape(_SEAL).replace(r"\{\}", "([0-9a-f]{16})") + r"\n?", re.DOTALL)
-_TEMPLATES = (
-    ("This model is a fine-tuned version of [None](https://huggingface.co/None).", "licence: license"),
-    ("# Model Card for Model ID", "- **Developed by:** [More Information Needed]", "## Model Card Contact"),
+_TEMPLATES = ("23243fde863c37bd", "c8f80ec3ccf3e129", "2bb3adc00df3c6f6")
+"""Checksums of the cards that peft 0.21 and trl 1.16 (SFT, GRPO) left in runs older than prl's own."""
+_FILLED_IN = re.compile(
+    r"- (PEFT|(TRL|Transformers|Pytorch|Datasets|Tokenizers):) [\w.+]+|base_model: .*|- base_model:adapter:.*"
+    r"|- (lora|transformers|generated_from_trainer|sft|grpo|trl)"
 )
-"""What the cards of trl 1.16 and peft 0.21 hold that nobody filled in, as runs have that are older than prl's
-own."""
+"""Lines of theirs that differ from run to run."""
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +62,17 @@ def is_own(path: Path) -> bool:
         return False
     if sealed := _SEALED.fullmatch(text):
         return _digest(sealed[1]) == sealed[2]
-    return any(all(line in text for line in template) for template in _TEMPLATES)
+    return _digest(_template(text)) in _TEMPLATES
+
+
+def _template(text: str) -> str:
+    """A card of PEFT or TRL without what they filled in; all that a person wrote stays."""
+    named = re.search("^model_name: (.+)$", text, re.MULTILINE)
+    name = named[1] if named else "Model ID"
+    call = 'generator = pipeline("text-generation", model="{}", device_map="auto")'
+    own = {"", f"model_name: {name}", f"# Model Card for {name}", call.format(name), call.format(None)}
+    lines = [line.rstrip() for line in text.splitlines()]
+    return "\n".join(line for line in lines if line not in own and not _FILLED_IN.fullmatch(line))
 
 
 def _digest(text: str) -> str:
