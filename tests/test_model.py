@@ -516,6 +516,28 @@ def test_weights_that_lack_a_tensor_are_not_filled_up_at_random(
         load_model(str(pair / "adapter"))
 
 
+def test_an_adapter_that_gets_rows_is_whole_and_fits_all_the_same(tmp_path: Path) -> None:
+    """One that spells the tags out, as `prl sft` takes it."""
+    save_adapter(*load_model(tiny.NAME, lora=Lora(r=2), tags="text"), tmp_path)
+    file = tmp_path / "adapter_model.safetensors"
+    assert not any("trainable_tokens" in name for name in load_file(file))
+    load_model(str(tmp_path), tags="tokens")
+    whole = file.read_bytes()
+    for tags in ("text", "tokens"):
+        file.write_bytes(whole)
+        without(0, file)
+        with pytest.raises(ModelError, match=r"lacks 1 of 56 tensors, such as .*lora_A.*: copy it again"):
+            load_model(str(tmp_path), tags=tags)
+        file.write_bytes(whole)
+        tensors = load_file(file)
+        first = min(tensors)
+        save_file(tensors | {first: tensors[first][:, :-1].contiguous()}, file, {"format": "pt"})
+        with pytest.raises(
+            ModelError, match=r"does not fit its base '.*tiny.*': size mismatch for .*: name the"
+        ):
+            load_model(str(tmp_path), tags=tags)
+
+
 def test_an_adapter_of_another_base_says_so(pair: Path, untied: str) -> None:
     file = pair / "adapter" / "adapter_config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"base_model_name_or_path": untied}))

@@ -107,10 +107,8 @@ def load_model(
         # What is not quantised goes to float32, and with it all that flows between layers: Qwen overflows
         # float16. bfloat16 has the range, so there it stays, for half the activations and rollouts.
         base = prepare_model_for_kbit_training(base, use_gradient_checkpointing=False)
-    if adapter and added and not knows_tags:
-        model = with_rows(base, adapter, added, trainable=trainable)
-    elif adapter:
-        model = _put_on(base, adapter, trainable)
+    if adapter:
+        model = _put_on(base, adapter, trainable, [] if knows_tags else added)
     elif lora:
         torch.manual_seed(seed)  # LoRA's A matrices are drawn here
         model = get_peft_model(base, lora_config(base, lora, added))
@@ -265,13 +263,16 @@ def _look_at(name: str) -> tuple[Path | None, str]:
     return adapter, base
 
 
-def _put_on(base: PreTrainedModel, adapter: Path, trainable: bool) -> PeftModel:
-    """`base` with an adapter that is all there and fits."""
+def _put_on(base: PreTrainedModel, adapter: Path, trainable: bool, rows: list[int]) -> PeftModel:
+    """`base` with an adapter that is all there and fits, and with the new `rows` that it does not hold."""
     try:
         with warnings.catch_warnings():
             # An error below, which counts for every kind of tensor.
             warnings.filterwarnings("ignore", "Found missing adapter keys")
-            model = PeftModel.from_pretrained(base, adapter, is_trainable=trainable)
+            if rows:
+                model = with_rows(base, adapter, rows, trainable=trainable)
+            else:
+                model = PeftModel.from_pretrained(base, adapter, is_trainable=trainable)
     except KeyError as error:  # a row that is trained and not there
         raise ModelError(
             f"{adapter / runs.WEIGHTS} lacks {error.args[0]}: copy it again, or train it again"
@@ -288,7 +289,9 @@ def _put_on(base: PreTrainedModel, adapter: Path, trainable: bool) -> PeftModel:
         ) from error
     with safe_open(adapter / runs.WEIGHTS, "pt") as file:
         held = set(file.keys())
-    wanted = get_peft_model_state_dict(model, save_embedding_layers=False).keys()
+    wanted = set(get_peft_model_state_dict(model, save_embedding_layers=False))
+    if rows:
+        wanted = {name for name in wanted if "trainable_tokens" not in name}
     if missing := sorted(wanted - held):
         raise ModelError(
             f"{adapter / runs.WEIGHTS} lacks {len(missing)} of {len(wanted)} tensors, such as {missing[0]}: "
