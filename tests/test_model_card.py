@@ -16,7 +16,7 @@ from prl import cards, cli, runs, sft, tiny
 from prl.config import resolve
 from prl.errors import RunError
 from prl.model import Lora, add_results, load_model, merge_and_verify, save_adapter
-from prl.model.card import write_adapter_card
+from prl.model.card import write_adapter_card, write_merged_card
 
 JUNK = ("None](", "More Information Needed", "licence")
 NOT_EVALUATED = "Not evaluated. `prl eval --model path/to/this/folder` puts its figures here."
@@ -81,6 +81,22 @@ def test_an_adapter_of_a_script_says_what_is_known(plain: Path) -> None:
     assert "| base | `tiny` |\n| LoRA | `rank 2, alpha 32` |\n| attention | causal: a path of" in text
     assert text.index("## Evaluation") < text.index(NOT_EVALUATED)
     assert run_snippet(text, plain)
+
+
+@pytest.mark.parametrize("rows", [{"embed_tokens": [7]}, None])
+def test_a_card_says_what_the_tags_are(
+    tmp_path: Path, plain: Path, rows: dict[str, list[int]] | None
+) -> None:
+    """Rows only where there are some."""
+    adapter, merged = of_run(plain, tmp_path / "rl") / "adapter", tmp_path / "merged"
+    file = adapter / "adapter_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"trainable_token_indices": rows}))
+    write_adapter_card(adapter)
+    merged.mkdir()
+    write_merged_card(merged, adapter, "float32", 0.0)
+    for folder, held in ((adapter, "It holds rows of its own for them"), (merged, "It has rows for them")):
+        said = held if rows else "They are spelled out, as any text"
+        assert f"and a `<Summary>` follows. {said}; how often it uses them is" in read(folder)[1]
 
 
 def test_an_adapter_of_a_run_says_where_it_is_from(plain: Path, tmp_path: Path) -> None:

@@ -74,7 +74,7 @@ def write_adapter_card(adapter: Path) -> None:
     blocks = [
         *_head("peft", config, settings, ["lora"]),
         f"# A LoRA adapter made with prl {__version__}",
-        _TAGS.format("It holds rows of its own for them"),
+        _tags(config, "It holds rows of its own for them"),
         *_origin(config, attention, settings, run),
         *_use(_LOAD_WITH_PRL.replace("{style}", style), style),
     ]
@@ -92,7 +92,7 @@ def write_merged_card(folder: Path, adapter: Path, dtype: str, difference: float
     blocks = [
         *_head("transformers", config, settings, []),
         f"# A model made with prl {__version__}",
-        _TAGS.format("It has rows for them"),
+        _tags(config, "It has rows for them"),
         f"A LoRA adapter merged into its base, in {dtype}; the merged logits differ from the adapter's by at "
         f"most {difference:.1e}. `merge.json` has the proofs.",
         *_origin(config, attention, settings, run),
@@ -132,6 +132,13 @@ def run_behind(model: str | Path) -> tuple[Path | None, dict[str, Any]]:
             named = {"recipe": public_recipe(recipe)} if isinstance(recipe, str) else {}
             return folder, settings | named | {"command": str(config["command"])}
     return None, {}
+
+
+def _tags(config: Mapping[str, Any], rows: str) -> str:
+    """What the tags are to an adapter with this config: `rows`, where it has some."""
+    return _TAGS.format(
+        rows if config.get("trainable_token_indices") else "They are spelled out, as any text"
+    )
 
 
 def _style(settings: Mapping[str, Any]) -> str:
