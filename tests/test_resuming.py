@@ -78,6 +78,13 @@ def test_the_best_checkpoint_is_what_is_kept_also_by_a_run_that_was_killed(tmp_p
         assert metrics(resumed) == metrics(tmp_path / "run"), "the evaluation at the start is not repeated"
 
 
+def test_a_run_whose_end_was_missing_goes_on_for_more_epochs(tmp_path: Path) -> None:
+    run("sft", tmp_path / "run", max_steps=-1, num_train_epochs=1, limit=9, save_steps=2, eval_steps=9)
+    again = cut(tmp_path / "run", 2)
+    run("sft", again, resume=True, max_steps=-1, num_train_epochs=2, limit=9, save_steps=2, eval_steps=9)
+    assert [line["step"] for line in metrics(again) if "loss" in line] == [1, 2, 3, 4]
+
+
 def test_a_best_checkpoint_may_be_told_by_its_samples(tmp_path: Path) -> None:
     run("sft", tmp_path, max_steps=1, save_strategy="best", metric_for_best_model="format_valid")
     (line,) = [line for line in runs.read_metrics(tmp_path) if "eval_format_valid" in line]
@@ -284,6 +291,21 @@ def test_data_and_model_are_compared_by_what_they_hold(
     with pytest.raises(UsageError) as caught:
         compared("sft", checkpoint, given, INPUTS | {other: "x"}, INPUTS)
     assert f" was begun otherwise ({changed}): " in str(caught.value)
+
+
+def test_fewer_epochs_than_are_done_are_refused(checkpoint: Path) -> None:
+    (checkpoint / "trainer_state.json").write_text('{"epoch": 1.25}')
+    begun = resolve("sft", recipe="tiny", threads=1, max_steps=-1, num_train_epochs=1.2).as_dict()
+
+    def compare(**given: Any) -> dict[str, str]:
+        settings = resolve("sft", recipe="tiny", threads=1, **given)
+        return resuming.compare(settings, INPUTS, begun, INPUTS, checkpoint)
+
+    assert compare(max_steps=-1, num_train_epochs=1.2) == {}, "the last step of a share may be beyond it"
+    assert compare(max_steps=-1, num_train_epochs=1.5)["num_train_epochs"].startswith("1.2, now 1.5; what")
+    with pytest.raises(UsageError, match=r"\(num_train_epochs 1, and 1.25 are done\): "):
+        compare(max_steps=-1, num_train_epochs=1)
+    assert "num_train_epochs" in compare(max_steps=9, num_train_epochs=1), "steps decide"
 
 
 def test_of_a_run_without_fingerprints_the_names_count(checkpoint: Path) -> None:

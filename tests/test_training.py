@@ -12,7 +12,7 @@ import pytest
 from transformers import TrainerState
 
 from prl.checkpoints import fault
-from prl.training import SealCheckpoints, StopOnSignal, TokenCount, exported_state
+from prl.training import SealCheckpoints, StopOnSignal, TokenCount, _is_done, exported_state
 
 
 @pytest.fixture
@@ -66,6 +66,28 @@ def test_tokens_are_counted_on_from_a_checkpoint(tmp_path: Path) -> None:
     TrainerState().save_to_json(str(tmp_path / "trainer_state.json"))
     after.restore(tmp_path)
     assert after.trainer._total_train_tokens == 0, "a checkpoint from before it was counted"
+
+
+@pytest.mark.parametrize(
+    ("step", "epoch", "asked", "is_done"),
+    [
+        (9, 1.0, {"max_steps": 9}, True),
+        (9, 1.0, {"max_steps": 10}, False),
+        (9, 1.0, {"num_train_epochs": 1}, True),
+        (9, 1.0, {"num_train_epochs": 2}, False),
+        (9, 1.0, {"num_train_epochs": 0.5}, True),
+        (5, 5 / 9, {"num_train_epochs": 0.5}, True),
+        (4, 4 / 9, {"num_train_epochs": 0.5}, False),
+        (3, 0.1 + 0.2, {"num_train_epochs": 0.3}, True),
+        (0, None, {"num_train_epochs": 1}, False),
+    ],
+)
+def test_whether_there_is_a_step_left_is_asked_of_the_settings_as_they_are_now(
+    step: int, epoch: float | None, asked: dict[str, float], is_done: bool
+) -> None:
+    training: Any = SimpleNamespace(**{"max_steps": -1} | asked)
+    saved = TrainerState(global_step=step, epoch=epoch, max_steps=9, num_train_epochs=1)
+    assert _is_done(saved, training) == is_done
 
 
 def test_a_first_signal_stops_after_the_step_and_a_second_one_at_once() -> None:

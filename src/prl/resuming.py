@@ -19,7 +19,7 @@ from typing import Any
 from prl import runs
 from prl.checkpoints import step_of
 from prl.config import Settings, trainer_defaults
-from prl.disk import plain
+from prl.disk import plain, read_json
 from prl.errors import RunError, UsageError
 from prl.trainer_flags import IDLE, by_flag
 
@@ -107,6 +107,14 @@ def compare(
     if 0 < now["max_steps"] < step_of(checkpoint):
         told.pop("max_steps", None)
         changed["max_steps"] = f"{now['max_steps']}, and {step_of(checkpoint)} are done"
+    epochs = read_json(checkpoint / "trainer_state.json").get("epoch") or 0
+    if (
+        now["max_steps"] <= 0
+        and changed.keys() & KINDS["length"].split()
+        and now["num_train_epochs"] < epochs
+    ):
+        told.pop("num_train_epochs", None)
+        changed["num_train_epochs"] = f"{now['num_train_epochs']:g}, and {epochs:.3g} are done"
     if changed.keys() - told:
         refused = "; ".join(f"{name} {change}" for name, change in changed.items() if name not in told)
         raise UsageError(

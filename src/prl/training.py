@@ -35,8 +35,7 @@ def train(trainer: Trainer, checkpoint: Path | None) -> None:
         model: Any = trainer.model
         model.load_adapter = functools.partial(model.load_adapter, autocast_adapter_dtype=False)
         saved = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
-        last = trainer.args.max_steps if trainer.args.max_steps > 0 else saved.max_steps
-        if saved.global_step >= last:
+        if _is_done(saved, trainer.args):
             best = saved.best_model_checkpoint if trainer.args.load_best_model_at_end else None
             trainer._load_from_checkpoint(str(checkpoint.parent / Path(best or checkpoint).name))
             trainer.state = saved
@@ -52,6 +51,13 @@ def train(trainer: Trainer, checkpoint: Path | None) -> None:
             f"{checkpoint} holds more than tensors and numbers, so no trainer wrote it, and it is not run: "
             "take another checkpoint, or start over with --overwrite_output_dir"
         ) from error
+
+
+def _is_done(saved: TrainerState, training: TrainingArguments) -> bool:
+    """Whether a checkpoint is of the last step, as `training` has it now, or of one beyond."""
+    if training.max_steps > 0:
+        return saved.global_step >= training.max_steps
+    return (saved.epoch or 0) > training.num_train_epochs - 1e-6  # a share of epochs is rounded
 
 
 def _skip_orders(trainer: Trainer, epochs: int) -> None:
