@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -283,6 +284,13 @@ def test_what_decides_what_is_learnt_stays(
             "dataset is another (dataset sums.jsonl, now b.jsonl, limit 100, now 5)",
         ),
         ("model", {}, "model is another (tiny was written anew)"),
+        ("dataset", {"eval_limit": 2}, "dataset is another (eval_limit 10, now 2)"),
+        (
+            "dataset",
+            {"eval_dataset": "held.jsonl", "eval_limit": 2},
+            "dataset is another (eval_dataset none, now held.jsonl, eval_limit 10, now 2)",
+        ),
+        ("dataset", {"seed": 7}, "seed 42, now 7; dataset is another (seed 42, now 7)"),
     ],
 )
 def test_data_and_model_are_compared_by_what_they_hold(
@@ -306,6 +314,17 @@ def test_fewer_epochs_than_are_done_are_refused(checkpoint: Path) -> None:
     with pytest.raises(UsageError, match=r"\(num_train_epochs 1, and 1.25 are done\): "):
         compare(max_steps=-1, num_train_epochs=1)
     assert "num_train_epochs" in compare(max_steps=9, num_train_epochs=1), "steps decide"
+
+
+def test_what_does_not_decide_the_rows_is_not_blamed(checkpoint: Path) -> None:
+    cases: list[tuple[dict[str, Any], str]] = [
+        ({"eval_limit": 2}, "sums.jsonl was written anew"),
+        ({"easy_dataset": "easy.jsonl"}, "easy_dataset arithmetic:easy, now easy.jsonl"),
+        ({"stages": ['{"name": "a", "limit": 5}']}, 'stages none, now [{"name": "a"'),
+    ]
+    for given, why in cases:
+        with pytest.raises(UsageError, match=re.escape(f"dataset is another ({why}")):
+            compared("rl", checkpoint, given, INPUTS | {"dataset": "x"}, INPUTS)
 
 
 def test_of_a_run_without_fingerprints_the_names_count(checkpoint: Path) -> None:

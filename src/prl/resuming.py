@@ -97,7 +97,9 @@ def compare(
         if KIND.get(name) != "harmless" and not _is_same(then[name], now[name])
     }
     changed |= {
-        part: _renamed(BY_CONTENT[part], then, now) for part in known if inputs[part] != stored_inputs[part]
+        part: _renamed(_deciding(part, command, then, now), then, now)
+        for part in known
+        if inputs[part] != stored_inputs[part]
     }
     told = {
         name: TOLD[KIND[name]].format(change=change, checkpoint=checkpoint.name)
@@ -163,8 +165,17 @@ def _rows(values: Mapping[str, Any]) -> tuple[int, int]:
     return rows * accumulated, values.get("generation_batch_size") or rows * served
 
 
+def _deciding(part: str, command: str, then: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[str, ...]:
+    """The settings that decide what an input holds: more than those that name it where rows are drawn."""
+    if part == "model":
+        return BY_CONTENT[part]
+    if command == "sft" and not (then.get("eval_dataset") and now.get("eval_dataset")):
+        return (*BY_CONTENT["dataset"], *BY_CONTENT["eval_dataset"], "seed")  # some rows are held out
+    return (*BY_CONTENT[part], "seed", *(["stages"] if part == "dataset" else []))
+
+
 def _renamed(names: Iterable[str], then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """Why an input holds something else: what names it, or that it was written anew."""
+    """Why an input holds something else: what decides it, or that it was written anew."""
     both = [(name, then.get(name), now.get(name)) for name in names]
     changed = [
         f"{name} {_text(before)}, now {_text(after)}"
