@@ -225,7 +225,9 @@ def test_rl_measures_from_its_cold_start(tmp_path: Path, capsys: pytest.CaptureF
     rl.run(settings)
     told = "  dropout: off in rl, which scores what it sampled; the adapter's 0.1 is sft's"
     assert capsys.readouterr().err.splitlines().count(told) == 1
-    assert runs.read_config(tmp_path / "rl")["rl"]["disable_dropout"] is True
+    stored = runs.read_config(tmp_path / "rl")
+    assert stored["rl"]["disable_dropout"] is True
+    assert told == f"  dropout: {stored['chosen']['dropout']}"
     lines = [line for line in runs.read_metrics(tmp_path / "rl") if "kl" in line]
     assert lines[0]["kl"] == 0
     assert lines[1]["kl"] > 0

@@ -89,7 +89,11 @@ def run(settings: Settings[RLArguments]) -> RLResult:
     start = _checkpoint(arguments, training) or arguments.model_name_or_path
     tags = tags_of(start, trust_remote_code=training.trust_remote_code)
     check_forks(start, tags, arguments.attention)
-    settings = replace(settings, chosen=settings.chosen | {"tags": TAGS_ARE[tags].format(start)})
+    chosen = settings.chosen | {"tags": TAGS_ARE[tags].format(start)}
+    if arguments.lora_dropout and training.disable_dropout:
+        told = f"off in rl, which scores what it sampled; the adapter's {arguments.lora_dropout:g} is sft's"
+        chosen |= {"dropout": told}
+    settings = replace(settings, chosen=chosen)
     problems = load_problems(arguments, stages, training.seed)
     eval_set = (
         Dataset.from_list(
@@ -146,14 +150,9 @@ def run(settings: Settings[RLArguments]) -> RLResult:
         )
         read, (problems, told) = len(problems.table), fitting(problems)
         facts = describe(model) | {"problems": len(problems.table)}
-        chosen = settings.chosen
-        if (dropout := model.peft_config["default"].lora_dropout) and training.disable_dropout:
-            chosen |= {
-                "dropout": f"off in rl, which scores what it sampled; the adapter's {dropout:g} is sft's"
-            }
         if told:
             facts["beyond_context"] = read - len(problems.table)
-        announce("rl", chosen | folder.changed, {"model": arguments.model_name_or_path, **facts})
+        announce("rl", settings.chosen | folder.changed, {"model": arguments.model_name_or_path, **facts})
         if told:
             console.print(f"  left out: {told}", markup=False)
             _check_problems(arguments, stages, problems, training)
