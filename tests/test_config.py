@@ -347,6 +347,27 @@ def test_an_adapter_that_goes_on_keeps_its_shape_and_the_settings_say_so(adapter
     assert "lora_alpha" not in settings.chosen
 
 
+@pytest.mark.parametrize(
+    ("held", "recorded", "same", "other"),
+    [
+        ('["v_proj", "q_proj"]', ["q_proj", "v_proj"], ["v_proj", "q_proj"], ["k_proj"]),
+        ('"layers.0.*"', ["layers.0.*"], ["layers.0.*"], ["all-linear"]),
+    ],
+)
+def test_an_adapter_that_goes_on_keeps_its_layers_and_the_settings_say_so(
+    adapter: Any, held: str, recorded: list[str], same: list[str], other: list[str]
+) -> None:
+    model = adapter("causal")
+    shape = f'{{"base_model_name_or_path": "tiny", "target_modules": {held}}}'
+    (Path(model) / "adapter" / "adapter_config.json").write_text(shape)
+    for given in ({}, {"lora_target_modules": same}, {"lora_target_modules": other}):
+        settings = resolve("sft", recipe="tiny", threads=1, model_name_or_path=model, **given)
+        assert settings.arguments.lora_target_modules == recorded
+        told = settings.chosen.get("lora_target_modules")
+        expected = f"{' '.join(recorded)}: the adapter of {model} goes on as it is"
+        assert told == (expected if other in given.values() else None)
+
+
 def test_attention_of_a_base_is_causal_unless_asked(adapter: Any, recipe: Any) -> None:
     settings = resolve("sft", recipe="tiny", threads=1)
     assert settings.arguments.attention == "causal"

@@ -377,6 +377,16 @@ def test_an_older_run_on_an_adapter_may_say_another_shape(
         resuming.compare(settings, INPUTS, stored, INPUTS, checkpoint)
 
 
+def test_a_run_on_an_adapter_may_have_begun_with_layers_that_did_nothing(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = resolve("sft", recipe="tiny", threads=1, lora_target_modules=["k_proj", "q_proj"])
+    stored = resolve("sft", recipe="tiny", threads=1).as_dict()
+    monkeypatch.setattr(runs, "adapter_dir", lambda name: Path(name))
+    for inputs in ({}, INPUTS):
+        assert resuming.compare(settings, INPUTS, stored, inputs, checkpoint) == {}
+
+
 def test_every_setting_that_may_change_is_one() -> None:
     known = {
         item.name

@@ -517,7 +517,7 @@ def _settle_attention(
 
 
 def _settle_adapter(values: dict[str, Any], flagged: dict[str, Any], chosen: dict[str, str]) -> None:
-    """Shape and dropout of an adapter that is trained on: its own, whatever the settings say."""
+    """Shape, layers and dropout of an adapter that is trained on: its own, whatever the settings say."""
     from prl.runs import adapter_dir
 
     model, adapter = values.get("model_name_or_path", "tiny"), None
@@ -529,6 +529,12 @@ def _settle_adapter(values: dict[str, Any], flagged: dict[str, Any], chosen: dic
             if flagged.get(key, said[name]) != said[name]:
                 chosen[key] = f"{said[name]:g}: the adapter of {model} goes on as it is"
             values[key] = said[name]
+    targets = said.get("target_modules")
+    if targets and isinstance(targets, str | list):  # a pattern, or names
+        own = sorted({targets} if isinstance(targets, str) else map(str, targets))
+        if set(flagged.get("lora_target_modules", own)) != set(own):
+            chosen["lora_target_modules"] = f"{' '.join(own)}: the adapter of {model} goes on as it is"
+        values["lora_target_modules"] = own
 
 
 def _place(

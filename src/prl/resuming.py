@@ -53,7 +53,7 @@ TOLD = {
     "batch": "{change}, with as many rows in a step, but not to the bit",
 }
 
-LORA = ("lora_r", "lora_alpha", "lora_dropout")
+LORA = ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules")
 
 BY_CONTENT = {
     "dataset": ("dataset", "dataset_split", "limit", "easy_dataset"),
@@ -87,8 +87,8 @@ def compare(
     if command == "rl":  # an older prl left it to TRL, and says nothing of it
         said.setdefault("disable_dropout", now["disable_dropout"])
     then = defaults | said
-    if not stored_inputs and _is_adapter(now["model_name_or_path"]):
-        then |= {name: now[name] for name in LORA}  # an older prl wrote the recipe's, which did nothing
+    if _is_adapter(now["model_name_or_path"]):  # an older prl wrote the recipe's, which did nothing
+        then |= {name: now[name] for name in (LORA[-1:] if stored_inputs else LORA)}
     known = [name for name in BY_CONTENT if name in inputs and name in stored_inputs]
     skipped = {name for part in known for name in BY_CONTENT[part]} | by_flag(IDLE, command).keys()
     changed = {
