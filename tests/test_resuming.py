@@ -63,6 +63,11 @@ def metrics(folder: Path) -> list[dict[str, Any]]:
     ]
 
 
+def reported(folder: Path) -> float:
+    """The held-out loss in DONE."""
+    return (runs.read_summary(folder) or {})["eval_loss"]
+
+
 def test_the_best_checkpoint_is_what_is_kept_also_by_a_run_that_was_killed(tmp_path: Path) -> None:
     """By the highest loss, so that the best is the first: at the end, and where only the end was missing."""
     best = {"load_best_model_at_end": True, "metric_for_best_model": "loss", "greater_is_better": True}
@@ -72,9 +77,13 @@ def test_the_best_checkpoint_is_what_is_kept_also_by_a_run_that_was_killed(tmp_p
     assert (
         expected == adapter(tmp_path / "run" / "checkpoint-1") != adapter(tmp_path / "run" / "checkpoint-3")
     )
+    (kept,) = [line for line in metrics(tmp_path / "run") if line["step"] == 1 and "eval_loss" in line]
+    (last,) = [line for line in metrics(tmp_path / "run") if line["step"] == 3 and "eval_loss" in line]
+    assert reported(tmp_path / "run") == kept["eval_loss"] != last["eval_loss"]
     for step in (2, 3):
         resumed = cut(tmp_path / "run", step)
         run("sft", resumed, resume=True, **given)
+        assert reported(resumed) == kept["eval_loss"]
         assert adapter(resumed / "adapter") == expected
         assert metrics(resumed) == metrics(tmp_path / "run"), "the evaluation at the start is not repeated"
 

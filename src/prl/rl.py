@@ -64,7 +64,15 @@ from prl.rewards import AlternatingReward, Reward, read_pattern, reward_function
 from prl.rollouts import Rollouts
 from prl.staging import Staging, around_generation
 from prl.trainer_flags import generation_period
-from prl.training import SealCheckpoints, StopOnSignal, check_router, settle_ddp, settle_reference, train
+from prl.training import (
+    SealCheckpoints,
+    StopOnSignal,
+    check_router,
+    of_best,
+    settle_ddp,
+    settle_reference,
+    train,
+)
 
 REHEARSED = render(["1", "2"], "3")
 """What the rehearsal writes: a block, so that paths are kept apart."""
@@ -243,7 +251,8 @@ def run(settings: Settings[RLArguments]) -> RLResult:
             log.bar.stop()
             stop.raise_if_stopped()
         save_adapter(trainer.model, tokenizer, folder.folder / "adapter")
-        metrics = {k: v for k, v in log.latest.items() if isinstance(v, float)}
+        latest = log.latest | of_best(trainer, folder)
+        metrics = {name: value for name, value in latest.items() if isinstance(value, float)}
         folder.finish({**facts, **metrics})
     console.print(f"adapter: {folder.folder / 'adapter'}", markup=False)
     return RLResult(folder.folder, metrics)

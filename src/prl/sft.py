@@ -43,7 +43,15 @@ from prl.oom import Advise, MicroBatches, advise, halving, rehearse_sft
 from prl.progress import RunLog, announce, console, quiet_libraries, take_over
 from prl.prompts import render_prompt, render_response, transcript
 from prl.structure import Tags, attached_structure, forced_tokens
-from prl.training import SealCheckpoints, StopOnSignal, TokenCount, check_router, settle_ddp, train
+from prl.training import (
+    SealCheckpoints,
+    StopOnSignal,
+    TokenCount,
+    check_router,
+    of_best,
+    settle_ddp,
+    train,
+)
 
 HELD_OUT_SHARE, HELD_OUT_MOST = 0.1, 128
 """Traces kept from training for the evaluations, where no --eval_dataset is given."""
@@ -167,12 +175,12 @@ def run(settings: Settings[SFTArguments]) -> SFTResult:
             log.bar.stop()
             stop.raise_if_stopped()
         save_adapter(trainer.model, tokenizer, folder.folder / "adapter")
-        evaluated = any("eval_loss" in entry for entry in trainer.state.log_history[-2:])
+        best = of_best(trainer, folder)
+        evaluated = best or any("eval_loss" in entry for entry in trainer.state.log_history[-2:])
         if len(eval_set) and not evaluated:
             trainer.evaluate()
-        metrics = {
-            name: value for name, value in log.latest.items() if isinstance(value, float)
-        } | sampler.latest
+        latest = log.latest | sampler.latest | best
+        metrics = {name: value for name, value in latest.items() if isinstance(value, float)}
         folder.finish({**facts, **metrics})
     console.print(f"adapter: {folder.folder / 'adapter'}", markup=False)
     return SFTResult(folder.folder, metrics)

@@ -60,6 +60,16 @@ def _is_done(saved: TrainerState, training: TrainingArguments) -> bool:
     return (saved.epoch or 0) > training.num_train_epochs - 1e-6  # a share of epochs is rounded
 
 
+def of_best(trainer: Trainer, folder: runs.Run) -> dict[str, Any]:
+    """The evaluation of the adapter that the trainer has loaded in the place of the last one
+    (--load_best_model_at_end), out of the run's metrics; empty where the last one stays."""
+    best = trainer.state.best_global_step if trainer.args.load_best_model_at_end else None
+    if not best or best == trainer.state.global_step:
+        return {}
+    lines = [line for line in runs.read_metrics(folder.folder) if line["step"] == best]
+    return {name: value for line in lines for name, value in line.items() if name.startswith("eval_")}
+
+
 def _skip_orders(trainer: Trainer, epochs: int) -> None:
     """Let GRPOTrainer go on with the order of problems that comes after those of `epochs`: trl 1.16 draws
     each from a generator of its own, which no checkpoint holds."""
