@@ -150,9 +150,22 @@ def write(path: Path, problems: list[str]) -> str:
     return str(path)
 
 
-def test_sft_counts_them_in_the_run(tmp_path: Path, tokenizer: Any) -> None:
+def test_sft_counts_them_in_the_run_and_samples_within_it(
+    tmp_path: Path, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits: list[int] = []
+
+    class Decoder(ForkJoinDecoder):
+        def generate(self, prompts: Any, **keywords: Any) -> Any:
+            ids = tokenizer(list(prompts), add_special_tokens=False)["input_ids"]
+            limits.append(self.limits.max_new_tokens)
+            assert max(map(len, ids)) + limits[0] == CONTEXT
+            return super().generate(prompts, **keywords)
+
+    monkeypatch.setattr(sft, "ForkJoinDecoder", Decoder)
     rows = generate("coldstart", 8)
-    rows[0]["problem"] = problem(1100, tokenizer)
+    for row, tokens in zip(rows, (1100, 700), strict=False):
+        row["problem"] = problem(tokens, tokenizer)
     path = tmp_path / "rows.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     settings = resolve(
@@ -164,7 +177,8 @@ def test_sft_counts_them_in_the_run(tmp_path: Path, tokenizer: Any) -> None:
     summary = runs.read_summary(tmp_path / "run")
     assert summary is not None
     assert (summary["traces"], summary["beyond_context"], summary["held_out_left_out"]) == (7, 1, 1)
-    assert len(runs.read_samples(tmp_path / "run")) == 7, "what leaves no room is not asked either"
+    assert len(runs.read_samples(tmp_path / "run")) == 6, "what leaves less than half of it is not asked"
+    assert len(limits) == 1
 
 
 def test_rows_that_are_cut_anywhere_keep_to_the_context(tmp_path: Path) -> None:

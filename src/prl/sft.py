@@ -147,9 +147,11 @@ def run(settings: Settings[SFTArguments]) -> SFTResult:
         asked = [
             render_prompt(row["problem"], arguments.prompt_style, row.get("history")) for row in held_out
         ]
-        unasked = beyond(asked, tokenizer, context, 1)
+        # A long trace may fill the context; what is asked leaves a response half of it, or all it may take.
+        wanted = training.max_length or 512
+        unasked = beyond(asked, tokenizer, context, min(wanted, (context or 0) // 2))
         sampled = [row for i, row in enumerate(held_out) if i not in unasked][: arguments.sample_count]
-        sampler = FormatSampler(folder, tokenizer, sampled, arguments, training, advised)
+        sampler = FormatSampler(folder, tokenizer, sampled, arguments, training, advised, context)
         log, sealing, stop = RunLog(folder, _line), SealCheckpoints(training), StopOnSignal()
         tokens = TokenCount()
         micro_batches = MicroBatches(advised, rehearse_sft if arguments.rehearse == "on" else None)
@@ -288,13 +290,18 @@ class FormatSampler(TrainerCallback):
         arguments: SFTArguments,
         training: Any,
         advise: Advise,
+        context: int | None,
     ) -> None:
         self.folder, self.tokenizer, self.rows, self.seed = folder, tokenizer, rows, training.seed
         self.prompts = [
             render_prompt(row["problem"], arguments.prompt_style, row.get("history")) for row in rows
         ]
         paths = int(arguments.paths) if arguments.paths.isdecimal() else arguments.paths
-        self.limits = Limits(max_new_tokens=training.max_length or 512, paths=paths)
+        most = training.max_length or 512
+        if context and rows:
+            ids = tokenizer(self.prompts, add_special_tokens=False)["input_ids"]
+            most = min(most, context - max(map(len, ids)))
+        self.limits = Limits(max_new_tokens=most, paths=paths)
         self.batch_size, self.advise = training.per_device_eval_batch_size, advise
         self.latest: dict[str, float] = {}
 
