@@ -480,6 +480,16 @@ def test_next_stage_follows_the_run_that_its_model_comes_from(on: Any, tmp_path:
     assert {"recipe", "prompt_style", "paths"}.isdisjoint(settings.chosen), "nothing was chosen for the user"
 
 
+def test_a_run_that_may_not_be_looked_into_is_left_to_the_loader(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path) -> bool:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "is_file", refuse)
+    assert config._run_behind(str(tmp_path)) == {}
+
+
 def test_run_whose_recipe_file_is_gone_gets_the_machines(on: Any, tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("command: sft\nrecipe: gone.yaml\n", encoding="utf-8")
     (tmp_path / "environment.json").write_text("{}")

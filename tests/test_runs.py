@@ -904,6 +904,25 @@ def test_wrong_model_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
             adapter_dir(name)
 
 
+@pytest.mark.parametrize("look", [adapter_dir, read_config])
+@pytest.mark.parametrize("name", ["is_dir", "exists"])
+def test_a_folder_that_may_not_be_searched_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, look: Any, name: str
+) -> None:
+    """Whether the folder or one above it is closed; root, whom every folder is open to, may run the tests."""
+
+    def refuse(path: Path) -> bool:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, name, refuse)
+    with pytest.raises(RunError) as caught:
+        look(tmp_path)
+    assert str(caught.value) == (
+        f"{tmp_path} cannot be read: Permission denied. Let it and the folders above it be searched, or name "
+        "another"
+    )
+
+
 @pytest.mark.parametrize(
     "content", ["", "{}", '{"base_model_name_or_path": ""}', '{"base_model_name_or_path": 3}']
 )

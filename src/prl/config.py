@@ -644,11 +644,12 @@ def _run_behind(model: str | None) -> dict[str, str]:
         return {}
     here = Path(model).expanduser()
     said: dict[str, Any] = read_json(here / "prl.json")
-    for folder in (here, here.parent):
-        if (folder / "environment.json").is_file() and (folder / "config.yaml").is_file():
-            settings, _ = recipes.read(str(folder / "config.yaml"))
-            said = {item.key: item.values[0] for item in settings if item.values}
-            break
+    with contextlib.suppress(PermissionError):  # loading it says what is wrong
+        for folder in (here, here.parent):
+            if (folder / "environment.json").is_file() and (folder / "config.yaml").is_file():
+                settings, _ = recipes.read(str(folder / "config.yaml"))
+                said = {item.key: item.values[0] for item in settings if item.values}
+                break
     holds: dict[str, Callable[[str], bool]] = {
         "recipe": lambda value: bool(value),
         "prompt_style": lambda value: value in get_args(PromptStyle),

@@ -34,7 +34,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -404,22 +404,24 @@ def adapter_dir(model: str | os.PathLike[str]) -> Path | None:
     """The adapter that `--model_name_or_path` points to; None for a base, be it a Hub name or a local model.
 
     A run folder stands for its `adapter/`, an adapter folder (also a run's checkpoint) for itself.
-    Raises RunError: the run has no adapter yet, the adapter has no safetensors, or the folder holds neither
-    run, adapter nor model.
+    Raises RunError: the run has no adapter yet, the adapter has no safetensors, the folder holds neither
+    run, adapter nor model, or may not be looked into.
     """
     folder = Path(model).expanduser()
-    if not folder.is_dir():
-        _check_is_hub_name(folder, str(model))
-        return None
-    if _is_adapter(folder):
-        return folder
-    if (folder / "environment.json").exists():
-        return _adapter_of_run(folder)
-    if (folder / "config.json").exists():
-        return None
+    with _looking_into(folder):
+        if not folder.is_dir():
+            _check_is_hub_name(folder, str(model))
+            return None
+        if _is_adapter(folder):
+            return folder
+        if (folder / "environment.json").exists():
+            return _adapter_of_run(folder)
+        if (folder / "config.json").exists():
+            return None
+        held = _some(_held(folder))
     raise RunError(
         f"{folder} is no run (environment.json), adapter (adapter_config.json and weights) or model "
-        f"(config.json): it holds {_some(_held(folder))}. Point --model_name_or_path at one of these"
+        f"(config.json): it holds {held}. Point --model_name_or_path at one of these"
     )
 
 
@@ -637,11 +639,24 @@ def _held(folder: Path) -> list[str]:
 
 def _run_folder(run_dir: str | os.PathLike[str]) -> Path:
     folder = Path(run_dir).expanduser()
-    if not folder.is_dir():
-        raise RunError(f"{folder}: no such folder.{_nearest_run(folder)} Name the --output_dir of a run")
-    if not (folder / "environment.json").exists():
-        raise RunError(f"{folder} is no run: it has no environment.json. Name the --output_dir of a run")
+    with _looking_into(folder):
+        if not folder.is_dir():
+            raise RunError(f"{folder}: no such folder.{_nearest_run(folder)} Name the --output_dir of a run")
+        if not (folder / "environment.json").exists():
+            raise RunError(f"{folder} is no run: it has no environment.json. Name the --output_dir of a run")
     return folder
+
+
+@contextlib.contextmanager
+def _looking_into(folder: Path) -> Iterator[None]:
+    """Turns what the system says of a folder that may not be searched into a RunError that names it."""
+    try:
+        yield
+    except PermissionError as error:
+        raise RunError(
+            f"{folder} cannot be read: {error.strerror or error}. Let it and the folders above it be "
+            "searched, or name another"
+        ) from error
 
 
 def _nearest_run(folder: Path) -> str:
