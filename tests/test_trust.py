@@ -22,7 +22,7 @@ from prl.errors import ModelError, RunError, UsageError
 from prl.machine import Machine
 from prl.model import Lora, check_loadable, load_model, merge_and_verify, save_adapter
 
-REFUSAL = "a file cannot say whose code to run; pass --trust_remote_code yourself"
+REFUSAL = "a file cannot say whose code to run; take it out, and pass --trust_remote_code yourself"
 
 
 class Mark:
@@ -213,6 +213,18 @@ def test_a_recipe_may_say_that_it_does_not(tmp_path: Path) -> None:
     words = ["--recipe", str(path), "--threads", "1", "--trust_remote_code"]
     assert parse("sft", words).trainer.trust_remote_code is True
     assert resolve("eval", recipe="tiny", threads=1, trust_remote_code=True).arguments.trust_remote_code
+
+
+@pytest.mark.parametrize("command", ["sft", "rl", "eval"])
+def test_a_run_that_trusts_goes_on_by_its_config_and_the_flag(tmp_path: Path, command: str) -> None:
+    record = resolve(command, recipe="tiny", threads=1, trust_remote_code=True).as_dict()
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(record))
+    words = ["--recipe", str(path), "--threads", "1"]
+    for trusting in ([], ["--trust_remote_code"]):
+        settings = parse(command, [*words, *trusting])
+        assert (settings.trainer or settings.arguments).trust_remote_code is bool(trusting)
+        assert settings.as_dict()[command] == record[command]
 
 
 # --- Pickles

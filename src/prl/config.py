@@ -64,17 +64,20 @@ class Settings(Generic[Arguments]):
         return getattr(self.trainer or self.arguments, "output_dir", None)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain YAML types for a run's config.yaml; as a recipe, such a file runs it again."""
-        arguments = asdict(self.arguments)  # type: ignore[call-overload]
-        for how_to_start in ("recipe", "resume", "overwrite_output_dir"):
-            arguments.pop(how_to_start, None)
-        if arguments.get("stages"):
-            arguments["stages"] = [json.loads(stage) for stage in arguments["stages"]]
+        """Plain YAML types for a run's config.yaml; as a recipe, such a file runs it again.
+
+        How to start is not in it, nor whose code to run: no file can say that.
+        """
+        settings = asdict(self.arguments) | self.trainer_given  # type: ignore[call-overload]
+        for how_to_start in ("recipe", "resume", "overwrite_output_dir", "trust_remote_code"):
+            settings.pop(how_to_start, None)
+        if settings.get("stages"):
+            settings["stages"] = [json.loads(stage) for stage in settings["stages"]]
         return {
             "command": self.command,
             "recipe": self.recipe,
             "chosen": dict(self.chosen),
-            self.command: arguments | self.trainer_given,
+            self.command: settings,
         }
 
 
@@ -385,7 +388,9 @@ def _read_part(command: str, settings: list[Given], faults: list[str]) -> dict[s
             if given.values == []:
                 raise _Fault("an empty list is no value of it; leave it out to keep the default")
             if _trusts(given):
-                raise _Fault("a file cannot say whose code to run; pass --trust_remote_code yourself")
+                raise _Fault(
+                    "a file cannot say whose code to run; take it out, and pass --trust_remote_code yourself"
+                )
             key, value, left_over = _read(given, _keys(reader))
             if left_over:
                 raise _Fault(f"takes one value, not {len(left_over) + 1}")
