@@ -407,6 +407,24 @@ def test_gradient_checkpointing_by_its_old_and_new_name(on: Any) -> None:
         assert trainer.activation_checkpointing is trainer.gradient_checkpointing is False
 
 
+@pytest.mark.parametrize("said", ["gradient_checkpointing", "activation_checkpointing"])
+@pytest.mark.parametrize("later", ["gradient_checkpointing", "activation_checkpointing"])
+@pytest.mark.parametrize("on", [True, False])
+def test_the_later_of_both_names_wins(tmp_path: Path, said: str, later: str, on: bool) -> None:
+    (tmp_path / "first.yaml").write_text(f"sft:\n  {said}: {on}\n")
+    (tmp_path / "second.yaml").write_text(f"sft:\n  {later}: {not on}\n")
+    (tmp_path / "common.yaml").write_text(f"{said}: {on}\nsft:\n  {later}: {not on}\n")
+    words = [
+        ["--recipe", str(tmp_path / "first.yaml"), f"--{later}={not on}"],
+        ["--recipe", f"{tmp_path / 'first.yaml'}+{tmp_path / 'second.yaml'}"],
+        ["--recipe", str(tmp_path / "common.yaml")],
+        ["--recipe", "tiny", f"--{said}={on}", f"--{later}={not on}"],
+    ]
+    for each in words:
+        trainer = parse("sft", [*each, "--threads", "1"]).trainer
+        assert trainer.activation_checkpointing is trainer.gradient_checkpointing is not on
+
+
 def test_data_of_ones_own_drops_the_recipes_evaluation_data(recipe: Any) -> None:
     name = recipe("rl:\n  dataset: gsm8k\n  eval_dataset: gsm8k\n")
     assert resolve("rl", recipe=name, threads=1).arguments.eval_dataset == "gsm8k"

@@ -188,6 +188,8 @@ def _trainer_class(command: str) -> Any:
 # --- Reading: what was written down, key by key
 
 _SHORT = {"model": "model_name_or_path"}
+_RENAMED = {f"gradient_checkpointing{rest}": f"activation_checkpointing{rest}" for rest in ("", "_kwargs")}
+"""What transformers 5.23 calls otherwise; the old names work there but warn."""
 _TRL_SCRIPT_NAMES = {"config": "recipe", "dataset_name": "dataset", "dataset_train_split": "dataset_split"}
 """What TRL's own scripts call it, for the hint."""
 
@@ -290,7 +292,8 @@ def _words(value: Any) -> list[str] | None:
 
 
 def _read(given: Given, keys: _Keys) -> tuple[str, Any, list[str]]:
-    """Key, value and the words left over of one setting, read by TRL's parser. Raises _Fault."""
+    """Key (by its new name), value and the words left over of one setting, read by TRL's parser. Raises
+    _Fault."""
     key, words = given.key, given.values
     if words == [] and _is_switch(keys.types.get(key)):
         words = ["true"]
@@ -322,7 +325,7 @@ def _read(given: Given, keys: _Keys) -> tuple[str, Any, list[str]]:
     if value is not None and not holds(value):
         misspelt = next((name for name in value if name not in REWARDS), "") if key == "rewards" else ""
         raise _Fault(f"{value!r} {rule}{nearest(misspelt, REWARDS)}")
-    return key, value, left_over
+    return _RENAMED.get(key, key), value, left_over
 
 
 def _is_switch(kind: Any) -> bool:
@@ -435,7 +438,6 @@ def _settle(command: str, flags: list[Given], planned: machine.Machine | None = 
             settled, defaults = _trainer_precision(values) | values, trainer_defaults(command)
             faults += trainer_flags.faults(command, settled, defaults)
             given = {*flagged, *_own_keys(command, values["recipe"])}
-            given = {key.replace("gradient_checkpointing", "activation_checkpointing") for key in given}
             chosen |= trainer_flags.told(command, settled, defaults, given)
     faults += _contradictions(command, values)
     if values.get("load_in_4bit") and not planned and not trainer_flags.is_installed("bitsandbytes"):
@@ -483,18 +485,14 @@ def _layered(
         chosen["eval_dataset"] = f"none: {values.pop('eval_dataset')} goes with the recipe's own dataset"
         if command == "rl" and values.pop("eval_strategy", "no") != "no":
             chosen["eval_strategy"] = "no: there is no set to evaluate on"
-    # transformers renamed these; the old names work but warn.
-    values |= flagged | {"recipe": recipe}
-    for old in ("gradient_checkpointing", "gradient_checkpointing_kwargs"):
-        if old in values:
-            values.setdefault(old.replace("gradient", "activation"), values.pop(old))
-    return values
+    return values | flagged | {"recipe": recipe}
 
 
 def _own_keys(command: str, recipe: str) -> set[str]:
     """The keys that the parts of `recipe` which are files of the user's say to `command`."""
     files = [part for part in recipes.parts(recipe) if part not in (*recipes.NAMES, *recipes.OVERLAYS)]
-    return {given.key for part in files for given in recipes.read(part)[0] if given.section in ("", command)}
+    said = [given.key for part in files for given in recipes.read(part)[0] if given.section in ("", command)]
+    return {_RENAMED.get(key, key) for key in said}
 
 
 def _settle_attention(
