@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import trl
+import yaml
 from transformers import AutoConfig
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from transformers.training_args import OptimizerNames
@@ -242,6 +243,16 @@ def test_only_what_the_user_wrote_is_told(tmp_path: Any) -> None:
     assert told("sft", "--gradient_checkpointing_kwargs", '{"use_reentrant": true}')[
         "activation_checkpointing_kwargs"
     ] == ("no effect: only with --activation_checkpointing")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_nothing_that_a_run_wrote_down_is_told(tmp_path: Any, command: str) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text(yaml.safe_dump(resolve(command, recipe="tiny", threads=1).as_dict()))
+    words = ["--recipe", str(config), "--threads", "1"]
+    assert parse(command, words).chosen.keys() <= {"attention"}
+    chosen = parse(command, [*words, "--do_train"]).chosen
+    assert chosen["do_train"] == "no effect: the command is to train", "that was written now"
 
 
 def test_checkpoints_that_cannot_be_resumed_are_told_at_the_start() -> None:

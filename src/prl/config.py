@@ -489,10 +489,14 @@ def _layered(
 
 
 def _own_keys(command: str, recipe: str) -> set[str]:
-    """The keys that the parts of `recipe` which are files of the user's say to `command`."""
-    files = [part for part in recipes.parts(recipe) if part not in (*recipes.NAMES, *recipes.OVERLAYS)]
-    said = [given.key for part in files for given in recipes.read(part)[0] if given.section in ("", command)]
-    return {_RENAMED.get(key, key) for key in said}
+    """The keys that the user wrote to `command` in the files among the parts of `recipe`. A run's config.yaml
+    holds every setting, whoever it is from."""
+    own: set[str] = set()
+    for part in recipes.parts(recipe):
+        settings = [] if recipes.ships(part) else recipes.read(part)[0]
+        if not any(given.key == "command" and not given.section for given in settings):
+            own |= {given.key for given in settings if given.section in ("", command)}
+    return {_RENAMED.get(key, key) for key in own}
 
 
 def _settle_attention(
