@@ -382,6 +382,18 @@ def test_checkpoints_that_cannot_be_resumed_are_told_at_the_start() -> None:
             "where one begins; take 15",
         ),
         (
+            "rl",
+            "--num_iterations 2 --max_steps 8 --save_steps 0.125",
+            "save_steps: 0.125 of 8 steps is 1, no multiple of the 2 steps that a generation serves, and a "
+            "run can go on only where one begins; take 2",
+        ),
+        (
+            "rl",
+            "--num_iterations 2 --max_steps -1 --save_steps 0.5",
+            "save_steps: 0.5 of steps that are counted later may be no multiple of the 2 steps that a "
+            "generation serves, and a run can go on only where one begins; take 2",
+        ),
+        (
             "sft",
             "--dataloader_persistent_workers",
             "dataloader_persistent_workers: there are no workers; add --dataloader_num_workers 1, or leave "
@@ -454,6 +466,11 @@ def test_what_cannot_be_is_one_line_before_anything_loads(command: str, words: s
         parse(command, ["--recipe", "tiny", "--threads", "1", *words.split()])
     assert str(caught.value) == f"{line}; `prl {command} --help` lists the flags"
     assert caught.value.exit_status == 2
+
+
+@pytest.mark.parametrize("words", ["--num_iterations 2 --save_steps 0.25", "--save_steps 0.125"])
+def test_a_share_of_steps_at_which_generations_begin_is_taken(words: str) -> None:
+    assert parse("rl", ["--recipe", "tiny", "--threads", "1", "--max_steps", "8", *words.split()])
 
 
 def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:

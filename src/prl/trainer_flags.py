@@ -449,11 +449,18 @@ def _rl_clashes(v: Values) -> list[str]:
             )
     period = generation_period(v)
     flag = "eval_steps" if v["save_strategy"] == "best" else "save_steps"
-    if v["save_strategy"] in ("steps", "best") and v[flag] and v[flag] >= 1 and v[flag] % period:
-        found.append(
-            f"{flag}: {v[flag]:g} is no multiple of the {period} steps that a generation serves, and a run "
-            f"can go on only where one begins; take {math.ceil(v[flag] / period) * period}"
-        )
+    if v["save_strategy"] in ("steps", "best") and v[flag] and period > 1:
+        every, said = v[flag], f"{v[flag]:g} is"
+        if every < 1 and v["max_steps"] > 0:
+            every = math.ceil(v["max_steps"] * every)  # as transformers 5.23 counts
+            said = f"{v[flag]:g} of {v['max_steps']} steps is {every},"
+        elif every < 1:
+            said = f"{v[flag]:g} of steps that are counted later may be"
+        if every % period:
+            found.append(
+                f"{flag}: {said} no multiple of the {period} steps that a generation serves, and a run "
+                f"can go on only where one begins; take {math.ceil(every / period) * period}"
+            )
     return found
 
 
