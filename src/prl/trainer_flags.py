@@ -2,7 +2,7 @@
 values are nonsense.
 
 prl hands TRL a model that is loaded, rows that are tokenised, an optimizer and, in RL, rendered prompts and
-sampled responses. So a part of the 190 fields has nothing to act on: TRL drops them without a word, or fails
+sampled responses. So a part of their fields has nothing to act on: TRL drops them without a word, or fails
 once the model is in memory. Here each of them is refused or told before anything is loaded. The others work:
 tests/test_trainer_flags.py holds the table of all (trl 1.16, transformers 5.23). Imports nothing heavy.
 """
