@@ -469,6 +469,19 @@ def test_a_tokenizer_without_the_tags_fails(speaker: Path, tmp_path: Path, break
     )
 
 
+def test_a_tilde_is_home_to_callers_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("gguf")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    for name in ("adapter_config.json", "adapter_model.safetensors", "model-f16.gguf"):
+        (tmp_path / name).write_text("{}")
+    with pytest.raises(ModelError, match=f"^{re.escape(str(tmp_path))} exists"):
+        merge_and_verify(str(tmp_path), Path("~"))
+    for file in (None, Path("~/model-f16.gguf")):
+        with pytest.raises(ModelError, match=f"^{re.escape(str(tmp_path / 'model-f16.gguf'))} exists"):
+            export_gguf(Path("~"), file)
+
+
 def test_a_base_that_is_quantised_on_disk_is_refused(speaker: Path, tmp_path: Path) -> None:
     base, run = tmp_path / "base", tmp_path / "run"
     shutil.copytree(tiny.BASE, base)

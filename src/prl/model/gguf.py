@@ -89,8 +89,8 @@ def export_gguf(
     none that llama.cpp knows, the file exists, or the proof fails; the folder is kept then.
     """
     gguf = _gguf()
-    folder = Path(folder)
-    file = Path(file) if file is not None else folder / f"model-{gguf_type}.gguf"
+    folder = Path(folder).expanduser()
+    file = Path(file).expanduser() if file is not None else folder / f"model-{gguf_type}.gguf"
     if gguf_type not in TYPES:
         raise UsageError(f"gguf_type {gguf_type!r} is none of {', '.join(TYPES)}")
     if file.exists():

@@ -83,7 +83,7 @@ def merge_and_verify(
     `on_proof` gets a line for each thing found out. Raises ModelError where a proof fails or the base is
     quantised on disk, RunError where the disk is full; nothing is left in `output_dir` then.
     """
-    adapter, folder = runs.adapter_dir(name), Path(output_dir)
+    adapter, folder = runs.adapter_dir(name), Path(output_dir).expanduser()
     if adapter is None:
         raise ModelError(
             f"{name!r} is not an adapter or a run that has one; give a run folder of `prl sft` or `prl rl`"
