@@ -254,6 +254,18 @@ def test_a_killed_run_keeps_everything_and_resumes(tmp_path: Path, caplog: pytes
     assert environment["pid"] == os.getpid()
 
 
+@pytest.mark.parametrize("how", ["resume", "overwrite"])
+def test_what_a_merge_drafted_into_a_run_is_in_nobodys_way(tmp_path: Path, how: str) -> None:
+    with open_run(tmp_path, stage="sft", config={}) as run:
+        run.log_metrics(1, {"loss": 1})
+    (tmp_path / ".merged.1.tmp").mkdir()
+    (tmp_path / ".merged.1.tmp" / "model.safetensors").touch()
+    (tmp_path / ".DONE.1.tmp").touch()
+    with open_run(tmp_path, stage="sft", config={}, resume=how == "resume", overwrite=how == "overwrite"):
+        assert (tmp_path / ".merged.1.tmp" / "model.safetensors").exists()
+        assert not (tmp_path / ".DONE.1.tmp").exists()
+
+
 def test_an_exception_and_ctrl_c_leave_an_interrupted_run_that_is_free(tmp_path: Path) -> None:
     def interrupted(error: type[BaseException]) -> None:
         with open_run(tmp_path / error.__name__, stage="sft", config={}) as run:

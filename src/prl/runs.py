@@ -277,7 +277,8 @@ def _open(
                     *([{checkpoint.name: changed}] if changed else []),
                 ]
             for leftover in (*folder.glob(".*.tmp"), *folder.glob("samples/.*.tmp")):
-                leftover.unlink(missing_ok=True)
+                if not leftover.is_dir():  # such as the draft of a merge into the run, which sees to its own
+                    leftover.unlink(missing_ok=True)
             if overwrite:
                 # Without a stage: after a kill amid the removal, it can be overwritten but not resumed.
                 found = read_json(folder / "environment.json")
