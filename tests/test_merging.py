@@ -25,7 +25,7 @@ from prl.data.problems import generate
 from prl.decoding import ForkJoinDecoder, Limits, Response, Sampling
 from prl.errors import ModelError, RunError
 from prl.grammar import render
-from prl.model import Lora, load_model, merge_and_verify, merging, proofs, save_adapter, tag_ids
+from prl.model import Lora, drafts, load_model, merge_and_verify, merging, proofs, save_adapter, tag_ids
 from prl.model.gguf import export_gguf
 from prl.model.proofs import chance_of, divergence, prove_tags
 from prl.prompts import render_prompt, render_response
@@ -516,11 +516,38 @@ merge_and_verify({str(speaker)!r}, Path("merged"), samples=1, max_completion_len
 """
     done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True)
     assert done.returncode == -signal.SIGKILL
-    assert [path.name for path in tmp_path.iterdir()] == [".merged.tmp"]
-    (tmp_path / ".merged.tmp" / "left_by_the_kill").touch()
+    (left,) = tmp_path.iterdir()
+    assert re.fullmatch(r"\.merged\.\d+\.tmp", left.name)
+    (left / "left_by_the_kill").touch()
     merge_and_verify(str(speaker), tmp_path / "merged", **QUICK)
     assert [path.name for path in tmp_path.iterdir()] == ["merged"]
     assert not (tmp_path / "merged" / "left_by_the_kill").exists()
+
+
+def test_drafts_of_other_processes_stay_while_they_live(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = {name: tmp_path / f".merged.{name}.tmp" for name in ("5", "6", str(os.getpid()), "x.6")}
+    for folder in (*names.values(), tmp_path / ".merged2.6.tmp"):
+        folder.mkdir()
+        (folder / "weights").touch()
+    monkeypatch.setattr(drafts.psutil, "pid_exists", lambda pid: pid == 5)
+    with drafts.drafting(tmp_path / "merged") as draft:
+        assert draft == names.pop(str(os.getpid()))
+        assert {*tmp_path.iterdir()} == {names["5"], names["x.6"], tmp_path / ".merged2.6.tmp"}
+        draft.mkdir()
+    assert not draft.exists()
+    assert (names["5"] / "weights").exists()
+
+
+def test_what_another_process_wrote_meanwhile_stays(tmp_path: Path) -> None:
+    draft, target = tmp_path / "draft", tmp_path / "model.gguf"
+    draft.write_text("mine")
+    target.write_text("theirs")
+    with pytest.raises(ModelError) as caught:
+        drafts.put(draft, target)
+    assert str(caught.value) == f"{target} was written by another process meanwhile, and stays; name another"
+    assert target.read_text() == "theirs"
 
 
 # --- The rule for tags

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
+
 from prl.disk import is_disk_full
-from prl.errors import RunError
+from prl.errors import ModelError, RunError
 
 
 @contextmanager
 def drafting(target: Path) -> Iterator[Path]:
-    """The path of a hidden folder beside `target`, which is gone when the block ends, however it ends.
+    """The path of a hidden folder beside `target`, this process's own, which is gone when the block ends,
+    however it ends.
 
     What a kill left of an earlier one is removed first. A full disk is a RunError that says what is kept.
     """
-    draft = target.with_name(f".{target.name}.tmp")
-    shutil.rmtree(draft, ignore_errors=True)
+    for left in _left_behind(target):
+        shutil.rmtree(left, ignore_errors=True)
+    draft = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         yield draft
     except Exception as error:
@@ -30,3 +36,20 @@ def drafting(target: Path) -> Iterator[Path]:
         raise
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+
+
+def put(draft: Path, target: Path) -> None:
+    """Give what was drafted its name. Raises ModelError where that is taken by now."""
+    if target.exists():
+        raise ModelError(f"{target} was written by another process meanwhile, and stays; name another")
+    draft.rename(target)
+
+
+def _left_behind(target: Path) -> list[Path]:
+    """The drafts of `target` whose process is gone, or was one of this number."""
+    found = []
+    for path in target.parent.glob(".*.tmp"):
+        match = re.fullmatch(rf"\.{re.escape(target.name)}\.(\d+)\.tmp", path.name)
+        if match and (int(match[1]) == os.getpid() or not psutil.pid_exists(int(match[1]))):
+            found.append(path)
+    return found

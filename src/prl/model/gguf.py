@@ -29,7 +29,7 @@ from prl import runs, tiny
 from prl.disk import read_json, writing
 from prl.errors import ModelError, UsageError
 from prl.grammar import TAGS
-from prl.model.drafts import drafting
+from prl.model.drafts import drafting, put
 from prl.model.pretokenizers import HARD_TO_CUT, pre_tokenizer_of
 from prl.model.proofs import MERGE_TOLERANCE, agreement, last_logits, texts_to_compare
 from prl.model.tags import tag_ids
@@ -114,7 +114,7 @@ def export_gguf(
             draft.mkdir(parents=True)
             _write(gguf, draft / file.name, model, tokenizer, pre, gguf_type)
         numbers = _verify(gguf, draft / file.name, model, tokenizer, texts, expected, gguf_type, file)
-        (draft / file.name).rename(file)
+        put(draft / file.name, file)
     on_proof(
         f"{file}: GGUF in {gguf_type}, pre-tokenizer {pre}; read back, its logits are the merged model's to "
         f"{numbers['relative_difference']:.1e} of their spread (limit {TYPES[gguf_type]:.0e}), the likeliest "

@@ -32,7 +32,7 @@ from prl.decoding import ForkJoinDecoder, Limits, Response
 from prl.disk import check_writable, read_json, writing
 from prl.errors import DataError, ModelError, PrlError, RunError
 from prl.model.card import run_behind, write_merged_card
-from prl.model.drafts import drafting
+from prl.model.drafts import drafting, put
 from prl.model.loading import TAGS_ARE, attention_of, load_model
 from prl.model.proofs import (
     Proof,
@@ -180,7 +180,7 @@ def merge_and_verify(
         )
         difference = max(each.numbers["largest_difference"] for each in (proof, saved))
         write_merged_card(draft, adapter, _name(dtype), difference)
-        draft.rename(folder)
+        put(draft, folder)
     return difference
 
 
