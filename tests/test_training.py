@@ -104,3 +104,15 @@ def test_a_first_signal_stops_after_the_step_and_a_second_one_at_once() -> None:
         stop._stop(signal.SIGTERM, None)
     with pytest.raises(KeyboardInterrupt):
         stop.raise_if_stopped()
+
+
+@pytest.mark.parametrize(("every", "rest"), [(1, "this step"), (4, "the 4 steps of this generation")])
+def test_a_signal_says_what_is_finished(every: int, rest: str, capsys: pytest.CaptureFixture[str]) -> None:
+    stop, control = StopOnSignal(every), SimpleNamespace(should_save=False, should_training_stop=False)
+    stop._stop(signal.SIGINT, None)
+    said = f"SIGINT: finishing {rest}, then saving; again stops at once"
+    assert " ".join(capsys.readouterr().err.split()) == said
+    for step in range(1, every + 1):
+        assert not control.should_training_stop
+        stop.on_step_end(None, SimpleNamespace(global_step=step), control)
+    assert control.should_training_stop

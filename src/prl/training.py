@@ -209,7 +209,8 @@ class StopOnSignal(TrainerCallback):
         if self.stopped:
             raise KeyboardInterrupt
         self.stopped = True
-        console.print(f"{signal.Signals(number).name}: finishing this step, then saving; again stops at once")
+        rest = "this step" if self.every == 1 else f"the {self.every} steps of this generation"
+        console.print(f"{signal.Signals(number).name}: finishing {rest}, then saving; again stops at once")
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
