@@ -13,7 +13,7 @@ from transformers import TrainingArguments
 from prl import cli, runs, sft
 from prl.config import resolve
 from prl.errors import UsageError
-from prl.schedule import FEW, learning_steps
+from prl.schedule import FEW, _batch, learning_steps
 
 
 def arguments(**given: Any) -> TrainingArguments:
@@ -46,6 +46,21 @@ def test_steps_that_learn(scheduler: str, warmup: float, steps: int, expected: t
 
 def test_one_group_of_parameters_is_enough() -> None:
     assert learning_steps(arguments(warmup_steps=0), 3, [0.0, 1e-2]) == (3, True)
+
+
+@pytest.mark.parametrize(
+    ("rows", "accumulated", "group", "said"),
+    [
+        (4, 2, None, "8 rows"),
+        (4, 4, 8, "2 rows x 8 responses"),
+        (2, 1, 8, "2 responses"),  # a quarter of a generation that serves 4 steps
+        (12, 1, 8, "12 responses"),
+    ],
+)
+def test_what_a_step_holds(rows: int, accumulated: int, group: int | None, said: str) -> None:
+    args = arguments(per_device_train_batch_size=rows, gradient_accumulation_steps=accumulated)
+    args.num_generations = group
+    assert _batch(args) == said
 
 
 def run(folder: Path, recipe: str = "6gb", **given: Any) -> sft.SFTResult:

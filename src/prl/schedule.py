@@ -86,6 +86,8 @@ def learning_steps(args: TrainingArguments, steps: int, rates: Sequence[float]) 
 def _batch(args: TrainingArguments) -> str:
     rows = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
     group = getattr(args, "num_generations", None)
+    if group and rows % group:  # a step may have a part of a generation
+        return f"{rows} responses"
     return f"{rows // group} rows x {group} responses" if group else f"{rows} rows"
 
 
