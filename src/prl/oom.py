@@ -97,8 +97,8 @@ class MicroBatches(TrainerCallback, ExportableState):
         self.is_in_step = False
 
     def watch(self, trainer: Any) -> None:
-        """Wrap `training_step`, `compute_loss` and what samples and scores for them (transformers 5.23, trl
-        1.16)."""
+        """Wrap `training_step`, `compute_loss` and what samples and scores for them (transformers 5.23 and
+        5.24, trl 1.16)."""
         self.trainer = trainer
         self.rows = self.most = trainer.args.per_device_train_batch_size
         self.evaluated_rows = trainer.args.per_device_eval_batch_size
@@ -286,7 +286,7 @@ def _tokens(inputs: Mapping[str, Any]) -> int:
 
 
 def _is_scaled(trainer: Any, num_items_in_batch: Any) -> bool:
-    """Whether `compute_loss` has taken account of accumulation (transformers 5.23, `training_step`)."""
+    """Whether `compute_loss` has taken account of accumulation (transformers 5.24, `training_step`)."""
     if trainer.loss_is_scaled_for_ga is not None:
         return trainer.loss_is_scaled_for_ga
     return (trainer.model_accepts_loss_kwargs and num_items_in_batch is not None) or bool(
