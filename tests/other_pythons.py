@@ -14,8 +14,13 @@ from pathlib import Path
 
 VERSIONS = ("3.12", "3.13")
 NEEDS = ["hypothesis", "latex2sympy2", "psutil", "pytest", "pytest-timeout", "pytest-xdist"]
-PURE = ("grammar", "prompts", "rewards", "curriculum", "analysis", "examples")
-TESTS = ["tests/answers", *(f"tests/test_{name}.py" for name in PURE)]
+PURE = ("analysis", "cards", "curriculum", "data_rows", "examples", "grammar", "prompts", "rewards", "turns")
+TRACES = ("asking", "journal", "modes")
+TESTS = [
+    "tests/answers",
+    *(f"tests/test_{name}.py" for name in PURE),
+    *(f"tests/traces/test_{name}.py" for name in TRACES),
+]
 ROOT = Path(__file__).resolve().parents[1]
 
 
