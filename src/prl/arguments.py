@@ -498,7 +498,8 @@ HELP = {
     "lora_dropout": "dropout on the adapter's input",
     "lora_target_modules": "layers that get an adapter: all-linear, or names",
     "tag_learning_rate": "learning rate of the six tag rows; if none: --learning_rate",
-    "dataset": "Hub name, file (parquet, jsonl, csv) or arithmetic:coldstart|mixed|easy|hard|wide|heldout",
+    "dataset": "Hub name, file (parquet, json, jsonl, csv) or arithmetic:coldstart|mixed|easy|hard|wide|"
+    "heldout",
     "dataset_split": "split of a Hub data set, or of a JSON file that holds several",
     "limit": "take this many rows",
     "eval_dataset": "data for evaluations during training, named like --dataset",
