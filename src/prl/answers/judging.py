@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from prl.answers.comparing import Algebra, same
-from prl.answers.extraction import strip_wrapping
 from prl.answers.limits import MAX_CHARS, Refused, Unreadable
+from prl.answers.notation import spelled
 from prl.answers.reading import Answer, read
+from prl.answers.stating import stated
 
 REASONS = {
     "identical": "both are the same after normalisation",
@@ -47,15 +48,23 @@ def unreadable(gold: str) -> str | None:
 
 
 def judge(pred: str, gold: str, algebra: Algebra | None = None) -> Verdict:
-    """Whether the bare answer `pred` is `gold`; what cannot be read is a reason.
+    """Whether the bare answer `pred` is `gold`, as written or as what it states where it is a sentence; what
+    cannot be read is a reason.
 
     Raises NeedsAlgebra when the pair needs it and `algebra` is None, as it is outside workers.
     """
+    verdict = _judge(pred, gold, algebra)
+    if verdict.equal or not verdict.judges or (quantity := stated(pred)) is None:
+        return verdict
+    return _judge(quantity, gold, algebra)
+
+
+def _judge(pred: str, gold: str, algebra: Algebra | None) -> Verdict:
     if pred == gold:
         return Verdict(True, "identical")
     wanted = _read(gold)
     if isinstance(wanted, Exception):
-        if _spaced(pred) == _spaced(gold):
+        if len(pred) <= MAX_CHARS and spelled(pred) == spelled(gold):
             return Verdict(True, "identical")
         return Verdict(False, "unparseable gold", str(wanted))
     found = _read(pred)
@@ -91,7 +100,3 @@ def _read_short(text: str) -> Answer | Unreadable | Refused:
         return type(error)(*error.args)
     except RecursionError:
         return Refused("nested too deep to read")
-
-
-def _spaced(text: str) -> str:
-    return " ".join(strip_wrapping(text[:MAX_CHARS]).split())

@@ -1,0 +1,250 @@
+r"""What a sentence states: 18 in "Janet makes $18 every day", `y \gt 7` in "so $y \gt 7$", "42 рубля".
+
+A sentence is words and, between them, stretches of mathematics: what TeX delimits, numbers, commands, signs,
+brackets. The last stretch that is asserted is the answer, with the unit behind it and with those that commas,
+"and" or "or" join to it: several candidates stay several. Not asserted is what stands behind a negation ("not
+12 but 13") and, where another stretch is left, behind a preposition that says when or of what ("45 miles
+after 4 hours"). What is bounded, estimated or made conditional ("at least 5", "about 5", "5 unless …") states
+no quantity. At most the last sentences of a text are looked at.
+"""
+
+# ruff: noqa: SIM905 (lists of names read better as words)
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+_PIECE = re.compile(
+    r"(?P<quantity>\$\$[^$]+\$\$|\\\[.*?\\\]|\\\(.*?\\\)"
+    r"|(?<!\\)\$(?!\d[\d.,]*[ ,.][^$\\]*[a-z]{2}[^$\\]*\$\d)(?:[^$\\]|\\.)+\$"  # no "$18 and spends $20"
+    r"|\\begin\{.*?\\end\{\w+\*?\}"
+    r"|(?:\\?[$€£¥₹] ?)?(?:\d[\d.,]*(?<![.,])|\.\d+)(?!\d*(?:st|nd|rd|th)\b)|[π∞])"
+    r"|\\(?:text(?:bf|it|rm)?|mbox|mathrm)\s*\{(?P<text>[^{}\d]*)\}"
+    r"|(?P<space>\s+|\\[,;:! ]|\*\*"
+    r"|\\(?:q?quad|left|right|text(?:bf|it|rm)?|mbox|mathrm|displaystyle)(?![a-zA-Z]))"
+    r"|(?P<command>\\[a-zA-Z]+|\\.)"
+    r"|(?P<word>(?:\d+(?:st|nd|rd|th)\b)|[^\W\d_]+(?:['’-][^\W\d_]+)*)"
+    r"|(?P<mark>.)",
+    re.DOTALL,
+)
+_SIGNS = frozenset("+-−–*/^_=<>≤≥≠≈±∓∞√π°%()[]{}|×÷·∪∩∈∅⁄⟨⟩!'&€£¥₹$")
+_OPENING, _CLOSING = "([{⟨", ")]}⟩"
+_FUNCTIONS = frozenset("sin cos tan cot sec csc ln log lg exp sqrt pi infinity arcsin arccos arctan".split())
+_JOINING = frozenset(", ; & and or".split())
+_PREPOSITIONS = frozenset(
+    "after in within when if for at over during on until before since where with from while through via "
+    "among per every each across of out to".split()
+)
+_NEGATING = frozenset("not t never cannot neither nor without".split())  # isn't is isn and t
+_QUALIFYING = frozenset(
+    "except than least most above below between under about approximately roughly around nearly almost "
+    "multiple multiples divisible base twice half double triple thrice minus plus times power maybe perhaps "
+    "possibly might may could either".split()
+)
+_CHANGING = frozenset(  # anywhere in the sentence: its number alone does not say it
+    "otherwise unless except mod modulo january february march april may june july august september october "
+    "november december grader reference".split()
+)
+_NO_UNIT = _PREPOSITIONS.union(
+    _JOINING,
+    "of to by as a an the is are was were will be that this it which who there then so but not because given "
+    "using he she they we you her his their its has have had therefore thus hence more less left only total "
+    "altogether works".split(),
+)
+_DANGLING = frozenset(
+    "and or then so but because which who where if when of to by as a an the is are was were with for in at "
+    "on we he she they".split()
+)
+_LONGEST_UNIT = 3  # words
+_SENTENCE_ENDS = re.compile(r"(?<=[.!?。！？])(?<!a\.m\.)(?<!p\.m\.)\s+|\n\s*")
+_LONGEST = 1000  # characters of a sentence that is looked at
+_DISPLAYED = re.compile(r"\$\$[^$]+\$\$|\\\[.*?\\\]|\\begin\{.*?\\end\{", re.DOTALL)
+_OTHER = re.compile(
+    r"#|(?<!\\)\b[ap]\.?m\b|\b(?:import|lambda|def|return|eval|print)\b|[a-z_]{3,}\(\w+\)(?<!\(s\))"
+)
+_FINISHED = re.compile(r"[.!。！*)\]]$")
+_UNFINISHED = re.compile(r"[=+,(*/:-]$(?<!\*\*)")
+_IN_WORDS = re.compile(
+    r"(yes|no|true|false)[,.;:!–—]|(?:there (?:is|are)|it has|thus|hence|so|therefore),? "
+    r"(no (?:real |such |integer )?\w+(?= |\.?$)|(?:\w+, ){1,20}(?:and )?\w+(?=\.?$))"
+    r"|.*\*\*([^*]{1,60})\*\*\.?$"
+    r"|the (?:\w+ ){1,8}(?:is|was|are) (?-i:([A-Z]\w+|true|false|even|odd))\.?$",
+    re.IGNORECASE,
+)
+_NAME = re.compile(r"\$\s*\\?[a-zA-Z]+\s*\$")  # a variable
+_WORD = re.compile(r"[^\W\d_]+|[,;]")
+_IN_RATIO = re.compile(r":(?<=\d:)\d")
+_BESIDE_A_SIGN = re.compile(r".\s*(?:[=<>+*/^_≤≥-]|\\(?:le|ge|lt|gt|in|ne|cdot|times)\b)")
+_CLAUSE_ENDS = frozenset(", ; but rather instead".split())
+_NEAR = 4  # words in front of a quantity that may qualify it
+
+
+class _Stretch(NamedTuple):
+    """Place in the sentence, unit included, and the words and marks between it and the stretch before."""
+
+    start: int
+    end: int
+    before: list[str]
+
+
+def stated(text: str) -> str | None:
+    r"""The quantity that the last sentence of `text` with a quantity states; None where it states none, or is
+    nothing but that.
+
+    >>> stated("He will be 45 miles from home after 4 hours."), stated("so $y \\gt 7$."), stated("3 or 4")
+    ('45 miles', '$y \\gt 7$', None)
+    """
+    text = _DISPLAYED.sub(lambda display: display[0].replace("\n", " "), text.strip()[-3 * _LONGEST :])
+    sentences = _SENTENCE_ENDS.split(text)
+    for sentence in reversed(sentences):
+        if (
+            len(sentence) > _LONGEST
+            or sentence.endswith("?")
+            or _OTHER.search(sentence)
+            or _UNFINISHED.search(sentence)
+        ):
+            return None
+        stretches, behind = _stretches(sentence)
+        if stretches:
+            return _asserted(sentence, stretches, behind, alone=len(sentences) == 1)
+        if answer := _IN_WORDS.match(sentence):
+            return next(filter(None, answer.groups()))
+        if not _FINISHED.search(sentence) or not _NEGATING.isdisjoint(
+            behind
+        ):  # cut off; "it cannot be known"
+            return None
+    return None
+
+
+def _stretches(sentence: str) -> tuple[list[_Stretch], list[str]]:
+    """The stretches of `sentence` that hold a quantity, and the words and marks behind the last of them."""
+    found: list[_Stretch] = []
+    words: list[str] = []
+    start = end = -1  # of the stretch that goes on; -1 where none does
+    is_quantity = False
+    unit = 0  # words that may yet belong to the unit behind the last stretch
+    for kind, begin, stop, token in [*_pieces(sentence), ("mark", len(sentence), len(sentence), "")]:
+        if kind in ("quantity", "sign"):
+            if start < 0:
+                start, is_quantity = begin, False
+            end, is_quantity = stop, is_quantity or kind == "quantity"
+            continue
+        if start >= 0 and is_quantity:
+            end = start + len(_unclosed(sentence[start:end]))
+            if (
+                found and not words and unit == _LONGEST_UNIT - 1 and found[-1].end < start
+            ):  # 2 hours 30 minutes
+                found[-1] = found[-1]._replace(end=end)
+            else:
+                found.append(_Stretch(start, end, words))
+            words, unit = [], _LONGEST_UNIT
+        start = -1
+        if kind == "word" and unit and token not in _NO_UNIT and "(" not in sentence[found[-1].end : begin]:
+            found[-1] = found[-1]._replace(end=stop)
+            unit -= 1
+        elif token:
+            unit = 0
+            words.append(token)
+    return found, words
+
+
+def _pieces(sentence: str) -> Iterator[tuple[str, int, int, str]]:
+    """Kind (quantity, sign, word, mark), place and text of each piece of `sentence`."""
+    depth = 0
+    for piece in _PIECE.finditer(sentence):
+        kind, token, start, end = piece.lastgroup or "", piece[0], *piece.span()
+        if kind == "space":
+            continue
+        if kind == "quantity" and _NAME.fullmatch(token):
+            yield "sign", start, end, token
+        elif kind == "text":
+            for word in _WORD.findall(piece["text"]):
+                yield "word", start, end, word.lower()
+        elif kind == "word" and not (
+            token in _FUNCTIONS or (len(token) == 1 and _is_letter(sentence, start))
+        ):
+            depth = 0
+            for word in re.split("['’]", token.lower()):
+                yield "word", start, end, word
+        elif kind == "mark" and not (
+            token in _SIGNS or (token in ",;" and depth) or _IN_RATIO.match(sentence, start)
+        ):
+            yield "mark", start, end, token
+        else:
+            depth += (token in _OPENING) - (token in _CLOSING)
+            yield "quantity" if kind in ("quantity", "command") else "sign", start, end, token
+
+
+def _unclosed(stretch: str) -> str:
+    """`stretch` without what opens or closes a bracket, or begins a relation, outside of it."""
+    stretch = stretch.rstrip("([{=: ")
+    while stretch.endswith(tuple(_CLOSING)) and sum(map(stretch.count, _CLOSING)) > sum(
+        map(stretch.count, _OPENING)
+    ):
+        stretch = stretch[:-1].rstrip()
+    return stretch
+
+
+def _is_letter(sentence: str, at: int) -> bool:
+    """Whether the single letter at `at` is a variable, no article: `a` only beside a sign."""
+    if not sentence[at].isascii() and not "α" <= sentence[at] <= "ω":
+        return False
+    return sentence[at] not in "aAI" or _BESIDE_A_SIGN.match(sentence, at) is not None
+
+
+def _asserted(sentence: str, stretches: list[_Stretch], behind: list[str], *, alone: bool) -> str | None:
+    """The last run of `stretches` that is asserted, as written; None where the sentence is `alone` and it is
+    all of it."""
+    around = {word for stretch in stretches for word in stretch.before}.union(behind)
+    if alone and not any(word.isalpha() for word in around - _JOINING):
+        return None
+    if behind and behind[-1] in _DANGLING:  # cut off
+        return None
+    if not _CHANGING.isdisjoint(re.findall(r"[a-z]+", sentence.lower())):
+        return None
+    open_ = [index for index, stretch in enumerate(stretches) if not _is_negated(stretch.before)]
+    if not open_:
+        return None
+    asserted = [index for index in open_ if not _is_modifier(stretches[index].before)] or open_
+    last = asserted[-1] if stretches[0].before else asserted[0]  # "42, not 43", "5 is prime"
+    first = last
+    while first and first - 1 in open_ and _joins(stretches[first].before):
+        if _is_modifier(stretches[first - 1].before) != _is_modifier(stretches[last].before):
+            break
+        first -= 1
+    if _QUALIFYING & {*stretches[first].before[-_NEAR:]} or behind[:1] in (["or"], ["more"], ["less"]):
+        return None
+    if sentence[stretches[first].start] == "=" and len(around) < 2:  # AB = 5: a name, no sentence
+        return None
+    while stretches[0].before == [] and last + 1 in open_ and _joins(stretches[last + 1].before):
+        last += 1
+    run = stretches[first : last + 1]
+    if all(_JOINING.issuperset(each.before) for each in run[1:]):
+        return sentence[run[0].start : run[-1].end].lstrip("= ")
+    return ", ".join(sentence[each.start : each.end].lstrip("= ") for each in run)
+
+
+def _is_negated(before: list[str]) -> bool:
+    clause = before[max((at + 1 for at, word in enumerate(before) if word in _CLAUSE_ENDS), default=0) :]
+    return not _NEGATING.isdisjoint(clause)
+
+
+def _is_modifier(before: list[str]) -> bool:
+    words = [word for word in before if word not in ("the", "a", "an")]
+    return (
+        bool(words) and words[-1] in _PREPOSITIONS and words[-2:-1] not in (["total"], ["equal"], ["equals"])
+    )
+
+
+def _joins(before: list[str]) -> bool:
+    """Whether these words between two stretches make them one answer of two parts."""
+    return (
+        bool(before)
+        and before[0] in _JOINING
+        and (
+            _JOINING.issuperset(before)
+            or (before[-1] in ("is", "are") and len(before) <= 4 and "and" in before)
+        )
+    )
