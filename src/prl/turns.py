@@ -225,3 +225,26 @@ def said(text: str) -> str:
     if head := _HEADS.search(text, start, stop):
         stop = head.start()
     return text[start:stop]
+
+
+def spoken(text: str) -> str:
+    """`text` without thoughts: what stands between `<think>` and `</think>`, behind a `<think>` that never
+    ends, and before a `</think>` of thoughts that a template may have opened.
+
+    >>> spoken("<think>5?</think>It is 7."), spoken("5?</think>It is 7."), spoken("It is 7.<think>or")
+    ('It is 7.', 'It is 7.', 'It is 7.')
+    """
+    if "think" not in text and "thought>" not in text and "THINK]" not in text:
+        return text
+    kept, at = [], 0
+    for end in [*_END_THINK.finditer(text), None]:
+        stop = end.start() if end else len(text)
+        opened = _OPEN_THINK.search(text, at, stop)
+        if opened:
+            kept.append(text[at : opened.start()])
+        elif end is None:
+            kept.append(text[at:])
+        else:
+            kept.clear()
+        at = end.end() if end else stop
+    return "".join(kept)

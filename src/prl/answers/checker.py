@@ -12,10 +12,10 @@ from functools import cache
 from types import TracebackType
 
 from prl.answers.comparing import NeedsAlgebra
-from prl.answers.extraction import commits, extract_answer
+from prl.answers.extraction import commits, extract_answer, own_turn
 from prl.answers.judging import Verdict, judge, unreadable
 from prl.answers.limits import MAX_CHARS
-from prl.turns import said
+from prl.turns import said, spoken
 
 _PLAIN = re.compile(r"[+-]?\d{1,40}(?:\.\d{1,40})?")
 _IDENTICAL, _EQUAL, _DIFFERENT = (
@@ -171,7 +171,7 @@ def bare_answer(text: object, paths: bool = True) -> str | None:
         return None
     if len(text) > MAX_CHARS or commits(text):
         return extract_answer(text, paths=paths)
-    return said(text).strip() or None
+    return own_turn(spoken(said(text))).strip() or None
 
 
 def unreadable_gold(gold: object) -> str | None:

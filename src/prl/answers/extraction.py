@@ -11,27 +11,48 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from itertools import pairwise
+from typing import NamedTuple
 
+from prl.answers.stating import stated
 from prl.grammar import END_PATH, PATH, TAGS, parse
-from prl.turns import said
+from prl.turns import said, spoken
 
 MAX_RESPONSE = 2_000_000  # characters looked at, from the end
 _MAX_TRIES = 50  # marks without an answer behind them, from the end
 _MAX_LINE = 5_000
+_LONGEST_JOINT = 80  # characters between two boxes of one answer
 
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*(?:(?=\{)|(\\?[^\s{}$\\]+))")
+# The label of an answer in the languages that small models slip into: at the start of a line, or anywhere
+# where it says "final" or the language has no other use for it.
+_FINAL = (
+    r"final\s{1,4}answers?|r[ée]ponse\s{1,4}finale|respuesta\s{1,4}final|resposta\s{1,4}final"
+    r"|risposta\s{1,4}finale|endg[üu]ltige\s{1,4}antwort|окончательный\s{1,4}ответ"
+    r"|最终答案|最終答案|最终的答案|最終的な答え|最終回答|최종\s?답|答案|答え|解答|정답"
+)
+_SHORT = (
+    r"answers?|ans|r[ée]ponse|respuesta|resposta|risposta|antwort|ergebnis|ответ|відповідь|antwoord"
+    r"|odpowiedź|cevap|đáp\s?án|đáp\s?số|答|답|उत्तर|الجواب|الإجابة|الإجابة\s{1,4}النهائية|jawaban"
+)
 _LABEL = re.compile(
-    r"(?:\bfinal\s{1,4}answer|^[ \t>*_#-]{0,12}answer)s?[ \t*_]{0,6}"
-    r"(?::|：|\n|(?<=[*_])\s|is\s*:)[ \t*_]{0,6}",
+    rf"(?:(?<![a-z])(?:{_FINAL})|^[ \t>*_#\"'{{-]{{0,12}}(?:{_SHORT}))[\"']?[ \t\u3000*_]{{0,6}}"
+    r"(?::|：|\n|(?<=[*_])\s|is\s*:)[ \t\u3000*_]{0,6}",
     re.IGNORECASE | re.MULTILINE,
 )
 _HASHES = re.compile(r"(?<!#)####[ \t]{0,8}(?=[^\s#])")
 _ANSWER_TAG = re.compile(r"<answer>", re.IGNORECASE)
+_FILLER = (
+    r"(?:(?:therefore|thus|simply|exactly|then|just|also|hence|indeed|actually|given\s{1,4}by|donc|also|daher"
+    r"|por\s{1,4}lo\s{1,4}tanto)\s{1,4})?"
+)
 _SENTENCE = re.compile(
     r"\b(?:answers?|(?:correct|right|best)\s{1,4}(?:option|choice))\s{1,4}"
     r"(?:is|are|equals|=|would\s{1,4}be|must\s{1,4}be|to\s[^.\n]{1,60}?\s(?:is|are))(?![a-z'’])\s{0,4}:?\s{0,4}"
-    r"(?:(?:therefore|thus|simply|exactly|then|just|also|hence|indeed|actually|approximately|about"
-    r"|given\s{1,4}by)\s{1,4})?",
+    + _FILLER
+    + r"|(?:\b(?:la\s{1,4})?r[ée]ponse(?:\s{1,4}finale)?\s{1,4}est|\brespuesta(?:\s{1,4}final)?\s{1,4}es"
+    r"|\bresposta(?:\s{1,4}final)?\s{1,4}é|\brisposta(?:\s{1,4}finale)?\s{1,4}è|\bantwort\s{1,4}(?:ist|lautet)"
+    r"|答案[是为為]|答えは|정답은)(?![a-z])\s{0,4}[:：]?\s{0,4}" + _FILLER,
     re.IGNORECASE,
 )
 _NEGATED = re.compile(r"(?:not|never|unknown|unclear|wrong|incorrect)\b", re.IGNORECASE)
@@ -42,36 +63,94 @@ _STATEMENT = re.compile(
     r"(?=[-+(\[*]*[\d\\$])"
 )
 _DISPLAY = re.compile(r"\s*(?:\\\[(.*?)\\\]|\$\$(.*?)\$\$)", re.DOTALL)
+_DISPLAYS = re.compile(r"\\\[(?:[^\\]|\\[^\]])*\\\]|\$\$[^$]*\$\$")
 _SENTENCE_END = re.compile(
-    r"\.(?=[\s*$\"')]|\Z)(?<!a\.m\.)(?<!p\.m\.)|[\n\r]|[!?](?=\s|\Z)"
+    r"\.(?=[\s*$\"')]|\Z)(?<!a\.m\.)(?<!p\.m\.)|[\n\r。]|[!?](?=\s|\Z)"
     r"|,?\s\(?(?:since|because|which|so|as|where|given)\s|<"
 )
 _TAG = re.compile("|".join(TAGS))
 _STRAY_PATH = re.compile(rf"{PATH}.*?(?:{END_PATH}|\Z)", re.DOTALL)
 _MARKER = re.compile(r"<\|[a-z_]{1,30}\|>")
+_NEXT_TURN = re.compile(
+    r"\n[ \t*#]{0,8}(?:(?:problem|question|exercise|q)[ \t]{0,2}\d{0,3}|user|human|assistant)"
+    r"[ \t*]{0,4}[:.]\D",
+    re.IGNORECASE,
+)
+# What takes an answer back: of a later one only what follows counts.
+_RETREAT = re.compile(
+    r"\b(?:wait|hold on|hmm|oops|actually|no)\b[^\n]{0,200}?"
+    r"\b(?:wrong|mistaken?|misread|incorrect|error|can['’]t|cannot|not\s(?:right|correct|true))\b",
+    re.IGNORECASE,
+)
 _QUANTITY = re.compile(r"(?!(?:[a-z]{2,}|a) +[a-z]).*(?:\d|\\[a-zA-Z]|\$)|\(?[A-Z]\)?$", re.DOTALL)
 _MEANING = re.compile(r"[^\W_]|\\[a-zA-Z]")
 _EMPTY = ("N/A", "answer", r"\boxed{}", r"\boxed")
 _PAIRS = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), ("__", "__"), ("_", "_"), ("'", "'"))
+# Between boxes that are one answer: commas, "and", "or", names to be filled in.
+_BETWEEN_BOXES = re.compile(
+    r"(?:\s|\$|\\[()\[\],;!:]|\\text\s*\{\s*,?\s*(?:and|or)?\s*,?\s*\}|\\q?quad|\\\\|[,;&.]|\b(?:and|or)\b"
+    r"|\\?[a-zA-Z](?:_\{?\w\}?)?\s*(?:=|\\in))*"
+)
+_JOINED = re.compile(r"[,;&]|\b(?:and|or)\b|\\q?quad")
+
+Found = tuple[int, str | None]
+"""Where a commitment begins, and the answer; None for an answer that was cut off."""
 
 
-def extract_answer(text: str, *, paths: bool = True) -> str | None:
-    r"""The answer that `text` commits to last, as written (still LaTeX), or None when it commits to nothing.
+class Place(NamedTuple):
+    """Where an answer can stand: how it is found, why it counts, what keeps it from paying a guess."""
 
-    What follows the end of its turn, whatever family's marker says so, is not its own.
+    name: str
+    find: Callable[[str], Found | None]
+    why: str
+    guard: str
+
+
+def extract_answer(text: str, *, paths: bool = True, strict: bool = False) -> str | None:
+    r"""The answer that `text` commits to last, as written (still LaTeX); None when it commits to nothing.
+
+    Without a commitment (a place of `COMMITTED`) the quantity that the last sentence of the main thread
+    states is the answer, but not with `strict`. What follows the end of its turn, whatever family's marker
+    says so, is not its own, and thoughts are not said.
 
     `paths` says whether a commitment inside `<Path>` may stand in when the main thread makes none.
 
     >>> extract_answer(r"<Path>\boxed{1}</Path> ... Final Answer: $2$.")
     '2'
+    >>> extract_answer("So she has 7 apples left."), extract_answer("So she has 7 apples left.", strict=True)
+    ('7 apples', None)
     """
     if not isinstance(text, str):
         return None
-    text = _MARKER.sub("\n", said(text)[-MAX_RESPONSE:])
+    text = _MARKER.sub("\n", spoken(said(text))[-MAX_RESPONSE:])
     if not _TAG.search(text):
-        return _last_commitment(text)
-    answer = _last_commitment(committed_thread(text))
-    return _last_commitment(_TAG.sub("\n", text)) if answer is None and paths else answer
+        return _answer(text, strict)
+    answer = _answer(committed_thread(text), strict)
+    return _answer(_TAG.sub("\n", text), strict=True) if answer is None and paths else answer
+
+
+def _answer(text: str, strict: bool) -> str | None:
+    """The last commitment of a thread; else, unless `strict`, what it states."""
+    text = own_turn(text)
+    places = [found for place in COMMITTED if (found := place.find(text))]
+    box = next((span for span in _boxes(text)[-1:]), None)
+    places = [found for found in places if box is None or not box[0] < found[0] < box[1]]
+    last = max(places, default=None, key=lambda found: found[0]) or _last(_SENTENCE, text, _sentence)
+    if last is None:
+        return None if strict else _usable(stated(text) or "")
+    retreat = _RETREAT.search(text, last[0])
+    if last[1] is None or retreat is None:
+        return last[1]
+    return None if strict else _usable(stated(text[retreat.start() :]) or "")
+
+
+def own_turn(text: str) -> str:
+    """`text` before the next problem or turn that a model writes itself, once it has answered."""
+    for turn in _NEXT_TURN.finditer(text):
+        before = text[: turn.start()].strip()
+        if commits(before) or stated(before) or (before and " " not in before):
+            return before
+    return text
 
 
 def committed_thread(text: str) -> str:
@@ -107,20 +186,6 @@ def strip_wrapping(answer: str) -> str:
     return answer
 
 
-def _last_commitment(text: str) -> str | None:
-    """The answer behind the last mark. A sentence that states no quantity counts only when nothing else does:
-    "the answer is even" after a box is a remark, alone it is an answer."""
-    marks = [
-        _last_box(text),
-        _last(_LABEL, text, _labelled),
-        _last(_HASHES, text, lambda rest: _inner(rest.partition("\n")[0])),
-        _last(_ANSWER_TAG, text, _tagged),
-        _last(_SENTENCE, text, lambda rest: _sentence(rest, quantity=True)),
-    ]
-    last = max((mark for mark in marks if mark), default=None) or _last(_SENTENCE, text, _sentence)
-    return last[1] if last else None
-
-
 def _last(mark: re.Pattern[str], text: str, read: Callable[[str], str | None]) -> tuple[int, str] | None:
     """Position of the last `mark` that has an answer behind it, and the answer."""
     for match in list(mark.finditer(text))[: -_MAX_TRIES - 1 : -1]:
@@ -129,18 +194,50 @@ def _last(mark: re.Pattern[str], text: str, read: Callable[[str], str | None]) -
     return None
 
 
-def _last_box(text: str) -> tuple[int, str] | None:
-    """Position and content of the last box that holds something. Boxes are not joined: MATH's answers are
-    last boxes."""
+def _last_box(text: str) -> Found | None:
+    """Position of the last run of boxes that hold something, and what they hold: None where the last is cut
+    off."""
+    boxes = _boxes(text)
+    if not boxes or boxes[-1][2] is None:
+        return (boxes[-1][0], None) if boxes else None
+    run = [boxes[-1]]
+    for box in reversed(boxes[:-1]):
+        if box[2] is None or not _are_joined(text, box, run[0]):
+            break
+        run.insert(0, box)
+    contents = list(dict.fromkeys(content for _, _, content in run if content))
+    word = " or " if any(re.search(r"\bor\b", text[a[1] : b[0]]) for a, b in pairwise(run)) else " and "
+    return run[0][0], contents[0] if len(contents) == 1 else word.join(contents)
+
+
+def _boxes(text: str) -> list[tuple[int, int, str | None]]:
+    """Place and content of each box that holds something and no other box; no content where it is cut off."""
     if "boxed" not in text and "fbox" not in text:
-        return None
+        return []
     closing = _braces(text)
-    last = None
+    boxes: list[tuple[int, int, str | None]] = []
     for match in _BOX.finditer(text):
-        content = match[1] or text[match.end() + 1 : closing.get(match.end(), 0)]
-        if answer := _usable(content):
-            last = match.start(), answer
-    return last
+        if boxes and match.start() < boxes[-1][1]:
+            boxes.pop()  # \boxed{\boxed{5}}
+        end = match.end() if match[1] else closing.get(match.end())
+        if end is None:
+            boxes.append((match.start(), len(text), None))
+        elif content := _usable(match[1] or text[match.end() + 1 : end]):
+            boxes.append((match.start(), end + (not match[1]), content))
+    return boxes
+
+
+def _are_joined(text: str, one: tuple[int, int, str | None], other: tuple[int, int, str | None]) -> bool:
+    between = text[one[1] : other[0]]
+    if len(between) > _LONGEST_JOINT or not _BETWEEN_BOXES.fullmatch(between):
+        return False
+    if _JOINED.search(between):
+        return True
+    around = text[max(0, one[0] - _MAX_LINE) : other[1] + _MAX_LINE]
+    place = min(one[0], _MAX_LINE)
+    return any(
+        show.start() < place < place + other[0] - one[0] < show.end() for show in _DISPLAYS.finditer(around)
+    )
 
 
 def _braces(text: str) -> dict[int, int]:
@@ -167,7 +264,7 @@ def _labelled(rest: str) -> str | None:
 
 def _tagged(rest: str) -> str | None:
     inside = re.split("</?answer>", rest, maxsplit=1, flags=re.IGNORECASE)[0]
-    return _last_commitment(inside) or _usable(inside)
+    return _answer(inside, strict=True) or _usable(inside)
 
 
 def _sentence(rest: str, *, quantity: bool = False) -> str | None:
@@ -185,7 +282,7 @@ def _sentence(rest: str, *, quantity: bool = False) -> str | None:
 
 def _inner(answer: str) -> str | None:
     """`answer`, or the box or sentence inside it."""
-    if box := _last_box(answer):
+    if (box := _last_box(answer)) and box[1]:
         return box[1]
     if sentence := _SENTENCE.search(answer):
         answer = answer[sentence.end() :]
@@ -195,3 +292,37 @@ def _inner(answer: str) -> str | None:
 def _usable(answer: str) -> str | None:
     answer = strip_wrapping(answer)
     return answer if _MEANING.search(answer) and answer not in _EMPTY else None
+
+
+COMMITTED = (
+    Place(
+        "box",
+        _last_box,
+        "what MATH's solutions and every mathematics model are taught",
+        "the last box, or the run that commas, and, or join: of several boxes with one right none pays; a box"
+        " cut off takes back what was committed before",
+    ),
+    Place(
+        "label",
+        lambda text: _last(_LABEL, text, _labelled),
+        "`Final Answer: …` anywhere, `Answer: …` and its translations at the start of a line",
+        "one line, or the display behind it; a list of candidates stays a list",
+    ),
+    Place(
+        "hashes",
+        lambda text: _last(_HASHES, text, lambda rest: _inner(rest.partition("\n")[0])),
+        "GSM8K's `#### …`",
+        "a heading of another depth is none",
+    ),
+    Place(
+        "answer tag", lambda text: _last(_ANSWER_TAG, text, _tagged), "`<answer>…</answer>`", "as for a label"
+    ),
+    Place(
+        "sentence",
+        lambda text: _last(_SENTENCE, text, lambda rest: _sentence(rest, quantity=True)),
+        '"the answer is …"',
+        "negations and remarks are none; one that states no quantity counts only where nothing else does",
+    ),
+)
+"""Where an answer is committed to; of several the one that begins last counts. Where there is none, what
+`stating.stated` finds in the last sentence is the answer of a text that is not read strictly."""
