@@ -17,7 +17,7 @@ from prl.answers import approximation, spans
 from prl.answers.expression import E_NAME, I_NAME, combine, near, variable_name
 from prl.answers.reading import Answer
 from prl.answers.spans import FAR, Span
-from prl.answers.translation import translate
+from prl.answers.translation import TRIGONOMETRIC, translate
 
 _FLIP = {"<": ">", ">": "<", "<=": ">=", ">=": "<=", "=": "=", "!=": "!="}
 
@@ -68,11 +68,16 @@ class _Comparison:
         if pred.alternative and gold.kind not in ("expression", "choice"):
             return self.same(pred.alternative, gold)
         if gold.alternative and pred.kind not in ("expression", "choice"):
-            if pred.kind == gold.alternative.kind == "list":  # 12, 345 against 12,345: a list in this order
-                return self.all_same(pred.items, gold.alternative.items)
-            return self.same(pred, gold.alternative)
+            if gold.alternative.kind != "list":
+                return self.same(pred, gold.alternative)
+            # 12, 345 against 12,345: a list in this order
+            return (
+                pred.kind == "list" and pred.text == "," and self.all_same(pred.items, gold.alternative.items)
+            )
         if kinds & {"word", "choice"}:
             return self.words(pred, gold)
+        if kinds in ({"relation", "base"}, {"relation", "ratio"}):
+            return self.assigned(*((pred, gold) if pred.kind == "relation" else (gold, pred)))
         if "base" in kinds:
             return pred.kind == gold.kind and (pred.text, pred.value) == (gold.text, gold.value)
         if "ratio" in kinds:
@@ -123,12 +128,27 @@ class _Comparison:
         scales = [scale]
         if pred.percent != gold.percent:  # a % that one side leaves out
             scales.append(scale / 100 if pred.percent else scale * 100)
-        return any(self.multiple(pred, factor, gold) for factor in scales)
+        if any(self.multiple(pred, factor, gold) for factor in scales):
+            return True
+        if (pred.unsigned is None) == (gold.unsigned is None):
+            return False
+        one, other = (pred.unsigned, gold) if pred.unsigned else (gold.unsigned, pred)
+        return one is not None and _has_trigonometry(other) and self.multiple(one, Fraction(1), other)
 
     def multiple(self, pred: Answer, factor: Fraction, gold: Answer) -> bool:
         """Whether `factor` times `pred` is `gold`."""
         if pred.value is not None and gold.value is not None:
-            return pred.value * factor == gold.value
+            scaled = pred.value * factor
+            if scaled == gold.value or max(pred.digits, gold.digits) < LONG or min(pred.digits, gold.digits):
+                return scaled == gold.value
+            number, exact = (scaled, gold.value) if pred.digits else (gold.value, scaled)
+            return _is_endless(exact) and _agree(number, max(pred.digits, gold.digits), exact)
+        if factor == 1 and max(pred.digits, gold.digits) >= LONG and not _far_apart(pred, gold):
+            decimal, other = (pred, gold) if pred.digits else (gold, pred)
+            value = self.algebra.constant(other.text)
+            if value is None or decimal.value is None:
+                return False
+            return _agree(decimal.value, decimal.digits, value)
         if factor != 1:
             pred = _times(
                 pred, Answer("expression", text=f"\\frac{{{factor.numerator}}}{{{factor.denominator}}}")
@@ -183,6 +203,8 @@ class _Comparison:
         """Index of the first answer that is the same; what exact arithmetic finds comes before algebra."""
         undecided = []
         for index, other in enumerate(among):
+            if {item.kind, other.kind} & {"set"} and item.kind != other.kind:  # {1, {2}} is not {1, 2}
+                continue
             try:
                 if same(item, other):
                     return index
@@ -229,7 +251,11 @@ class _Comparison:
             return False
         if len(ordered.items) == 2 and ordered.text not in ("()", "<>"):
             return False
-        return self.all_same(ordered.items, [item.items[1] if names else item for item in loose.items])
+        values = [item.items[1] if names else item for item in loose.items]
+        if names and {*map(variable_name, names)} <= {*"xyz"}:  # y = 2, x = 1 is (1, 2)
+            in_order = sorted(zip(names, values, strict=True), key=lambda pair: variable_name(pair[0]))
+            values = [value for _, value in in_order]
+        return self.all_same(ordered.items, values)
 
     def matrices(self, pred: Answer, gold: Answer) -> bool:
         """A matrix against a matrix, a vector in another notation, or rows in brackets."""
@@ -274,7 +300,7 @@ class _Comparison:
             return self.same(last, other) and (_is_name(last) or not _is_name(other))
         if _is_name(last):
             return self.same(first, other)
-        if first.kind == "tuple" and all(map(_is_name, first.items)):
+        if first.kind in ("tuple", "ratio") and all(map(_is_name, first.items)):
             return self.same(last, other)
         # 2 + 3 = 5 against 5: a true statement about numbers
         return not any(map(_variables, relation.items)) and self.same(first, last) and self.same(last, other)
@@ -382,6 +408,36 @@ class _Comparison:
                 return None
             result = spans.intersection(result, found)
         return result
+
+
+LONG = 10
+"""Significant digits from which on a decimal that is right in all of them is the number."""
+_DOUBLE = 15  # significant digits that a double has for certain
+
+
+def _is_endless(value: Fraction) -> bool:
+    """Whether its decimals never end."""
+    rest = value.denominator
+    for prime in (2, 5):
+        while rest % prime == 0:
+            rest //= prime
+    return rest > 1
+
+
+def _agree(decimal: Fraction, digits: int, exact: Fraction) -> bool:
+    """Whether `decimal` of so many significant digits is `exact`, rounded or cut."""
+    if not exact:
+        return False
+    unit = Fraction(10) ** (len(str(abs(exact.numerator))) - len(str(exact.denominator)))  # within one place
+    while abs(exact) < unit:
+        unit /= 10
+    while abs(exact) >= 10 * unit:
+        unit *= 10
+    return abs(decimal - exact) < unit / 10 ** (min(digits, _DOUBLE) - 1)
+
+
+def _has_trigonometry(answer: Answer) -> bool:
+    return any(f"\\{name}(" in answer.text for name in TRIGONOMETRIC)
 
 
 def _is_region(answer: Answer) -> bool:

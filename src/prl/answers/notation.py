@@ -104,7 +104,7 @@ _RULES = (
     (r"(?<!\\)((?:\\\\)*)\\[()\[\]]", r"\1 "),
     (r"\\\$", r"\\usd "),
     # thousands that can mean nothing else: 1{,}234  1,\!234  1\,234  1'234  1 234
-    (r"(?<=\d)(?:\{,\}|,\s*\\!|\\!\s*,|,\\,|\\,|\\!|\\ |')\s*(?=\d{3}(?!\d))", ""),
+    (r"(?<=\d)(?:\{,\}|,\s*\\!|\\!\s*,(?:\s*\\!)?|,\\,|\\,|\\!|\\ |')\s*(?=\d{3}(?!\d))", ""),
     (r"(?<![\d.,/])(\d{1,3}) (\d{3})(?: (\d{3}))?(?: (\d{3}))?(?![\d/]|\s?\\frac)", r"\1\2\3\4"),
     (r"\\(?:left|right|middle)\s*\.", ""),
     (r"\\[hv]space\*?\{[^{}]*\}|\\(?:[hv]?phantom|label|tag)\*?\{[^{}]*\}|\\[hv]?phantom\s+[^\s{}\\&]", " "),
@@ -127,6 +127,9 @@ _RULES = (
     (r"(\d\.\d*?)(\d{3,6}?)\2+\s*(?:\.\.\.|\\[lc]?dots)", r"\1\\overline{\2}"),
     (r"(?<=\d)[eE]([+-]?\d{1,9})(?![\d._])", r" \\cdot 10^{\1}"),
     (r"(?<=\d)\s*[xX]\s*(?=10\s*(?:\^|\*\*))", r" \\cdot "),
+    (r"(?<=\d)\s+[xX]\s+(?=\d)", r" \\cdot "),
+    (r"(?<=[\d)}])\s*\(\s*((?!mod|base)[a-z]{3,}(?: [a-z]+)*)\s*\)$", r" \\text{\1}"),  # 18 (dollars)
+    (r"\bsq\.", "sq"),
     (r"\+/-", r"\\pm "),
     (r"\\not\s*=", r"\\ne "),
     (r"(?<=\d)\s*([kc]?m|ft|mi)\s*/\s*(s|h|hr|min|sec)(?:\^\{?(2)\}?)?$", r"\\text{\1/\2\3}"),
@@ -141,7 +144,7 @@ _RULES = (
 )
 _TOKEN = re.compile(
     r"\\text\{[^{}]*\}|\\(?:begin|end)\s*\{[a-zA-Z*]+\}|\\[a-zA-Z]+|\\."
-    r"|[1-9]\d{0,2}(?:,\d{3})+(?!\d|,(?! )|\.\d+\.)(?:\.\d+)?|\d+\.\d+|\d+\.(?!\d)|\.\d+|\d+|, |[a-zA-Z]+"
+    r"|[1-9]\d{0,2}(?:,\d{3})+(?!\d|,(?! )|\.\d+\.)(?:\.\d+)?|\d+\.\d+|\d+\.(?!\d)|\.\d+|\d+|, |[^\W\d_]+"
     r"|\*\*|<=|=<|>=|!=|/=|==|~=|\+-|\.\.\.|\S",
     re.DOTALL,
 )
@@ -215,7 +218,7 @@ WORDS: dict[str, list[str]] = {
     **{f"a{name}": [f"\\arc{name}"] for name in ("sin", "cos", "tan")},
     **{name: [r"\infty"] for name in ("infinity", "Infinity", "inf", "oo")},
     **{name: [r"\deg"] for name in ("degree", "degrees", "Degrees", "deg")},
-    **{name: [r"\pct"] for name in ("percent", "percentage")},
+    **{name: [r"\pct"] for name in ("percent", "percentage", "pct")},
     "cbrt": [r"\sqrt", "[", "3", "]"],
     "USD": [r"\usd"],
     "Pi": [r"\pi"],
@@ -225,7 +228,8 @@ LETTER_UNITS = frozenset("mgshLl")  # after a number, in \\text or against a bar
 # Words of two or three letters that are no product of variables.
 UNIT_WORDS = frozenset(
     "mm cm km ft yd mi in kg mg ml mL lb lbs oz hr hrs sec min gm mph kph rpm yr yrs rad day sq cu men per "
-    "old".split()
+    "old cup pen dog cat egg hat box boy bag can car cow hen pig pie pot toy way bus ton key cap fan job nut "
+    "jar pan gal pt qt".split()
 )
 _GLUED = re.compile(r"(arcsin|arccos|arctan|sqrt|sin|cos|tan|cot|sec|csc|ln|log|pi)([a-zA-Z]?)")
 
@@ -281,8 +285,8 @@ def tokens(text: str) -> list[str]:
                 found += _text_tokens(token[6:-1], found[-1] if found else "")
             elif renamed := _COMMANDS.get(token[1:], token):
                 found.append(renamed)
-        elif token.isalpha() and token.isascii():
-            found += _letter_tokens(token)
+        elif token.isalpha():
+            found += _letter_tokens(token) if token.isascii() else [f"\\text{{{token}}}"]
         elif not token.isspace():
             found.append(_ASCII.get(token, token))
     return found
@@ -314,6 +318,20 @@ def _text_tokens(content: str, before: str) -> list[str]:
     ):
         return tokens(word)
     return [f"\\text{{{content}}}"]
+
+
+def spelled(text: str) -> str:
+    r"""`text` in one spelling, for what is compared as written: a sum or product under one name of its index.
+
+    >>> spelled(r"\sum_{k=1}^{n} k^2") == spelled(r"\sum\limits_{i=1}^n i^{2}")
+    True
+    """
+    found = tokens(clean(text))
+    for at, token in enumerate(found):
+        index = found[at + 3 : at + 4]
+        if token in (r"\sum", r"\prod") and found[at + 1 : at + 3] == ["_", "{"] and index[0].isalpha():
+            found = [f"\\index{at}" if each == index[0] else each for each in found]
+    return re.sub(r"\{(\\?\w+)\}", r"\1", " ".join(found).replace("{ ", "{").replace(" }", "}"))
 
 
 _PLURAL = re.compile(r"(?<=[a-z]{4})s$")

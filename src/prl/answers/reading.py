@@ -16,7 +16,7 @@ from itertools import product
 from prl.answers.expression import Near, near
 from prl.answers.limits import MAX_CELLS, Refused, Unreadable, check_size
 from prl.answers.notation import LETTER_UNITS, WORDS, clean, match_groups, plain_words, tokens
-from prl.answers.translation import translate
+from prl.answers.translation import TRIGONOMETRIC, translate
 from prl.answers.units import known_unit, split_unit
 
 
@@ -47,6 +47,8 @@ class Answer:
     unit: tuple[str, Fraction] | None = None
     percent: bool = False
     near: Near = (None, None)  # of an expression, at two sample points
+    digits: int = 0  # significant ones, of a number written as a decimal
+    unsigned: Answer | None = None  # an expression without the degree signs in its functions
     alternative: Answer | None = None  # a second reading, taken when the other side is clearly of that kind
     plain: str = ""  # letters and digits as written, for word comparison
 
@@ -68,6 +70,7 @@ _PLAIN_WORDS = re.compile(r"[^\W\d_](?:[^\W\d_]|[ .,'’()-])*|[^\W\d_]{3}[\w .,
 _REALS = frozenset("allrealnumber allreal realnumber real".split())
 _EMPTY = frozenset("emptyset nullset nosolution norealsolution".split())
 _SYNONYMS = {"dne": "doesnotexist", "infinitelymanysolution": "infinitelymany"}
+_CLOCK = re.compile(r"\d{1,2}:0\d|\d{1,2}:\d\d:\d\d")
 _TIME = re.compile(r"(\d{1,2})(?::(\d\d))?\s*(?:\\text\{)?\s*([ap])\.?\s?m\.?\s*\}?", re.IGNORECASE)
 _BASE_WORDS = {
     word: str(n)
@@ -99,13 +102,29 @@ def _whole(items: list[str]) -> Answer:
         items = ["(" if items[0] == "]" else items[0], *items[1:-1], ")" if items[-1] == "[" else items[-1]]
     if items[-1] == ")" and items.count(")") == items.count("(") + 1 and "[" not in items:
         items = items[:-1]
-    answer = _structure(items)
+    answer = _compound(items) or _structure(items)
     if len(items) == 1 and "," in items[0]:
         return replace(answer, alternative=_structure(_without_thousands(items[0])))
     number = all(token[0].isdecimal() or token in "-+/." for token in items[:-1])
     if number and items[-1] in LETTER_UNITS and len(items) > 1 and items[-2][0].isdecimal():
         return replace(answer, alternative=replace(_structure(items[:-1]), unit=known_unit(items[-1])))
     return answer
+
+
+def _compound(items: list[str]) -> Answer | None:
+    """A quantity in two units, 1 hour 30 minutes; None for anything else."""
+    parts = [token for token in items if token not in (r"\and", ",", ", ")]
+    if len(parts) != 4 or not all(
+        parts[at][0].isdecimal() and parts[at + 1].startswith(r"\text") for at in (0, 2)
+    ):
+        return None
+    one, other = _leaf(parts[:2]), _leaf(parts[2:])
+    if not one.unit or not other.unit or one.unit[0] != other.unit[0] or one.unit == other.unit:
+        return None
+    assert one.value is not None
+    assert other.value is not None
+    total = one.value + other.value * other.unit[1] / one.unit[1]
+    return replace(one, text=f"\\frac{{{total.numerator}}}{{{total.denominator}}}", value=total, digits=0)
 
 
 def _words(cleaned: str) -> Answer | None:
@@ -115,6 +134,8 @@ def _words(cleaned: str) -> Answer | None:
     if match := _TIME.fullmatch(bare):
         time = f"{int(match[1])}:{match[2] or '00'}{match[3].lower()}m"
         return Answer("word", text=time, plain=time)
+    if _CLOCK.fullmatch(bare):  # 2:00 and 7:00 are no ratios
+        return Answer("word", text=bare, plain=bare)
     if match := _BASE_TAIL.match(bare):
         base = _BASE_WORDS.get(match[2].lower(), match[2])
         if base.isdecimal():
@@ -329,6 +350,8 @@ def _matrix(items: list[str], closing: dict[int, int]) -> Answer | None:
     body = items[start + 1 : -1]
     if name == "array" and body[:1] == ["{"]:
         body = body[match_groups(body)[0] + 1 :]
+    if name == "cases" and "&" not in body:
+        return _structure([r"\and" if token == r"\\" else token for token in body])
     if name not in ("matrix", "pmatrix", "bmatrix", "array", "smallmatrix", "psmallmatrix", "bsmallmatrix"):
         raise Unreadable(f"a {name} environment")
     rows, _ = _split(body, frozenset([r"\\"]), match_groups(body))
@@ -409,6 +432,7 @@ def _leaf(items: list[str]) -> Answer:
         word = plain_words(body[0])
         return Answer("word", text=word, plain=word)
     expression = translate(list(body))
+    in_functions = r"\deg" in body and any(token[1:] in TRIGONOMETRIC for token in body)
     return Answer(
         "expression",
         text=expression.latex,
@@ -416,4 +440,6 @@ def _leaf(items: list[str]) -> Answer:
         unit=unit,
         percent=percent,
         near=near(expression),
+        digits=len(body[-1].replace(".", "").lstrip("0")) if "." in body[-1] and len(body) <= 2 else 0,
+        unsigned=_leaf([token for token in body if token != r"\deg"]) if in_functions else None,
     )

@@ -27,7 +27,7 @@ _LETTERS = frozenset(
     ).split()
 )
 _ACCENTS = frozenset("overline vec hat bar tilde widehat".split())
-_TRIGONOMETRIC = frozenset("sin cos tan cot sec csc cis".split())
+TRIGONOMETRIC = frozenset("sin cos tan cot sec csc cis".split())
 _NUMBER = re.compile(r"\d[\d,]*(?:\.\d*)?|\.\d+")
 _STOPS = frozenset(["+", "-", "/", r"\cdot", ",", ", ", ")", "]", "}", "|", "=", "!", ""])
 _LONGEST_NAME = 40
@@ -287,9 +287,9 @@ class _Reader:
         if self.peek() == "^":
             self.at += 1
             exponent = self.exponent()
-            if exponent.value == -1 and name in _TRIGONOMETRIC:
+            if exponent.value == -1 and name in TRIGONOMETRIC:
                 name, exponent = "arc" + name, None
-        argument = self.function_argument(degrees=name in _TRIGONOMETRIC)
+        argument = self.function_argument(degrees=name in TRIGONOMETRIC)
         if name == "exp":
             result = ex.raised(ex.constant(ex.E_NAME, cmath.e), argument)
         elif name in ("log", "lg"):
