@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from itertools import pairwise
+from operator import itemgetter
 from typing import NamedTuple
 
 from prl.answers.stating import stated
@@ -24,35 +25,35 @@ _MAX_LINE = 5_000
 _LONGEST_JOINT = 80  # characters between two boxes of one answer
 
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*(?:(?=\{)|(\\?[^\s{}$\\]+))")
-# The label of an answer in the languages that small models slip into: at the start of a line, or anywhere
-# where it says "final" or the language has no other use for it.
-_FINAL = (
-    r"final\s{1,4}answers?|r[ée]ponse\s{1,4}finale|respuesta\s{1,4}final|resposta\s{1,4}final"
-    r"|risposta\s{1,4}finale|endg[üu]ltige\s{1,4}antwort|окончательный\s{1,4}ответ"
-    r"|最终答案|最終答案|最终的答案|最終的な答え|最終回答|최종\s?답|答案|答え|解答|정답"
-)
-_SHORT = (
-    r"answers?|ans|r[ée]ponse|respuesta|resposta|risposta|antwort|ergebnis|ответ|відповідь|antwoord"
-    r"|odpowiedź|cevap|đáp\s?án|đáp\s?số|答|답|उत्तर|الجواب|الإجابة|الإجابة\s{1,4}النهائية|jawaban"
-)
+_BEHIND_LABEL = r"[ \t\u3000*_]{0,6}(?::|：|\n|(?<=[*_])\s|is\s*:)[ \t\u3000*_]{0,6}"
 _LABEL = re.compile(
-    rf"(?:(?<![a-z])(?:{_FINAL})|^[ \t>*_#\"'{{-]{{0,12}}(?:{_SHORT}))[\"']?[ \t\u3000*_]{{0,6}}"
-    r"(?::|：|\n|(?<=[*_])\s|is\s*:)[ \t\u3000*_]{0,6}",
+    r"(?:\bfinal\s{1,4}answer|^[ \t>*_#\"'{-]{0,12}answer)s?[\"']?" + _BEHIND_LABEL,
+    re.IGNORECASE | re.MULTILINE,
+)
+# In languages that small models slip into: at the start of a line, or anywhere where the label says "final"
+# or the language has no other use for it.
+_FOREIGN_LABEL = re.compile(
+    r"(?:(?<![a-z])(?:r[ée]ponse\s{1,4}finale|respuesta\s{1,4}final|resposta\s{1,4}final|risposta\s{1,4}finale"
+    r"|endg[üu]ltige\s{1,4}antwort|окончательный\s{1,4}ответ|最终的?答案|最終答案|最終的な答え|最終回答|최종\s?답"
+    r"|答案|答え|解答|정답)"
+    r"|^[ \t>*_#-]{0,12}(?:ans\.?|r[ée]ponse|respuesta|resposta|risposta|antwort|ergebnis|ответ|відповідь"
+    r"|antwoord|odpowiedź|cevap|jawaban|đáp\s?(?:án|số)|答|답|उत्तर|(?:الجواب|الإجابة)(?:\s{1,4}النهائية)?))"
+    + _BEHIND_LABEL,
     re.IGNORECASE | re.MULTILINE,
 )
 _HASHES = re.compile(r"(?<!#)####[ \t]{0,8}(?=[^\s#])")
 _ANSWER_TAG = re.compile(r"<answer>", re.IGNORECASE)
-_FILLER = (
-    r"(?:(?:therefore|thus|simply|exactly|then|just|also|hence|indeed|actually|given\s{1,4}by|donc|also|daher"
-    r"|por\s{1,4}lo\s{1,4}tanto)\s{1,4})?"
-)
 _SENTENCE = re.compile(
     r"\b(?:answers?|(?:correct|right|best)\s{1,4}(?:option|choice))\s{1,4}"
     r"(?:is|are|equals|=|would\s{1,4}be|must\s{1,4}be|to\s[^.\n]{1,60}?\s(?:is|are))(?![a-z'’])\s{0,4}:?\s{0,4}"
-    + _FILLER
-    + r"|(?:\b(?:la\s{1,4})?r[ée]ponse(?:\s{1,4}finale)?\s{1,4}est|\brespuesta(?:\s{1,4}final)?\s{1,4}es"
+    r"(?:(?:therefore|thus|simply|exactly|then|just|also|hence|indeed|actually|given\s{1,4}by)\s{1,4})?",
+    re.IGNORECASE,
+)
+_FOREIGN_SENTENCE = re.compile(
+    r"(?:\br[ée]ponse(?:\s{1,4}finale)?\s{1,4}est|\brespuesta(?:\s{1,4}final)?\s{1,4}es"
     r"|\bresposta(?:\s{1,4}final)?\s{1,4}é|\brisposta(?:\s{1,4}finale)?\s{1,4}è|\bantwort\s{1,4}(?:ist|lautet)"
-    r"|答案[是为為]|答えは|정답은)(?![a-z])\s{0,4}[:：]?\s{0,4}" + _FILLER,
+    r"|答案[是为為]|答えは|정답은)(?![a-z])\s{0,4}[:：]?\s{0,4}"
+    r"(?:(?:donc|also|daher|por\s{1,4}lo\s{1,4}tanto)\s{1,4})?",
     re.IGNORECASE,
 )
 _NEGATED = re.compile(r"(?:not|never|unknown|unclear|wrong|incorrect)\b", re.IGNORECASE)
@@ -93,15 +94,19 @@ _BETWEEN_BOXES = re.compile(
 )
 _JOINED = re.compile(r"[,;&]|\b(?:and|or)\b|\\q?quad")
 
-Found = tuple[int, str | None]
-"""Where a commitment begins, and the answer; None for an answer that was cut off."""
-
 
 class Place(NamedTuple):
-    """Where an answer can stand: how it is found, why it counts, what keeps it from paying a guess."""
+    """Where an answer can stand.
+
+    `hints`: of these one is in a text, in lower case, that holds such a place; a look for them costs little,
+    and most texts hold few. `read`: the answer behind a mark, from the text behind it; None where there is none.
+    `why` it counts, and the `guard` that keeps it from paying a guess.
+    """
 
     name: str
-    find: Callable[[str], Found | None]
+    hints: tuple[str, ...]
+    mark: re.Pattern[str]
+    read: Callable[[str], str | None]
     why: str
     guard: str
 
@@ -132,16 +137,25 @@ def extract_answer(text: str, *, paths: bool = True, strict: bool = False) -> st
 def _answer(text: str, strict: bool) -> str | None:
     """The last commitment of a thread; else, unless `strict`, what it states."""
     text = own_turn(text)
-    places = [found for place in COMMITTED if (found := place.find(text))]
-    box = next((span for span in _boxes(text)[-1:]), None)
-    places = [found for found in places if box is None or not box[0] < found[0] < box[1]]
-    last = max(places, default=None, key=lambda found: found[0]) or _last(_SENTENCE, text, _sentence)
-    if last is None:
+    possible = _possible(text)
+    box = _last_box(text)
+    found: list[tuple[int, str | None]] = [each for place in possible if (each := _last(place, text))]
+    if box:  # a mark within a box is not another commitment
+        found = [each for each in found if not box[0] < each[0] < box[1]] + [(box[0], box[2])]
+    if not found and possible:
+        found = [each for place in _REMARKS if (each := _last(place, text))]
+    if not found:
         return None if strict else _usable(stated(text) or "")
-    retreat = _RETREAT.search(text, last[0])
-    if last[1] is None or retreat is None:
-        return last[1]
+    start, answer = max(found, key=itemgetter(0))
+    if answer is None or (retreat := _RETREAT.search(text, start)) is None:
+        return answer
     return None if strict else _usable(stated(text[retreat.start() :]) or "")
+
+
+def _possible(text: str) -> list[Place]:
+    """The places, boxes aside, that `text` may hold."""
+    text = text.lower()
+    return [place for place in COMMITTED[1:] if any(hint in text for hint in place.hints)]
 
 
 def own_turn(text: str) -> str:
@@ -167,7 +181,7 @@ def committed_thread(text: str) -> str:
 def commits(text: str) -> bool:
     """Whether `text` holds a mark of a committed answer, so that it is a response rather than a bare
     answer."""
-    return any(mark.search(text) for mark in (_BOX, _LABEL, _HASHES, _ANSWER_TAG, _SENTENCE))
+    return _BOX.search(text) is not None or any(place.mark.search(text) for place in _possible(text))
 
 
 def strip_wrapping(answer: str) -> str:
@@ -186,20 +200,23 @@ def strip_wrapping(answer: str) -> str:
     return answer
 
 
-def _last(mark: re.Pattern[str], text: str, read: Callable[[str], str | None]) -> tuple[int, str] | None:
-    """Position of the last `mark` that has an answer behind it, and the answer."""
-    for match in list(mark.finditer(text))[: -_MAX_TRIES - 1 : -1]:
-        if answer := read(text[match.end() : match.end() + _MAX_LINE]):
+def _last(place: Place, text: str) -> tuple[int, str] | None:
+    """Position of the last mark of `place` that has an answer behind it, and the answer."""
+    for match in list(place.mark.finditer(text))[: -_MAX_TRIES - 1 : -1]:
+        if answer := place.read(text[match.end() : match.end() + _MAX_LINE]):
             return match.start(), answer
     return None
 
 
-def _last_box(text: str) -> Found | None:
-    """Position of the last run of boxes that hold something, and what they hold: None where the last is cut
-    off."""
+Box = tuple[int, int, str | None]
+"""Start, end and content of a box, or of several that are one answer; no content where it is cut off."""
+
+
+def _last_box(text: str) -> Box | None:
+    """The last run of boxes that hold something."""
     boxes = _boxes(text)
     if not boxes or boxes[-1][2] is None:
-        return (boxes[-1][0], None) if boxes else None
+        return boxes[-1] if boxes else None
     run = [boxes[-1]]
     for box in reversed(boxes[:-1]):
         if box[2] is None or not _are_joined(text, box, run[0]):
@@ -207,15 +224,15 @@ def _last_box(text: str) -> Found | None:
         run.insert(0, box)
     contents = list(dict.fromkeys(content for _, _, content in run if content))
     word = " or " if any(re.search(r"\bor\b", text[a[1] : b[0]]) for a, b in pairwise(run)) else " and "
-    return run[0][0], contents[0] if len(contents) == 1 else word.join(contents)
+    return run[0][0], run[-1][1], contents[0] if len(contents) == 1 else word.join(contents)
 
 
-def _boxes(text: str) -> list[tuple[int, int, str | None]]:
+def _boxes(text: str) -> list[Box]:
     """Place and content of each box that holds something and no other box; no content where it is cut off."""
     if "boxed" not in text and "fbox" not in text:
         return []
     closing = _braces(text)
-    boxes: list[tuple[int, int, str | None]] = []
+    boxes: list[Box] = []
     for match in _BOX.finditer(text):
         if boxes and match.start() < boxes[-1][1]:
             boxes.pop()  # \boxed{\boxed{5}}
@@ -227,7 +244,7 @@ def _boxes(text: str) -> list[tuple[int, int, str | None]]:
     return boxes
 
 
-def _are_joined(text: str, one: tuple[int, int, str | None], other: tuple[int, int, str | None]) -> bool:
+def _are_joined(text: str, one: Box, other: Box) -> bool:
     between = text[one[1] : other[0]]
     if len(between) > _LONGEST_JOINT or not _BETWEEN_BOXES.fullmatch(between):
         return False
@@ -282,8 +299,8 @@ def _sentence(rest: str, *, quantity: bool = False) -> str | None:
 
 def _inner(answer: str) -> str | None:
     """`answer`, or the box or sentence inside it."""
-    if (box := _last_box(answer)) and box[1]:
-        return box[1]
+    if (box := _last_box(answer)) and box[2]:
+        return box[2]
     if sentence := _SENTENCE.search(answer):
         answer = answer[sentence.end() :]
     return _usable(answer)
@@ -294,35 +311,86 @@ def _usable(answer: str) -> str | None:
     return answer if _MEANING.search(answer) and answer not in _EMPTY else None
 
 
+def _hashed(rest: str) -> str | None:
+    return _inner(rest.partition("\n")[0])
+
+
+def _quantity(rest: str) -> str | None:
+    return _sentence(rest, quantity=True)
+
+
+_OTHER_LANGUAGES = (
+    *(
+        "ans:",
+        "ans.",
+        "ans :",
+        "ponse",
+        "respuesta",
+        "resposta",
+        "risposta",
+        "antwor",
+        "antwoord",
+        "ergebnis",
+    ),
+    *(
+        "odpowied",
+        "cevap",
+        "jawaban",
+        "ответ",
+        "відповідь",
+        "答",
+        "정답",
+        "최종",
+        "답",
+        "đáp",
+        "उत्तर",
+        "الجواب",
+    ),
+    *("الإجابة", "最終回答"),
+)
 COMMITTED = (
     Place(
         "box",
-        _last_box,
-        "what MATH's solutions and every mathematics model are taught",
-        "the last box, or the run that commas, and, or join: of several boxes with one right none pays; a box"
-        " cut off takes back what was committed before",
+        ("boxed", "fbox"),
+        _BOX,
+        str,
+        "what MATH's solutions say and mathematics models are taught",
+        "the last, or the run that commas, and, or join: of several boxes with one right none pays; one "
+        "that is cut off takes back what was committed before",
     ),
     Place(
         "label",
-        lambda text: _last(_LABEL, text, _labelled),
-        "`Final Answer: …` anywhere, `Answer: …` and its translations at the start of a line",
+        ("answer",),
+        _LABEL,
+        _labelled,
+        "`Final Answer: …` anywhere, `Answer: …` at the start of a line",
         "one line, or the display behind it; a list of candidates stays a list",
     ),
     Place(
-        "hashes",
-        lambda text: _last(_HASHES, text, lambda rest: _inner(rest.partition("\n")[0])),
-        "GSM8K's `#### …`",
-        "a heading of another depth is none",
+        "label in another language", _OTHER_LANGUAGES, _FOREIGN_LABEL, _labelled, "`答案：42`", "as a label"
     ),
+    Place("hashes", ("####",), _HASHES, _hashed, "GSM8K's `#### …`", "a heading of another depth is none"),
     Place(
-        "answer tag", lambda text: _last(_ANSWER_TAG, text, _tagged), "`<answer>…</answer>`", "as for a label"
+        "tag", ("<answer>",), _ANSWER_TAG, _tagged, "`<answer>…</answer>`", "a commitment inside comes first"
     ),
     Place(
         "sentence",
-        lambda text: _last(_SENTENCE, text, lambda rest: _sentence(rest, quantity=True)),
+        ("answer", "option", "choice"),
+        _SENTENCE,
+        _quantity,
         '"the answer is …"',
         "negations and remarks are none; one that states no quantity counts only where nothing else does",
+    ),
+    Place(
+        "sentence in another language",
+        _OTHER_LANGUAGES,
+        _FOREIGN_SENTENCE,
+        _quantity,
+        '"la réponse est …"',
+        "as a sentence",
     ),
 )
 """Where an answer is committed to; of several the one that begins last counts. Where there is none, what
 `stating.stated` finds in the last sentence is the answer of a text that is not read strictly."""
+
+_REMARKS = [place._replace(read=_sentence) for place in COMMITTED if place.read is _quantity]

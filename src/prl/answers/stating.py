@@ -64,6 +64,7 @@ _DISPLAYED = re.compile(r"\$\$[^$]+\$\$|\\\[.*?\\\]|\\begin\{.*?\\end\{", re.DOT
 _OTHER = re.compile(
     r"#|(?<!\\)\b[ap]\.?m\b|\b(?:import|lambda|def|return|eval|print)\b|[a-z_]{3,}\(\w+\)(?<!\(s\))"
 )
+_IN_PROSE = re.compile(r"(?<![\\a-zA-Z])[^\W\d_]{2,}|\\text|\n|[⺀-鿿가-힣ぁ-ヿ]")
 _FINISHED = re.compile(r"[.!。！*)\]]$")
 _UNFINISHED = re.compile(r"[=+,(*/:-]$(?<!\*\*)")
 _IN_WORDS = re.compile(
@@ -96,6 +97,8 @@ def stated(text: str) -> str | None:
     >>> stated("He will be 45 miles from home after 4 hours."), stated("so $y \\gt 7$."), stated("3 or 4")
     ('45 miles', '$y \\gt 7$', None)
     """
+    if not _IN_PROSE.search(text):
+        return None
     text = _DISPLAYED.sub(lambda display: display[0].replace("\n", " "), text.strip()[-3 * _LONGEST :])
     sentences = _SENTENCE_ENDS.split(text)
     for sentence in reversed(sentences):
