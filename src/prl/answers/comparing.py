@@ -452,7 +452,7 @@ def _is_region(answer: Answer) -> bool:
         return (
             any(regions)
             and (all(regions) or kinds == {"relation"})
-            and ("tuple" not in kinds or answer.text == "or")
+            and (kinds.isdisjoint(("tuple", "set")) or answer.text == "or")
         )
     return answer.kind in ("set", "reals", "empty", "union", "intersection", "difference", "member")
 

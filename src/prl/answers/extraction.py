@@ -44,6 +44,7 @@ _FOREIGN_LABEL = re.compile(
 _HASHES = re.compile(r"(?<!#)####[ \t]{0,8}(?=[^\s#])")
 _ANSWER_TAG = re.compile(r"<answer>", re.IGNORECASE)
 _SENTENCE = re.compile(
+    r"(?<!\bif\sthe\s)(?<!\bsuppose\sthe\s)(?<!\bassume\sthe\s)(?<!\bwhether\sthe\s)"
     r"\b(?:answers?|(?:correct|right|best)\s{1,4}(?:option|choice))\s{1,4}"
     r"(?:is|are|equals|=|would\s{1,4}be|must\s{1,4}be|to\s[^.\n]{1,60}?\s(?:is|are))(?![a-z'’])\s{0,4}:?\s{0,4}"
     r"(?:(?:therefore|thus|simply|exactly|then|just|also|hence|indeed|actually|given\s{1,4}by)\s{1,4})?",
@@ -63,6 +64,7 @@ _STATEMENT = re.compile(
     r"[A-Z][a-z]*\b(?:(?!n't|\bnot\b|\bnever\b)[^\d\\$=<>\n]){0,200}?\s(?:is|are|equals|has|have)\s+"
     r"(?=[-+(\[*]*[\d\\$])"
 )
+_ALONE = re.compile(r"([^A-Za-z]{1,80}?)\.\s+[A-Z][a-z]")  # "42. Explanation: 6 groups of 7."
 _DISPLAY = re.compile(r"\s*(?:\\\[(.*?)\\\]|\$\$(.*?)\$\$)", re.DOTALL)
 _DISPLAYS = re.compile(r"\\\[(?:[^\\]|\\[^\]])*\\\]|\$\$[^$]*\$\$")
 _SENTENCE_END = re.compile(
@@ -89,7 +91,7 @@ _EMPTY = ("N/A", "answer", r"\boxed{}", r"\boxed")
 _PAIRS = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), ("__", "__"), ("_", "_"), ("'", "'"))
 # Between boxes that are one answer: commas, "and", "or", names to be filled in.
 _BETWEEN_BOXES = re.compile(
-    r"(?:\s|\$|\\[()\[\],;!:]|\\text\s*\{\s*,?\s*(?:and|or)?\s*,?\s*\}|\\q?quad|\\\\|[,;&.]|\b(?:and|or)\b"
+    r"(?:\s|\$|\\[()\[\],;!: ]|\\text\s*\{\s*,?\s*(?:and|or)?\s*,?\s*\}|\\q?quad|\\\\|[,;&.]|\b(?:and|or)\b"
     r"|\\?[a-zA-Z](?:_\{?\w\}?)?\s*(?:=|\\in))*"
 )
 _JOINED = re.compile(r"[,;&]|\b(?:and|or)\b|\\q?quad")
@@ -99,8 +101,8 @@ class Place(NamedTuple):
     """Where an answer can stand.
 
     `hints`: of these one is in a text, in lower case, that holds such a place; a look for them costs little,
-    and most texts hold few. `read`: the answer behind a mark, from the text behind it; None where there is none.
-    `why` it counts, and the `guard` that keeps it from paying a guess.
+    and most texts hold few. `read`: the answer behind a mark, from the text behind it; None for
+    none. `why` it counts, and the `guard` that keeps it from paying a guess.
     """
 
     name: str
@@ -274,6 +276,8 @@ def _labelled(rest: str) -> str | None:
     if display := _DISPLAY.match(rest):
         return _inner(display[1] or display[2] or "")
     line = rest.lstrip("\n \t").partition("\n")[0]
+    if alone := _ALONE.match(line):
+        line = alone[1]
     if statement := _STATEMENT.match(line):
         return _sentence(line[statement.end() :])
     return _inner(line)

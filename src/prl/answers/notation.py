@@ -15,6 +15,7 @@ from functools import cache
 
 from prl.answers.extraction import strip_wrapping
 from prl.answers.limits import Unreadable
+from prl.answers.stating import last_rows
 
 _GREEK = dict(
     zip(
@@ -140,7 +141,7 @@ _RULES = (
     (r"^\s*either\b|\bm\s*(?=\\angle(?![a-zA-Z]))", " "),
     (r"(?<=[)\]}])\s*(?:U|\\text\{\s*U\s*\}|union)\s*(?=[(\[{\\])", r" \\cup "),
     (r"(?<=[a-z])\s+in\s+(?=[\[({\\])", r" \\in "),
-    (r"(?<![a-zA-Z\\])US(?=\s*\\usd)", ""),
+    (r"(?<![a-zA-Z\\])(?:US|AU|CA|HK|NZ|[RACS])(?=\s*\\usd)", ""),
 )
 _TOKEN = re.compile(
     r"\\text\{[^{}]*\}|\\(?:begin|end)\s*\{[a-zA-Z*]+\}|\\[a-zA-Z]+|\\."
@@ -241,6 +242,7 @@ def clean(text: str) -> str:
         text = re.sub(r"[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ]+", lambda m: "^{" + m.group().translate(_SUPERSCRIPTS) + "}", text)
         text = re.sub(r"[₀-₉]+", lambda m: "_{" + m.group().translate(_SUBSCRIPTS) + "}", text)
     text = strip_wrapping(re.sub(r"[\x00-\x1f\x7f]", " ", text))
+    text = last_rows(text)
     if "&" in text and r"\begin" not in text:
         text = text.replace("&", " and ")
     if "$" in text:

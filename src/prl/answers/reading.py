@@ -71,7 +71,7 @@ _REALS = frozenset("allrealnumber allreal realnumber real".split())
 _EMPTY = frozenset("emptyset nullset nosolution norealsolution".split())
 _SYNONYMS = {"dne": "doesnotexist", "infinitelymanysolution": "infinitelymany"}
 _CLOCK = re.compile(r"\d{1,2}:0\d|\d{1,2}:\d\d:\d\d")
-_TIME = re.compile(r"(\d{1,2})(?::(\d\d))?\s*(?:\\text\{)?\s*([ap])\.?\s?m\.?\s*\}?", re.IGNORECASE)
+_TIME = re.compile(r"(\d{1,2})(?:\s*:\s*(\d\d))?\s*(?:\\text\{)?\s*([ap])\.?\s?m\.?\s*\}?", re.IGNORECASE)
 _BASE_WORDS = {
     word: str(n)
     for n, word in enumerate("two three four five six seven eight nine ten eleven twelve".split(), 2)
@@ -105,8 +105,7 @@ def _whole(items: list[str]) -> Answer:
     answer = _compound(items) or _structure(items)
     if len(items) == 1 and "," in items[0]:
         return replace(answer, alternative=_structure(_without_thousands(items[0])))
-    number = all(token[0].isdecimal() or token in "-+/." for token in items[:-1])
-    if number and items[-1] in LETTER_UNITS and len(items) > 1 and items[-2][0].isdecimal():
+    if items[-1] in LETTER_UNITS and len(items) > 1 and (items[-2][0].isdecimal() or items[-2] == "}"):
         return replace(answer, alternative=replace(_structure(items[:-1]), unit=known_unit(items[-1])))
     return answer
 
@@ -268,7 +267,11 @@ def _list(parts: list[list[str]], separators: list[str]) -> Answer:
         raise Refused(f"more than {MAX_CELLS} items")
     read_parts = [_structure(part) for part in parts]
     first, *rest = read_parts
-    if first.kind == "relation" and first.text == "=" and all(p.kind in ("expression", "base") for p in rest):
+    if (
+        first.kind == "relation"
+        and first.text in ("=", "!=")
+        and all(part.kind in ("expression", "base") for part in rest)
+    ):
         read_parts = [first, *(replace(first, items=(first.items[0], part)) for part in rest)]  # x = 1, 2
     word = "or" if r"\or" in separators else "and" if r"\and" in separators else ","
     return Answer("list", _flat(read_parts), word)
@@ -301,7 +304,7 @@ def _relation(parts: list[list[str]], signs: list[str]) -> Answer:
 _MARK = r"'{1,2}|\^\{-1\}|_\{?\w+\}?"
 _NAME_OF_SOMETHING = re.compile(
     rf"(?:[fgh](?:{_MARK})|[pqFGHPQEVASTCNR](?:{_MARK})?)\([^()]*\)"
-    r"|[a-z]'{1,2}|\\frac\{d[a-z]?\}\{d[a-z]\}|\|?[A-Z]{2,4}\|?"
+    r"|[a-z]'{1,2}|[A-Z]\^\{(?:-1|T)\}|\\frac\{d[a-z]?\}\{d[a-z]\}|\|?[A-Z]{2,4}\|?"
 )
 
 

@@ -20,6 +20,7 @@ _PIECE = re.compile(
     r"(?P<quantity>\$\$[^$]+\$\$|\\\[.*?\\\]|\\\(.*?\\\)"
     r"|(?<!\\)\$(?!\d[\d.,]*[ ,.][^$\\]*[a-z]{2}[^$\\]*\$\d)(?:[^$\\]|\\.)+\$"  # no "$18 and spends $20"
     r"|\\begin\{.*?\\end\{\w+\*?\}"
+    r"|\d{1,2}:\d\d(?:\s?[ap]\.?m\b\.?)?"
     r"|(?:\\?[$€£¥₹] ?)?(?:\d[\d.,]*(?<![.,])|\.\d+)(?!\d*(?:st|nd|rd|th)\b)|[π∞])"
     r"|\\(?:text(?:bf|it|rm)?|mbox|mathrm)\s*\{(?P<text>[^{}\d]*)\}"
     r"|(?P<space>\s+|\\[,;:! ]|\*\*"
@@ -36,6 +37,10 @@ _JOINING = frozenset(", ; & and or".split())
 _PREPOSITIONS = frozenset(
     "after in within when if for at over during on until before since where with from while through via "
     "among per every each across of out to".split()
+)
+_STATING = frozenset(  # before a preposition: a total of 5, left with 5, comes to 5
+    "total equal equals sum value result answer left ends up out comes come came amounts adds simplifies "
+    "evaluates rounds reduces increases decreases rises drops".split()
 )
 _NEGATING = frozenset("not t never cannot neither nor without".split())  # isn't is isn and t
 _QUALIFYING = frozenset(
@@ -61,17 +66,23 @@ _LONGEST_UNIT = 3  # words
 _SENTENCE_ENDS = re.compile(r"(?<=[.!?。！？])(?<!a\.m\.)(?<!p\.m\.)\s+|\n\s*")
 _LONGEST = 1000  # characters of a sentence that is looked at
 _DISPLAYED = re.compile(r"\$\$[^$]+\$\$|\\\[.*?\\\]|\\begin\{.*?\\end\{", re.DOTALL)
-_OTHER = re.compile(
-    r"#|(?<!\\)\b[ap]\.?m\b|\b(?:import|lambda|def|return|eval|print)\b|[a-z_]{3,}\(\w+\)(?<!\(s\))"
+_CODE = re.compile(r"#|\b(?:import|lambda|def|return|eval|print)\b|[a-z_]{3,}\(\w+\)(?<!\(s\))")
+_ROWS = re.compile(
+    r"(?:\\\[|\$\$)?\s*\\begin\{(align|aligned|gather|gathered|equation|eqnarray|multline|split)\*?\}"
+    r"(.*?)\\end\{\1\*?\}\s*(?:\\\]|\$\$)?",
+    re.DOTALL,
 )
 _IN_PROSE = re.compile(r"(?<![\\a-zA-Z])[^\W\d_]{2,}|\\text|\n|[⺀-鿿가-힣ぁ-ヿ]")
 _FINISHED = re.compile(r"[.!。！*)\]]$")
 _UNFINISHED = re.compile(r"[=+,(*/:-]$(?<!\*\*)")
 _IN_WORDS = re.compile(
-    r"(yes|no|true|false)[,.;:!–—]|(?:there (?:is|are)|it has|thus|hence|so|therefore),? "
-    r"(no (?:real |such |integer )?\w+(?= |\.?$)|(?:\w+, ){1,20}(?:and )?\w+(?=\.?$))"
+    r"(yes|no|true|false)[,.;:!–—]|(?:thus|hence|so|therefore),? ((?:\w+, ){1,20}(?:and )?\w+)\.?$"
     r"|.*\*\*([^*]{1,60})\*\*\.?$"
     r"|the (?:\w+ ){1,8}(?:is|was|are) (?-i:([A-Z]\w+|true|false|even|odd))\.?$",
+    re.IGNORECASE,
+)
+_NOTHING = re.compile(
+    r"\b(?:there (?:is|are)|it has|have|has) (no (?:real |such |integer )?(?:solutions?|roots?|values?))\b",
     re.IGNORECASE,
 )
 _NAME = re.compile(r"\$\s*\\?[a-zA-Z]+\s*\$")  # a variable
@@ -79,6 +90,11 @@ _WORD = re.compile(r"[^\W\d_]+|[,;]")
 _IN_RATIO = re.compile(r":(?<=\d:)\d")
 _BESIDE_A_SIGN = re.compile(r".\s*(?:[=<>+*/^_≤≥-]|\\(?:le|ge|lt|gt|in|ne|cdot|times)\b)")
 _CLAUSE_ENDS = frozenset(", ; but rather instead".split())
+_CONCLUDING = frozenset(
+    "so thus therefore hence then now finally answer total result leaves leaving gives it this that which "
+    "in".split()
+)
+_COPULAS = frozenset("is are was were equals".split())
 _NEAR = 4  # words in front of a quantity that may qualify it
 
 
@@ -99,26 +115,40 @@ def stated(text: str) -> str | None:
     """
     if not _IN_PROSE.search(text):
         return None
-    text = _DISPLAYED.sub(lambda display: display[0].replace("\n", " "), text.strip()[-3 * _LONGEST :])
+    text = _DISPLAYED.sub(_in_one_line, last_rows(text.strip()[-3 * _LONGEST :]))
     sentences = _SENTENCE_ENDS.split(text)
     for sentence in reversed(sentences):
         if (
             len(sentence) > _LONGEST
             or sentence.endswith("?")
-            or _OTHER.search(sentence)
+            or _CODE.search(sentence)
             or _UNFINISHED.search(sentence)
         ):
             return None
         stretches, behind = _stretches(sentence)
         if stretches:
             return _asserted(sentence, stretches, behind, alone=len(sentences) == 1)
-        if answer := _IN_WORDS.match(sentence):
+        if answer := _IN_WORDS.match(sentence) or _NOTHING.search(sentence):
             return next(filter(None, answer.groups()))
         if not _FINISHED.search(sentence) or not _NEGATING.isdisjoint(
             behind
         ):  # cut off; "it cannot be known"
             return None
     return None
+
+
+def _in_one_line(display: re.Match[str]) -> str:
+    return re.sub(r"[.,;]?\s*(\\\]|\$\$)$", r"\1", display[0].replace("\n", " "))
+
+
+def last_rows(text: str) -> str:
+    r"""`text` with the last row of each `align` and its like, as a display, in its place."""
+    return _ROWS.sub(_last_row, text) if r"\begin{" in text else text
+
+
+def _last_row(rows: re.Match[str]) -> str:
+    row = next((row for row in reversed(rows[2].split(r"\\")) if row.strip(" \n&")), "")
+    return rf"\[ {row.strip().lstrip('&= ').rstrip('.,')} \]".replace("&", "")
 
 
 def _stretches(sentence: str) -> tuple[list[_Stretch], list[str]]:
@@ -144,7 +174,12 @@ def _stretches(sentence: str) -> tuple[list[_Stretch], list[str]]:
                 found.append(_Stretch(start, end, words))
             words, unit = [], _LONGEST_UNIT
         start = -1
-        if kind == "word" and unit and token not in _NO_UNIT and "(" not in sentence[found[-1].end : begin]:
+        if (
+            kind == "word"
+            and unit
+            and (token not in _NO_UNIT or token == "per")
+            and "(" not in sentence[found[-1].end : begin]
+        ):
             found[-1] = found[-1]._replace(end=stop)
             unit -= 1
         elif token:
@@ -210,6 +245,8 @@ def _asserted(sentence: str, stretches: list[_Stretch], behind: list[str], *, al
     open_ = [index for index, stretch in enumerate(stretches) if not _is_negated(stretch.before)]
     if not open_:
         return None
+    but = max((at for at in open_ if "but" in stretches[at].before), default=0)
+    open_ = [index for index in open_ if index >= but]
     asserted = [index for index in open_ if not _is_modifier(stretches[index].before)] or open_
     last = asserted[-1] if stretches[0].before else asserted[0]  # "42, not 43", "5 is prime"
     first = last
@@ -217,7 +254,10 @@ def _asserted(sentence: str, stretches: list[_Stretch], behind: list[str], *, al
         if _is_modifier(stretches[first - 1].before) != _is_modifier(stretches[last].before):
             break
         first -= 1
-    if _QUALIFYING & {*stretches[first].before[-_NEAR:]} or behind[:1] in (["or"], ["more"], ["less"]):
+    behind_verb = stretches[first].before
+    for verb in _COPULAS.intersection(behind_verb):
+        behind_verb = behind_verb[behind_verb.index(verb) + 1 :] if verb in behind_verb else behind_verb
+    if _QUALIFYING & {*behind_verb[-_NEAR:]} or behind[:1] in (["or"], ["more"], ["less"]):
         return None
     if sentence[stretches[first].start] == "=" and len(around) < 2:  # AB = 5: a name, no sentence
         return None
@@ -236,13 +276,15 @@ def _is_negated(before: list[str]) -> bool:
 
 def _is_modifier(before: list[str]) -> bool:
     words = [word for word in before if word not in ("the", "a", "an")]
-    return (
-        bool(words) and words[-1] in _PREPOSITIONS and words[-2:-1] not in (["total"], ["equal"], ["equals"])
-    )
+    if words[-2:] == ["out", "of"]:
+        return True
+    return bool(words) and words[-1] in _PREPOSITIONS and _STATING.isdisjoint(words[-2:-1])
 
 
 def _joins(before: list[str]) -> bool:
     """Whether these words between two stretches make them one answer of two parts."""
+    if before[:1] in (["and"], ["or"]) and len(before) <= _NEAR + 1 and _CONCLUDING.isdisjoint(before):
+        return True
     return (
         bool(before)
         and before[0] in _JOINING

@@ -76,6 +76,8 @@ def split_unit(items: list[str]) -> tuple[list[str], tuple[str, Fraction] | None
     ):
         return items, None
     body, tail = items[:start], "".join(items[start:])
+    if re.search(r"\bor\b", tail):  # two units are none
+        return items, None
     while body and body[-1] == r"\cdot":
         body = body[:-1]
     return body, known_unit(re.sub(r"\\text\{([^{}]*)\}", r" \1 ", tail))
