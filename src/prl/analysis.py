@@ -253,7 +253,7 @@ def conclusion(text: str, among: Collection[str] = ()) -> str | None:
     '15'
     """
     text = text[-_TAIL:]
-    if committed := extract_answer(text):
+    if committed := extract_answer(text, strict=True):
         return committed
     numbers = [*_NUMBER.finditer(text)]
     equals = [*_EQUALS.finditer(text)]

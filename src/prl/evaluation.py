@@ -257,7 +257,7 @@ def judge(
     rows: Sequence[dict[str, Any]], answers: Sequence[Sequence[Response]]
 ) -> list[list[tuple[str | None, Any]]]:
     """For each response, the answer found in it and the checker's verdict against the row's `answer`."""
-    extracted = [[extract_answer(each.text) for each in group] for group in answers]
+    extracted = [[extract_answer(each.text, strict=True) for each in group] for group in answers]
     pairs = [
         (answer, str(row["answer"])) for row, group in zip(rows, extracted, strict=True) for answer in group
     ]

@@ -501,7 +501,7 @@ def _judge(
     if answer is None:
         given = ", ".join(sorted(columns.keys() - _NOT_COLUMNS)) or "none"
         raise DataError(f"no column 'answer' among the columns given ({given}); name the gold answers so")
-    extracted = [extract_answer(_text(completion)) for completion in completions]
+    extracted = [extract_answer(_text(completion), strict=True) for completion in completions]
     golds = ["" if gold is None else str(gold) for gold in answer]
     return extracted, default_checker().check_many(list(zip(extracted, golds, strict=True)))
 

@@ -386,7 +386,7 @@ def probe(
             functools.partial(advise, settings),
         )
     pairs = [
-        (extract_answer(response.text), row["answer"])
+        (extract_answer(response.text, strict=True), row["answer"])
         for row, group in zip(rows, answers, strict=True)
         for response in group
     ]
@@ -434,7 +434,7 @@ class SampleRecorder(TrainerCallback):
         ) -> Sequence[float | None]:
             truncated = [not ids or ids[-1] != self.eos_token_id for ids in completion_ids]
             traces = [parse(text, truncated=cut) for text, cut in zip(completions, truncated, strict=True)]
-            extracted = [extract_answer(text) for text in completions]
+            extracted = [extract_answer(text, strict=True) for text in completions]
             verdicts = default_checker().check_many(list(zip(extracted, columns["answer"], strict=True)))
             # A gold that cannot be read says nothing of a response: neither right nor wrong.
             correct = [float(verdict.equal) if verdict.judges else None for verdict in verdicts]

@@ -77,7 +77,7 @@ def gold(value: object, notes: list[str], *, worked: bool) -> str:
     from prl.answers import extract_answer
 
     # What a solution says after its box ("so our answer is correct") is no other answer.
-    if found := extract_answer(text if box is None else f"\\boxed{{{box}}}"):
+    if found := extract_answer(text if box is None else f"\\boxed{{{box}}}", strict=True):
         return _plain(found)
     if box is not None or len(text) > _LONGEST_BARE_ANSWER or "\n" in text:
         raise ValueError("commits to no answer: no filled \\boxed{}, ####, or final-answer line")

@@ -335,7 +335,7 @@ def _place(turns: list[Turn], column: str, answer: str | None, notes: list[str])
 def _says(text: str, answer: str) -> bool:
     from prl.answers import extract_answer, is_equal
 
-    return is_equal(extract_answer(text) or text.strip(), answer)
+    return is_equal(extract_answer(text, strict=True) or text.strip(), answer)
 
 
 def _commits(text: str) -> bool:

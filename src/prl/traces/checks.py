@@ -193,7 +193,7 @@ def _blocks(parsed: Trace, rules: Rules) -> Iterator[Rejection]:
 def _answer(parsed: Trace, gold: str | None) -> Iterator[Rejection]:
     if gold is None:
         return
-    said = extract_answer(parsed.text)
+    said = extract_answer(parsed.text, strict=True)
     verdict = default_checker().check(said, gold)
     if said is None:
         yield Rejection(Reason.NO_ANSWER, "no line `Final Answer:`, no box")

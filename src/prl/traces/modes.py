@@ -233,7 +233,7 @@ def rewrite(
 
     def check(problem: Problem, texts: Texts, candidate: str) -> list[Rejection]:
         blocks = parse(candidate).blocks
-        said = extract_answer(blocks[0].summary.text) if blocks and blocks[0].summary else None
+        said = extract_answer(blocks[0].summary.text, strict=True) if blocks and blocks[0].summary else None
         if said and not default_checker().check(said, problem["answer"]):
             return [Rejection(Reason.WRONG_ANSWER, f"its summary says {shown(said)}")]
         if blocks:

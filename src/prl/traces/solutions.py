@@ -47,7 +47,7 @@ def path_of(solution: str) -> str | None:
     kept = []
     for line in _BOX.sub(r"\1", without_tags(solution)).splitlines():
         if commits(line + "\n"):
-            if extract_answer(line) is None:  # a label; the answer follows on lines of its own
+            if extract_answer(line, strict=True) is None:  # a label; the answer follows on lines of its own
                 break
             sentences = re.split(r"(?<=[.!?])\s+", line)
             line = " ".join(sentence for sentence in sentences if not commits(sentence + "\n"))
@@ -79,7 +79,7 @@ def without_tags(text: str) -> str:
 
 def right(solutions: Sequence[str], gold: str) -> list[tuple[str, str]]:
     """The solutions that end on the gold answer, each with the answer as it says it."""
-    stated = [(solution, extract_answer(solution)) for solution in solutions]
+    stated = [(solution, extract_answer(solution, strict=True)) for solution in solutions]
     verdicts = default_checker().check_many((answer, gold) for _, answer in stated)
     return [
         (solution, answer)
