@@ -1,6 +1,8 @@
-"""Judge the judges: prl.answers and math-verify 0.9 on the same pairs, in one run (`make bench-answers`).
+"""Judge the judges on the same pairs, in one run (`make bench-answers`).
 
     corpus      tests/answers/corpus.jsonl, the project's own labelled pairs; every disagreement is listed
+    second      tests/answers/second.jsonl, labelled twice before the judge had seen them: latex2sympy2
+                alone and the rules of the reference's checker as well, all by kind
     variants    answers of MATH rewritten by rules that keep or break them; neither checker was tuned on these
     MATH        the whole solution against the answer column (as in the file, where 66 answers are cut off at
                 their first closing brace; without those rows; and with them as prl.data mends them), and each
@@ -27,12 +29,13 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 CORPUS = ROOT / "tests" / "answers" / "corpus.jsonl"
+SECOND = CORPUS.with_name("second.jsonl")
 PEER = "math-verify==0.9.*"
 PEER_PATIENCE = 12.0  # seconds after which a pair counts as a hang of the peer; its own time-outs are 5 + 5
 HOSTILE_SHARE = 0.01
@@ -46,14 +49,14 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--soak", type=int, metavar="N", help="only a soak of N mixed pairs")
     parser.add_argument("--no-peer", action="store_true", help="prl alone")
-    parser.add_argument("--peer-loop", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--loop", choices=sorted(LOOPS), help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.peer_loop:
-        return peer_loop()
+    if options.loop:
+        return LOOPS[options.loop]()
     if options.soak:
         return soak(options.soak, options.workers)
 
-    corpus = load_corpus()
+    corpus, second = load_corpus(), load_corpus(SECOND)
     rows = load_math(options.math)
     variants = list(make_variants([row["answer"] for row in rows], seed=0))
     same = [{"pred": boxed(row["solution"]), "gold": row["answer"]} for row in rows]
@@ -64,17 +67,24 @@ def main() -> None:
     ]
     sets = {
         "corpus": corpus,
+        "second": second,
         "variants": variants,
         "same": same,
         "mended": mended,
         "following": following,
     }
     ours = {name: judge_ours(pairs, options.workers) for name, pairs in sets.items()}
-    peers = {} if options.no_peer else {name: judge_peer(pairs) for name, pairs in sets.items()}
+    peers = (
+        {} if options.no_peer else {name: judge_outside("math-verify", pairs) for name, pairs in sets.items()}
+    )
 
-    for name in ("corpus", "variants"):
+    for name in ("corpus", "second", "variants"):
         if sets[name]:
             report_labels(name, sets[name], ours[name], peers.get(name))
+    judged = {"prl.answers": ours["second"], "math-verify 0.9": peers.get("second")}
+    if not options.no_peer:
+        judged |= {"latex2sympy2 alone": judge_outside("latex2sympy2", second)}
+    report_kinds(second, judged | {"the reference's rules": judge_by_reference(second)})
     if rows:
         report_math(sets, ours, peers)
     report_speed(corpus, variants, options.workers)
@@ -84,8 +94,8 @@ def main() -> None:
 # -- pairs
 
 
-def load_corpus() -> list[Pair]:
-    pairs = [json.loads(line) for line in CORPUS.read_text(encoding="utf-8").splitlines()]
+def load_corpus(path: Path = CORPUS) -> list[Pair]:
+    pairs = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     for pair in pairs:
         if isinstance(pair["pred"], list):
             pair["pred"] = "".join(piece * count for piece, count in pair["pred"])
@@ -279,7 +289,7 @@ BREAK = {
 }
 
 
-# -- the two checkers
+# -- the checkers
 
 
 def judge_ours(pairs: list[Pair], workers: int) -> dict[str, Any]:
@@ -297,15 +307,15 @@ def judge_ours(pairs: list[Pair], workers: int) -> dict[str, Any]:
         return {"results": results, "seconds": seconds, "total": time.perf_counter() - begin}
 
 
-def judge_peer(pairs: list[Pair]) -> dict[str, Any]:
-    """math-verify in an interpreter of its own. A pair without an answer in time is a hang."""
+def judge_outside(name: str, pairs: list[Pair]) -> dict[str, Any]:
+    """The checker `name` of `LOOPS` in a process of its own. A pair without an answer in time is a hang."""
     results: list[tuple[bool, str]] = []
     seconds: list[float] = []
-    process, lines = start_peer()
+    process, lines = start(name)
     lines.get(timeout=120)  # imports done
     begin = time.perf_counter()
     for pair in pairs:
-        start = time.perf_counter()
+        began = time.perf_counter()
         try:
             process.stdin.write(json.dumps({"pred": pair["pred"], "gold": pair["gold"]}) + "\n")
             process.stdin.flush()
@@ -318,18 +328,19 @@ def judge_peer(pairs: list[Pair]) -> dict[str, Any]:
             results.append((False, "hang" if isinstance(error, queue.Empty) else "died"))
             process.kill()
             process.wait()
-            process, lines = start_peer()
+            process, lines = start(name)
             lines.get(timeout=120)
-        seconds.append(time.perf_counter() - start)
+        seconds.append(time.perf_counter() - began)
     total = time.perf_counter() - begin
     process.kill()
     process.wait()
     return {"results": results, "seconds": seconds, "total": total}
 
 
-def start_peer() -> tuple[Any, queue.Queue[str | None]]:
+def start(name: str) -> tuple[Any, queue.Queue[str | None]]:
+    python = peer_python() if name == "math-verify" else sys.executable
     process = subprocess.Popen(
-        [str(peer_python()), __file__, "--peer-loop"],
+        [str(python), __file__, "--loop", name],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -361,8 +372,20 @@ def peer_python() -> Path:
     return python
 
 
-def peer_loop() -> None:
-    """Runs in the peer's environment: pairs in, verdicts out, one JSON line each."""
+def loop(equal: Callable[[str, str], tuple[bool, str]]) -> None:
+    """Pairs in, verdicts out, one JSON line each."""
+    print("ready", flush=True)
+    for line in sys.stdin:
+        pair = json.loads(line)
+        try:
+            same, reason = equal(pair["pred"], pair["gold"])
+        except BaseException as error:
+            same, reason = False, type(error).__name__
+        print(json.dumps({"equal": same, "reason": reason}), flush=True)
+
+
+def loop_math_verify() -> None:
+    """Runs in the peer's environment."""
     import logging
 
     from math_verify import parse, verify
@@ -374,16 +397,103 @@ def peer_loop() -> None:
         marked = "$" in text or "boxed" in text or "\\(" in text or "\\[" in text
         return (parse(text) if marked else parse(f"${text}$")) or parse(text)
 
-    print("ready", flush=True)
-    for line in sys.stdin:
-        pair = json.loads(line)
-        try:
-            gold = read(pair["gold"])
-            equal = bool(verify(gold, read(pair["pred"])))
-            reason = "equal" if equal else ("different" if gold else "no gold")
-        except BaseException as error:
-            equal, reason = False, type(error).__name__
-        print(json.dumps({"equal": equal, "reason": reason}), flush=True)
+    def equal(pred: str, gold: str) -> tuple[bool, str]:
+        wanted = read(gold)
+        same = bool(verify(wanted, read(pred)))
+        return same, "equal" if same else ("different" if wanted else "no gold")
+
+    loop(equal)
+
+
+def loop_latex2sympy2() -> None:
+    """The last box or label, parsed by latex2sympy2 as it comes, compared by sympy."""
+    import latex2sympy2
+    import sympy
+
+    def read(text: str) -> Any:
+        inner = last_box(text) or re.split(r"(?i)answer(?: is)?:?", text)[-1]
+        return latex2sympy2.latex2sympy(inner.strip().strip("$. "))
+
+    def equal(pred: str, gold: str) -> tuple[bool, str]:
+        if pred.strip() == gold.strip():
+            return True, "identical"
+        one, other = read(pred), read(gold)
+        return bool(one == other or sympy.simplify(one - other) == 0), "compared"
+
+    loop(equal)
+
+
+LOOPS = {"math-verify": loop_math_verify, "latex2sympy2": loop_latex2sympy2}
+
+
+def last_box(text: str) -> str | None:
+    start = text.rfind("\\boxed{")
+    depth = 0
+    for index in range(start + 7, len(text) if start >= 0 else 0):
+        depth += (text[index] == "{") - (text[index] == "}")
+        if not depth:
+            return text[start + 8 : index]
+    return None
+
+
+def judge_by_reference(pairs: list[Pair]) -> dict[str, Any]:
+    """Parallel-R1's checker (its math_dapo.py) by its rules: of the last 300 characters the last line with
+    "Final Answer:", compared as text after a fixed list of removals. A text without that line is given to it
+    as one, which it would refuse."""
+    results, seconds = [], []
+    begin = time.perf_counter()
+    for pair in pairs:
+        began = time.perf_counter()
+        text = pair["pred"][-300:]
+        found = re.findall(r"(?i)final answer\s*:\s*([^\n]+)", text) or [last_box(text) or text]
+        results.append((as_reference(found[-1]) == as_reference(pair["gold"]), "compared"))
+        seconds.append(time.perf_counter() - began)
+    return {"results": results, "seconds": seconds, "total": time.perf_counter() - begin}
+
+
+_REFERENCE_DROPS = (
+    *(
+        "square",
+        "ways",
+        "integers",
+        "dollars",
+        "mph",
+        "inches",
+        "hours",
+        "km",
+        "units",
+        "points",
+        "feet",
+        "minutes",
+    ),
+    *(
+        "digits",
+        "cents",
+        "degrees",
+        "cm",
+        "gm",
+        "pounds",
+        "meters",
+        "meals",
+        "edges",
+        "students",
+        "multiples",
+    ),
+    *("^\\circ", "^{\\circ}", "\\;", ",\\!", "{,}", '"', "\\dots", "\\ldots", "\\text{}", "\\mathrm{th}"),
+)
+
+
+def as_reference(answer: str) -> str:
+    answer = (
+        re.sub(r"\ban? |\\\$|\\ | ", "", answer.split("=")[-1]).replace(".$", "$").replace("mbox", "text")
+    )
+    for drop in _REFERENCE_DROPS:
+        answer = answer.replace(drop, "")
+    answer = re.sub(r".*?\$(.*?)\$.*", r"\1", answer)
+    answer = re.sub(r"\\(?:text|textbf|overline|boxed)\{(.*?)\}", r"\1", answer)
+    answer = re.sub(r"frac([^{])(.)", r"frac{\1}{\2}", answer)
+    answer = re.sub(r"sqrt([^{])", r"sqrt{\1}", answer).replace("$", "")
+    return answer.replace(",", "") if answer.replace(",", "").isdigit() else answer
 
 
 # -- reports
@@ -409,6 +519,29 @@ def report_labels(name: str, pairs: list[Pair], ours: dict[str, Any], peer: dict
             wrong = f" [prl: {reason}]" if mine != pair["equal"] else ""
             why = f"{pair['category']}: {pair['reason']}{wrong}"
             print(f"  {marks} | {short(pair['pred'])} | {short(pair['gold'])} | {why}")
+
+
+def report_kinds(pairs: list[Pair], judged: dict[str, dict[str, Any] | None]) -> None:
+    """False positives and negatives of each judge, kind by kind, and the time of all."""
+    kinds = dict.fromkeys(pair["category"] for pair in pairs)
+    asked = {who: each for who, each in judged.items() if each}
+    print(f"\n## second corpus by kind: false positives + false negatives of {len(pairs):,} pairs")
+    print(f"{'':<28}{'pairs':>6}" + "".join(f"{who:>24}" for who in asked))
+
+    def wrong(each: dict[str, Any], kind: str | None) -> str:
+        missed = [
+            equal
+            for pair, (equal, _) in zip(pairs, each["results"], strict=True)
+            if equal != pair["equal"] and kind in (None, pair["category"])
+        ]
+        return f"{sum(missed)} + {len(missed) - sum(missed)}"
+
+    for kind in (*kinds, None):
+        count = sum(kind in (None, pair["category"]) for pair in pairs)
+        print(
+            f"{kind or 'all':<28}{count:>6}" + "".join(f"{wrong(each, kind):>24}" for each in asked.values())
+        )
+    print(f"{'seconds':<34}" + "".join(f"{each['total']:>24.2f}" for each in asked.values()))
 
 
 def short(text: str) -> str:

@@ -39,7 +39,7 @@ UNREADABLE = {
     "see the picture below (figure 3)": r"\text{picture}",
     "def f(x): return x": r"\text{return}",
     "7" * 5000: "it commits to no answer",
-    r"\begin{cases} x = 1 \\ y = 2 \end{cases}": "a cases environment",
+    r"\begin{tabular} 1 \\ 2 \end{tabular}": "a tabular environment",
 }
 READABLE = [
     "7", "-1.5", "1,234", "72 apples", r"\frac12", "x^2+1", "(1, 2)", "[1, 2)", "{1, 2}", "Yes",

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prl.answers import extract_answer
+from prl.answers.extraction import COMMITTED
 from prl.grammar import render
 
 BLOCK = render([r"try 1: \boxed{1}", r"try 2: the answer is 2"], r"so \boxed{3}")
@@ -102,6 +103,68 @@ TABLE = [
     (r"Final Answer: 2 <Path>\boxed{1}", "2", "a path that never closes"),
     (r"<Parallel><Path>\boxed{1}", "1", "cut off inside a block"),
 ]
+
+
+# Rows of each place: where an answer stands, and what only looks like it.
+PLACES = {
+    "box": [
+        (r"so $x = \boxed{1}$ and $x = \boxed{-6}$.", "1 and -6"),
+        (r"\[\boxed{2},\quad \boxed{7}\]", "2 and 7"),
+        (r"$\boxed{5}$ or $\boxed{-5}$", "5 or -5"),
+        (r"$\boxed{5}$, that is $\boxed{5}$", "5"),
+        (r"\boxed{5}, and \boxed{5}", "5"),
+        (r"\boxed{\text{The answer is } 5}", r"\text{The answer is } 5"),
+        (r"First \boxed{5}. Hence \boxed{1", None),
+    ],
+    "label": [
+        ('```json\n{\n  "answer": "64"\n}\n```', "64"),
+        ("my answer: none yet", None),
+        ("Final Answer: 18\n\nProblem: What is 2+2?\nFinal Answer: 4", "18"),
+    ],
+    "label in another language": [
+        ("最终答案：42", "42"),
+        ("**Réponse finale : 42**", "42"),
+        ("Ответ: 6 км/ч.", "6 км/ч"),
+        ("Die Antwort: sie fehlt noch", None),
+    ],
+    "hashes": [("#### 5", "5"), ("# 5", None)],
+    "tag": [("<answer>5</answer>", "5"), ("<answer></answer>", None)],
+    "sentence": [
+        ("The answer is 10.\nWait, 4 + 7 = 11, so it can't be 10...", None),
+        ("The answer is not 4 but 6.", None),
+        ("The answer is 5.", "5"),
+    ],
+    "sentence in another language": [
+        ("La réponse finale est donc 42.", "42"),
+        ("所以答案是 42。", "42"),
+        ("La respuesta está abajo", None),
+    ],
+}
+
+
+def test_each_place_has_rows_of_both_kinds():
+    assert list(PLACES) == [place.name for place in COMMITTED]
+    assert all({answer is None for _, answer in rows} == {True, False} for rows in PLACES.values())
+
+
+@pytest.mark.parametrize(("text", "answer"), [row for rows in PLACES.values() for row in rows])
+def test_places(text, answer):
+    assert extract_answer(text, strict=True) == answer
+
+
+@pytest.mark.parametrize(
+    "text", ["So she has 7 apples left.", "7", r"so $y > 7$.", "<think>\\boxed{7}</think> Well, 7."]
+)
+def test_what_is_not_committed_to_is_read_unless_strictly(text):
+    assert extract_answer(text, strict=True) is None
+    assert extract_answer(text + "\nSo 7.") is not None
+
+
+@pytest.mark.parametrize(
+    "text", ["<think> Let me see: \\boxed{5}?", "<think>the answer is 5</think>\n\nI do not know."]
+)
+def test_thoughts_are_not_said(text):
+    assert extract_answer(text) is None
 
 
 @pytest.mark.parametrize(("text", "answer", "why"), TABLE, ids=[row[2] for row in TABLE])

@@ -226,3 +226,34 @@ def test_the_end_of_a_turn_ends_an_answer(end):
     for said in (f"7{end}", f"Final Answer: 7{end}", f"7 {end}\n9", f"\\boxed{{7}}{end}\\boxed{{9}}"):
         assert is_equal(said, "7"), said
         assert is_equal("7", said), said
+
+
+# Values in the notations that a drawn triple may take: sameness is the value's, whatever the notation.
+NOTATIONS = (
+    lambda top, bottom: f"\\frac{{{top}}}{{{bottom}}}",
+    lambda top, bottom: f"{top}/{bottom}",
+    lambda top, bottom: f"x = \\frac{{{2 * top}}}{{{2 * bottom}}}",
+    lambda top, bottom: f"${top} \\div {bottom}$",
+    lambda top, bottom: f"-\\dfrac{{{-top}}}{{{bottom}}}",
+    lambda top, bottom: f"\\sqrt{{\\frac{{{top**2}}}{{{bottom**2}}}}}" if top >= 0 else f"{top}/{bottom}",
+)
+WRITTEN = st.tuples(st.integers(-4, 4), st.integers(1, 4), st.sampled_from(NOTATIONS)).map(
+    lambda drawn: drawn[2](drawn[0], drawn[1])
+)
+
+
+@given(WRITTEN, WRITTEN, WRITTEN)
+def test_equality_is_transitive_and_symmetric(one, other, third):
+    equal = {(a, b): bool(is_equal(a, b)) for a in (one, other, third) for b in (one, other, third)}
+    assert equal[one, other] == equal[other, one]
+    assert not (equal[one, other] and equal[other, third]) or equal[one, third]
+
+
+def test_a_worker_judges_alike_however_long_it_has_worked():
+    pairs = [(f"{a}x + {b}", f"{b} + {c}x") for a in range(1, 5) for b in range(1, 4) for c in range(1, 5)]
+    pairs += [(rf"\sin({a}x)", rf"\cos({b}x - \frac{{\pi}}{{2}})") for a in range(1, 5) for b in range(1, 5)]
+    with AnswerChecker(workers=1, cache=0) as used, AnswerChecker(workers=1, cache=0) as fresh:
+        used.check_many(pairs)
+        again = used.check_many(pairs)
+        assert again == fresh.check_many(pairs[::-1])[::-1]
+    assert {verdict.equal for verdict in again} == {True, False}
