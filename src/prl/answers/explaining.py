@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 from prl.answers.checker import bare_answer, default_checker
 from prl.answers.comparing import NeedsAlgebra
 from prl.answers.expression import E_NAME, I_NAME, variable_name
-from prl.answers.judging import REASONS, Verdict, judge
+from prl.answers.judging import REASONS, Verdict, as_written, judge
 from prl.answers.limits import MAX_CHARS, Refused, Unreadable
 from prl.answers.notation import clean
 from prl.answers.reading import Answer, read
+from prl.answers.stating import stated
 
 _SHOWN = 200  # characters of a step
 
@@ -29,18 +30,34 @@ class Explanation:
 
 
 def explain(pred: str, gold: str) -> Explanation:
-    """The steps of one judgement: given, extracted, normalised, parsed as, compared by, verdict."""
+    """The steps of one judgement: given, extracted, what it states where it is a sentence, normalised, parsed
+    as, compared by, verdict."""
     verdict = default_checker().check(pred, gold)
-    steps = [*_side("prediction", pred), *_side("gold", gold), ("compared by", _method(pred, gold))]
+    steps = [*_side("prediction", pred, _quantity(pred, gold)), *_side("gold", gold)]
+    steps.append(("compared by", _method(pred, gold)))
     detail = f" ({verdict.detail})" if verdict.detail else ""
     steps.append(("verdict", f"{'equal' if verdict.equal else 'not equal'}: {verdict.reason}{detail}"))
     steps.append(("which means", REASONS[verdict.reason]))
     return Explanation(verdict, tuple(steps))
 
 
-def _side(side: str, text: str) -> list[tuple[str, str]]:
+def _quantity(pred: str, gold: str) -> str | None:
+    """What the prediction was judged by, where that is not all of what it commits to."""
+    answer, wanted = bare_answer(pred), bare_answer(gold)
+    if not answer or not wanted or len(answer) > MAX_CHARS:
+        return None
+    try:
+        return None if as_written(answer, wanted, None).equal else stated(answer)
+    except NeedsAlgebra:
+        return None
+
+
+def _side(side: str, text: str, quantity: str | None = None) -> list[tuple[str, str]]:
     answer = bare_answer(text)
     steps = [(side, _short(repr(text))), ("  extracted", "nothing" if answer is None else _short(answer))]
+    if quantity is not None:
+        steps.append(("  states", _short(quantity)))
+        answer = quantity
     if answer is not None and len(answer) <= MAX_CHARS:
         steps += [("  normalised", _short(clean(answer))), ("  parsed as", _short(_reading(answer)))]
     return steps

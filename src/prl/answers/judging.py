@@ -53,13 +53,14 @@ def judge(pred: str, gold: str, algebra: Algebra | None = None) -> Verdict:
 
     Raises NeedsAlgebra when the pair needs it and `algebra` is None, as it is outside workers.
     """
-    verdict = _judge(pred, gold, algebra)
+    verdict = as_written(pred, gold, algebra)
     if verdict.equal or not verdict.judges or (quantity := stated(pred)) is None:
         return verdict
-    return _judge(quantity, gold, algebra)
+    return as_written(quantity, gold, algebra)
 
 
-def _judge(pred: str, gold: str, algebra: Algebra | None) -> Verdict:
+def as_written(pred: str, gold: str, algebra: Algebra | None) -> Verdict:
+    """`judge`, without a look at what the prediction states."""
     if pred == gold:
         return Verdict(True, "identical")
     wanted = _read(gold)
