@@ -69,7 +69,7 @@ _DISPLAY = re.compile(r"\s*(?:\\\[(.*?)\\\]|\$\$(.*?)\$\$)", re.DOTALL)
 _DISPLAYS = re.compile(r"\\\[(?:[^\\]|\\[^\]])*\\\]|\$\$[^$]*\$\$")
 _SENTENCE_END = re.compile(
     r"\.(?=[\s*$\"')]|\Z)(?<!a\.m\.)(?<!p\.m\.)|[\n\r。]|[!?](?=\s|\Z)"
-    r"|,?\s\(?(?:since|because|which|so|as|where|given)\s|<"
+    r"|,?\s\(?(?:since|because|which|so|as|where|given)\s|<(?=/?[A-Za-z]+>)"
 )
 _TAG = re.compile("|".join(TAGS))
 _STRAY_PATH = re.compile(rf"{PATH}.*?(?:{END_PATH}|\Z)", re.DOTALL)

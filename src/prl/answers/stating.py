@@ -17,12 +17,13 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 _PIECE = re.compile(
-    r"(?P<quantity>\$\$[^$]+\$\$|\\\[.*?\\\]|\\\(.*?\\\)"
+    r"(?P<quantity>\$\$(?:[^$\\]|\\.)+\$\$|\\\[.*?\\\]|\\\(.*?\\\)"
+    r"|\\text\s*\{\s*\d[\d:.,]*\s*(?:[ap]\.?\s?m\.?)?\s*\}"
     r"|(?<!\\)\$(?!\d[\d.,]*[ ,.][^$\\]*[a-z]{2}[^$\\]*\$\d)(?:[^$\\]|\\.)+\$"  # no "$18 and spends $20"
     r"|\\begin\{.*?\\end\{\w+\*?\}"
     r"|\d{1,2}:\d\d(?:\s?[ap]\.?m\b\.?)?"
     r"|(?:\\?[$€£¥₹] ?)?(?:\d[\d.,]*(?<![.,])|\.\d+)(?!\d*(?:st|nd|rd|th)\b)|[π∞])"
-    r"|\\(?:text(?:bf|it|rm)?|mbox|mathrm)\s*\{(?P<text>[^{}\d]*)\}"
+    r"|\\(?:text(?:bf|it|rm)?|mbox|mathrm)\s*\{(?P<text>[^{}\d]*)\}(?:\^\{?\d\}?)?"
     r"|(?P<space>\s+|\\[,;:! ]|\*\*"
     r"|\\(?:q?quad|left|right|text(?:bf|it|rm)?|mbox|mathrm|displaystyle)(?![a-zA-Z]))"
     r"|(?P<command>\\[a-zA-Z]+|\\.)"
@@ -65,7 +66,7 @@ _DANGLING = frozenset(
 _LONGEST_UNIT = 3  # words
 _SENTENCE_ENDS = re.compile(r"(?<=[.!?。！？])(?<!a\.m\.)(?<!p\.m\.)\s+|\n\s*")
 _LONGEST = 1000  # characters of a sentence that is looked at
-_DISPLAYED = re.compile(r"\$\$[^$]+\$\$|\\\[.*?\\\]|\\begin\{.*?\\end\{", re.DOTALL)
+_DISPLAYED = re.compile(r"\$\$(?:[^$\\]|\\.)+\$\$|\\\[.*?\\\]|\\begin\{.*?\\end\{", re.DOTALL)
 _CODE = re.compile(r"#|\b(?:import|lambda|def|return|eval|print)\b|[a-z_]{3,}\(\w+\)(?<!\(s\))")
 _ROWS = re.compile(
     r"(?:\\\[|\$\$)?\s*\\begin\{(align|aligned|gather|gathered|equation|eqnarray|multline|split)\*?\}"
@@ -77,15 +78,20 @@ _FINISHED = re.compile(r"[.!。！*)\]]$")
 _UNFINISHED = re.compile(r"[=+,(*/:-]$(?<!\*\*)")
 _IN_WORDS = re.compile(
     r"(yes|no|true|false)[,.;:!–—]|(?:thus|hence|so|therefore),? ((?:\w+, ){1,20}(?:and )?\w+)\.?$"
-    r"|.*\*\*([^*]{1,60})\*\*\.?$"
-    r"|the (?:\w+ ){1,8}(?:is|was|are) (?-i:([A-Z]\w+|true|false|even|odd))\.?$",
+    r"|.*\*\*([^*]{1,60})\*\*\.?$",
     re.IGNORECASE,
+)
+_NAMED = re.compile(  # the day is Friday, it equals $D$, the curve is an \text{ellipse}
+    r"\b(?:is|was|are|equals|get|gives?|yields?) (?:an? )?"
+    r"(?:\\(?:text|mbox|mathrm)\s*\{([^{}]+)\}"
+    r"|(\$\s*[a-zA-Z]\s*\$|\(?[A-Z]\)?|[A-Z]\w+|true|false|even|odd))[.$]*(?:$| is )"
 )
 _NOTHING = re.compile(
     r"\b(?:there (?:is|are)|it has|have|has) (no (?:real |such |integer )?(?:solutions?|roots?|values?))\b",
     re.IGNORECASE,
 )
-_NAME = re.compile(r"\$\s*\\?[a-zA-Z]+\s*\$")  # a variable
+_NAME = re.compile(r"\$\s*[a-zA-Z]\s*\$")  # a variable
+_FORMULA = re.compile(r"\$[^$]*\$|\\\(.*?\\\)|\\\[.*?\\\]")
 _WORD = re.compile(r"[^\W\d_]+|[,;]")
 _IN_RATIO = re.compile(r":(?<=\d:)\d")
 _BESIDE_A_SIGN = re.compile(r".\s*(?:[=<>+*/^_≤≥-]|\\(?:le|ge|lt|gt|in|ne|cdot|times)\b)")
@@ -128,7 +134,7 @@ def stated(text: str) -> str | None:
         stretches, behind = _stretches(sentence)
         if stretches:
             return _asserted(sentence, stretches, behind, alone=len(sentences) == 1)
-        if answer := _IN_WORDS.match(sentence) or _NOTHING.search(sentence):
+        if answer := _IN_WORDS.match(sentence) or _NOTHING.search(sentence) or _NAMED.search(sentence):
             return next(filter(None, answer.groups()))
         if not _FINISHED.search(sentence) or not _NEGATING.isdisjoint(
             behind
@@ -240,7 +246,7 @@ def _asserted(sentence: str, stretches: list[_Stretch], behind: list[str], *, al
         return None
     if behind and behind[-1] in _DANGLING:  # cut off
         return None
-    if not _CHANGING.isdisjoint(re.findall(r"[a-z]+", sentence.lower())):
+    if not _CHANGING.isdisjoint(re.findall(r"[a-z]+", _FORMULA.sub(" ", sentence.lower()))):
         return None
     open_ = [index for index, stretch in enumerate(stretches) if not _is_negated(stretch.before)]
     if not open_:
