@@ -121,6 +121,10 @@ PLACES = {
         ("my answer: none yet", None),
         ("Final Answer: 18\n\nProblem: What is 2+2?\nFinal Answer: 4", "18"),
     ],
+    "label in a line": [
+        ("Only 97 has no small divisor. Answer: C", "C"),
+        ("I looked for an answer: in vain", None),
+    ],
     "label in another language": [
         ("最终答案：42", "42"),
         ("**Réponse finale : 42**", "42"),

@@ -15,6 +15,7 @@ from prl.answers.comparing import NeedsAlgebra
 from prl.answers.extraction import commits, extract_answer, own_turn
 from prl.answers.judging import Verdict, judge, unreadable
 from prl.answers.limits import MAX_CHARS
+from prl.grammar import PATH
 from prl.turns import said, spoken
 
 _PLAIN = re.compile(r"[+-]?\d{1,40}(?:\.\d{1,40})?")
@@ -169,7 +170,9 @@ def bare_answer(text: object, paths: bool = True) -> str | None:
     commitment."""
     if not isinstance(text, str):
         return None
-    if len(text) > MAX_CHARS or commits(text):
+    if len(text) < 90 and _PLAIN.fullmatch(text):
+        return text
+    if len(text) > MAX_CHARS or PATH in text or commits(text):
         return extract_answer(text, paths=paths)
     return own_turn(spoken(said(text))).strip() or None
 

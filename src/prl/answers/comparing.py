@@ -67,7 +67,7 @@ class _Comparison:
             return self.expressions(pred, gold)
         if pred.alternative and gold.kind not in ("expression", "choice"):
             return self.same(pred.alternative, gold)
-        if gold.alternative and pred.kind not in ("expression", "choice"):
+        if gold.alternative and pred.kind not in ("expression", "choice", "relation"):
             if gold.alternative.kind != "list":
                 return self.same(pred, gold.alternative)
             # 12, 345 against 12,345: a list in this order
@@ -302,8 +302,18 @@ class _Comparison:
             return self.same(first, other)
         if first.kind in ("tuple", "ratio") and all(map(_is_name, first.items)):
             return self.same(last, other)
-        # 2 + 3 = 5 against 5: a true statement about numbers
-        return not any(map(_variables, relation.items)) and self.same(first, last) and self.same(last, other)
+        numbers = relation.items[1:] if len(relation.items) > 2 else relation.items
+        if not any(map(_variables, numbers)):  # 2 + 3 = 5, and m + n = 2 + 3 = 5: true of numbers
+            return self.same_number(numbers[0], last) and self.same(last, other)
+        # x^2 + x = x(x + 1) against x(x + 1): true of all x
+        return first.kind == last.kind == "expression" and self.same(first, last) and self.same(last, other)
+
+    def same_number(self, one: Answer, other: Answer) -> bool:
+        """In whatever base each is written."""
+        if "base" not in (one.kind, other.kind):
+            return self.same(one, other)
+        values = [_in_base_ten(each) for each in (one, other)]
+        return None not in values and values[0] == values[1]
 
     def relations(self, pred: Answer, gold: Answer) -> bool:
         signs, others = pred.text.split(), gold.text.split()
@@ -434,6 +444,12 @@ def _agree(decimal: Fraction, digits: int, exact: Fraction) -> bool:
     while abs(exact) >= 10 * unit:
         unit *= 10
     return abs(decimal - exact) < unit / 10 ** (min(digits, _DOUBLE) - 1)
+
+
+def _in_base_ten(answer: Answer) -> Fraction | None:
+    if answer.kind != "base" or answer.value is None:
+        return answer.value
+    return None if "." in answer.text else Fraction(int(answer.text, int(answer.value)))
 
 
 def _has_trigonometry(answer: Answer) -> bool:

@@ -27,15 +27,16 @@ _LONGEST_JOINT = 80  # characters between two boxes of one answer
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*(?:(?=\{)|(\\?[^\s{}$\\]+))")
 _BEHIND_LABEL = r"[ \t\u3000*_]{0,6}(?::|：|\n|(?<=[*_])\s|is\s*:)[ \t\u3000*_]{0,6}"
 _LABEL = re.compile(
-    r"(?:\bfinal\s{1,4}answer|^[ \t>*_#\"'{-]{0,12}answer)s?[\"']?" + _BEHIND_LABEL,
+    r"(?:\bfinal\s{1,4}answer|^[ \t>*_#\"-]{0,12}answer)s?[\"']?" + _BEHIND_LABEL,
     re.IGNORECASE | re.MULTILINE,
 )
+_INLINE_LABEL = re.compile(r"[.!?]\s{1,4}answer:\s{0,4}", re.IGNORECASE)
 # In languages that small models slip into: at the start of a line, or anywhere where the label says "final"
 # or the language has no other use for it.
 _FOREIGN_LABEL = re.compile(
     r"(?:(?<![a-z])(?:r[ée]ponse\s{1,4}finale|respuesta\s{1,4}final|resposta\s{1,4}final|risposta\s{1,4}finale"
     r"|endg[üu]ltige\s{1,4}antwort|окончательный\s{1,4}ответ|最终的?答案|最終答案|最終的な答え|最終回答|최종\s?답"
-    r"|答案|答え|解答|정답)"
+    r"|答案|答え|解答|정답|故选|故選)"
     r"|^[ \t>*_#-]{0,12}(?:ans\.?|r[ée]ponse|respuesta|resposta|risposta|antwort|ergebnis|ответ|відповідь"
     r"|antwoord|odpowiedź|cevap|jawaban|đáp\s?(?:án|số)|答|답|उत्तर|(?:الجواب|الإجابة)(?:\s{1,4}النهائية)?))"
     + _BEHIND_LABEL,
@@ -44,7 +45,6 @@ _FOREIGN_LABEL = re.compile(
 _HASHES = re.compile(r"(?<!#)####[ \t]{0,8}(?=[^\s#])")
 _ANSWER_TAG = re.compile(r"<answer>", re.IGNORECASE)
 _SENTENCE = re.compile(
-    r"(?<!\bif\sthe\s)(?<!\bsuppose\sthe\s)(?<!\bassume\sthe\s)(?<!\bwhether\sthe\s)"
     r"\b(?:answers?|(?:correct|right|best)\s{1,4}(?:option|choice))\s{1,4}"
     r"(?:is|are|equals|=|would\s{1,4}be|must\s{1,4}be|to\s[^.\n]{1,60}?\s(?:is|are))(?![a-z'’])\s{0,4}:?\s{0,4}"
     r"(?:(?:therefore|thus|simply|exactly|then|just|also|hence|indeed|actually|given\s{1,4}by)\s{1,4})?",
@@ -57,6 +57,7 @@ _FOREIGN_SENTENCE = re.compile(
     r"(?:(?:donc|also|daher|por\s{1,4}lo\s{1,4}tanto)\s{1,4})?",
     re.IGNORECASE,
 )
+_SUPPOSED = re.compile(r"\b(?:if|suppose|assume|assuming|whether)\s(?:that\s)?the\s$", re.IGNORECASE)
 _NEGATED = re.compile(r"(?:not|never|unknown|unclear|wrong|incorrect)\b", re.IGNORECASE)
 _REMARK = re.compile(r"(?:correct|right|reasonable|clear|obvious|as follows|above|below)\W*", re.IGNORECASE)
 # "The number of ways is 24", "There are 24": an answer in a sentence of its own, behind a label
@@ -64,6 +65,7 @@ _STATEMENT = re.compile(
     r"[A-Z][a-z]*\b(?:(?!n't|\bnot\b|\bnever\b)[^\d\\$=<>\n]){0,200}?\s(?:is|are|equals|has|have)\s+"
     r"(?=[-+(\[*]*[\d\\$])"
 )
+_FENCE = re.compile(r"^\s*```\w*\n")
 _ALONE = re.compile(r"([^A-Za-z]{1,80}?)\.\s+[A-Z][a-z]")  # "42. Explanation: 6 groups of 7."
 _DISPLAY = re.compile(r"\s*(?:\\\[(.*?)\\\]|\$\$(.*?)\$\$)", re.DOTALL)
 _DISPLAYS = re.compile(r"\\\[(?:[^\\]|\\[^\]])*\\\]|\$\$[^$]*\$\$")
@@ -90,6 +92,7 @@ _MEANING = re.compile(r"[^\W_]|\\[a-zA-Z]")
 _EMPTY = ("N/A", "answer", r"\boxed{}", r"\boxed")
 _PAIRS = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), ("__", "__"), ("_", "_"), ("'", "'"))
 # Between boxes that are one answer: commas, "and", "or", names to be filled in.
+_DENIED = re.compile(r"\bnot\s*(?:\$|\\\()?$")
 _BETWEEN_BOXES = re.compile(
     r"(?:\s|\$|\\[()\[\],;!: ]|\\text\s*\{\s*,?\s*(?:and|or)?\s*,?\s*\}|\\q?quad|\\\\|[,;&.]|\b(?:and|or)\b"
     r"|\\?[a-zA-Z](?:_\{?\w\}?)?\s*(?:=|\\in))*"
@@ -100,9 +103,9 @@ _JOINED = re.compile(r"[,;&]|\b(?:and|or)\b|\\q?quad")
 class Place(NamedTuple):
     """Where an answer can stand.
 
-    `hints`: of these one is in a text, in lower case, that holds such a place; a look for them costs little,
-    and most texts hold few. `read`: the answer behind a mark, from the text behind it; None for
-    none. `why` it counts, and the `guard` that keeps it from paying a guess.
+    `hints`: of these one is in a text, in lower case, that holds such a place (or the text is not ASCII, for
+    other languages); a look for them costs little, and most texts hold few. `read`: the answer behind a
+    mark, from the text behind it; None for none. `why` it counts, and the `guard` against paying a guess.
     """
 
     name: str
@@ -156,8 +159,12 @@ def _answer(text: str, strict: bool) -> str | None:
 
 def _possible(text: str) -> list[Place]:
     """The places, boxes aside, that `text` may hold."""
-    text = text.lower()
-    return [place for place in COMMITTED[1:] if any(hint in text for hint in place.hints)]
+    lower, is_ascii = text.lower(), text.isascii()
+    return [
+        place
+        for place in COMMITTED[1:]
+        if any(hint in lower for hint in place.hints) or (place.hints is _OTHER_LANGUAGES and not is_ascii)
+    ]
 
 
 def own_turn(text: str) -> str:
@@ -205,8 +212,11 @@ def strip_wrapping(answer: str) -> str:
 def _last(place: Place, text: str) -> tuple[int, str] | None:
     """Position of the last mark of `place` that has an answer behind it, and the answer."""
     for match in list(place.mark.finditer(text))[: -_MAX_TRIES - 1 : -1]:
-        if answer := place.read(text[match.end() : match.end() + _MAX_LINE]):
-            return match.start(), answer
+        start, end = match.span()
+        if _SUPPOSED.search(text, max(0, start - 24), start):
+            continue
+        if answer := place.read(text[end : end + _MAX_LINE]):
+            return start, answer
     return None
 
 
@@ -241,6 +251,8 @@ def _boxes(text: str) -> list[Box]:
         end = match.end() if match[1] else closing.get(match.end())
         if end is None:
             boxes.append((match.start(), len(text), None))
+        elif _DENIED.search(text, max(0, match.start() - 10), match.start()):
+            continue
         elif content := _usable(match[1] or text[match.end() + 1 : end]):
             boxes.append((match.start(), end + (not match[1]), content))
     return boxes
@@ -275,7 +287,7 @@ def _labelled(rest: str) -> str | None:
     """The display formula or the line behind a label, which may be the next line."""
     if display := _DISPLAY.match(rest):
         return _inner(display[1] or display[2] or "")
-    line = rest.lstrip("\n \t").partition("\n")[0]
+    line = _FENCE.sub("", rest).lstrip("\n \t").partition("\n")[0]
     if alone := _ALONE.match(line):
         line = alone[1]
     if statement := _STATEMENT.match(line):
@@ -327,30 +339,16 @@ _OTHER_LANGUAGES = (
     *(
         "ans:",
         "ans.",
-        "ans :",
-        "ponse",
+        "reponse",
         "respuesta",
         "resposta",
         "risposta",
         "antwor",
-        "antwoord",
         "ergebnis",
-    ),
-    *(
         "odpowied",
         "cevap",
-        "jawaban",
-        "ответ",
-        "відповідь",
-        "答",
-        "정답",
-        "최종",
-        "답",
-        "đáp",
-        "उत्तर",
-        "الجواب",
     ),
-    *("الإجابة", "最終回答"),
+    "jawaban",
 )
 COMMITTED = (
     Place(
@@ -369,6 +367,14 @@ COMMITTED = (
         _labelled,
         "`Final Answer: …` anywhere, `Answer: …` at the start of a line",
         "one line, or the display behind it; a list of candidates stays a list",
+    ),
+    Place(
+        "label in a line",
+        ("answer:",),
+        _INLINE_LABEL,
+        _labelled,
+        '"It is prime. Answer: C"',
+        "only behind the end of a sentence",
     ),
     Place(
         "label in another language", _OTHER_LANGUAGES, _FOREIGN_LABEL, _labelled, "`答案：42`", "as a label"

@@ -131,6 +131,7 @@ _RULES = (
     (r"(?<=\d)\s+[xX]\s+(?=\d)", r" \\cdot "),
     (r"(?<=[\d)}])\s*\(\s*((?!mod|base)[a-z]{3,}(?: [a-z]+)*)\s*\)$", r" \\text{\1}"),  # 18 (dollars)
     (r"\bsq\.", "sq"),
+    (r"(?<=\S)\s*\(\s*\d+(?:\.\d+)?\s*\\pct\s*\)$", ""),  # 1/4 (25%)
     (r"\+/-", r"\\pm "),
     (r"\\not\s*=", r"\\ne "),
     (r"(?<=\d)\s*([kc]?m|ft|mi)\s*/\s*(s|h|hr|min|sec)(?:\^\{?(2)\}?)?$", r"\\text{\1/\2\3}"),
@@ -142,6 +143,10 @@ _RULES = (
     (r"(?<=[)\]}])\s*(?:U|\\text\{\s*U\s*\}|union)\s*(?=[(\[{\\])", r" \\cup "),
     (r"(?<=[a-z])\s+in\s+(?=[\[({\\])", r" \\in "),
     (r"(?<![a-zA-Z\\])(?:US|AU|CA|HK|NZ|[RACS])(?=\s*\\usd)", ""),
+)
+_SYSTEM = re.compile(
+    r"\\left\s*\\\{\s*\\begin\{(?:aligned|array)\}(?:\{[lcr]\})?(.*?)\\end\{(?:aligned|array)\}"
+    r"\s*\\right\s*\.?"
 )
 _TOKEN = re.compile(
     r"\\text\{[^{}]*\}|\\(?:begin|end)\s*\{[a-zA-Z*]+\}|\\[a-zA-Z]+|\\."
@@ -242,7 +247,9 @@ def clean(text: str) -> str:
         text = re.sub(r"[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ]+", lambda m: "^{" + m.group().translate(_SUPERSCRIPTS) + "}", text)
         text = re.sub(r"[₀-₉]+", lambda m: "_{" + m.group().translate(_SUBSCRIPTS) + "}", text)
     text = strip_wrapping(re.sub(r"[\x00-\x1f\x7f]", " ", text))
-    text = last_rows(text)
+    text = last_rows(
+        _SYSTEM.sub(lambda system: rf"\begin{{cases}}{system[1].replace('&', '')}\end{{cases}}", text)
+    )
     if "&" in text and r"\begin" not in text:
         text = text.replace("&", " and ")
     if "$" in text:

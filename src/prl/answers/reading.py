@@ -368,6 +368,10 @@ def _matrix(items: list[str], closing: dict[int, int]) -> Answer | None:
         cells, _ = _split(row, frozenset(["&"]), match_groups(row))
         read_cells = (_structure([*prefix, "(", *cell, ")"] if factor else cell) for cell in cells)
         table.append(Answer("tuple", tuple(read_cells), "()"))
+    if all(
+        len(row.items) == 1 and row.items[0].kind == "relation" for row in table
+    ):  # x = 1, x = 4 in a column
+        return Answer("list", tuple(row.items[0] for row in table), "and")
     if len({len(row.items) for row in table}) != 1 or len(table) * len(table[0].items) > MAX_CELLS:
         raise Unreadable("a matrix with ragged rows, or none")
     return Answer("matrix", tuple(table))

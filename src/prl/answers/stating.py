@@ -27,11 +27,13 @@ _PIECE = re.compile(
     r"|(?P<space>\s+|\\[,;:! ]|\*\*"
     r"|\\(?:q?quad|left|right|text(?:bf|it|rm)?|mbox|mathrm|displaystyle)(?![a-zA-Z]))"
     r"|(?P<command>\\[a-zA-Z]+|\\.)"
-    r"|(?P<word>(?:\d+(?:st|nd|rd|th)\b)|[^\W\d_]+(?:['’-][^\W\d_]+)*)"
-    r"|(?P<mark>.)",
+    r"|(?P<mark>[¹²³⁰⁴-⁹])"
+    r"|(?P<word>[^\W\d_]{1,5}/[^\W\d_]{1,5}(?![^\W\d_])|(?:\d+(?:st|nd|rd|th)\b)"
+    r"|[^\W\d_¹²³⁰⁴-⁹]+(?:['’-][^\W\d_]+)*)"
+    r"|(?P<other>.)",
     re.DOTALL,
 )
-_SIGNS = frozenset("+-−–*/^_=<>≤≥≠≈±∓∞√π°%()[]{}|×÷·∪∩∈∅⁄⟨⟩!'&€£¥₹$")
+_SIGNS = frozenset("¹²³⁰⁴⁵⁶⁷⁸⁹+-−–*/^_=<>≤≥≠≈±∓∞√π°%()[]{}|×÷·∪∩∈∅⁄⟨⟩!'&€£¥₹$")
 _OPENING, _CLOSING = "([{⟨", ")]}⟩"
 _FUNCTIONS = frozenset("sin cos tan cot sec csc ln log lg exp sqrt pi infinity arcsin arccos arctan".split())
 _JOINING = frozenset(", ; & and or".split())
@@ -50,8 +52,12 @@ _QUALIFYING = frozenset(
     "possibly might may could either".split()
 )
 _CHANGING = frozenset(  # anywhere in the sentence: its number alone does not say it
-    "otherwise unless except mod modulo january february march april may june july august september october "
-    "november december grader reference".split()
+    "otherwise unless except mod modulo grader reference".split()
+)
+_DATE = re.compile(
+    r"\b(?:january|february|march|april|may|june|july|august|september|october|november|december) \d"
+    r"|\d(?:st|nd|rd|th)? (?:of )?(?:january|february|march|april|may|june|july|august|september|october"
+    r"|november|december)\b"
 )
 _NO_UNIT = _PREPOSITIONS.union(
     _JOINING,
@@ -73,6 +79,7 @@ _ROWS = re.compile(
     r"(.*?)\\end\{\1\*?\}\s*(?:\\\]|\$\$)?",
     re.DOTALL,
 )
+_ASSIGNED = re.compile(r"[$(\s]*\\?[a-zA-Z](?:_\{?\w+\}?)?\s*=")
 _IN_PROSE = re.compile(r"(?<![\\a-zA-Z])[^\W\d_]{2,}|\\text|\n|[⺀-鿿가-힣ぁ-ヿ]")
 _FINISHED = re.compile(r"[.!。！*)\]]$")
 _UNFINISHED = re.compile(r"[=+,(*/:-]$(?<!\*\*)")
@@ -82,10 +89,11 @@ _IN_WORDS = re.compile(
     re.IGNORECASE,
 )
 _NAMED = re.compile(  # the day is Friday, it equals $D$, the curve is an \text{ellipse}
-    r"\b(?:is|was|are|equals|get|gives?|yields?) (?:an? )?"
+    r"\b(?:is|was|are|on|equals|get|gives?|yields?) (?:an? )?"
     r"(?:\\(?:text|mbox|mathrm)\s*\{([^{}]+)\}"
     r"|(\$\s*[a-zA-Z]\s*\$|\(?[A-Z]\)?|[A-Z]\w+|true|false|even|odd))[.$]*(?:$| is )"
 )
+_EMPTY_LABEL = re.compile(r"\W*(?:final )?answer\W*|\W*", re.IGNORECASE)
 _NOTHING = re.compile(
     r"\b(?:there (?:is|are)|it has|have|has) (no (?:real |such |integer )?(?:solutions?|roots?|values?))\b",
     re.IGNORECASE,
@@ -96,6 +104,7 @@ _WORD = re.compile(r"[^\W\d_]+|[,;]")
 _IN_RATIO = re.compile(r":(?<=\d:)\d")
 _BESIDE_A_SIGN = re.compile(r".\s*(?:[=<>+*/^_≤≥-]|\\(?:le|ge|lt|gt|in|ne|cdot|times)\b)")
 _CLAUSE_ENDS = frozenset(", ; but rather instead".split())
+_SO = frozenset("so thus therefore hence then".split())
 _CONCLUDING = frozenset(
     "so thus therefore hence then now finally answer total result leaves leaving gives it this that which "
     "in".split()
@@ -124,6 +133,8 @@ def stated(text: str) -> str | None:
     text = _DISPLAYED.sub(_in_one_line, last_rows(text.strip()[-3 * _LONGEST :]))
     sentences = _SENTENCE_ENDS.split(text)
     for sentence in reversed(sentences):
+        if _EMPTY_LABEL.fullmatch(sentence):
+            continue
         if (
             len(sentence) > _LONGEST
             or sentence.endswith("?")
@@ -148,13 +159,18 @@ def _in_one_line(display: re.Match[str]) -> str:
 
 
 def last_rows(text: str) -> str:
-    r"""`text` with the last row of each `align` and its like, as a display, in its place."""
+    r"""`text` with a display in place of each `align` and its like: of the last row, or of all where each
+    gives a value to a name."""
     return _ROWS.sub(_last_row, text) if r"\begin{" in text else text
 
 
 def _last_row(rows: re.Match[str]) -> str:
-    row = next((row for row in reversed(rows[2].split(r"\\")) if row.strip(" \n&")), "")
-    return rf"\[ {row.strip().lstrip('&= ').rstrip('.,')} \]".replace("&", "")
+    lines = [
+        line.strip().rstrip(".,").replace("&", "") for line in rows[2].split(r"\\") if line.strip(" \n&")
+    ]
+    if not lines or not all(map(_ASSIGNED.match, lines)):
+        lines = [line.lstrip("= ") for line in lines[-1:]]
+    return rf"\[ {', '.join(lines)} \]"
 
 
 def _stretches(sentence: str) -> tuple[list[_Stretch], list[str]]:
@@ -212,7 +228,7 @@ def _pieces(sentence: str) -> Iterator[tuple[str, int, int, str]]:
             depth = 0
             for word in re.split("['’]", token.lower()):
                 yield "word", start, end, word
-        elif kind == "mark" and not (
+        elif kind in ("mark", "other") and not (
             token in _SIGNS or (token in ",;" and depth) or _IN_RATIO.match(sentence, start)
         ):
             yield "mark", start, end, token
@@ -246,7 +262,8 @@ def _asserted(sentence: str, stretches: list[_Stretch], behind: list[str], *, al
         return None
     if behind and behind[-1] in _DANGLING:  # cut off
         return None
-    if not _CHANGING.isdisjoint(re.findall(r"[a-z]+", _FORMULA.sub(" ", sentence.lower()))):
+    prose = _FORMULA.sub(" ", sentence.lower())
+    if _DATE.search(prose) or not _CHANGING.isdisjoint(re.findall(r"[a-z]+", prose)):
         return None
     open_ = [index for index, stretch in enumerate(stretches) if not _is_negated(stretch.before)]
     if not open_:
@@ -254,30 +271,39 @@ def _asserted(sentence: str, stretches: list[_Stretch], behind: list[str], *, al
     but = max((at for at in open_ if "but" in stretches[at].before), default=0)
     open_ = [index for index in open_ if index >= but]
     asserted = [index for index in open_ if not _is_modifier(stretches[index].before)] or open_
-    last = asserted[-1] if stretches[0].before else asserted[0]  # "42, not 43", "5 is prime"
+    begins = not stretches[0].before and not any(_SO.intersection(each.before) for each in stretches)
+    last = asserted[0] if begins else asserted[-1]  # "42, not 43", "5 is prime"
     first = last
     while first and first - 1 in open_ and _joins(stretches[first].before):
-        if _is_modifier(stretches[first - 1].before) != _is_modifier(stretches[last].before):
+        joined = stretches[first - 1]
+        if _is_modifier(joined.before) != _is_modifier(stretches[last].before):
+            break
+        if "=" in sentence[joined.start : joined.end] and not _ASSIGNED.match(sentence, joined.start):
             break
         first -= 1
     behind_verb = stretches[first].before
     for verb in _COPULAS.intersection(behind_verb):
         behind_verb = behind_verb[behind_verb.index(verb) + 1 :] if verb in behind_verb else behind_verb
+    behind_verb = _clause(behind_verb)
     if _QUALIFYING & {*behind_verb[-_NEAR:]} or behind[:1] in (["or"], ["more"], ["less"]):
         return None
     if sentence[stretches[first].start] == "=" and len(around) < 2:  # AB = 5: a name, no sentence
         return None
-    while stretches[0].before == [] and last + 1 in open_ and _joins(stretches[last + 1].before):
+    while begins and last + 1 in open_ and _joins(stretches[last + 1].before):
         last += 1
     run = stretches[first : last + 1]
     if all(_JOINING.issuperset(each.before) for each in run[1:]):
-        return sentence[run[0].start : run[-1].end].lstrip("= ")
-    return ", ".join(sentence[each.start : each.end].lstrip("= ") for each in run)
+        return sentence[run[0].start : run[-1].end].lstrip("= ").replace("**", "")
+    return ", ".join(sentence[each.start : each.end].lstrip("= ").replace("**", "") for each in run)
 
 
 def _is_negated(before: list[str]) -> bool:
-    clause = before[max((at + 1 for at, word in enumerate(before) if word in _CLAUSE_ENDS), default=0) :]
-    return not _NEGATING.isdisjoint(clause)
+    return not _NEGATING.isdisjoint(_clause(before))
+
+
+def _clause(before: list[str]) -> list[str]:
+    """The words behind the last that ends a clause."""
+    return before[max((at + 1 for at, word in enumerate(before) if word in _CLAUSE_ENDS), default=0) :]
 
 
 def _is_modifier(before: list[str]) -> bool:
