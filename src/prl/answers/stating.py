@@ -82,7 +82,7 @@ _ROWS = re.compile(
 _ASSIGNED = re.compile(r"[$(\s]*\\?[a-zA-Z](?:_\{?\w+\}?)?\s*=")
 _IN_PROSE = re.compile(r"(?<![\\a-zA-Z])[^\W\d_]{2,}|\\text|\n|[⺀-鿿가-힣ぁ-ヿ]")
 _FINISHED = re.compile(r"[.!。！*)\]]$")
-_UNFINISHED = re.compile(r"[=+,(*/:-]$(?<!\*\*)")
+_UNFINISHED = re.compile(r"[=+,(*/:?-]$(?<!\*\*)")
 _IN_WORDS = re.compile(
     r"(yes|no|true|false)[,.;:!–—]|(?:thus|hence|so|therefore),? ((?:\w+, ){1,20}(?:and )?\w+)\.?$"
     r"|.*\*\*([^*]{1,60})\*\*\.?$",
@@ -135,21 +135,15 @@ def stated(text: str) -> str | None:
     for sentence in reversed(sentences):
         if _EMPTY_LABEL.fullmatch(sentence):
             continue
-        if (
-            len(sentence) > _LONGEST
-            or sentence.endswith("?")
-            or _CODE.search(sentence)
-            or _UNFINISHED.search(sentence)
-        ):
+        if len(sentence) > _LONGEST or _CODE.search(sentence) or _UNFINISHED.search(sentence):
             return None
         stretches, behind = _stretches(sentence)
         if stretches:
             return _asserted(sentence, stretches, behind, alone=len(sentences) == 1)
         if answer := _IN_WORDS.match(sentence) or _NOTHING.search(sentence) or _NAMED.search(sentence):
             return next(filter(None, answer.groups()))
-        if not _FINISHED.search(sentence) or not _NEGATING.isdisjoint(
-            behind
-        ):  # cut off; "it cannot be known"
+        is_denied = not _NEGATING.isdisjoint(behind)  # "it cannot be known"
+        if is_denied or not _FINISHED.search(sentence):
             return None
     return None
 
@@ -188,20 +182,14 @@ def _stretches(sentence: str) -> tuple[list[_Stretch], list[str]]:
             continue
         if start >= 0 and is_quantity:
             end = start + len(_unclosed(sentence[start:end]))
-            if (
-                found and not words and unit == _LONGEST_UNIT - 1 and found[-1].end < start
-            ):  # 2 hours 30 minutes
+            if found and not words and unit == _LONGEST_UNIT - 1:  # 2 hours 30 minutes
                 found[-1] = found[-1]._replace(end=end)
             else:
                 found.append(_Stretch(start, end, words))
             words, unit = [], _LONGEST_UNIT
         start = -1
-        if (
-            kind == "word"
-            and unit
-            and (token not in _NO_UNIT or token == "per")
-            and "(" not in sentence[found[-1].end : begin]
-        ):
+        is_unit = kind == "word" and unit and (token not in _NO_UNIT or token == "per")
+        if is_unit and "(" not in sentence[found[-1].end : begin]:
             found[-1] = found[-1]._replace(end=stop)
             unit -= 1
         elif token:
@@ -258,63 +246,58 @@ def _asserted(sentence: str, stretches: list[_Stretch], behind: list[str], *, al
     """The last run of `stretches` that is asserted, as written; None where the sentence is `alone` and it is
     all of it."""
     around = {word for stretch in stretches for word in stretch.before}.union(behind)
-    if alone and not any(word.isalpha() for word in around - _JOINING):
-        return None
-    if behind and behind[-1] in _DANGLING:  # cut off
-        return None
     prose = _FORMULA.sub(" ", sentence.lower())
-    if _DATE.search(prose) or not _CHANGING.isdisjoint(re.findall(r"[a-z]+", prose)):
+    if (
+        (alone and not any(word.isalpha() for word in around - _JOINING))
+        or (sentence[stretches[0].start] == "=" and len(around) < 2)  # AB = 5: a name, no sentence
+        or not _DANGLING.isdisjoint(behind[-1:])  # cut off
+        or _DATE.search(prose)
+        or not _CHANGING.isdisjoint(re.findall(r"[a-z]+", prose))
+    ):
         return None
-    open_ = [index for index, stretch in enumerate(stretches) if not _is_negated(stretch.before)]
+    open_ = [
+        at for at, each in enumerate(stretches) if _NEGATING.isdisjoint(_behind(each.before, _CLAUSE_ENDS))
+    ]
+    but = max((at for at in open_ if "but" in stretches[at].before), default=0)
+    open_ = [at for at in open_ if at >= but]
     if not open_:
         return None
-    but = max((at for at in open_ if "but" in stretches[at].before), default=0)
-    open_ = [index for index in open_ if index >= but]
-    asserted = [index for index in open_ if not _is_modifier(stretches[index].before)] or open_
+    asserted = [at for at in open_ if not _is_modifier(stretches[at].before)] or open_
     begins = not stretches[0].before and not any(_SO.intersection(each.before) for each in stretches)
-    last = asserted[0] if begins else asserted[-1]  # "42, not 43", "5 is prime"
-    first = last
-    while first and first - 1 in open_ and _joins(stretches[first].before):
-        joined = stretches[first - 1]
-        if _is_modifier(joined.before) != _is_modifier(stretches[last].before):
-            break
-        if "=" in sentence[joined.start : joined.end] and not _ASSIGNED.match(sentence, joined.start):
-            break
+    first = last = asserted[0] if begins else asserted[-1]  # "42, not 43", "5 is prime"
+    while first - 1 in open_ and _joins(sentence, stretches[first - 1], stretches[first]):
         first -= 1
-    behind_verb = stretches[first].before
-    for verb in _COPULAS.intersection(behind_verb):
-        behind_verb = behind_verb[behind_verb.index(verb) + 1 :] if verb in behind_verb else behind_verb
-    behind_verb = _clause(behind_verb)
-    if _QUALIFYING & {*behind_verb[-_NEAR:]} or behind[:1] in (["or"], ["more"], ["less"]):
-        return None
-    if sentence[stretches[first].start] == "=" and len(around) < 2:  # AB = 5: a name, no sentence
-        return None
-    while begins and last + 1 in open_ and _joins(stretches[last + 1].before):
+    while begins and last + 1 in open_ and _joins(sentence, stretches[last], stretches[last + 1]):
         last += 1
+    qualified = _QUALIFYING.intersection(_behind(stretches[first].before, _CLAUSE_ENDS | _COPULAS)[-_NEAR:])
+    if qualified or behind[:1] in (["or"], ["more"], ["less"]):
+        return None
     run = stretches[first : last + 1]
     if all(_JOINING.issuperset(each.before) for each in run[1:]):
         return sentence[run[0].start : run[-1].end].lstrip("= ").replace("**", "")
     return ", ".join(sentence[each.start : each.end].lstrip("= ").replace("**", "") for each in run)
 
 
-def _is_negated(before: list[str]) -> bool:
-    return not _NEGATING.isdisjoint(_clause(before))
-
-
-def _clause(before: list[str]) -> list[str]:
-    """The words behind the last that ends a clause."""
-    return before[max((at + 1 for at, word in enumerate(before) if word in _CLAUSE_ENDS), default=0) :]
+def _behind(before: list[str], ends: frozenset[str]) -> list[str]:
+    """The words behind the last of `ends`."""
+    return before[max((at + 1 for at, word in enumerate(before) if word in ends), default=0) :]
 
 
 def _is_modifier(before: list[str]) -> bool:
+    """Whether a stretch behind these words says when, where or of what."""
     words = [word for word in before if word not in ("the", "a", "an")]
     if words[-2:] == ["out", "of"]:
         return True
     return bool(words) and words[-1] in _PREPOSITIONS and _STATING.isdisjoint(words[-2:-1])
 
 
-def _joins(before: list[str]) -> bool:
-    """Whether these words between two stretches make them one answer of two parts."""
+def _joins(sentence: str, one: _Stretch, other: _Stretch) -> bool:
+    """Whether two stretches, one behind the other, are one answer of two parts."""
+    before = other.before
+    if _is_modifier(one.before) != _is_modifier(before) and before not in (["and"], ["or"]):
+        return False
+    if "=" in sentence[one.start : one.end] and not _ASSIGNED.match(sentence, one.start):
+        return False
     if before[:1] in (["and"], ["or"]) and len(before) <= _NEAR + 1 and _CONCLUDING.isdisjoint(before):
         return True
     return (
