@@ -1,6 +1,6 @@
 """Final answers of a response, and whether they are right. No torch; sympy in worker processes only.
 
-    extract_answer(text)                  the answer that a response commits to, or None
+    extract_answer(text)                  the answer that a response commits to, or states last; or None
     is_equal(pred, gold)                  a bool; never hangs, raises only where the verifier cannot start
     AnswerChecker().check(pred, gold)     a Verdict(equal, reason, detail); REASONS says what a reason means
     AnswerChecker().check_many(pairs)     verdicts in order, judged in parallel
@@ -9,8 +9,9 @@
     explain(pred, gold)                   the steps of a judgement; print it
 
 A pair goes through extraction (what is the answer), notation (one spelling), reading (its structure) and
-comparing (is it the same). Structure and exact arithmetic decide most pairs in this process; what needs
-algebra goes to a worker that can be killed. What counts as equal in ambiguous cases: `DECISIONS.md`.
+comparing (is it the same); a prediction that is a sentence, once more as what it states (stating). Structure
+and exact arithmetic decide most pairs in this process; what needs algebra goes to a worker that can be
+killed. What counts as equal in ambiguous cases: `DECISIONS.md`.
 """
 
 from prl.answers.checker import AnswerChecker, default_checker, is_equal, unreadable_gold

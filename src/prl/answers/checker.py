@@ -83,7 +83,8 @@ class AnswerChecker:
         self._pool.start()
 
     def check(self, pred: str | None, gold: str) -> Verdict:
-        """The verdict on one pair: `pred` an extracted answer, a bare one, or a response that commits to one.
+        """The verdict on one pair: `pred` an extracted answer, a bare one, a response that commits to one, or
+        a text whose last sentence states one.
 
         Never takes longer than the deadline and, the first time, a worker's start. Raises nothing whatever
         the pair; VerifierError where no worker can start, a fault of the installation.

@@ -3,8 +3,9 @@ r"""Which answer a response commits to.
 A response commits to an answer by `\boxed{…}`, by a label (`Final Answer: …`, or `Answer: …` at the start of
 a line), by GSM8K's `#### …`, by `<answer>…</answer>`, or by a sentence ("the answer is …"). The last
 commitment of the main thread wins; text inside `<Path>` is exploration and counts only when the main thread
-commits to nothing. A summary belongs to the main thread here: it says what the paths came to. Linear in the
-text, whatever the text is.
+commits to nothing. A summary belongs to the main thread here: it says what the paths came to. `COMMITTED` is
+the table of these places; where a text holds none of them, its last sentence may speak (`stating`). Linear in
+the text, whatever the text is.
 """
 
 from __future__ import annotations
