@@ -137,6 +137,8 @@ PLACES = {
         ("The answer is 10.\nWait, 4 + 7 = 11, so it can't be 10...", None),
         ("The answer is not 4 but 6.", None),
         ("The answer is 5.", "5"),
+        ("The answer is 5. There is no error in this.", "5"),
+        ("Take 5 apples.\n\nProblem: how many?\n\nThe answer is 7.", "7"),
     ],
     "sentence in another language": [
         ("La réponse finale est donc 42.", "42"),
@@ -219,6 +221,7 @@ def test_any_text_gives_a_text_or_none(text):
         "<answer></answer>" * 60_000,
         "Final Answer: The " + "is " * 300_000,
         "the answer is $" * 60_000,
+        "\nProblem: a " * 90_000,
         r"the answer is \[" * 60_000,
         "{" * 500_000 + r"\boxed{5}",
         "*" * 1_000_000,

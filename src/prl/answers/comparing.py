@@ -7,6 +7,7 @@ both processes run this one piece of code.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
@@ -438,7 +439,8 @@ def _agree(decimal: Fraction, digits: int, exact: Fraction) -> bool:
     """Whether `decimal` of so many significant digits is `exact`, rounded or cut."""
     if not exact:
         return False
-    unit = Fraction(10) ** (len(str(abs(exact.numerator))) - len(str(exact.denominator)))  # within one place
+    bits = exact.numerator.bit_length() - exact.denominator.bit_length()
+    unit = Fraction(10) ** round(bits * math.log10(2))  # of the first digit, or one beside it
     while abs(exact) < unit:
         unit /= 10
     while abs(exact) >= 10 * unit:

@@ -84,7 +84,7 @@ _NEXT_TURN = re.compile(
 )
 # What takes an answer back: of a later one only what follows counts.
 _RETREAT = re.compile(
-    r"\b(?:wait|hold on|hmm|oops|actually|no)\b[^\n]{0,200}?"
+    r"\b(?:wait|hold on|hmm|oops|actually|no(?=[,.!:]))\b[^\n]{0,200}?"
     r"\b(?:wrong|mistaken?|misread|incorrect|error|can['’]t|cannot|not\s(?:right|correct|true))\b",
     re.IGNORECASE,
 )
@@ -169,12 +169,17 @@ def _possible(text: str) -> list[Place]:
 
 
 def own_turn(text: str) -> str:
-    """`text` before the next problem or turn that a model writes itself, once it has answered."""
-    for turn in _NEXT_TURN.finditer(text):
-        before = text[: turn.start()].strip()
-        if commits(before) or stated(before) or (before and " " not in before):
-            return before
-    return text
+    """`text` before the next problem or turn that a model writes itself, once it has answered: by a
+    commitment, or, where it makes none at all, by what it states."""
+    turns = [turn.start() for turn in _NEXT_TURN.finditer(text)][:_MAX_TRIES]
+    if not turns:
+        return text
+    for start in turns:
+        if commits(text[:start]):
+            return text[:start]
+    before = text[: turns[0]].strip()
+    is_answer = bool(before) and " " not in before
+    return before if not commits(text) and (is_answer or stated(before)) else text
 
 
 def committed_thread(text: str) -> str:

@@ -338,7 +338,7 @@ def spelled(text: str) -> str:
     found = tokens(clean(text))
     for at, token in enumerate(found):
         index = found[at + 3 : at + 4]
-        if token in (r"\sum", r"\prod") and found[at + 1 : at + 3] == ["_", "{"] and index[0].isalpha():
+        if token in (r"\sum", r"\prod") and found[at + 1 : at + 3] == ["_", "{"] and "".join(index).isalpha():
             found = [f"\\index{at}" if each == index[0] else each for each in found]
     return re.sub(r"\{(\\?\w+)\}", r"\1", " ".join(found).replace("{ ", "{").replace(" }", "}"))
 
