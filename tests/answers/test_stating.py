@@ -50,6 +50,7 @@ TABLE = [
     ("3 if n is even, 4 otherwise", None, "a case"),
     ("congruent to 3 modulo 7", None, "a residue"),
     ("maybe 5", None, "a guess"),
+    ("42 apples, or maybe 43.", None, "a second guess"),
     ("Monday, June 5", None, "a date"),
     ("Is it 5?", None, "a question"),
     ("Step 1: find the roots. Step 2: add 7 and", None, "cut off in the sentence"),

@@ -206,6 +206,8 @@ class _Comparison:
         for index, other in enumerate(among):
             if {item.kind, other.kind} & {"set"} and item.kind != other.kind:  # {1, {2}} is not {1, 2}
                 continue
+            if item.counted and other.counted and item.counted != other.counted:  # 3 apples, 4 pears
+                continue
             try:
                 if same(item, other):
                     return index

@@ -144,6 +144,7 @@ _RULES = (
     (r"(?<=[a-z])\s+in\s+(?=[\[({\\])", r" \\in "),
     (r"(?<![a-zA-Z\\])(?:US|AU|CA|HK|NZ|[RACS])(?=\s*\\usd)", ""),
 )
+_ESCAPED_TWICE = re.compile(r"\\\\(?=[a-zA-Z]{2})")
 _SYSTEM = re.compile(
     r"\\left\s*\\\{\s*\\begin\{(?:aligned|array)\}(?:\{[lcr]\})?(.*?)\\end\{(?:aligned|array)\}"
     r"\s*\\right\s*\.?"
@@ -250,8 +251,8 @@ def clean(text: str) -> str:
     text = last_rows(
         _SYSTEM.sub(lambda system: rf"\begin{{cases}}{system[1].replace('&', '')}\end{{cases}}", text)
     )
-    if "&" in text and r"\begin" not in text:
-        text = text.replace("&", " and ")
+    if r"\begin" not in text:
+        text = _ESCAPED_TWICE.sub("\\\\", text.replace("&", " and ") if "&" in text else text)
     if "$" in text:
         text = re.sub(r"(?<!\\)\$", r"\\usd " if text.count("$") - text.count(r"\$") == 1 else " ", text)
     for pattern, replacement in _rules():
@@ -318,6 +319,10 @@ def _text_tokens(content: str, before: str) -> list[str]:
         return [","] if "," in content else []
     if word in WORDS:
         return WORDS[word]
+    if (
+        parts := re.fullmatch(r"(.*?)\s*\b(and|or)", word)
+    ) and "," not in word:  # 14 \text{ chickens and } 16
+        return [*([f"\\text{{{parts[1]}}}"] if parts[1] else []), f"\\{parts[2]}"]
     first, _, rest = word.partition(" ")
     if first in WORDS and WORDS[first][0] == r"\cdot":
         return WORDS[first] + _text_tokens(rest, r"\cdot")

@@ -47,6 +47,7 @@ class Answer:
     unit: tuple[str, Fraction] | None = None
     percent: bool = False
     near: Near = (None, None)  # of an expression, at two sample points
+    counted: str = ""  # what is counted, where that is no known unit: chicken
     digits: int = 0  # significant ones, of a number written as a decimal
     unsigned: Answer | None = None  # an expression without the degree signs in its functions
     alternative: Answer | None = None  # a second reading, taken when the other side is clearly of that kind
@@ -447,6 +448,7 @@ def _leaf(items: list[str]) -> Answer:
         unit=unit,
         percent=percent,
         near=near(expression),
+        counted=plain_words("".join(items[len(body) :])) if unit is None and not percent else "",
         digits=len(body[-1].replace(".", "").lstrip("0")) if "." in body[-1] and len(body) <= 2 else 0,
         unsigned=_leaf([token for token in body if token != r"\deg"]) if in_functions else None,
     )

@@ -104,6 +104,7 @@ _WORD = re.compile(r"[^\W\d_]+|[,;]")
 _IN_RATIO = re.compile(r":(?<=\d:)\d")
 _BESIDE_A_SIGN = re.compile(r".\s*(?:[=<>+*/^_≤≥-]|\\(?:le|ge|lt|gt|in|ne|cdot|times)\b)")
 _CLAUSE_ENDS = frozenset(", ; but rather instead".split())
+_OTHERWISE = frozenset("or maybe perhaps possibly".split())
 _SO = frozenset("so thus therefore hence then".split())
 _CONCLUDING = frozenset(
     "so thus therefore hence then now finally answer total result leaves leaving gives it this that which "
@@ -271,6 +272,8 @@ def _asserted(sentence: str, stretches: list[_Stretch], behind: list[str], *, al
         last += 1
     qualified = _QUALIFYING.intersection(_behind(stretches[first].before, _CLAUSE_ENDS | _COPULAS)[-_NEAR:])
     if qualified or behind[:1] in (["or"], ["more"], ["less"]):
+        return None
+    if any(_OTHERWISE.intersection(each.before) for each in stretches[last + 1 :]):  # 42, or maybe 43
         return None
     run = stretches[first : last + 1]
     if all(_JOINING.issuperset(each.before) for each in run[1:]):
