@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from prl.answers import AnswerChecker
+from prl.answers import AnswerChecker, extract_answer
 
 HERE = Path(__file__).parent
 
@@ -91,6 +91,19 @@ def test_held_out_pairs_are_judged_as_labelled(checker):
         if checker.check(row["pred"], row["gold"]).equal != row["equal"]
     }
     assert wrong == OPEN
+
+
+def test_no_attack_is_paid(checker):
+    """Responses that try to be paid without the right answer, read as RL reads them and as `check` does."""
+    attacks = [row for row in SECOND + HELD_OUT if "adversarial" in row["category"] and not row["equal"]]
+    assert len(attacks) >= 100
+    paid = {
+        row["gold"]: row["pred"]
+        for row in attacks
+        if checker.check(extract_answer(row["pred"], strict=True), row["gold"])
+        or checker.check(row["pred"], row["gold"])
+    }
+    assert paid.items() <= OPEN.items()
 
 
 @pytest.mark.parametrize("category", [name for name in CATEGORIES if name not in ONE_SIDED])
