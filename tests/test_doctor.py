@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import re
 import subprocess
 import sys
@@ -40,7 +41,7 @@ def test_the_machine_and_every_stage_are_told(capsys: pytest.CaptureFixture[str]
     assert (status, err) == (0, "")
     facts = dict(re.findall(r"^(\S.{12}) (\S.*)$", out, flags=re.MULTILINE))
     assert {name.strip() for name in facts} >= {"GPU", "RAM", "disk", "threads", "Python", "libraries"}
-    assert f"torch {__import__('torch').__version__}" in out
+    assert f"torch {importlib.metadata.version('torch')}" in out
     assert "no: bitsandbytes is not installed" in out
     assert re.findall(
         r"^(\w+): tiny, recipe tiny, causal: [\d.]+ GiB at the \w+", out, flags=re.MULTILINE
