@@ -138,7 +138,8 @@ class AnswerChecker:
             if verdict is not None:
                 self._cache[pred, gold] = verdict
                 return verdict
-        answer, wanted = bare_answer(pred, self.paths), bare_answer(gold, self.paths)
+        answer = bare_answer(pred, self.paths)
+        wanted = answer if pred == gold else bare_answer(gold, self.paths)
         if not wanted:
             return _skipped("empty")
         try:
@@ -175,7 +176,8 @@ def bare_answer(text: object, paths: bool = True) -> str | None:
         return text
     if len(text) > MAX_CHARS or PATH in text or commits(text):
         return extract_answer(text, paths=paths)
-    return own_turn(spoken(said(text))).strip() or None
+    text = spoken(said(text))
+    return (own_turn(text) if "\n" in text else text).strip() or None
 
 
 def unreadable_gold(gold: object) -> str | None:

@@ -161,6 +161,8 @@ def _answer(text: str, strict: bool) -> str | None:
 def _possible(text: str) -> list[Place]:
     """The places, boxes aside, that `text` may hold."""
     lower, is_ascii = text.lower(), text.isascii()
+    if is_ascii and not any(map(lower.__contains__, _HINTS)):  # most texts are bare answers
+        return []
     return [
         place
         for place in COMMITTED[1:]
@@ -409,4 +411,5 @@ COMMITTED = (
 """Where an answer is committed to; of several the one that begins last counts. Where there is none, what
 `stating.stated` finds in the last sentence is the answer of a text that is not read strictly."""
 
+_HINTS = tuple(dict.fromkeys(hint for place in COMMITTED[1:] for hint in place.hints))
 _REMARKS = [place._replace(read=_sentence) for place in COMMITTED if place.read is _quantity]

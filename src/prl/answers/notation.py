@@ -248,11 +248,14 @@ def clean(text: str) -> str:
         text = re.sub(r"[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ]+", lambda m: "^{" + m.group().translate(_SUPERSCRIPTS) + "}", text)
         text = re.sub(r"[₀-₉]+", lambda m: "_{" + m.group().translate(_SUBSCRIPTS) + "}", text)
     text = strip_wrapping(re.sub(r"[\x00-\x1f\x7f]", " ", text))
-    text = last_rows(
-        _SYSTEM.sub(lambda system: rf"\begin{{cases}}{system[1].replace('&', '')}\end{{cases}}", text)
-    )
-    if r"\begin" not in text:
-        text = _ESCAPED_TWICE.sub("\\\\", text.replace("&", " and ") if "&" in text else text)
+    if r"\begin" in text:
+        text = last_rows(
+            _SYSTEM.sub(lambda system: rf"\begin{{cases}}{system[1].replace('&', '')}\end{{cases}}", text)
+        )
+    else:
+        text = text.replace("&", " and ")
+        if "\\\\" in text:
+            text = _ESCAPED_TWICE.sub("\\\\", text)
     if "$" in text:
         text = re.sub(r"(?<!\\)\$", r"\\usd " if text.count("$") - text.count(r"\$") == 1 else " ", text)
     for pattern, replacement in _rules():

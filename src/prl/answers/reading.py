@@ -448,7 +448,9 @@ def _leaf(items: list[str]) -> Answer:
         unit=unit,
         percent=percent,
         near=near(expression),
-        counted=plain_words("".join(items[len(body) :])) if unit is None and not percent else "",
+        counted=plain_words("".join(tail))
+        if (tail := items[len(body) :]) and not unit and not percent
+        else "",
         digits=len(body[-1].replace(".", "").lstrip("0")) if "." in body[-1] and len(body) <= 2 else 0,
         unsigned=_leaf([token for token in body if token != r"\deg"]) if in_functions else None,
     )
