@@ -14,7 +14,7 @@ from pathlib import Path
 
 VERSIONS = ("3.12", "3.13")
 NEEDS = ["hypothesis", "latex2sympy2", "psutil", "pytest", "pytest-timeout", "pytest-xdist"]
-PURE = ("analysis", "cards", "curriculum", "data_rows", "examples", "grammar", "prompts", "rewards", "turns")
+PURE = ("analysis", "curriculum", "data_rows", "examples", "grammar", "prompts", "rewards", "turns")
 TRACES = ("asking", "journal", "modes")
 TESTS = [
     "tests/answers",
