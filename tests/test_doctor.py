@@ -64,8 +64,9 @@ def test_a_recipe_that_was_chosen_is_told_with_its_reason(capsys: pytest.Capture
 def test_no_process_is_left_behind_where_the_settings_are_wrong(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = [sys.executable, "-c", "import time; time.sleep(300)"]
-    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    words = [sys.executable, "-c", "import sys; sys.stdin.read()"]  # ends with this test at the latest
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    process = subprocess.Popen(words, text=True, **pipes)
     monkeypatch.setattr(doctor, "_try_bitsandbytes", lambda device: process)
     assert say(capsys, "--model", "./nope")[0] == 1
     assert process.poll() is not None

@@ -27,10 +27,9 @@ _PIECE = re.compile(
     r"|(?P<space>\s+|\\[,;:! ]|\*\*"
     r"|\\(?:q?quad|left|right|text(?:bf|it|rm)?|mbox|mathrm|displaystyle)(?![a-zA-Z]))"
     r"|(?P<command>\\[a-zA-Z]+|\\.)"
-    r"|(?P<mark>[¹²³⁰⁴-⁹])"
     r"|(?P<word>[^\W\d_]{1,5}/[^\W\d_]{1,5}(?![^\W\d_])|(?:\d+(?:st|nd|rd|th)\b)"
     r"|[^\W\d_¹²³⁰⁴-⁹]+(?:['’-][^\W\d_]+)*)"
-    r"|(?P<other>.)",
+    r"|(?P<mark>.)",
     re.DOTALL,
 )
 _SIGNS = frozenset("¹²³⁰⁴⁵⁶⁷⁸⁹+-−–*/^_=<>≤≥≠≈±∓∞√π°%()[]{}|×÷·∪∩∈∅⁄⟨⟩!'&€£¥₹$")
@@ -217,7 +216,7 @@ def _pieces(sentence: str) -> Iterator[tuple[str, int, int, str]]:
             depth = 0
             for word in re.split("['’]", token.lower()):
                 yield "word", start, end, word
-        elif kind in ("mark", "other") and not (
+        elif kind == "mark" and not (
             token in _SIGNS or (token in ",;" and depth) or _IN_RATIO.match(sentence, start)
         ):
             yield "mark", start, end, token
