@@ -148,6 +148,26 @@ PLACES = {
 }
 
 
+LABELS = (
+    *(
+        "Réponse",
+        "Respuesta final",
+        "Resposta",
+        "Risposta finale",
+        "Antwort",
+        "Ergebnis",
+        "Antwoord",
+        "Odpowiedź",
+    ),
+    *("Ответ", "Відповідь", "Cevap", "Jawaban", "Đáp án", "最终答案", "答え", "정답", "उत्तर", "الجواب"),
+)
+
+
+@pytest.mark.parametrize("label", LABELS)
+def test_a_label_of_each_language(label):
+    assert extract_answer(f"So 3 + 4 = 7.\n{label}: 42", strict=True) == "42"
+
+
 def test_each_place_has_rows_of_both_kinds():
     assert list(PLACES) == [place.name for place in COMMITTED]
     assert all({answer is None for _, answer in rows} == {True, False} for rows in PLACES.values())

@@ -351,7 +351,7 @@ _OTHER_LANGUAGES = (
         "respuesta",
         "resposta",
         "risposta",
-        "antwor",
+        "antwo",
         "ergebnis",
         "odpowied",
         "cevap",
