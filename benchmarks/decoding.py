@@ -39,10 +39,10 @@ from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase, Qwen3Config
 from transformers import Qwen3ForCausalLM as Qwen3
 
+from prl.console import quiet_libraries
 from prl.decoding import ForkJoinDecoder, Limits, Response, forkjoin
 from prl.grammar import canonical_layout, parse
 from prl.model import load_model, tag_ids
-from prl.progress import quiet_libraries
 from prl.prompts import render_prompt
 from prl.structure import Tags, attach_structure, read_structure
 

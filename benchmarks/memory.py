@@ -1,4 +1,4 @@
-"""Forecast against measurement: is `prl.memory` right (`make bench-memory`).
+"""Forecast against measurement: is `prl.machine.memory` right (`make bench-memory`).
 
 Each setting is a real `prl sft` or `prl rl` of one step on a CPU that begins with its longest step
 (`--rehearse on`). Measured is what torch's CPU allocator handed out and took back, as the profiler's hooks
@@ -122,8 +122,10 @@ def measure(command: str, given: dict[str, Any]) -> dict[str, Any]:
     """Peak in bytes of a run, and the forecast for it."""
     from torch.profiler import ProfilerActivity, profile
 
-    from prl import memory, oom, rl, sft
+    from prl import rl, sft
     from prl.config import resolve
+    from prl.machine import memory
+    from prl.trainer import oom
 
     lengths: list[tuple[int, int]] = []
     step_on = oom.MicroBatches.step_on

@@ -12,7 +12,7 @@ from huggingface_hub import ModelCard, ModelCardData
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from prl import cards
+from prl.runs import cards
 
 GRPO_IS_FROM = """\
 @article{shao2024deepseekmath,

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from prl import runs
-from prl.checkpoints import last_checkpoint
+from prl.runs.checkpoints import last_checkpoint
 
 KILL = getattr(signal, "SIGKILL", signal.SIGTERM)  # on Windows either one terminates at once
 KILLED = KILL if os.name == "nt" else -KILL
@@ -48,7 +48,7 @@ elif moment == "saving":       # amid the files of a checkpoint
     import torch
     die_at(torch, "save", int(number))
 elif moment == "sealing":      # all files are there, the manifest is not
-    from prl import checkpoints
+    from prl.runs import checkpoints
     die_at(checkpoints, "write_json", int(number))
 elif moment == "generating":   # between the tokens of a step's responses
     import prl.decoding.forkjoin as forkjoin

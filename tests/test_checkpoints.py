@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from prl import rl, runs, sft
-from prl.checkpoints import MANIFEST, checkpoints, fault, last_checkpoint, prune, seal
 from prl.config import resolve
 from prl.errors import RunError
+from prl.runs.checkpoints import MANIFEST, checkpoints, fault, last_checkpoint, prune, seal
 
 STAGES: dict[str, Any] = {
     "sft": {

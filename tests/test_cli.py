@@ -16,9 +16,10 @@ from typing import Any
 import pytest
 import torch
 
-from prl import __version__, arguments, cli, recipes
-from prl.checkpoints import seal
+from prl import __version__, cli, recipes
 from prl.errors import DataError, RunError, UsageError
+from prl.runs.checkpoints import seal
+from prl.settings import arguments
 
 COMMANDS = list(cli.SUMMARIES)
 HELP_SECONDS = 0.3

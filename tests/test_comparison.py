@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
-from prl import comparison, demo, runs
-from prl.comparison import compare
+from prl import runs
 from prl.config import resolve
 from prl.errors import RunError
 from prl.evaluation import Estimate
+from prl.study import comparison, demo
+from prl.study.comparison import compare
 
 PROBLEMS = 40
 FIRST = [float(i % 2) for i in range(PROBLEMS)]

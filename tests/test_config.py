@@ -12,10 +12,12 @@ import pytest
 import torch
 import yaml
 
-from prl import arguments, config, machine
+from prl import config
 from prl.config import parse, resolve
 from prl.errors import UsageError
-from prl.machine import Machine
+from prl.machine import hardware
+from prl.machine.hardware import Machine
+from prl.settings import arguments
 
 AMPERE = Machine("cuda", "some card", 7.8, 7.2, has_bfloat16=True)
 TURING = Machine("cuda", "a T4", 14.7, 14.5, has_bfloat16=False)
@@ -25,7 +27,7 @@ NO_GPU = Machine("cpu", "CPU", note="no CUDA GPU")
 @pytest.fixture
 def on(monkeypatch: pytest.MonkeyPatch) -> Any:
     def pretend(here: Machine) -> None:
-        monkeypatch.setattr(machine, "this_machine", lambda: here)
+        monkeypatch.setattr(hardware, "this_machine", lambda: here)
         monkeypatch.setattr(
             "transformers.training_args.is_torch_bf16_gpu_available", lambda: here.has_bfloat16
         )
@@ -394,7 +396,7 @@ def test_packing_that_cuts_traces_is_refused_with_structured_attention() -> None
 
 @pytest.mark.parametrize("device", ["cuda", "mps"])
 def test_absent_device_is_refused(on: Any, monkeypatch: pytest.MonkeyPatch, device: str) -> None:
-    monkeypatch.setattr(machine, "has_mps", lambda: False)
+    monkeypatch.setattr(hardware, "has_mps", lambda: False)
     with pytest.raises(UsageError, match=f"device {device}: .*; --device cpu computes without it"):
         resolve("eval", recipe="8gb", device=device)
 
@@ -440,7 +442,7 @@ def test_thread_count_is_set_and_recorded(monkeypatch: pytest.MonkeyPatch) -> No
     try:
         assert resolve("demo", threads=2).arguments.threads == "2"
         assert torch.get_num_threads() == 2
-        monkeypatch.setattr(machine, "choose_threads", lambda: (1, "fastest"))
+        monkeypatch.setattr(hardware, "choose_threads", lambda: (1, "fastest"))
         settings = resolve("demo")
         assert settings.arguments.threads == "1"
         assert settings.chosen == {"threads": "1: fastest"}

@@ -18,14 +18,14 @@ from transformers import (
 )
 
 from prl import cli, evaluation, rl, runs, sft, tiny
-from prl.comparison import compare
 from prl.config import resolve
-from prl.context import beyond, beyond_told, context_of
 from prl.data.problems import generate
 from prl.decoding import ForkJoinDecoder, Limits
+from prl.decoding.context import beyond, beyond_told, context_of
 from prl.errors import DataError, UsageError
 from prl.model import load_model
 from prl.prompts import render_prompt
+from prl.study.comparison import compare
 from prl.traces.asking import Refused
 from prl.traces.local import Local
 from prl.traces.modes import Request

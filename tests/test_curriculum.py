@@ -14,17 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prl.arguments import REWARDS
-from prl.curriculum import (
-    MOST_PROPOSALS,
-    OUTSIDE_BAND,
-    AlternatingReward,
-    Curriculum,
-    Entry,
-    Stage,
-    read_stages,
-)
+from prl.curriculum import MOST_PROPOSALS, OUTSIDE_BAND, AlternatingReward, Curriculum, Entry, Stage
 from prl.errors import DataError, RunError, UsageError
+from prl.rewards import REWARDS
+from prl.settings.stages import read_stages
 
 
 def entering(second: dict[str, Any], **entry: Any) -> list[dict[str, Any]]:

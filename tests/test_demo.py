@@ -11,11 +11,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from prl import demo, runs
+from prl import runs
 from prl.config import resolve
 from prl.evaluation import EvalResult, bootstrap
 from prl.rl import RLResult
 from prl.sft import SFTResult
+from prl.study import demo
 
 
 @pytest.fixture

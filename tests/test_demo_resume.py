@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from prl import cli, demo, runs
+from prl import cli, runs
 from prl.config import resolve
-from prl.demo import DemoResult
 from prl.errors import RunError
+from prl.study import demo
+from prl.study.demo import DemoResult
 
 FEW: dict[str, dict[str, Any]] = {
     "sft": {

@@ -17,9 +17,10 @@ import torch
 from peft import PeftModel
 from transformers import TrainerState
 
-from prl import checkpoints, cli, runs
-from prl.checkpoints import fault, last_checkpoint
-from prl.disk import MIN_FREE_BYTES
+from prl import cli, runs
+from prl.runs import checkpoints
+from prl.runs.checkpoints import fault, last_checkpoint
+from prl.runs.disk import MIN_FREE_BYTES
 
 SHARED = {"limit": 16, "max_steps": 4, "save_steps": 2, "per_device_train_batch_size": 4, "lora_dropout": 0.1}
 STAGES: dict[str, dict[str, Any]] = {

@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 import yaml
 
-from prl import cli, config, doctor, machine, recipes
-from prl.arguments import DoctorArguments
-from prl.machine import USABLE, Machine
-from prl.memory import GIB
+from prl import cli, config, doctor, recipes
+from prl.machine import hardware
+from prl.machine.hardware import USABLE, Machine
+from prl.machine.memory import GIB
+from prl.settings.arguments import DoctorArguments
 
 CARDS = [name for name in recipes.NAMES if name != "tiny"]
 
@@ -258,5 +259,5 @@ def test_a_library_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.slow
 def test_quantising_here_works() -> None:
     pytest.importorskip("bitsandbytes", reason="QLoRA needs bitsandbytes")
-    words: list[Any] = [sys.executable, "-c", doctor._QUANTISE, machine.this_machine().device]
+    words: list[Any] = [sys.executable, "-c", doctor._QUANTISE, hardware.this_machine().device]
     assert subprocess.run(words, check=False, capture_output=True).returncode == 0

@@ -80,7 +80,7 @@ def test_accelerate_changes_nothing_under_a_thread_that_reads(tmp_path: Path) ->
     import ctypes, os, threading
 
     from accelerate.utils import GradientAccumulationPlugin, is_cuda_available
-    from prl import environment
+    from prl.machine import environment
 
     environment.keep()
     os.environ["ACCELERATE_GRADIENT_ACCUMULATION_STEPS"] = "3"  # the plugin reads it
@@ -100,7 +100,7 @@ def test_accelerate_changes_nothing_under_a_thread_that_reads(tmp_path: Path) ->
 def test_torch_finds_the_cache_that_it_would_have_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 
-    from prl import environment
+    from prl.machine import environment
 
     assert environment._inductor_cache() == default_cache_dir()  # torch 2.13
     monkeypatch.setenv("OPENBLAS_MAIN_FREE", "1")  # `settle` would leave it behind

@@ -13,12 +13,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prl import cli, config, doctor, evaluation, fitting, machine, rl, sft
-from prl.config import Settings, resolve
+from prl import cli, config, doctor, evaluation, rl, sft
+from prl.config import resolve
 from prl.errors import RunError
-from prl.fitting import Extent, check_fits
-from prl.machine import Machine, group_free
-from prl.memory import GIB, forecast, load_of, read_shape
+from prl.machine import fitting, hardware
+from prl.machine.fitting import Extent, check_fits
+from prl.machine.hardware import Machine, group_free
+from prl.machine.memory import GIB, forecast, load_of, read_shape
+from prl.settings import Settings
 
 MANY = 100_000_000
 
@@ -62,19 +64,19 @@ def test_a_scheduler_of_version_2(tmp_path: Path) -> None:
 def test_the_limit_of_a_container_is_what_is_usable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(psutil.Process, "memory_info", lambda self: SimpleNamespace(rss=2 * GIB))
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=8 * GIB))
-    monkeypatch.setattr(machine, "group_free", lambda: None)
-    assert machine.usable_memory("cpu") == 10 * GIB
-    monkeypatch.setattr(machine, "group_free", lambda: 4 * GIB)
-    assert machine.usable_memory("cpu") == 6 * GIB
-    monkeypatch.setattr(machine.sys, "platform", "linux")
+    monkeypatch.setattr(hardware, "group_free", lambda: None)
+    assert hardware.usable_memory("cpu") == 10 * GIB
+    monkeypatch.setattr(hardware, "group_free", lambda: 4 * GIB)
+    assert hardware.usable_memory("cpu") == 6 * GIB
+    monkeypatch.setattr(hardware.sys, "platform", "linux")
     monkeypatch.setattr(psutil, "swap_memory", lambda: SimpleNamespace(free=GIB))
-    assert machine.usable_memory("cpu", swap=True) == 7 * GIB
+    assert hardware.usable_memory("cpu", swap=True) == 7 * GIB
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
-    assert machine.usable_memory("cpu") == 3 * GIB, "four processes share what is free"
+    assert hardware.usable_memory("cpu") == 3 * GIB, "four processes share what is free"
 
 
 def test_doctor_says_what_the_container_leaves(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(machine, "group_free", lambda: GIB // 2)
+    monkeypatch.setattr(hardware, "group_free", lambda: GIB // 2)
     facts = dict(doctor.facts(Machine("cpu", "CPU", note="none"), str(tmp_path), None))
     assert facts["RAM"].endswith(" GiB free, 0.5 in this container")
 
@@ -84,7 +86,7 @@ def memory(monkeypatch: pytest.MonkeyPatch):
     """Set how many GiB there are, and that nothing more can be swapped out."""
 
     def hold(gib: float) -> None:
-        monkeypatch.setattr(machine, "usable_memory", lambda device, *, swap=False: int(gib * GIB))
+        monkeypatch.setattr(hardware, "usable_memory", lambda device, *, swap=False: int(gib * GIB))
 
     return hold
 

@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from prl import cli, evaluation, rl, runs
 from prl.answers import AnswerChecker, unreadable_gold
 from prl.answers.pool import Pool
-from prl.arguments import RLArguments
 from prl.config import resolve
 from prl.curriculum import Curriculum, Stage
 from prl.data.hub import load_rows, stream_rows
 from prl.errors import DataError
 from prl.rewards import accuracy_reward
+from prl.settings.arguments import RLArguments
 from prl.traces import Reason, check
 
 UNREADABLE = {

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import torch
 
-from prl import machine
-from prl.machine import Machine, choose_dtype, choose_recipe, choose_threads, this_machine
+from prl.machine import hardware
+from prl.machine.hardware import Machine, choose_dtype, choose_recipe, choose_threads, this_machine
 
 
 @pytest.fixture(autouse=True)
@@ -106,7 +106,7 @@ def test_card_that_does_not_answer_is_the_stated_reason_for_the_cpu(monkeypatch:
 
 def test_apple_gpu_is_named_but_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     fake_cuda(monkeypatch, is_available=lambda: False)
-    monkeypatch.setattr(machine, "has_mps", lambda: True)
+    monkeypatch.setattr(hardware, "has_mps", lambda: True)
     here = this_machine()
     assert here.device == "cpu"
     assert "--device mps" in here.note
@@ -114,8 +114,8 @@ def test_apple_gpu_is_named_but_not_taken(monkeypatch: pytest.MonkeyPatch) -> No
 
 def on_cores(monkeypatch: pytest.MonkeyPatch, count: int, timings: dict[int, float]) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr(machine.os, "sched_getaffinity", lambda _: set(range(count)), raising=False)
-    monkeypatch.setattr(machine, "_product_ms", timings.__getitem__)
+    monkeypatch.setattr(hardware.os, "sched_getaffinity", lambda _: set(range(count)), raising=False)
+    monkeypatch.setattr(hardware, "_product_ms", timings.__getitem__)
 
 
 @pytest.mark.parametrize(
@@ -153,14 +153,14 @@ def test_one_core_needs_no_timing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_timing_is_real_and_short() -> None:
     started = time.perf_counter()
-    assert 0 < machine._product_ms(1) < 1000
+    assert 0 < hardware._product_ms(1) < 1000
     assert time.perf_counter() - started < 5
 
 
 def test_cpu_path_imports_neither_torch_early_nor_bitsandbytes() -> None:
     code = (
-        "import sys; import prl.machine; assert 'torch' not in sys.modules\n"
+        "import sys; import prl.machine.hardware; assert 'torch' not in sys.modules\n"
         "sys.modules['bitsandbytes'] = sys.modules['triton'] = None\n"
-        "here = prl.machine.this_machine(); prl.machine.choose_dtype(here, here.device)"
+        "here = prl.machine.hardware.this_machine(); prl.machine.hardware.choose_dtype(here, here.device)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -15,13 +15,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prl import memory, tiny
+from prl import tiny
 from prl.config import resolve
 from prl.decoding.rows import grown, last_growth
 from prl.errors import ModelError
-from prl.fitting import advice, changes, flags_of, merged
-from prl.machine import Machine
-from prl.memory import GIB, Load, Shape, forecast, load_of, read_shape, smaller
+from prl.machine import memory
+from prl.machine.fitting import advice, changes, flags_of, merged
+from prl.machine.hardware import Machine
+from prl.machine.memory import GIB, Load, Shape, forecast, load_of, read_shape, smaller
 
 QWEN3 = {"0.6B": 596_049_920, "1.7B": 1_720_574_976, "4B": 4_022_468_096, "8B": 8_190_735_360}
 """Parameters as the published weights have them."""
@@ -209,7 +210,10 @@ def test_it_counts_as_the_libraries_do() -> None:
 def test_torch_stays_out() -> None:
     import subprocess
 
-    code = "import sys, prl.memory, prl.fitting; assert not {'torch', 'transformers', 'trl'} & {*sys.modules}"
+    code = (
+        "import sys, prl.machine.memory, prl.machine.fitting; "
+        "assert not {'torch', 'transformers', 'trl'} & {*sys.modules}"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
@@ -266,12 +270,13 @@ def test_advice_is_one_line_with_the_command() -> None:
 def test_an_unknown_architecture_has_no_advice_but_a_rule(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from prl import machine, oom
+    from prl.machine import hardware
+    from prl.trainer import oom
 
     (tmp_path / "config.json").write_text('{"model_type": "mamba"}')
     settings = resolve("sft", recipe="tiny", threads=1)
     settings.arguments.model_name_or_path = str(tmp_path)
-    monkeypatch.setattr(machine, "this_machine", lambda: Machine("cpu", "CPU"))
+    monkeypatch.setattr(hardware, "this_machine", lambda: Machine("cpu", "CPU"))
     assert oom.advise(settings).startswith("lower --per_device_train_batch_size")
 
 

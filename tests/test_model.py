@@ -17,7 +17,6 @@ from trl.trainer.utils import add_fused_lm_head
 
 from prl import evaluation, rl, sft, tiny
 from prl.config import resolve
-from prl.disk import torn_safetensors
 from prl.errors import ModelError, RunError
 from prl.grammar import TAGS
 from prl.model import (
@@ -34,6 +33,7 @@ from prl.model import (
     tag_ids,
 )
 from prl.prompts import CHAT_TEMPLATE, IM_END, render_prompt, render_response
+from prl.runs.disk import torn_safetensors
 from prl.structure import Tags, attach_structure, attached_structure
 
 TEXT = render_prompt("Compute 3 + 4.", "bare") + render_response(

@@ -12,11 +12,12 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard
 
-from prl import cards, cli, runs, sft, tiny
+from prl import cli, runs, sft, tiny
 from prl.config import resolve
 from prl.errors import RunError
 from prl.model import Lora, add_results, load_model, merge_and_verify, save_adapter
 from prl.model.card import write_adapter_card, write_merged_card
+from prl.runs import cards
 
 JUNK = ("None](", "More Information Needed", "licence")
 NOT_EVALUATED = "Not evaluated. `prl eval --model path/to/this/folder` puts its figures here."

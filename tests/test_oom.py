@@ -12,12 +12,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from prl import oom, rl, runs, sft
-from prl.config import Settings, resolve
+from prl import rl, runs, sft
+from prl.config import resolve
 from prl.decoding import ForkJoinDecoder
 from prl.decoding.rows import RowCache, grown, last_growth
 from prl.errors import RunError
-from prl.oom import halving, is_out_of_memory
+from prl.machine.halving import halving, is_out_of_memory
+from prl.settings import Settings
+from prl.trainer import oom
 
 SFT = {
     "limit": 60, "max_steps": 3, "per_device_train_batch_size": 8, "gradient_accumulation_steps": 2,

@@ -19,13 +19,14 @@ import torch
 from filelock import FileLock
 from safetensors.torch import load_file
 
-from prl import cli, evaluation, rl, runs, sft, tiny, training
+from prl import cli, evaluation, rl, runs, sft, tiny
 from prl.config import resolve
 from prl.data import problems
 from prl.errors import DataError, RunError
 from prl.grammar import parse
 from prl.model import load_model, merge_and_verify
 from prl.sft import hold_out, tokenize
+from prl.trainer import training
 
 SFT = {
     "limit": 64, "max_steps": 6, "per_device_train_batch_size": 8, "sample_count": 4, "eval_steps": 2,

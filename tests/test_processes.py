@@ -18,10 +18,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from prl import machine, processes, runs
-from prl.checkpoints import checkpoints, fault
+from prl import runs
 from prl.errors import DataError, UsageError
-from prl.training import settle_ddp
+from prl.machine import hardware
+from prl.runs import processes
+from prl.runs.checkpoints import checkpoints, fault
+from prl.trainer.training import settle_ddp
 
 LAUNCH = [
     *("-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"),
@@ -47,7 +49,8 @@ OF_SHARES = ("entropy", "eval_mean_token_accuracy", "sampling_gap/max", "samplin
 
 CHILD = """
 import os, signal, sys
-from prl import cli, errors, progress
+from prl import cli, errors
+from prl.trainer import progress
 progress.quiet_libraries()
 from transformers import Trainer
 
@@ -206,7 +209,7 @@ def test_one_process(launcher: pytest.MonkeyPatch) -> None:
     assert processes.from_main(lambda: 3) == 3
     assert processes.is_to_tell(DataError("bad"))
     processes.check_launch("eval", trains=False)
-    assert machine.own_device("cuda") == "cuda"
+    assert hardware.own_device("cuda") == "cuda"
 
 
 def test_which_process_this_is(launcher: pytest.MonkeyPatch) -> None:
@@ -239,8 +242,8 @@ def test_each_process_takes_its_own_gpu(launcher: pytest.MonkeyPatch) -> None:
     launcher.setenv("LOCAL_RANK", "3")
     for count, device in ((4, "cuda:3"), (1, "cuda:0")):  # a scheduler may show one GPU to each
         launcher.setattr(torch.cuda, "device_count", lambda count=count: count)
-        assert machine.own_device("cuda") == device
-    assert machine.own_device("cpu") == "cpu"
+        assert hardware.own_device("cuda") == device
+    assert hardware.own_device("cpu") == "cpu"
 
 
 def test_accelerate_that_starts_one_process_is_refused(launcher: pytest.MonkeyPatch) -> None:

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from prl import progress, rl
+from prl import rl
 from prl.config import resolve
-from prl.progress import DeadGroups, RunLog, advice_on_dead_groups
+from prl.trainer import progress
+from prl.trainer.progress import DeadGroups, RunLog, advice_on_dead_groups
 
 
 @pytest.mark.parametrize("resumed_at", [0, 980])

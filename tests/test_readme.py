@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from prl import arguments, config, recipes
+from prl import config, recipes
+from prl.settings import arguments
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

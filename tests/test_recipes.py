@@ -10,9 +10,10 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prl import config, machine, recipes
+from prl import config, recipes
 from prl.errors import UsageError
-from prl.machine import Machine
+from prl.machine import hardware
+from prl.machine.hardware import Machine
 
 GPU_RECIPES = [name for name in recipes.NAMES if name != "tiny"]
 
@@ -21,7 +22,7 @@ GPU_RECIPES = [name for name in recipes.NAMES if name != "tiny"]
 def card(monkeypatch: pytest.MonkeyPatch) -> None:
     """An Ampere card of 24 GB, as far as prl and transformers ask."""
     here = Machine("cuda", "some card", 23.6, 23.0, has_bfloat16=True)
-    monkeypatch.setattr(machine, "this_machine", lambda: here)
+    monkeypatch.setattr(hardware, "this_machine", lambda: here)
     monkeypatch.setattr("transformers.training_args.is_torch_bf16_gpu_available", lambda: True)
 
 

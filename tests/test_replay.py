@@ -18,12 +18,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from prl import replay as lab
 from prl import runs
 from prl.config import resolve
 from prl.errors import RunError, UsageError
 from prl.grammar import TAGS, render
-from prl.replay import PAID, SUM, Change, Replay, lines, replay, tables
+from prl.study import reward_lab as lab
+from prl.study.reward_lab import PAID, SUM, Change, Replay, lines, replay, tables
 
 BLOCK = render(["6*7=42", "7*6=42"], "42") + "\nFinal Answer: 42"
 VARIED = render(["6*7=42", "add it up"], "42") + "\nFinal Answer: 42"
@@ -487,7 +487,9 @@ def test_hostile_responses_take_linear_time(tmp_path: Path) -> None:
 
 
 def test_importing_it_takes_no_torch() -> None:
-    program = "import sys, prl.replay; print(sorted({'torch', 'transformers', 'trl'} & {*sys.modules}))"
+    program = (
+        "import sys, prl.study.reward_lab; print(sorted({'torch', 'transformers', 'trl'} & {*sys.modules}))"
+    )
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
     )

@@ -17,10 +17,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prl.errors import RunError, UsageError
-from prl.report import arms, claims, study, study_figures
-from prl.report.arms import Estimate, Evaluation, Study, estimate, gain, pooled
-from prl.report.claims import CLAIMS, QUANTITIES, verdict
 from prl.runs import open_run
+from prl.study import arms, claims, figures, report
+from prl.study.arms import Estimate, Evaluation, Study, estimate, gain, pooled
+from prl.study.claims import CLAIMS, QUANTITIES, verdict
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ def make_study(
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A whole study with its report; tests only read it."""
     folder = make_study(tmp_path_factory.mktemp("study") / "whole", problems=40)
-    study.write(folder)
+    report.write(folder)
     return folder
 
 
@@ -302,11 +302,11 @@ def test_a_verdict_is_where_the_interval_lies(
 
 
 def test_claims_tables_and_figures_name_arms_that_a_study_has() -> None:
-    from prl.report.study_page import PAPER
-    from prl.study import ARMS
+    from prl.study.page import PAPER
+    from prl.study.runner import ARMS
 
     named = {arm for claim in CLAIMS for arm in claim.arms}
-    named |= {arm for panel in study_figures.PANELS.values() for arm in panel}
+    named |= {arm for panel in figures.PANELS.values() for arm in panel}
     assert named | {*PAPER, arms.BASELINE, *arms.REWARD_ARMS, *arms.LEVEL_ARMS} == {*ARMS}
     assert {claim.quantity for claim in CLAIMS} == {*QUANTITIES}
 
@@ -461,7 +461,7 @@ def test_a_folder_that_is_no_study_is_refused(tmp_path: Path, text: str | None, 
     if text is not None:
         (tmp_path / "study.yaml").write_text(text)
     with pytest.raises(RunError, match=said):
-        study.write(tmp_path)
+        report.write(tmp_path)
     assert not (tmp_path / "study.md").exists()
 
 
@@ -544,7 +544,7 @@ def test_all_numbers_are_in_study_json(numbers: dict[str, Any]) -> None:
 
 def test_a_report_written_again_is_the_same(made: Path) -> None:
     before = {name: (made / name).read_bytes() for name in ("study.md", "study.json")}
-    study.write(made)
+    report.write(made)
     assert {name: (made / name).read_bytes() for name in before} == before
 
 
@@ -552,7 +552,7 @@ def test_what_is_missing_is_named_and_the_rest_reported(tmp_path: Path) -> None:
     folder = make_study(tmp_path, ("sequential", "causal", "adaptive"), steps=4, problems=4)
     (folder / "arms" / "causal" / "seed-1" / "eval" / "DONE").unlink()
     (folder / "arms" / "sequential").rename(folder / "elsewhere")
-    page = study.write(folder).read_text(encoding="utf-8")
+    page = report.write(folder).read_text(encoding="utf-8")
     assert page.split("## Missing runs\n\n")[1].splitlines() == [
         *(f"- arms/sequential/seed-{seed}/rl: not begun" for seed in (0, 1)),
         *(f"- arms/sequential/seed-{seed}/eval: not begun" for seed in (0, 1)),
@@ -566,7 +566,7 @@ def test_what_is_missing_is_named_and_the_rest_reported(tmp_path: Path) -> None:
 
 def test_a_study_that_has_run_nothing_yet_has_a_page(tmp_path: Path) -> None:
     (tmp_path / "study.yaml").write_text("{study: paper-mini, arms: [causal], seeds: 1, quick: true}")
-    page = study.write(tmp_path).read_text(encoding="utf-8")
+    page = report.write(tmp_path).read_text(encoding="utf-8")
     assert "**A quick study" in page
     assert page.count("**not measured**") == len(CLAIMS)
     assert "- base/seed-0-eval: not begun\n- arms/causal/seed-0/rl: not begun" in page
@@ -586,13 +586,13 @@ def test_without_matplotlib_the_page_says_why_it_has_no_figures(
 ) -> None:
     folder = make_study(tmp_path, ("causal",), seeds=1, steps=3, problems=2)
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    page = study.write(folder).read_text(encoding="utf-8")
+    page = report.write(folder).read_text(encoding="utf-8")
     assert "## Figures\n\ncurves need matplotlib, which is not installed: pip install prl[report]" in page
     assert not (folder / "figures").exists()
 
 
 def test_reading_a_study_needs_no_torch() -> None:
-    code = "import sys, prl.report.study; sys.exit(bool({'torch', 'transformers', 'trl'} & {*sys.modules}))"
+    code = "import sys, prl.study.report; sys.exit(bool({'torch', 'transformers', 'trl'} & {*sys.modules}))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
 
 
@@ -608,10 +608,10 @@ def lines_of(axes: Any) -> dict[str, tuple[list[float], list[float]]]:
 
 
 def test_block_positions_have_a_panel_for_each_family(made: Path) -> None:
-    figure = study_figures.block_positions(arms.read(made))
+    figure = figures.block_positions(arms.read(made))
     assert figure is not None
     shown = {axes.get_title(): [*lines_of(axes)] for axes in figure.axes}
-    assert shown == {title: list(panel) for title, panel in study_figures.PANELS.items()}
+    assert shown == {title: list(panel) for title, panel in figures.PANELS.items()}
     causal, dotted = (line for line in figure.axes[0].get_lines()[:2])
     assert (causal.get_label(), len(causal.get_xdata())) == ("causal", 12)
     assert [*dotted.get_xdata()] == [9, 9]
@@ -622,7 +622,7 @@ def test_block_positions_have_a_panel_for_each_family(made: Path) -> None:
 
 def test_the_scaffold_is_drawn_with_its_switch(made: Path) -> None:
     whole = arms.read(made)
-    figure = study_figures.scaffold(whole)
+    figure = figures.scaffold(whole)
     assert figure is not None
     assert [axes.get_ylabel() for axes in figure.axes] == ["parallel ratio", "share correct"]
     names = ["structured-accuracy", "structured-alternating", "scaffold"]
@@ -638,7 +638,7 @@ def test_the_scaffold_is_drawn_with_its_switch(made: Path) -> None:
 
 
 def test_levels_fill_the_whole(made: Path) -> None:
-    figure = study_figures.levels(arms.read(made))
+    figure = figures.levels(arms.read(made))
     assert figure is not None
     assert [axes.get_title() for axes in figure.axes] == ["uniform", "adaptive"]
     assert all(len(axes.collections) == 2 for axes in figure.axes)
@@ -653,10 +653,10 @@ def test_levels_fill_the_whole(made: Path) -> None:
 
 def test_figures_without_runs_are_left_out(tmp_path: Path) -> None:
     empty = Study(tmp_path, {}, {"causal": {}})
-    assert study_figures.draw(empty) == {}
+    assert figures.draw(empty) == {}
     assert not (tmp_path / "figures").exists()
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sys.modules, "matplotlib.figure", None)
         some = Study(tmp_path, {}, {"causal": {0: training({1: 0.5})}})
         with pytest.raises(UsageError, match="curves need matplotlib"):
-            study_figures.draw(some)
+            figures.draw(some)

@@ -12,12 +12,15 @@ from typing import Any
 
 import pytest
 
-from prl import arguments, resuming, rl, runs, sft
-from prl.checkpoints import checkpoints
-from prl.config import resolve, trainer_defaults
+from prl import rl, runs, sft
+from prl.config import resolve
 from prl.data import problems
 from prl.errors import UsageError
-from prl.training import StopOnSignal
+from prl.runs.checkpoints import checkpoints
+from prl.settings import arguments
+from prl.settings.trainer_flags import trainer_defaults
+from prl.trainer import resuming
+from prl.trainer.training import StopOnSignal
 
 SFT = {
     "limit": 24, "per_device_train_batch_size": 4, "max_steps": 3, "sample_count": 4, "eval_limit": 4,

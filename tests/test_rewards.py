@@ -19,9 +19,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prl.analysis import self_bleu
-from prl.arguments import REWARDS
 from prl.errors import DataError, UsageError
 from prl.rewards import (
+    REWARDS,
     AlternatingReward,
     BonusReward,
     EfficiencyReward,

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from prl.arguments import REWARDS
-from prl.rewards import reward_functions
+from prl.rewards import REWARDS, reward_functions
 
 
 # Limit 100 tokens, buffer 20: from 80 on a twentieth a token.

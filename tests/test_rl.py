@@ -14,7 +14,7 @@ from prl.config import resolve
 from prl.curriculum import Curriculum, Stage
 from prl.decoding import Limits, Response, Sampling, row_seed
 from prl.rl import SampleRecorder, probe
-from prl.staging import Staging
+from prl.trainer.staging import Staging
 
 BLOCK = "<Parallel><Path>a</Path><Path>b</Path></Parallel><Summary>c</Summary>"
 EOS = 2

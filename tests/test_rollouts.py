@@ -14,8 +14,8 @@ from trl import GRPOConfig, GRPOTrainer
 from prl.decoding import Limits, Sampling
 from prl.model import load_model
 from prl.prompts import render_prompt
-from prl.rollouts import Rollouts
 from prl.structure import Tags, read_structure
+from prl.trainer.rollouts import Rollouts
 
 
 def talkative(attention, *, lora=False):

@@ -29,13 +29,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prl import cards, runs
-from prl.checkpoints import seal
+from prl import runs
 from prl.errors import RunError, UsageError
 from prl.runs import (
     SAMPLE_COLUMNS,
     adapter_dir,
     base_of_adapter,
+    cards,
     last_checkpoint,
     open_run,
     read_config,
@@ -44,6 +44,7 @@ from prl.runs import (
     read_settings,
     read_summary,
 )
+from prl.runs.checkpoints import seal
 
 
 def make_checkpoint(run: Path, step: int, *, whole: bool = True) -> Path:
@@ -201,7 +202,7 @@ def test_the_commit_of_a_checkout(tmp_path: Path) -> None:
 TRAINING = """
     import sys, time
     from pathlib import Path
-    from prl.checkpoints import seal
+    from prl.runs.checkpoints import seal
     from prl.runs import open_run
 
     with open_run(sys.argv[1], stage="rl", config={"seed": 1}) as run:

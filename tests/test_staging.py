@@ -13,13 +13,16 @@ from typing import Any
 import pytest
 from transformers import TrainerState
 
-from prl import pipeline, recipes, rl, rollouts, runs, sft
-from prl.config import Settings, resolve
+from prl import recipes, rl, runs, sft
+from prl.config import resolve
 from prl.curriculum import AlternatingReward, Curriculum, Entry, Stage
 from prl.decoding import ForkJoinDecoder
 from prl.errors import DataError, RunError, UsageError
-from prl.staging import Staging
-from prl.study import ARMS, COLD_STARTS
+from prl.settings import Settings
+from prl.study import pipeline
+from prl.study.runner import ARMS, COLD_STARTS
+from prl.trainer import rollouts
+from prl.trainer.staging import Staging
 
 SMALL = {
     "limit": 200, "max_steps": 4, "per_device_train_batch_size": 8, "gradient_accumulation_steps": 2,
@@ -182,7 +185,9 @@ def test_a_checkpoint_of_other_stages_is_refused(
     (folder / "DONE").unlink()
     with pytest.raises(UsageError, match=r"was begun otherwise \(sampling uniform, now adaptive\)"):
         rl.run(settings(folder, max_steps=2, resume=True, sampling="adaptive"))
-    monkeypatch.setattr("prl.resuming.compare", lambda *words: {})  # as in a run whose settings are older
+    monkeypatch.setattr(
+        "prl.trainer.resuming.compare", lambda *words: {}
+    )  # as in a run whose settings are older
     with pytest.raises(RunError, match="holds no curriculum: the run was begun without one"):
         rl.run(settings(folder, max_steps=2, resume=True, sampling="adaptive"))
 

@@ -20,18 +20,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import prl.report
-from prl import config, recipes, runs, study
-from prl.arguments import StudyArguments
-from prl.config import Settings
+from prl import config, recipes, runs
 from prl.errors import PrlError, RunError, UsageError
-from prl.report.claims import CLAIMS
-from prl.study import ARMS, COLD_STARTS, Schedule, Task, execute, plan
+from prl.settings import Settings
+from prl.settings.arguments import StudyArguments
+from prl.study import runner
+from prl.study.claims import CLAIMS
+from prl.study.runner import ARMS, COLD_STARTS, Schedule, Task, execute, plan
 
 FAKE = """
 import json, os, signal, sys, time
 from pathlib import Path
 from prl import runs
-from prl.checkpoints import seal
+from prl.runs.checkpoints import seal
 
 here = Path(__file__).parent
 command, *words = sys.argv[1:]
@@ -132,7 +133,7 @@ def between_polls(monkeypatch: pytest.MonkeyPatch, act: Callable[[], None]) -> N
         act()
         time.sleep(seconds / 10)
 
-    monkeypatch.setattr(study, "time", SimpleNamespace(sleep=sleep, monotonic=time.monotonic))
+    monkeypatch.setattr(runner, "time", SimpleNamespace(sleep=sleep, monotonic=time.monotonic))
 
 
 NEW, AGAIN = "--overwrite_output_dir", "--resume"
@@ -318,7 +319,7 @@ def test_each_arm_has_a_recipe_and_each_cold_start_an_arm() -> None:
     assert [*ARMS] == [*recipes.ARMS]
     assert {arm.cold_start for arm in ARMS.values()} - {None} == {*COLD_STARTS}
     assert all(ARMS[arm].cold_start == cold_start for cold_start, arm in COLD_STARTS.items())
-    assert {*study.STUDIES} <= {*recipes.OVERLAYS}
+    assert {*runner.STUDIES} <= {*recipes.OVERLAYS}
 
 
 @pytest.mark.parametrize("arm", [name for name, arm in ARMS.items() if arm.cold_start])
@@ -398,14 +399,14 @@ def test_each_task_begins_with_what_the_one_before_it_wrote(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("arm", ARMS)
 def test_prl_understands_every_task(tmp_path: Path, arm: str) -> None:
-    for task in planned(tmp_path, arm, sizes=dict.fromkeys(ARMS, study.QUICK), threads=1).values():
+    for task in planned(tmp_path, arm, sizes=dict.fromkeys(ARMS, runner.QUICK), threads=1).values():
         settings = config.parse(task.argv[0], task.argv[1:])
         assert settings.output_dir == str(task.folder)
         assert settings.arguments.threads == "1"
         if task.argv[0] == "eval":
             assert (settings.arguments.greedy, settings.arguments.limit) == (False, 8)
         else:
-            assert settings.trainer.max_steps == study.QUICK[task.argv[0]]["max_steps"]
+            assert settings.trainer.max_steps == runner.QUICK[task.argv[0]]["max_steps"]
         if task.argv[0] == "sft":
             structured = ARMS[arm].cold_start == "structured"
             assert settings.arguments.attention == ("structured" if structured else "causal")
@@ -439,17 +440,17 @@ def executed(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
         seen.reported.append(folder)
         return folder / "study.md"
 
-    module = ModuleType("prl.report.study")
+    module = ModuleType("prl.study.report")
     module.write = write  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "prl.report.study", module)
+    monkeypatch.setitem(sys.modules, "prl.study.report", module)
     monkeypatch.setattr(prl.report, "study", module, raising=False)
-    monkeypatch.setattr(study, "execute", fake_execute)
+    monkeypatch.setattr(runner, "execute", fake_execute)
     return seen
 
 
 def ask(folder: Path, **given: Any) -> Path:
     given = {"arms": ["causal"], "seeds": 1, "recipe": "tiny", "jobs": "2", **given}
-    return study.run(Settings("study", StudyArguments(output_dir=str(folder), **given)))
+    return runner.run(Settings("study", StudyArguments(output_dir=str(folder), **given)))
 
 
 def test_what_was_asked_is_remembered_and_reported(executed: SimpleNamespace, tmp_path: Path) -> None:
@@ -480,7 +481,7 @@ def test_quick_is_quick_whatever_the_arm(executed: SimpleNamespace, tmp_path: Pa
     """Also where a cold start or the base go by the recipe of another arm."""
     ask(tmp_path, arms=[arm], quick=True)
     for task in executed.tasks:
-        quick = study.QUICK[task.argv[0]]
+        quick = runner.QUICK[task.argv[0]]
         assert {key: flags(task)[key] for key in quick} == {key: str(value) for key, value in quick.items()}
 
 
@@ -518,7 +519,7 @@ def test_jobs_follow_the_machine(executed: SimpleNamespace, tmp_path: Path) -> N
     ask(tmp_path, jobs="auto")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     assert executed.jobs == cores  # the recipe of the model that ships is for a CPU
-    assert study._jobs("auto", "cuda") == 1
+    assert runner._jobs("auto", "cuda") == 1
 
 
 def test_failed_tasks_are_named_at_the_end(executed: SimpleNamespace, tmp_path: Path) -> None:
@@ -586,11 +587,11 @@ def test_two_studies_do_not_share_a_folder(
         inner.append(error.value)
         return {}
 
-    monkeypatch.setattr(study, "execute", ask_again)
+    monkeypatch.setattr(runner, "execute", ask_again)
     ask(tmp_path)
     (refusal,) = inner
     assert str(refusal).startswith(f"{tmp_path} is in use by another `prl study`: wait for it")
-    monkeypatch.setattr(study, "execute", lambda *given, **named: {})
+    monkeypatch.setattr(runner, "execute", lambda *given, **named: {})
     ask(tmp_path)  # free again
 
 

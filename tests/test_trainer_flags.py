@@ -14,12 +14,15 @@ from transformers import AutoConfig
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from transformers.training_args import OptimizerNames
 
-from prl import processes, rl, runs, sft, trainer_flags
-from prl.arguments import RLArguments, SFTArguments
-from prl.checkpoints import checkpoints
-from prl.config import parse, resolve, trainer_defaults
+from prl import rl, runs, sft
+from prl.config import parse, resolve
 from prl.errors import UsageError
-from prl.training import check_router
+from prl.runs import processes
+from prl.runs.checkpoints import checkpoints
+from prl.settings import trainer_flags
+from prl.settings.arguments import RLArguments, SFTArguments
+from prl.settings.trainer_flags import trainer_defaults
+from prl.trainer.training import check_router
 
 COMMANDS = {"sft": trl.SFTConfig, "rl": trl.GRPOConfig}
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from transformers import TrainerState
 
-from prl.checkpoints import fault
-from prl.training import SealCheckpoints, StopOnSignal, TokenCount, _is_done, exported_state
+from prl.runs.checkpoints import fault
+from prl.trainer.training import SealCheckpoints, StopOnSignal, TokenCount, _is_done, exported_state
 
 
 @pytest.fixture

@@ -16,11 +16,11 @@ import pytest
 import yaml
 
 from prl import cli, doctor, sft, tiny
-from prl.checkpoints import checkpoints, seal
 from prl.config import parse, parse_doctor, resolve
 from prl.errors import ModelError, RunError, UsageError
-from prl.machine import Machine
+from prl.machine.hardware import Machine
 from prl.model import Lora, check_loadable, load_model, merge_and_verify, save_adapter
+from prl.runs.checkpoints import checkpoints, seal
 
 REFUSAL = "a file cannot say whose code to run; take it out, and pass --trust_remote_code yourself"
 

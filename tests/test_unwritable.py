@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from prl import cli, disk, tiny
-from prl.disk import check_replaceable, check_writable
+from prl import cli, tiny
 from prl.errors import RunError
 from prl.model import Lora, load_model, merging, save_adapter
+from prl.runs import disk
+from prl.runs.disk import check_replaceable, check_writable
 
 SHORT = ["--recipe", "tiny", "--threads", "1", "--limit", "8"]
 TRACE = "<Parallel><Path>Three and four.</Path><Path>Seven less none.</Path></Parallel><Summary>7</Summary>"

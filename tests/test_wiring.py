@@ -13,17 +13,18 @@ from typing import Any
 import pytest
 import torch
 
-from prl import pipeline, rl, sft, tiny
+from prl import rl, sft, tiny
 from prl.config import resolve
 from prl.data import problems
 from prl.decoding import ForkJoinDecoder, Limits
 from prl.grammar import TAGS
 from prl.model import Lora, load_model
 from prl.prompts import render_prompt, render_response
-from prl.rollouts import Rollouts
 from prl.sft import FormatSampler
-from prl.staging import Staging
 from prl.structure import Tags
+from prl.study import pipeline
+from prl.trainer.rollouts import Rollouts
+from prl.trainer.staging import Staging
 
 ROWS = problems.generate("coldstart", 40, seed=3)
 

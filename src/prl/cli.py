@@ -18,27 +18,30 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, get_args, get_origin, get_type_hints
 
-from prl import __version__, arguments, environment, processes, recipes
-from prl.disk import check_replaceable, check_writable
+from prl import __version__, recipes
 from prl.errors import PrlError, UsageError
+from prl.machine import environment
+from prl.runs import processes
+from prl.runs.disk import check_replaceable, check_writable
+from prl.settings import arguments
 
 if TYPE_CHECKING:
-    from prl.config import Settings
+    from prl.settings import Settings
 
 STAGES = {
     "sft": "prl.sft",
-    "rl": "prl.pipeline",
+    "rl": "prl.study.pipeline",
     "eval": "prl.evaluation",
-    "demo": "prl.demo",
-    "compare": "prl.comparison",
-    "rewards replay": "prl.replay",
+    "demo": "prl.study.demo",
+    "compare": "prl.study.comparison",
+    "rewards replay": "prl.study.reward_lab",
     "data traces": "prl.traces.factory",
     "data check": "prl.traces.inspecting",
     "data stats": "prl.traces.inspecting",
     "data show": "prl.traces.inspecting",
     "data mix": "prl.traces.mixing",
     "data push": "prl.traces.pushing",
-    "study": "prl.study",
+    "study": "prl.study.runner",
 }
 """command -> the module whose `run` gets its settings."""
 
@@ -165,8 +168,8 @@ def _generate(settings: Settings[arguments.GenerateArguments]) -> None:
     """Responses on stdout, everything else on stderr; a terminal has them in the drawing already."""
     given = settings.arguments
     given.problem = given.problem or _problem_on_stdin()
+    from prl.console import console
     from prl.evaluation import respond
-    from prl.progress import console
     from prl.report.live import can_draw
 
     for name, choice in settings.chosen.items():
@@ -186,8 +189,8 @@ def _generate(settings: Settings[arguments.GenerateArguments]) -> None:
 def _merge(given: arguments.MergeArguments) -> None:
     import torch
 
+    from prl.console import quiet_libraries
     from prl.model import merge_and_verify
-    from prl.progress import quiet_libraries
 
     quiet_libraries()
     name, folder = str(given.model_name_or_path), Path(str(given.output_dir))

@@ -16,69 +16,33 @@ import contextlib
 import json
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
 from types import NoneType
-from typing import Any, Generic, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
-from prl import machine, recipes, trainer_flags
-from prl.arguments import (
+from prl import recipes
+from prl.curriculum import Stage, rewards_of
+from prl.errors import RunError, UsageError, nearest
+from prl.machine import hardware
+from prl.recipes import Given
+from prl.rewards import REWARDS, read_pattern
+from prl.runs.disk import read_json
+from prl.settings import Settings, trainer_flags
+from prl.settings.arguments import (
     COMMANDS,
     POSITIONAL,
-    REWARDS,
     STAGES,
     TRAINER_CONFIGS,
     DoctorArguments,
     PromptStyle,
     RLArguments,
 )
-from prl.curriculum import Stage, read_stages, rewards_of
-from prl.disk import read_json
-from prl.errors import RunError, UsageError
-from prl.recipes import Given, nearest
-from prl.rewards import read_pattern
+from prl.settings.stages import read_stages
+from prl.settings.trainer_flags import trainer_class, trainer_defaults
 
 Arguments = TypeVar("Arguments")
-
-
-@dataclass(frozen=True)
-class Settings(Generic[Arguments]):
-    """What one command does. `arguments.attention`, `device`, `dtype` and `threads` hold what was chosen,
-    never `auto`.
-
-    `trainer` is TRL's SFTConfig or GRPOConfig (else None), built from `trainer_given`: what is not left to
-    TRL's defaults. `chosen` maps each setting that was chosen for the user to "value: reason".
-    """
-
-    command: str
-    arguments: Arguments
-    recipe: str | None = None
-    chosen: dict[str, str] = field(default_factory=dict)
-    trainer: Any = None
-    trainer_given: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def output_dir(self) -> str | None:
-        """The folder that the command writes to."""
-        return getattr(self.trainer or self.arguments, "output_dir", None)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain YAML types for a run's config.yaml; as a recipe, such a file runs it again.
-
-        How to start is not in it, nor whose code to run: no file can say that.
-        """
-        settings = asdict(self.arguments) | self.trainer_given  # type: ignore[call-overload]
-        for how_to_start in ("recipe", "resume", "overwrite_output_dir", "trust_remote_code"):
-            settings.pop(how_to_start, None)
-        if settings.get("stages"):
-            settings["stages"] = [json.loads(stage) for stage in settings["stages"]]
-        return {
-            "command": self.command,
-            "recipe": self.recipe,
-            "chosen": dict(self.chosen),
-            self.command: settings,
-        }
 
 
 def resolve(command: str, *, recipe: str | None = None, **overrides: Any) -> Settings[Any]:
@@ -118,7 +82,7 @@ def parse_doctor(argv: Iterable[str]) -> tuple[Settings[DoctorArguments], list[G
     return settings, passed
 
 
-def plan(command: str, flags: list[Given], here: machine.Machine) -> Settings[Any]:
+def plan(command: str, flags: list[Given], here: hardware.Machine) -> Settings[Any]:
     """What `command` would be set to on `here`, by those of the flags that it knows.
 
     To be looked at, not to be run: the precision of TRL's config is that of a CPU, because TRL refuses what
@@ -147,7 +111,7 @@ def trainer_help(command: str) -> str:
     """Every flag of the TRL config behind `command`."""
     from trl import TrlParser
 
-    return TrlParser([_trainer_class(command)], prog=f"prl {command}").format_help()
+    return TrlParser([trainer_class(command)], prog=f"prl {command}").format_help()
 
 
 @dataclass(frozen=True)
@@ -159,30 +123,14 @@ class _Keys:
 
 
 @cache
-def trainer_defaults(command: str) -> dict[str, Any]:
-    """What TRL's config of a training command says where nothing else does."""
-    return {
-        item.name: item.default if item.default_factory is MISSING else item.default_factory()
-        for item in fields(_trainer_class(command))
-        if item.init
-    }
-
-
-@cache
 def _keys(command: str) -> _Keys:
     from trl import TrlParser
 
-    classes = [COMMANDS[command], *([_trainer_class(command)] if command in TRAINER_CONFIGS else [])]
+    classes = [COMMANDS[command], *([trainer_class(command)] if command in TRAINER_CONFIGS else [])]
     types = {
         item.name: get_type_hints(cls)[item.name] for cls in classes for item in fields(cls) if item.init
     }
     return _Keys(types, TrlParser(classes, allow_abbrev=False, exit_on_error=False, add_help=False))
-
-
-def _trainer_class(command: str) -> Any:
-    import trl
-
-    return getattr(trl, TRAINER_CONFIGS[command])
 
 
 # --- Reading: what was written down, key by key
@@ -424,7 +372,7 @@ _DEFAULTS["rl"]["disable_dropout"] = True  # else what is scored is not what was
 """Where prl's defaults differ from TRL's; those that follow the device are in `_trainer_precision`."""
 
 
-def _settle(command: str, flags: list[Given], planned: machine.Machine | None = None) -> Settings[Any]:
+def _settle(command: str, flags: list[Given], planned: hardware.Machine | None = None) -> Settings[Any]:
     faults: list[str] = []
     chosen: dict[str, str] = {}
     values = _read_flags(command, flags, faults)
@@ -459,14 +407,14 @@ def _settle(command: str, flags: list[Given], planned: machine.Machine | None = 
     return Settings(command, arguments, values.get("recipe"), chosen, trainer, trainer_given)
 
 
-def _machine_asked_for(flagged: dict[str, Any]) -> machine.Machine:
+def _machine_asked_for(flagged: dict[str, Any]) -> hardware.Machine:
     if flagged.get("device") == "cpu" or flagged.get("use_cpu"):
-        return machine.Machine("cpu", "CPU", note="the CPU was asked for")
-    return machine.this_machine()
+        return hardware.Machine("cpu", "CPU", note="the CPU was asked for")
+    return hardware.this_machine()
 
 
 def _layered(
-    command: str, flagged: dict[str, Any], here: machine.Machine, chosen: dict[str, str], faults: list[str]
+    command: str, flagged: dict[str, Any], here: hardware.Machine, chosen: dict[str, str], faults: list[str]
 ) -> dict[str, Any]:
     """prl's defaults under the recipe, under the run that the model comes from, under the flags."""
     model = flagged.get("model_name_or_path")
@@ -548,7 +496,7 @@ def _place(
     command: str,
     values: dict[str, Any],
     flagged: dict[str, Any],
-    here: machine.Machine,
+    here: hardware.Machine,
     chosen: dict[str, str],
     faults: list[str],
 ) -> None:
@@ -561,7 +509,7 @@ def _place(
         chosen["device"] = f"{device}: {here.note or here.name}"
     elif device == "cuda" and here.device != "cuda":
         faults.append(f"device cuda: {here.note}; --device cpu computes without it")
-    elif device == "mps" and not machine.has_mps():
+    elif device == "mps" and not hardware.has_mps():
         faults.append("device mps: torch finds no Apple GPU; --device cpu computes without it")
     if values.get("dtype", "auto") == "auto":
         values["dtype"], reason = _choose_dtype(values, here)
@@ -591,7 +539,7 @@ def _trainer_precision(values: dict[str, Any]) -> dict[str, Any]:
 
 def _trainer(command: str, given: dict[str, Any], to_run: bool) -> Any:
     try:
-        trainer = _trainer_class(command)(**given)
+        trainer = trainer_class(command)(**given)
     except (ValueError, TypeError, NotImplementedError, ImportError) as error:
         raise UsageError(f"TRL refuses these settings: {' '.join(str(error).split())}") from error
     try:
@@ -606,12 +554,12 @@ def _trainer(command: str, given: dict[str, Any], to_run: bool) -> Any:
     return trainer
 
 
-def _choose_recipe(here: machine.Machine, model: str | None, of_run: str | None) -> tuple[str, str]:
+def _choose_recipe(here: hardware.Machine, model: str | None, of_run: str | None) -> tuple[str, str]:
     if of_run and recipes.ships(of_run):
         return of_run, f"the run {model} was trained with it"
     if model == "tiny":
         return "tiny", "it goes with the model that ships"
-    name, reason = machine.choose_recipe(here)
+    name, reason = hardware.choose_recipe(here)
     if name == "tiny" and model is not None:
         name, reason = "6gb", f"{reason}; the settings of tiny suit only the model that ships"
     if of_run:
@@ -619,19 +567,19 @@ def _choose_recipe(here: machine.Machine, model: str | None, of_run: str | None)
     return name, reason
 
 
-def _choose_dtype(values: dict[str, Any], here: machine.Machine) -> tuple[str, str]:
+def _choose_dtype(values: dict[str, Any], here: hardware.Machine) -> tuple[str, str]:
     for flag, dtype in (("bf16", "bfloat16"), ("fp16", "float16")):
         if values.get(flag):
             return dtype, f"{flag} is on"
     if values.get("bf16") is False:
         return "float32", "bf16 is off"
-    return machine.choose_dtype(here, values["device"])
+    return hardware.choose_dtype(here, values["device"])
 
 
 def _settle_threads(threads: str, chosen: dict[str, str]) -> str:
     """Set torch's thread count, before any heavy work."""
     if threads == "auto":
-        count, reason = machine.choose_threads()
+        count, reason = hardware.choose_threads()
         chosen["threads"] = f"{count}: {reason}"
         return str(count)
     import torch

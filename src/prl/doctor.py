@@ -4,7 +4,7 @@
     prl doctor rl --recipe 8gb --memory 8                 before there is a card
     prl doctor --recipe 16gb --memory 8 --fit mine.yaml   a recipe that fits
 
-No weights are read: `config.json` says what a model weighs, `prl.memory` the rest.
+No weights are read: `config.json` says what a model weighs, `prl.machine.memory` the rest.
 """
 
 from __future__ import annotations
@@ -20,15 +20,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from prl import config, machine, recipes
-from prl.arguments import STAGES, DoctorArguments
-from prl.config import Settings
-from prl.disk import check_replaceable, replacing
+from prl import config, recipes
 from prl.errors import RunError, UsageError
-from prl.fitting import Change, changes, command_of, flags_of, merged
-from prl.machine import Machine
-from prl.memory import GIB, Forecast, forecast, load_of, read_shape
+from prl.machine import hardware
+from prl.machine.fitting import Change, changes, command_of, flags_of, merged
+from prl.machine.hardware import Machine
+from prl.machine.memory import GIB, Forecast, forecast, load_of, read_shape
 from prl.recipes import Given
+from prl.runs.disk import check_replaceable, replacing
+from prl.settings import Settings
+from prl.settings.arguments import STAGES, DoctorArguments
 
 LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "bitsandbytes", "vllm")
 
@@ -72,7 +73,7 @@ def run(settings: Settings[DoctorArguments], flags: Sequence[Given]) -> list[Dia
         check_replaceable(Path(given.fit), "--fit")
         if Path(given.fit).exists():
             raise UsageError(f"{given.fit} exists; name another file")
-    here = machine.this_machine()
+    here = hardware.this_machine()
     bitsandbytes = _try_bitsandbytes(here.device)
     planned = here
     if given.memory is not None:
@@ -104,7 +105,7 @@ def run(settings: Settings[DoctorArguments], flags: Sequence[Given]) -> list[Dia
 def examine(given: DoctorArguments, flags: Sequence[Given], planned: Machine) -> list[Diagnosis]:
     """Each stage asked for, on `planned`. An evaluation is one of what would be trained."""
     is_cuda = planned.device == "cuda"
-    available = int(planned.free_gib * GIB) if is_cuda else machine.usable_memory(planned.device)
+    available = int(planned.free_gib * GIB) if is_cuda else hardware.usable_memory(planned.device)
     named = [(key, getattr(given, key)) for key in ("recipe", "model_name_or_path")]
     given_flags = [Given(key, [value], f"--{key}") for key, value in named if value is not None] + [*flags]
     return [
@@ -136,7 +137,7 @@ def facts(
         yield "bfloat16", "yes" if here.has_bfloat16 else "only emulated; float16 is used"
         yield "flash", f"{flash} (in torch, causal attention only)"
     memory = psutil.virtual_memory()
-    ours = machine.group_free()
+    ours = hardware.group_free()
     group = f", {ours / GIB:.1f} in this container" if ours is not None and ours < memory.available else ""
     yield "RAM", f"{memory.available / GIB:.1f} of {memory.total / GIB:.1f} GiB free{group}"
     folder = Path(output_dir).expanduser().absolute()

@@ -12,6 +12,9 @@ Every message names the value, the rule it broke and the next step.
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 class PrlError(Exception):
     """Base of every error that is the user's to act on; `exit_status` is what the command line returns."""
@@ -39,3 +42,12 @@ class RunError(PrlError):
 
 class VerifierError(PrlError):
     """Answers cannot be judged here: the verifier's processes do not start."""
+
+
+def nearest(word: str, options: Iterable[str]) -> str:
+    """`; nearest: …` for a misspelt `word`, or nothing where no option is near."""
+    known = list(options)
+    close = difflib.get_close_matches(word, known, n=1)
+    if word and not close:
+        close = [option for option in known if option.startswith(word) or word.startswith(option)]
+    return f"; nearest: {close[0]}" if close else ""

@@ -24,19 +24,19 @@ from rich.table import Table
 from prl import runs
 from prl.analysis import describe
 from prl.answers import default_checker, extract_answer, unreadable_gold
-from prl.arguments import EvalArguments, GenerateArguments
-from prl.config import Settings
-from prl.context import beyond, beyond_told, context_of
+from prl.console import announce, batches_bar, console, quiet_libraries
 from prl.data.hub import load_rows
 from prl.decoding import ForkJoinDecoder, Limits, Response, Sampling, row_seed
-from prl.disk import read_json
+from prl.decoding.context import beyond, beyond_told, context_of
 from prl.errors import DataError, RunError, UsageError
-from prl.fitting import check_fits, extent_of_prompts
 from prl.grammar import Trace, parse
+from prl.machine.fitting import check_fits, extent_of_prompts
 from prl.model import add_results, check_loadable, load_model, settle_tags
-from prl.progress import announce, batches_bar, console, quiet_libraries
 from prl.prompts import render_prompt, transcript
 from prl.report.live import live_view
+from prl.runs.disk import read_json
+from prl.settings import Settings
+from prl.settings.arguments import EvalArguments, GenerateArguments
 
 _LISTED = 3  # unreadable golds in a message
 

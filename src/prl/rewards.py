@@ -40,13 +40,25 @@ from typing import Any
 
 from prl.analysis import critical_path, diversity, self_bleu, words
 from prl.answers import REASONS, Verdict, default_checker, extract_answer
-from prl.arguments import REWARDS
-from prl.errors import DataError, UsageError
+from prl.errors import DataError, UsageError, nearest
 from prl.grammar import Trace, parse, parse_ids
-from prl.recipes import nearest
 
 Reward = Callable[..., Sequence[float | None]]
 Pattern = tuple[tuple[str, int], ...]
+
+REWARDS = (
+    "accuracy",
+    "format",
+    "parallel",
+    "bonus",
+    "tiered",
+    "alternating",
+    "diversity",
+    "set_diversity",
+    "efficiency",
+    "gated_efficiency",
+    "overlong",
+)
 
 ALTERNATING: Pattern = (("accuracy", 8), ("tiered", 2))
 """Parallel-R1's schedule: of each 10 steps, 8 of accuracy, then 2 of the tiered reward."""

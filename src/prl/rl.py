@@ -2,10 +2,11 @@
 
 TRL's GRPOTrainer goes on with the adapter of the cold start (or starts a new one on a base). Differs from a
 plain GRPO script in five ways: prompts come rendered, so that training and evaluation cannot disagree on the
-chat template; responses come from prl's decoder (`prl.rollouts`), which forks at `<Parallel>` with structured
-attention and is faster than `model.generate` with either; a curriculum may choose problems and rewards as it
-goes (`prl.staging`); every sampled response is kept in the run with its rewards, advantage, verdict and
-faults; and groups that teach nothing, because all their rewards are equal, are counted and shown.
+chat template; responses come from prl's decoder (`prl.trainer.rollouts`), which forks at `<Parallel>` with
+structured attention and is faster than `model.generate` with either; a curriculum may choose problems and
+rewards as it goes (`prl.trainer.staging`); every sampled response is kept in the run with its rewards,
+advantage, verdict and faults; and groups that teach nothing, because all their rewards are equal, are counted
+and shown.
 """
 
 from __future__ import annotations
@@ -25,17 +26,18 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase, TrainerCallback
 from trl import GRPOTrainer
 
-from prl import checkpoints, environment, processes, resuming, runs
+from prl import runs
 from prl.answers import default_checker, extract_answer
-from prl.arguments import RLArguments
-from prl.config import Settings
-from prl.context import beyond, beyond_told, context_of
-from prl.curriculum import COLD_START, Curriculum, Stage, read_stages, rewards_of
+from prl.console import announce, batches_bar, console, quiet_libraries
+from prl.curriculum import COLD_START, Curriculum, Stage, rewards_of
 from prl.data.hub import load_rows
 from prl.decoding import ForkJoinDecoder, Limits, Sampling, row_seed
+from prl.decoding.context import beyond, beyond_told, context_of
 from prl.errors import DataError, UsageError
-from prl.fitting import check_fits, extent_of_prompts
 from prl.grammar import parse, render
+from prl.machine import environment
+from prl.machine.fitting import check_fits, extent_of_prompts
+from prl.machine.halving import advise, halving
 from prl.model import (
     TAGS_ARE,
     Lora,
@@ -49,22 +51,20 @@ from prl.model import (
     tag_ids,
     tags_of,
 )
-from prl.oom import MicroBatches, advise, halving, rehearse_rl
-from prl.progress import (
-    DeadGroups,
-    RunLog,
-    announce,
-    batches_bar,
-    console,
-    quiet_libraries,
-    take_over,
-)
 from prl.prompts import render_prompt, transcript
 from prl.rewards import AlternatingReward, Reward, read_pattern, reward_functions
-from prl.rollouts import Rollouts
-from prl.staging import Staging, around_generation
-from prl.trainer_flags import generation_period
-from prl.training import (
+from prl.runs import checkpoints, processes
+from prl.settings import Settings
+from prl.settings.arguments import RLArguments
+from prl.settings.stages import read_stages
+from prl.settings.trainer_flags import generation_period
+from prl.trainer import resuming
+from prl.trainer.micro_batches import MicroBatches
+from prl.trainer.progress import DeadGroups, RunLog, take_over
+from prl.trainer.rehearsal import rehearse_rl
+from prl.trainer.rollouts import Rollouts
+from prl.trainer.staging import Staging, around_generation
+from prl.trainer.training import (
     SealCheckpoints,
     StopOnSignal,
     check_router,
@@ -264,7 +264,7 @@ def stages_of(arguments: RLArguments, max_steps: int) -> tuple[Stage, ...]:
     if arguments.stages:  # their faults were told when the settings were read
         stages, _ = read_stages([json.loads(stage) for stage in arguments.stages], max_steps=max_steps)
     if any(stage.name == COLD_START for stage in stages):
-        raise UsageError("stages: cold-start is no RL; `prl rl` and prl.pipeline.run do it first")
+        raise UsageError("stages: cold-start is no RL; `prl rl` and prl.study.pipeline.run do it first")
     if not stages and (arguments.levels or arguments.sampling != "uniform"):
         return (Stage("rl", levels=tuple(arguments.levels or ()), sampling=arguments.sampling),)
     return stages

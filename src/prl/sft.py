@@ -21,15 +21,16 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase, TrainerCallback
 from trl import SFTTrainer
 
-from prl import environment, processes, resuming, runs
-from prl.arguments import SFTArguments
-from prl.config import Settings
-from prl.context import beyond, context_of
+from prl import runs
+from prl.console import announce, console, quiet_libraries
 from prl.data.hub import load_rows
 from prl.decoding import ForkJoinDecoder, Limits
+from prl.decoding.context import beyond, context_of
 from prl.errors import DataError, UsageError
-from prl.fitting import Extent, check_fits
 from prl.grammar import FaultKind, canonical_layout, parse
+from prl.machine import environment
+from prl.machine.fitting import Extent, check_fits
+from prl.machine.halving import Advise, advise, halving
 from prl.model import (
     Lora,
     check_loadable,
@@ -39,11 +40,16 @@ from prl.model import (
     resolve_attention,
     save_adapter,
 )
-from prl.oom import Advise, MicroBatches, advise, halving, rehearse_sft
-from prl.progress import RunLog, announce, console, quiet_libraries, take_over
 from prl.prompts import render_prompt, render_response, transcript
+from prl.runs import processes
+from prl.settings import Settings
+from prl.settings.arguments import SFTArguments
 from prl.structure import Tags, attached_structure, forced_tokens
-from prl.training import (
+from prl.trainer import resuming
+from prl.trainer.micro_batches import MicroBatches
+from prl.trainer.progress import RunLog, take_over
+from prl.trainer.rehearsal import rehearse_sft
+from prl.trainer.training import (
     SealCheckpoints,
     StopOnSignal,
     TokenCount,

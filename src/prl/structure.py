@@ -33,10 +33,10 @@ from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.masking_utils import create_causal_mask
 
-from prl.disk import read_json, write_json
 from prl.errors import ModelError
 from prl.grammar import TAGS
 from prl.prompts import IM_END, IM_START
+from prl.runs.disk import read_json, write_json
 
 ATTENTION_IMPLEMENTATIONS = ("sdpa", "eager", "flex_attention")
 """What can take a mask of its own; flash attention cannot.

@@ -21,10 +21,10 @@ from pathlib import Path
 from random import Random
 from typing import Any, Literal
 
-from prl.disk import write_atomic, writing
 from prl.errors import RunError
 from prl.grammar import render
 from prl.prompts import FINAL_ANSWER
+from prl.runs.disk import write_atomic, writing
 
 Split = Literal["coldstart", "mixed", "easy", "hard", "wide", "heldout", "heldout-wide"]
 

@@ -23,7 +23,7 @@ from peft import PeftModel
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from prl.context import context_of
+from prl.decoding.context import context_of
 from prl.decoding.packing import packed_linears
 from prl.decoding.rows import Columns, RowCache, last_growth, masks, row_attention
 from prl.decoding.sampling import Sampling, draw, row_seed, uniforms

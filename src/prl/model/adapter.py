@@ -26,8 +26,9 @@ from peft import (
 from peft.utils.other import TrainableTokensWrapper
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainingArguments
 
-from prl import processes, runs
+from prl import runs
 from prl.model.card import write_adapter_card
+from prl.runs import processes
 from prl.structure import ATTENTION_FILE, attached_structure
 
 

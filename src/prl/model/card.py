@@ -14,13 +14,14 @@ from typing import Any
 
 import yaml
 
-from prl import __version__, cards, runs, tiny
-from prl.cards import code, fence, public_name, table
+from prl import __version__, runs, tiny
 from prl.data.hub import HUB_SETS
-from prl.disk import read_json
 from prl.errors import RunError
 from prl.prompts import STYLES, user_message
 from prl.recipes import public_name as public_recipe
+from prl.runs import cards
+from prl.runs.cards import code, fence, public_name, table
+from prl.runs.disk import read_json
 from prl.structure import ATTENTION_FILE
 
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import psutil
 
-from prl.disk import is_disk_full
 from prl.errors import ModelError, RunError
+from prl.runs.disk import is_disk_full
 
 
 @contextmanager

@@ -26,13 +26,13 @@ from transformers import (
 )
 
 from prl import runs, tiny
-from prl.disk import read_json, writing
 from prl.errors import ModelError, UsageError
 from prl.grammar import TAGS
 from prl.model.drafts import drafting, put
 from prl.model.pretokenizers import HARD_TO_CUT, pre_tokenizer_of
 from prl.model.proofs import MERGE_TOLERANCE, agreement, last_logits, texts_to_compare
 from prl.model.tags import tag_ids
+from prl.runs.disk import read_json, writing
 
 TYPES = {"f32": 1e-6, "f16": 0.01, "bf16": 0.05, "q8_0": 0.1}
 """Type of the matrices -> largest rms difference of logits from the merged model's, as a share of their

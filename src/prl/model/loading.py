@@ -30,10 +30,9 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from prl import machine, runs, tiny
-from prl.config import Settings
-from prl.disk import read_json, torn_safetensors
+from prl import runs, tiny
 from prl.errors import ModelError
+from prl.machine import hardware
 from prl.model.adapter import (
     Lora,
     forward_head_bias,
@@ -42,6 +41,8 @@ from prl.model.adapter import (
     with_rows,
 )
 from prl.model.tags import add_tags, check_tags, has_tags, spell_tags
+from prl.runs.disk import read_json, torn_safetensors
+from prl.settings import Settings
 from prl.structure import ATTENTION_FILE, Tags, attach_structure, foreign_layers
 
 _VOCABULARIES = ("tokenizer.json", "vocab.*", "*.model", "*.tiktoken", "tekken.json")
@@ -328,7 +329,7 @@ def _load_base(
         model, found = AutoModelForCausalLM.from_pretrained(
             tiny.resolve(name),
             dtype=dtype,
-            device_map={"": machine.own_device(device)},
+            device_map={"": hardware.own_device(device)},
             quantization_config=quantization,
             trust_remote_code=trust_remote_code,
             output_loading_info=True,

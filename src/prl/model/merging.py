@@ -29,7 +29,6 @@ from transformers import (
 from prl import __version__, runs, tiny
 from prl.data.hub import load_rows
 from prl.decoding import ForkJoinDecoder, Limits, Response
-from prl.disk import check_writable, read_json, writing
 from prl.errors import DataError, ModelError, PrlError, RunError
 from prl.model.card import run_behind, write_merged_card
 from prl.model.drafts import drafting, put
@@ -47,6 +46,7 @@ from prl.model.proofs import (
 )
 from prl.model.tags import check_tags, has_tags
 from prl.prompts import STYLES, render_prompt
+from prl.runs.disk import check_writable, read_json, writing
 from prl.structure import ATTENTION_FILE, Tags, attach_structure
 
 PROBLEMS = 8  # that the proofs are made on

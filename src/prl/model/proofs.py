@@ -18,10 +18,10 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from prl.decoding import ForkJoinDecoder, Limits, Response, Sampling
-from prl.disk import read_json
 from prl.grammar import parse, render
 from prl.model.tags import tag_ids
 from prl.prompts import IM_END, render_prompt, user_message
+from prl.runs.disk import read_json
 
 MERGE_TOLERANCE = 1e-4  # largest difference of fp32 logits between adapter and merged model
 COMPARED = 64  # positions of a text whose logits are compared: the block and the end of the prompt

@@ -13,14 +13,13 @@ right. The overlays are the training arms of Parallel-R1, for any base.
 
 from __future__ import annotations
 
-import difflib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prl.errors import UsageError
+from prl.errors import UsageError, nearest
 
 NAMES = ("tiny", "6gb", "8gb", "12gb", "16gb", "24gb")
 ARMS = (
@@ -184,15 +183,6 @@ def _mapping(entries: Mapping[str, Any]) -> Any:
     return yaml.MappingNode(
         "tag:yaml.org,2002:map", list(zip(keys, entries.values(), strict=True)), flow_style=False
     )
-
-
-def nearest(word: str, options: Iterable[str]) -> str:
-    """`; nearest: …` for a misspelt `word`, or nothing where no option is near."""
-    known = list(options)
-    close = difflib.get_close_matches(word, known, n=1)
-    if word and not close:
-        close = [option for option in known if option.startswith(word) or word.startswith(option)]
-    return f"; nearest: {close[0]}" if close else ""
 
 
 def _check_bounded(text: str, path: Path) -> None:

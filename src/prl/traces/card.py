@@ -2,7 +2,7 @@
 
 It says who wrote the traces, how they were asked for, what was rejected and why, and what was not checked.
 The same data set gets the same card, but for what was spent on it. What problems, teachers and settings say
-is put into code spans and fences (`prl.cards`), so that none of it is read as Markdown or YAML.
+is put into code spans and fences (`prl.runs.cards`), so that none of it is read as Markdown or YAML.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from typing import Any
 
 import yaml
 
-from prl import __version__, cards
-from prl.cards import code, fence, table
+from prl import __version__
+from prl.runs import cards
+from prl.runs.cards import code, fence, table
 from prl.traces.checks import Reason
 from prl.traces.contamination import RUN, SHARE
 from prl.traces.dataset import ACCEPTED, REJECTED, read_column

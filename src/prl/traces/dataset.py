@@ -22,8 +22,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from prl.analysis import diversity, words
-from prl.disk import replacing
 from prl.grammar import parse
+from prl.runs.disk import replacing
 from prl.traces.checks import Rejection
 
 ACCEPTED, REJECTED, CARD = "traces.parquet", "rejected.parquet", "README.md"

@@ -26,10 +26,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from prl import runs
 from prl.answers import default_checker
-from prl.arguments import DataTracesArguments
-from prl.config import Settings, resolve
+from prl.config import resolve
 from prl.data.hub import told
 from prl.errors import DataError, RunError, UsageError
+from prl.settings import Settings
+from prl.settings.arguments import DataTracesArguments
 from prl.traces import modes
 from prl.traces.asking import (
     Asking,

@@ -15,15 +15,19 @@ from statistics import fmean
 from typing import Any
 
 from prl.analysis import Shape, diversity, self_bleu, shape, words
-from prl.arguments import DataCheckArguments, DataShowArguments, DataStatsArguments, DataTracesArguments
-from prl.config import Settings
 from prl.data.hub import load_rows
 from prl.data.rows import MissingColumn
-from prl.disk import check_replaceable
-from prl.errors import DataError, UsageError
+from prl.errors import DataError, UsageError, nearest
 from prl.grammar import TAGS, parse, parse_ids
 from prl.prompts import transcript
-from prl.recipes import nearest
+from prl.runs.disk import check_replaceable
+from prl.settings import Settings
+from prl.settings.arguments import (
+    DataCheckArguments,
+    DataShowArguments,
+    DataStatsArguments,
+    DataTracesArguments,
+)
 from prl.traces.checks import Reason, Rejection, Rules, check, repair
 from prl.traces.contamination import RUN, Benchmarks
 from prl.traces.dataset import write_rows

@@ -21,8 +21,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from prl.disk import writing
 from prl.errors import RunError
+from prl.runs.disk import writing
 
 SHARD_BYTES = 64 * 2**20
 """A shard that has reached this is closed, and the next one begun."""

@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import Any
 
 from prl import runs
-from prl.arguments import GenerateArguments
-from prl.config import Settings
-from prl.context import beyond, context_of
+from prl.decoding.context import beyond, context_of
 from prl.errors import PrlError
 from prl.prompts import IM_END, IM_START, user_message
+from prl.settings import Settings
+from prl.settings.arguments import GenerateArguments
 from prl.traces.asking import Answer, Fatal, Refused
 from prl.traces.modes import Request
 
@@ -123,7 +123,7 @@ class Local:
     def _decode(self, batch: Sequence[_Waiting], loop: asyncio.AbstractEventLoop) -> None:
         """Answer requests with the same settings, in a thread beside `loop`. Raises PrlError, _Closed."""
         from prl.decoding import ForkJoinDecoder, Limits, Response, Sampling
-        from prl.oom import halving
+        from prl.machine.halving import halving
 
         model, tokenizer = self._model()
         given, first = self._settings.arguments, batch[0].request
@@ -174,8 +174,8 @@ class Local:
         if self._loaded is None:
             import torch
 
+            from prl.console import announce, quiet_libraries
             from prl.model import check_loadable, load_model, settle_tags
-            from prl.progress import announce, quiet_libraries
 
             quiet_libraries()
             check_loadable(self.name, trust_remote_code=self._settings.arguments.trust_remote_code)

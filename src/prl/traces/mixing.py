@@ -18,13 +18,13 @@ from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
 
-from prl.arguments import DataMixArguments
-from prl.config import Settings
 from prl.data.hub import load_rows
-from prl.disk import check_replaceable
 from prl.errors import DataError, UsageError
 from prl.grammar import parse
 from prl.prompts import transcript
+from prl.runs.disk import check_replaceable
+from prl.settings import Settings
+from prl.settings.arguments import DataMixArguments
 from prl.traces.dataset import public_name, write_rows
 
 Row = dict[str, Any]

@@ -6,9 +6,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from prl.arguments import DataPushArguments
-from prl.config import Settings
 from prl.errors import DataError, RunError, UsageError
+from prl.settings import Settings
+from prl.settings.arguments import DataPushArguments
 from prl.traces.dataset import ACCEPTED, CARD, REJECTED
 
 _REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")

@@ -17,10 +17,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from prl.arguments import DataTracesArguments
 from prl.data.hub import LISTED_FAULTS, bad_rows, stream_rows
 from prl.errors import DataError
 from prl.prompts import transcript
+from prl.settings.arguments import DataTracesArguments
 from prl.traces import dataset
 from prl.traces.asking import Answer, Asking, Teacher, answer_of, request_key
 from prl.traces.checks import Reason, Rejection, check, repair

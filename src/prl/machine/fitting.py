@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from prl.errors import ModelError, RunError
 
 if TYPE_CHECKING:
-    from prl.config import Settings
-    from prl.memory import Load, Shape
+    from prl.machine.memory import Load, Shape
+    from prl.settings import Settings
 
 SHORTEST = 256
 """Tokens under which a completion is not shortened: a block and an answer need some."""
@@ -36,9 +36,10 @@ def changes(shape: Shape, load: Load, available: int) -> list[Change]:
     accumulation), responses side by side, checkpointing, length, quantisation, a smaller model. Of each the
     mildest that is enough, else the furthest that helps. Stops when it fits; the last `peak` says whether it
     does. Fewer responses to a problem (`num_generations`) save nothing, since only `rollout_batch_size` of
-    them are in memory at once. `load` as `prl.memory.load_of` gives it: `Load.flags` says how it is set.
+    them are in memory at once. `load` is what
+    `prl.machine.memory.load_of` gives.
     """
-    from prl.memory import forecast
+    from prl.machine.memory import forecast
 
     found: list[Change] = []
     peak = forecast(shape, load).peak
@@ -118,7 +119,7 @@ def _quantisation(shape: Shape, load: Load) -> Iterator[Step]:
 
 
 def _smaller_model(shape: Shape, load: Load) -> Iterator[Step]:
-    from prl.memory import smaller
+    from prl.machine.memory import smaller
 
     while found := smaller(shape):
         name, shape = found
@@ -134,7 +135,7 @@ def advice(
 ) -> str:
     """One line: forecast, what is free (`available`, bytes), and what to change in which order, with the
     command. Raises ModelError where the model's shape is not known."""
-    from prl.memory import load_of, read_shape
+    from prl.machine.memory import load_of, read_shape
 
     shape = shape or read_shape(settings.arguments.model_name_or_path)
     return _advice(settings, shape, load_of(settings, longest_prompt), available)
@@ -144,7 +145,7 @@ def _advice(
     settings: Settings[Any], shape: Shape, load: Load, available: int, first: Change | None = None
 ) -> str:
     """`first`: a change before the others, which another of its kind stands in for."""
-    from prl.memory import forecast
+    from prl.machine.memory import forecast
 
     now = forecast(shape, load)
     told = f"forecast {_gib(now.peak)} GiB, {_gib(available)} are free"
@@ -221,9 +222,9 @@ def check_fits(settings: Settings[Any], extent: Extent | None = None) -> None:
     much the forecast lies too high. One line where the most that may be asked for is more than is free. A
     model whose shape is not known passes; what is wrong with it shows when it is loaded.
     """
-    from prl import machine
-    from prl.memory import forecast, load_of, read_shape
-    from prl.progress import console
+    from prl.console import console
+    from prl.machine import hardware
+    from prl.machine.memory import forecast, load_of, read_shape
 
     try:
         shape, load = read_shape(settings.arguments.model_name_or_path), load_of(settings)
@@ -234,9 +235,9 @@ def check_fits(settings: Settings[Any], extent: Extent | None = None) -> None:
     least = _least(_most(load, known), known)
     if not (on_cpu and extent):
         least = [_one_row(each) for each in least]
-    available = machine.usable_memory(load.device)
+    available = hardware.usable_memory(load.device)
     sure = max(forecast(shape, each).peak for each in least) / (1 + error)
-    if sure > (machine.usable_memory("cpu", swap=True) if on_cpu else available):
+    if sure > (hardware.usable_memory("cpu", swap=True) if on_cpu else available):
         told = _advice(settings, shape, most, available, _cut(shape, load, most))
         raise RunError(f"{load.command} will not fit the memory: {told}")
     if extent and forecast(shape, most).peak > available:
@@ -283,7 +284,7 @@ def _of_length(load: Load, tokens: int) -> Load:
 
 def _cut(shape: Shape, load: Load, most: Load) -> Change | None:
     """The first change where a batch is bounded by the data: to a power of two, which can be halved."""
-    from prl.memory import forecast
+    from prl.machine.memory import forecast
 
     if most.rows == load.rows or most.rows < 2:
         return None

@@ -18,11 +18,11 @@ from torch import nn
 from transformers import TrainerCallback
 from transformers.trainer_callback import ExportableState
 
-from prl import processes
+from prl.console import console
 from prl.decoding import ForkJoinDecoder, Limits, Response, Sampling, row_seed
-from prl.oom import Advise, halving
-from prl.progress import console
-from prl.training import exported_state
+from prl.machine.halving import Advise, halving
+from prl.runs import processes
+from prl.trainer.training import exported_state
 
 T = TypeVar("T")
 

@@ -14,10 +14,11 @@ from typing import Any
 
 from prl import rl, runs, sft
 from prl.answers import default_checker
-from prl.arguments import RLArguments
-from prl.config import Settings, resolve
+from prl.config import resolve
 from prl.curriculum import COLD_START
 from prl.rl import RLResult
+from prl.settings import Settings
+from prl.settings.arguments import RLArguments
 
 
 def run(settings: Settings[RLArguments]) -> RLResult:

@@ -10,10 +10,10 @@ fit, the run ends with advice, in the first minute rather than at the longest sa
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from accelerate.utils.memory import clear_device_cache
@@ -21,62 +21,15 @@ from torch import Tensor
 from transformers import Trainer, TrainerCallback
 from transformers.trainer_callback import ExportableState
 
-from prl import machine
-from prl.config import Settings
-from prl.errors import ModelError, RunError
-from prl.memory import advice
-from prl.progress import console
-from prl.training import exported_state
-
-Result = TypeVar("Result")
-Advise = Callable[[], str]
-
-SIGNS = (
-    "out of memory",  # CUDA, ROCm, MPS, XPU
-    "can't allocate memory",  # torch's allocator on a CPU
-    "CUBLAS_STATUS_ALLOC_FAILED",
-)
-"""What the messages of allocators that gave up have in common."""
+from prl.errors import RunError
+from prl.machine.halving import Advise, halving, is_out_of_memory
+from prl.trainer.training import exported_state
 
 WEIGHT_BY_ROWS = ("grpo", "sapo", "luspo", "dr_grpo")
 WEIGHT_BY_TOKENS = ("bnpo",)
 ADDED_UP = ("dapo", "cispo", "vespo")
 """How the losses of parts make that of the whole, by GRPOTrainer's `loss_type` (trl 1.16, `_compute_loss`):
 means over rows, means over tokens, and sums over what the whole generation holds."""
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an allocator gave up; other errors of the same type are none of ours."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in SIGNS)
-
-
-def halving(work: Callable[[int], Result], size: int, what: str, advise: Advise) -> tuple[Result, int]:
-    """`work(size)`, again with half the size wherever memory runs out; what it gave, and the size that fit.
-
-    `what` is told with the new size. Raises RunError with advice where size 1 does not fit.
-    """
-    while True:
-        try:
-            return work(size), size
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            if size <= 1:
-                raise RunError(f"out of memory with {what} 1: {advise()}") from error
-        # Out of the block above, which holds the frames of what failed, and all their tensors.
-        clear_device_cache(garbage_collection=True)
-        size = (size + 1) // 2
-        console.print(f"out of memory: going on with {what} {size}", markup=False)
-
-
-def advise(settings: Settings[Any]) -> str:
-    """What to change so that the stage of `settings` fits what this process may hold, in a line."""
-    try:
-        return advice(settings, machine.usable_memory(settings.arguments.device))
-    except ModelError:  # an architecture that the forecast does not know
-        return "lower --per_device_train_batch_size, then --max_completion_length or --max_length"
 
 
 class MicroBatches(TrainerCallback, ExportableState):
@@ -265,11 +218,11 @@ def share(
 ) -> float:
     """What the loss of `part` counts in the loss of `whole`, so that all parts together give it exactly."""
     if "input_ids" in whole:  # SFTTrainer: over the tokens of the step, else of the micro-batch
-        return 1.0 if num_items_in_batch is not None else _tokens(part) / max(1, _tokens(whole))
+        return 1.0 if num_items_in_batch is not None else tokens_of(part) / max(1, tokens_of(whole))
     if trainer.loss_type in WEIGHT_BY_ROWS:
         return row_count(part) / row_count(whole)
     if trainer.loss_type in WEIGHT_BY_TOKENS:
-        return _tokens(part) / max(1, _tokens(whole))
+        return tokens_of(part) / max(1, tokens_of(whole))
     if trainer.loss_type in ADDED_UP:
         return 1.0
     raise RunError(
@@ -278,7 +231,7 @@ def share(
     )
 
 
-def _tokens(inputs: Mapping[str, Any]) -> int:
+def tokens_of(inputs: Mapping[str, Any]) -> int:
     if "labels" in inputs:
         return int((inputs["labels"][:, 1:] != -100).sum())
     mask = inputs["completion_mask"]
@@ -291,57 +244,6 @@ def _is_scaled(trainer: Any, num_items_in_batch: Any) -> bool:
         return trainer.loss_is_scaled_for_ga
     return (trainer.model_accepts_loss_kwargs and num_items_in_batch is not None) or bool(
         trainer.compute_loss_func
-    )
-
-
-# --- The rehearsal
-
-
-def rehearse_sft(micro_batches: MicroBatches) -> None:
-    """The longest rows of the training set as one micro-batch: forward, backward."""
-    trainer, rows = micro_batches.trainer, micro_batches.most
-    lengths = [len(ids) for ids in trainer.train_dataset["input_ids"]]
-    longest = sorted(range(len(lengths)), key=lengths.__getitem__)[-rows:]
-    batch = trainer.data_collator([trainer.train_dataset[index] for index in longest])
-    batch = {name: value.to(trainer.accelerator.device) for name, value in batch.items()}
-    micro_batches.step_on(batch, torch.tensor(max(1, _tokens(batch)), device=trainer.accelerator.device))
-    console.print(f"rehearsed the longest step: {lengths[longest[-1]]} tokens a row", markup=False)
-
-
-def rehearse_rl(
-    micro_batches: MicroBatches, prompts: Sequence[str], block: str, decode: Callable[[list[int]], None]
-) -> None:
-    """The longest of `prompts` with a full-length response in every row: `decode` them, then forward and
-    backward.
-
-    `block` is the text of a response with paths, so that structured attention has something to keep apart.
-    """
-    trainer = micro_batches.trainer
-    tokenizer, args, device = trainer.processing_class, trainer.args, trainer.accelerator.device
-    longest = max((tokenizer(text, add_special_tokens=False)["input_ids"] for text in prompts), key=len)
-    decode(longest)
-    clear_device_cache()
-    rows, length = args.per_device_train_batch_size, args.max_completion_length
-    written = tokenizer(block, add_special_tokens=False)["input_ids"]
-    prompt_ids = torch.tensor([longest] * rows, device=device)
-    completion_ids = torch.tensor([(written + written[-1:] * length)[:length]] * rows, device=device)
-    prompt_mask = torch.ones_like(prompt_ids)
-    prompt_mask[1:, 0] = 0  # rows of one length need no mask, which takes memory
-    batch: dict[str, Any] = {
-        "prompt_ids": prompt_ids,
-        "prompt_mask": prompt_mask,
-        "completion_ids": completion_ids,
-        "completion_mask": torch.ones_like(completion_ids),
-        "advantages": torch.ones(rows, device=device),
-        "num_items_in_batch": torch.tensor(float(rows * length), device=device),
-    }
-    if args.gradient_accumulation_steps % (args.steps_per_generation * trainer.num_iterations):
-        batch["old_per_token_logps"] = torch.zeros(completion_ids.shape, device=device)
-    if args.beta:
-        batch["ref_per_token_logps"] = torch.zeros(completion_ids.shape, device=device)
-    micro_batches.step_on(batch)
-    console.print(
-        f"rehearsed the longest step: {len(longest)} tokens of prompt, {length} of response", markup=False
     )
 
 

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from prl import runs
-from prl.checkpoints import step_of
-from prl.config import Settings, trainer_defaults
-from prl.disk import plain, read_json
 from prl.errors import RunError, UsageError
-from prl.trainer_flags import IDLE, by_flag
+from prl.runs.checkpoints import step_of
+from prl.runs.disk import plain, read_json
+from prl.settings import Settings
+from prl.settings.trainer_flags import IDLE, by_flag, trainer_defaults
 
 KINDS = {
     "harmless": "output_dir threads rehearse rollout_batch_size on_bad_rows trust_remote_code "

@@ -22,12 +22,13 @@ from typing import Any
 from rich.table import Table
 
 from prl import evaluation, rl, runs, sft
-from prl.arguments import DemoArguments
-from prl.config import Settings, resolve
-from prl.disk import read_json, writing
+from prl.config import resolve
+from prl.console import console
 from prl.errors import RunError
 from prl.evaluation import Estimate, EvalResult, paired_difference, read_result
-from prl.progress import console
+from prl.runs.disk import read_json, writing
+from prl.settings import Settings
+from prl.settings.arguments import DemoArguments
 from prl.tiny import NAME
 
 QUICK: dict[str, dict[str, Any]] = {

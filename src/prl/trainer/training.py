@@ -16,10 +16,11 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from transformers.trainer_callback import ExportableState
 from trl.trainer.utils import RepeatSampler
 
-from prl import checkpoints, processes, runs
+from prl import runs
+from prl.console import console
 from prl.errors import ModelError, RunError, UsageError
-from prl.progress import console
-from prl.schedule import ScheduleCheck
+from prl.runs import checkpoints, processes
+from prl.trainer.schedule import ScheduleCheck
 
 
 def train(trainer: Trainer, checkpoint: Path | None) -> None:

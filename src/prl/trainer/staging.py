@@ -17,11 +17,11 @@ from transformers import TrainerCallback
 from transformers.trainer_callback import ExportableState
 from trl import GRPOTrainer
 
+from prl.console import console
 from prl.curriculum import Curriculum
 from prl.errors import RunError
-from prl.progress import console
 from prl.rewards import AlternatingReward, Reward
-from prl.training import exported_state
+from prl.trainer.training import exported_state
 
 
 def around_generation(

@@ -7,7 +7,7 @@
 It adds up the tensors that are alive at once in the worst step: full batch, longest sequence. Each term was
 read off the allocations of torch 2.13, transformers 5.23, TRL 1.16 and PEFT 0.21 and is told in
 docs/memory.md, beside what was measured. Nothing here imports torch. LoRA dropout, liger kernels and vLLM are
-not counted. What to change when it does not fit is in `prl.fitting`.
+not counted. What to change when it does not fit is in `prl.machine.fitting`.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from typing import TYPE_CHECKING, Any
 
 from prl import runs, tiny
 from prl.errors import ModelError
-from prl.fitting import Change as Change
-from prl.fitting import advice as advice
-from prl.fitting import changes as changes
+from prl.machine.fitting import Change as Change
+from prl.machine.fitting import advice as advice
+from prl.machine.fitting import changes as changes
 from prl.prompts import render_prompt
 
 if TYPE_CHECKING:
-    from prl.config import Settings
+    from prl.settings import Settings
 
 GIB = 2**30
 

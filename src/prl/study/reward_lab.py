@@ -30,16 +30,16 @@ from rich.table import Table
 from rich.text import Text
 
 from prl import runs
-from prl.arguments import RewardsArguments
-from prl.disk import check_replaceable
 from prl.errors import RunError, UsageError
 from prl.grammar import TAGS
 from prl.rewards import ALTERNATING, AlternatingReward, Pattern, Reward, read_pattern, reward_functions
+from prl.runs.disk import check_replaceable
+from prl.settings.arguments import RewardsArguments
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from prl.config import Settings
+    from prl.settings import Settings
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -144,7 +144,7 @@ class Replay:
 def run(settings: Settings[RewardsArguments]) -> Replay:
     """Replay a run, print what came out, and write it to `--output`. Raises PrlError for what the user can
     mend."""
-    from prl.progress import console  # imports transformers
+    from prl.trainer.progress import console  # imports transformers
 
     arguments = settings.arguments
     if not arguments.run:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from prl.report.arms import BASELINE, Estimate, Study
-from prl.report.claims import QUANTITIES, Judged, verdict
-from prl.report.study_figures import SMOOTH
+from prl.study.arms import BASELINE, Estimate, Study
+from prl.study.claims import QUANTITIES, Judged, verdict
+from prl.study.figures import SMOOTH
 
 PAPER: dict[str, tuple[float | None, float | None]] = {
     "sequential": (45.1, None),
@@ -40,7 +40,7 @@ _COUNTED = ("blocks_per_response", "paths_per_block")  # numbers, where the othe
 
 
 def page(study: Study, numbers: Mapping[str, Any], drawn: Mapping[str, str], no_figures: str = "") -> str:
-    """Markdown of `numbers` (`prl.report.study.measure`) and the figures `drawn`, or why there are none."""
+    """Markdown of `numbers` (`prl.study.report.measure`) and the figures `drawn`, or why there are none."""
     parts = [
         _head(study, numbers),
         _claims(numbers["claims"]),

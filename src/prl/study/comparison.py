@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from prl import runs
-from prl.arguments import CompareArguments
-from prl.config import Settings
-from prl.demo import EVALUATIONS
+from prl.console import console
 from prl.errors import RunError
 from prl.evaluation import Estimate, paired_difference, table
-from prl.progress import console
+from prl.settings import Settings
+from prl.settings.arguments import CompareArguments
+from prl.study.demo import EVALUATIONS
 
 METRICS = ("accuracy", "parallel_ratio", "format_valid", "tokens", "critical_path")
 

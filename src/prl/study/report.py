@@ -17,8 +17,8 @@ from typing import Any
 
 from prl import runs
 from prl.errors import UsageError
-from prl.report import study_figures
-from prl.report.arms import (
+from prl.study import figures
+from prl.study.arms import (
     BASELINE,
     LEVEL_ARMS,
     REWARD_ARMS,
@@ -32,8 +32,8 @@ from prl.report.arms import (
     read,
     score,
 )
-from prl.report.claims import block_position, dead_groups, judge, thirds
-from prl.report.study_page import page
+from prl.study.claims import block_position, dead_groups, judge, thirds
+from prl.study.page import page
 
 _ENVIRONMENT = ("prl", "git_commit", "python", "platform", "cpu_count", "gpus", "versions")
 _CURVES = ("correct", "parallel_ratio", "frac_reward_zero_std", "block_position", "reward")
@@ -49,7 +49,7 @@ def write(folder: str | os.PathLike[str]) -> Path:
     runs.write_json(study.folder / "study.json", _plain(numbers))
     drawn, no_figures = {}, ""
     try:
-        drawn = study_figures.draw(study)
+        drawn = figures.draw(study)
     except UsageError as error:
         no_figures = str(error)
     path = study.folder / "study.md"

@@ -1,31 +1,11 @@
-"""What a person sees while a stage runs: what was chosen and why, a bar with the time left, a line every few
-steps.
-
-The libraries below are asked to keep quiet (25-metric dumps, loading bars, notices about what prl decided on
-purpose); every number they report is in the run's `metrics.jsonl`.
-"""
+"""What a person sees while a trainer runs: a bar with the time left, a line every few steps, advice."""
 
 from __future__ import annotations
 
-import logging
-import os
-import sys
 import time
-import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from transformers import (
     PrinterCallback,
     ProgressCallback,
@@ -36,72 +16,12 @@ from transformers import (
     TrainingArguments,
 )
 
-from prl import processes
+from prl.console import console, progress_bar
 from prl.runs import Run
-
-# In a notebook: plain text in one stream, where rich would make an HTML output of every line, and not in the
-# red of stderr. In a shell stdout is kept free for results. What starts a kernel imports ipykernel too, not
-# its app.
-IN_NOTEBOOK = "ipykernel.kernelapp" in sys.modules
-console = Console(
-    stderr=not IN_NOTEBOOK,
-    color_system=None if IN_NOTEBOOK else "auto",
-    highlight=False,
-    soft_wrap=True,
-    force_jupyter=False,
-    quiet=not processes.is_main(),
-)
-
 
 _NOT_LOGGED = ("train_loss", "eval_model_preparation_time")
 """By transformers 5.23: the loss of the steps since a resumption, divided by all steps; and what only an
 evaluation without training has."""
-
-QUIET_LOGGERS = (
-    "transformers",
-    "trl",
-    "peft",
-    "accelerate",
-    "datasets",
-    "bitsandbytes",
-    "huggingface_hub",
-    "torch",
-)
-
-
-def quiet_libraries() -> None:
-    """Errors only from the libraries, and no progress bars but ours; from prl itself too, but in the main
-    process. Does nothing under `PRL_DEBUG=1`."""
-    if os.environ.get("PRL_DEBUG"):
-        return
-    import datasets
-    import transformers
-
-    transformers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.set_verbosity_error()
-    datasets.disable_progress_bars()
-    for name in QUIET_LOGGERS:
-        logging.getLogger(name).setLevel(logging.ERROR)
-    if not processes.is_main():
-        logging.getLogger("prl").setLevel(logging.ERROR)  # the main process has read the same files
-    warnings.filterwarnings("ignore", message="You are using 'rollout_func'")  # trl 1.16
-    warnings.filterwarnings("ignore", module=r"(transformers|trl|peft|accelerate|datasets|torch)(\.|$)")
-
-
-def announce(stage: str, chosen: Mapping[str, str], facts: Mapping[str, Any]) -> None:
-    """Say once what this stage works on, and what was chosen for the user and why."""
-    told = "  ".join(f"{key} {value}" for key, value in facts.items())
-    console.print(f"[bold]prl {stage}[/bold]  {escape(told)}")
-    for name, reason in chosen.items():
-        console.print(f"  {name}: {reason}", style="dim", markup=False)
-
-
-@contextmanager
-def batches_bar(name: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar over `total` responses; yields the function that takes how many are done."""
-    with _bar() as bar:
-        task = bar.add_task(name, total=total)
-        yield lambda done: bar.update(task, completed=done)
 
 
 def take_over(trainer: Trainer) -> None:
@@ -123,7 +43,7 @@ class RunLog(TrainerCallback):
         self.run, self.line = run, line
         self.started, self.before = time.monotonic(), 0  # `before`: steps that an earlier process took
         self.latest: dict[str, Any] = {}
-        self.bar = _bar()
+        self.bar = progress_bar()
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -222,19 +142,6 @@ def advice_on_dead_groups(
         f"no group has taught anything for {steps} steps: the responses to each problem were all paid the "
         f"same, so every advantage is 0{''.join(f'; {fact}' for fact in facts)}. "
         f"What may help: {'; '.join(changes)}"
-    )
-
-
-def _bar() -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not sys.stderr.isatty(),
     )
 
 

@@ -13,10 +13,13 @@ import importlib.util
 import json
 import math
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import MISSING, fields
+from functools import cache
 from typing import Any
 
-from prl import processes
-from prl.recipes import nearest
+from prl.errors import nearest
+from prl.runs import processes
+from prl.settings.arguments import TRAINER_CONFIGS
 
 Values = Mapping[str, Any]
 Need = tuple[str, Callable[[Values], Any], str]
@@ -319,6 +322,22 @@ RULES: tuple[tuple[str, str, Callable[[Any], bool]], ...] = (
 )
 RANGES = {flag: (holds, rule) for flags, rule, holds in RULES for flag in flags.split()}
 """Values that TRL and transformers take, or fail over once the model is loaded, and the rule for each."""
+
+
+@cache
+def trainer_defaults(command: str) -> dict[str, Any]:
+    """What TRL's config of a training command says where nothing else does."""
+    return {
+        item.name: item.default if item.default_factory is MISSING else item.default_factory()
+        for item in fields(trainer_class(command))
+        if item.init
+    }
+
+
+def trainer_class(command: str) -> Any:
+    import trl
+
+    return getattr(trl, TRAINER_CONFIGS[command])
 
 
 def faults(command: str, values: Values, defaults: Values) -> list[str]:

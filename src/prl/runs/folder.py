@@ -6,7 +6,7 @@
     metrics.jsonl      one JSON object a line
     samples/           one parquet file for each logging of responses, until the run is done
     samples.parquet    the same as one file, when it is done
-    checkpoint-*/      the trainer's, sealed (`prl.checkpoints`)
+    checkpoint-*/      the trainer's, sealed (`prl.runs.checkpoints`)
     adapter/           what the next stage loads
     DONE               the summary; written last
     .lock              empty; locked while a process writes here
@@ -42,13 +42,14 @@ from typing import TYPE_CHECKING, Any, Self
 import yaml
 from filelock import BaseFileLock, FileLock, Timeout
 
-from prl import __version__, cards, processes
-from prl.checkpoints import MANIFEST, checkpoints, logged_by, seal, step_of
-from prl.checkpoints import last_checkpoint as last_checkpoint
-from prl.disk import check_space, disk_full, is_disk_full, plain, read_json, replacing, to_json, writing
-from prl.disk import write_atomic as write_atomic
-from prl.disk import write_json as write_json
+from prl import __version__
 from prl.errors import RunError, UsageError
+from prl.runs import cards, processes
+from prl.runs.checkpoints import MANIFEST, checkpoints, logged_by, seal, step_of
+from prl.runs.checkpoints import last_checkpoint as last_checkpoint
+from prl.runs.disk import check_space, disk_full, is_disk_full, plain, read_json, replacing, to_json, writing
+from prl.runs.disk import write_atomic as write_atomic
+from prl.runs.disk import write_json as write_json
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -462,7 +463,7 @@ def describe_environment() -> dict[str, Any]:
     cuda = torch.cuda if torch and torch.cuda.is_available() else None
     return {
         "prl": __version__,
-        "git_commit": _git_commit(Path(__file__).parents[2]),
+        "git_commit": _git_commit(Path(__file__).parents[3]),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "host": platform.node(),

@@ -10,7 +10,7 @@ A study is a folder, and a list of tasks. A task is a command of prl that writes
     arms/<arm>/seed-<s>/eval/                held-out accuracy, sampled
     arms/<arm>/seed-<s>/eval-<n>/            the same of checkpoint-<n>
     logs/<task>.log                          what the command printed
-    study.md, study.json, figures/           `prl.report.study`
+    study.md, study.json, figures/           `prl.study.report`
 
 Tasks are processes, several at once, so that the arms share nothing but the machine. The folders are the only
 memory: a task with a DONE is not run again, an interrupted one goes on from its last checkpoint, so the same
@@ -37,11 +37,11 @@ from filelock import FileLock, Timeout
 
 from prl import config, runs
 from prl.answers import default_checker
-from prl.arguments import StudyArguments
-from prl.config import Settings
-from prl.errors import PrlError, RunError, UsageError
-from prl.progress import console
-from prl.recipes import nearest, ships
+from prl.console import console
+from prl.errors import PrlError, RunError, UsageError, nearest
+from prl.recipes import ships
+from prl.settings import Settings
+from prl.settings.arguments import StudyArguments
 
 STUDIES = ("paper-mini",)
 
@@ -132,7 +132,7 @@ def run(settings: Settings[StudyArguments]) -> Path:
     Raises UsageError: unknown arms and the like, all at once; RunError: the folder is in use, is no study or
     one with other settings, or tasks failed (after all others were run and reported); PrlError: interrupted.
     """
-    from prl.report import study as report
+    from prl.study import report
 
     arguments = settings.arguments
     _check(arguments)

@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 
-from prl.report.arms import Estimate, Evaluation, Study, Training, Units, estimate, gain
+from prl.study.arms import Estimate, Evaluation, Study, Training, Units, estimate, gain
 
 Side = Literal["above", "below", "within"]
 Unit = Literal["points", "times"]

@@ -17,8 +17,8 @@ from transformers import (
     get_scheduler,
 )
 
+from prl.console import console
 from prl.errors import UsageError
-from prl.progress import console
 
 FEW = 10
 """Optimizer steps at a learning rate above 0 under which a training says how many it has."""

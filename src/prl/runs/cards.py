@@ -15,7 +15,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from prl.disk import write_atomic
+from prl.runs.disk import write_atomic
 
 CARD, BESIDE = "README.md", "README.prl.md"
 """A card's file, and the one that it goes to where the first is a person's."""

@@ -13,7 +13,7 @@ import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
-from prl import processes
+from prl.runs import processes
 
 CARD_SIZES = (24, 16, 12, 8, 6)
 """Card memory in GB for which a recipe ships, largest first."""

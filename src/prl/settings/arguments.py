@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from prl.rewards import REWARDS
+
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Device = Literal["auto", "cuda", "mps", "cpu"]
 PromptStyle = Literal["parallel", "sequential", "bare"]
@@ -415,20 +417,6 @@ POSITIONAL = {
 
 TRAINER_CONFIGS = {"sft": "SFTConfig", "rl": "GRPOConfig"}
 """command -> the class of TRL whose fields it takes besides its own."""
-
-REWARDS = (
-    "accuracy",
-    "format",
-    "parallel",
-    "bonus",
-    "tiered",
-    "alternating",
-    "diversity",
-    "set_diversity",
-    "efficiency",
-    "gated_efficiency",
-    "overlong",
-)
 
 HELP = {
     "recipe": "a recipe that ships (`prl recipes`), a YAML file, or several with + between; "

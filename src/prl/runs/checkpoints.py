@@ -14,7 +14,7 @@ import shutil
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from prl.disk import read_json, write_json, writing
+from prl.runs.disk import read_json, write_json, writing
 
 MANIFEST = "manifest.json"
 

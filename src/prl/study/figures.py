@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from prl.report.arms import LEVEL_ARMS, Study, Training
 from prl.report.curves import Curve, _as_shares, _figure, _latest_means
+from prl.study.arms import LEVEL_ARMS, Study, Training
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

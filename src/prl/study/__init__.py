@@ -1,0 +1,1 @@
+"""Experiments out of commands: the paper's study, the reward lab, comparisons, the demo, the pipeline."""
