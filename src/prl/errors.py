@@ -51,3 +51,9 @@ def nearest(word: str, options: Iterable[str]) -> str:
     if word and not close:
         close = [option for option in known if option.startswith(word) or word.startswith(option)]
     return f"; nearest: {close[0]}" if close else ""
+
+
+def first_line(error: object) -> str:
+    """What an error or a warning of somebody else's says first, for a sentence of ours: no full stop, and no
+    more than 300 characters."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:300].rstrip(".")

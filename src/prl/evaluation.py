@@ -23,7 +23,7 @@ from rich.table import Table
 
 from prl import runs
 from prl.analysis import describe
-from prl.answers import default_checker, extract_answer, unreadable_gold
+from prl.answers import default_checker, unreadable_gold
 from prl.console import announce, batches_bar, console, quiet_libraries
 from prl.data.hub import load_rows
 from prl.decoding import ForkJoinDecoder, Limits, Response, Sampling, row_seed
@@ -257,12 +257,11 @@ def judge(
     rows: Sequence[dict[str, Any]], answers: Sequence[Sequence[Response]]
 ) -> list[list[tuple[str | None, Any]]]:
     """For each response, the answer found in it and the checker's verdict against the row's `answer`."""
-    extracted = [[extract_answer(each.text, strict=True) for each in group] for group in answers]
-    pairs = [
-        (answer, str(row["answer"])) for row, group in zip(rows, extracted, strict=True) for answer in group
-    ]
-    verdicts = iter(default_checker().check_many(pairs))
-    return [[(answer, next(verdicts)) for answer in group] for group in extracted]
+    golds = [row["answer"] for row, group in zip(rows, answers, strict=True) for _ in group]
+    judged = iter(
+        default_checker().check_responses((each.text for group in answers for each in group), golds)
+    )
+    return [[next(judged) for _ in group] for group in answers]
 
 
 def summarise(

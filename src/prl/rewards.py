@@ -39,7 +39,7 @@ from statistics import fmean
 from typing import Any
 
 from prl.analysis import critical_path, diversity, self_bleu, words
-from prl.answers import REASONS, Verdict, default_checker, extract_answer
+from prl.answers import REASONS, Verdict, default_checker
 from prl.errors import DataError, UsageError, nearest
 from prl.grammar import Trace, parse, parse_ids
 
@@ -513,9 +513,8 @@ def _judge(
     if answer is None:
         given = ", ".join(sorted(columns.keys() - _NOT_COLUMNS)) or "none"
         raise DataError(f"no column 'answer' among the columns given ({given}); name the gold answers so")
-    extracted = [extract_answer(_text(completion), strict=True) for completion in completions]
-    golds = ["" if gold is None else str(gold) for gold in answer]
-    return extracted, default_checker().check_many(list(zip(extracted, golds, strict=True)))
+    judged = default_checker().check_responses(map(_text, completions), answer)
+    return [stated for stated, _ in judged], [verdict for _, verdict in judged]
 
 
 def _judge_traces(

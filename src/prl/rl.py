@@ -27,7 +27,7 @@ from transformers import PreTrainedTokenizerBase, TrainerCallback
 from trl import GRPOTrainer
 
 from prl import runs
-from prl.answers import default_checker, extract_answer
+from prl.answers import default_checker
 from prl.console import announce, batches_bar, console, quiet_libraries
 from prl.curriculum import COLD_START, Curriculum, Stage, rewards_of
 from prl.data.hub import load_rows
@@ -385,13 +385,10 @@ def probe(
             "responses side by side:",
             functools.partial(advise, settings),
         )
-    pairs = [
-        (extract_answer(response.text, strict=True), row["answer"])
-        for row, group in zip(rows, answers, strict=True)
-        for response in group
-    ]
-    verdicts = iter(default_checker().check_many(pairs))
-    own = [sum(next(verdicts).equal for _ in group) for group in answers]
+    golds = [row["answer"] for row in rows for _ in range(samples)]
+    texts = [response.text for group in answers for response in group]
+    judged = iter(default_checker().check_responses(texts, golds))
+    own = [sum(next(judged)[1].equal for _ in group) for group in answers]
     right = [count for counts in processes.gathered(own) for count in counts]
     staging.curriculum.record((problem, count, samples) for problem, count in enumerate(right))
     dead = sum(count in (0, samples) for count in right) / len(right)
@@ -434,8 +431,8 @@ class SampleRecorder(TrainerCallback):
         ) -> Sequence[float | None]:
             truncated = [not ids or ids[-1] != self.eos_token_id for ids in completion_ids]
             traces = [parse(text, truncated=cut) for text, cut in zip(completions, truncated, strict=True)]
-            extracted = [extract_answer(text, strict=True) for text in completions]
-            verdicts = default_checker().check_many(list(zip(extracted, columns["answer"], strict=True)))
+            judged = default_checker().check_responses(completions, columns["answer"])
+            extracted, verdicts = [stated for stated, _ in judged], [verdict for _, verdict in judged]
             # A gold that cannot be read says nothing of a response: neither right nor wrong.
             correct = [float(verdict.equal) if verdict.judges else None for verdict in verdicts]
             shares: dict[str, list[Any]] = {

@@ -33,7 +33,7 @@ from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.masking_utils import create_causal_mask
 
-from prl.errors import ModelError
+from prl.errors import ModelError, first_line
 from prl.grammar import TAGS
 from prl.prompts import IM_END, IM_START
 from prl.runs.disk import read_json, write_json
@@ -487,7 +487,7 @@ def _probe(model: PreTrainedModel | PeftModel, tags: Tags) -> None:
     except ModelError:
         raise
     except Exception as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        first = first_line(error)
         raise _unfit(model, f"its forward pass fails ({first})") from error
     finally:
         for module, training in modes.items():

@@ -4,6 +4,7 @@
     is_equal(pred, gold)                  a bool; never hangs, raises only where the verifier cannot start
     AnswerChecker().check(pred, gold)     a Verdict(equal, reason, detail); REASONS says what a reason means
     AnswerChecker().check_many(pairs)     verdicts in order, judged in parallel
+    AnswerChecker().check_responses(texts, golds)     the answer each commits to, with its verdict
     unreadable_gold(gold)                 why nothing can be judged against it, or None
     default_checker()                     the checker that is_equal and the rewards share
     explain(pred, gold)                   the steps of a judgement; print it

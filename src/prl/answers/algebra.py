@@ -19,6 +19,8 @@ from fractions import Fraction
 from functools import lru_cache
 from itertools import pairwise, product
 
+from prl.errors import first_line
+
 # antlr4 4.7.2, which latex2sympy2 1.9.1 pins, imports `typing.io`, gone since Python 3.13.
 sys.modules.setdefault("typing.io", typing)
 
@@ -113,7 +115,7 @@ def parse(latex: str) -> sympy.Expr:
     except RecursionError as error:
         raise Refused("nested too deep to parse") from error
     except Exception as error:  # latex2sympy2 raises bare Exception for a syntax error
-        raise Unreadable(f"latex2sympy2: {(str(error) or type(error).__name__).splitlines()[0]}") from error
+        raise Unreadable(f"latex2sympy2: {first_line(error)}") from error
     if not isinstance(parsed, sympy.Expr):
         raise Unreadable(f"latex2sympy2 read a {type(parsed).__name__}")
     return parsed.xreplace(_CONSTANTS)

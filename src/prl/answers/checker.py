@@ -107,6 +107,17 @@ class AnswerChecker:
             for pair, verdict in zip(pairs, verdicts, strict=True)
         ]
 
+    def check_responses(
+        self, responses: Iterable[str], golds: Iterable[object]
+    ) -> list[tuple[str | None, Verdict]]:
+        """The answer that each response commits to, and the verdict on it, as RL and evaluation judge.
+
+        A response that commits to none is as wrong as one that commits to another; None is no gold.
+        """
+        stated = [extract_answer(response, paths=self.paths, strict=True) for response in responses]
+        wanted = ["" if gold is None else str(gold) for gold in golds]
+        return list(zip(stated, self.check_many(zip(stated, wanted, strict=True)), strict=True))
+
     def _check_slow(self, pairs: list[tuple[str | None, str]]) -> dict[tuple[str | None, str], Verdict]:
         if len(pairs) < 2 or self.workers == 1:
             return {pair: self.check(*pair) for pair in pairs}

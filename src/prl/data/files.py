@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 from prl.data.layouts import rows_of
 from prl.data.literals import EXACT
 from prl.data.rows import known_columns, wanted_columns
-from prl.errors import DataError
+from prl.errors import DataError, first_line
 
 log = logging.getLogger(__name__)
 
@@ -221,7 +221,3 @@ def _open_text(path: Path) -> BinaryIO:
         raise DataError(f"{path} is UTF-16: save it as UTF-8")
     file.seek(3 if mark == codecs.BOM_UTF8 else 0)
     return file
-
-
-def first_line(error: BaseException) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:300].rstrip(".")

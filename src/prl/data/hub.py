@@ -38,7 +38,6 @@ from prl.data.files import (
     Records,
     arrow_records,
     csv_records,
-    first_line,
     json_records,
     parquet_records,
 )
@@ -52,7 +51,7 @@ from prl.data.rows import (
     to_row,
     wanted_columns,
 )
-from prl.errors import DataError
+from prl.errors import DataError, first_line
 
 log = logging.getLogger(__name__)
 

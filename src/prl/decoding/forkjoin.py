@@ -29,7 +29,7 @@ from prl.decoding.rows import Columns, RowCache, last_growth, masks, row_attenti
 from prl.decoding.sampling import Sampling, draw, row_seed, uniforms
 from prl.decoding.threads import MAIN_HORIZON, Limits, OnToken, Place, Reader, Row, Thread
 from prl.decoding.weights import folded_adapters
-from prl.errors import ModelError, UsageError
+from prl.errors import ModelError, UsageError, first_line
 from prl.structure import Tags, attached_structure, backbone_of, cache_name, foreign_layers
 
 PREFILL_TOKENS = 8192  # prompts are prefilled in portions of about this many tokens
@@ -442,7 +442,7 @@ def _check_model(decoder: ForkJoinDecoder) -> None:
     except torch.OutOfMemoryError:
         raise
     except Exception as error:
-        what = (str(error).strip() or type(error).__name__).splitlines()[0]
+        what = first_line(error)
         raise _undecodable(model, f"its forward pass fails in the decoder ({what})") from error
     expected, other = logits[rows, positions], logits[rows + len(texts), positions]
     allowed = (

@@ -13,6 +13,7 @@ import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
+from prl.errors import first_line
 from prl.runs import processes
 
 CARD_SIZES = (24, 16, 12, 8, 6)
@@ -45,7 +46,7 @@ def this_machine() -> Machine:
     with warnings.catch_warnings(record=True) as complaints:  # a broken driver only warns
         warnings.simplefilter("always")
         found = torch.cuda.is_available()
-    note = _first_line(complaints[0].message) if complaints else "no CUDA GPU"
+    note = first_line(complaints[0].message) if complaints else "no CUDA GPU"
     if found:
         try:
             if processes.launched() > 1:
@@ -60,7 +61,7 @@ def this_machine() -> Machine:
                 has_bfloat16=torch.cuda.is_bf16_supported(including_emulation=False),
             )
         except RuntimeError as error:
-            note = f"the CUDA GPU does not answer: {_first_line(error)}"
+            note = f"the CUDA GPU does not answer: {first_line(error)}"
     elif has_mps():
         note = "no CUDA GPU; the Apple GPU is used on request only (--device mps), prl was never run on one"
     return Machine(device="cpu", name="CPU", note=note)
@@ -205,7 +206,3 @@ def _product_ms(threads: int) -> float:
         torch.mm(left, left)
         products += 1
     return 1000 * elapsed / products
-
-
-def _first_line(error: object) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prl import runs, tiny
-from prl.errors import ModelError
+from prl.errors import ModelError, first_line
 from prl.machine.fitting import Change as Change
 from prl.machine.fitting import advice as advice
 from prl.machine.fitting import changes as changes
@@ -594,9 +594,9 @@ def read_shape(model: str) -> Shape:
         file = kept if isinstance(kept, str) else hf_hub_download(base, "config.json")
         return Shape.of(_read_config(Path(file)))
     except (OSError, ValueError, HfHubHTTPError, HFValidationError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         raise ModelError(
-            f"the config.json of {base!r} cannot be read: {reason} Name a local folder or a Qwen3 model"
+            f"the config.json of {base!r} cannot be read: {reason}. Name a local folder or a Qwen3 model"
         ) from error
 
 

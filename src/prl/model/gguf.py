@@ -26,7 +26,7 @@ from transformers import (
 )
 
 from prl import runs, tiny
-from prl.errors import ModelError, UsageError
+from prl.errors import ModelError, UsageError, first_line
 from prl.grammar import TAGS
 from prl.model.drafts import drafting, put
 from prl.model.pretokenizers import HARD_TO_CUT, pre_tokenizer_of
@@ -271,7 +271,7 @@ def _verify(
         reader = AutoTokenizer.from_pretrained(draft.parent, gguf_file=draft.name)
         logits = last_logits(again, tokenizer, texts)
     except (OSError, ValueError, KeyError, IndexError, RuntimeError) as error:
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        first = first_line(error)
         raise ModelError(f"{file}: the GGUF cannot be read back: {first}; it was deleted") from error
     difference = (logits - expected).abs().max().item()
     relative = ((logits - expected).square().mean() / expected.var()).sqrt().item()

@@ -31,7 +31,7 @@ from transformers import (
 )
 
 from prl import runs, tiny
-from prl.errors import ModelError
+from prl.errors import ModelError, first_line
 from prl.machine import hardware
 from prl.model.adapter import (
     Lora,
@@ -237,7 +237,7 @@ def load_tokenizer(source: str | Path, *, trust_remote_code: bool = False) -> Pr
         if "trust_remote_code" in str(error) or not folder.is_dir():
             raise _unknown(source, error) from error
         raise ModelError(
-            f"the tokenizer files in {str(source)!r} cannot be read ({_first_line(error)}): copy "
+            f"the tokenizer files in {str(source)!r} cannot be read ({first_line(error)}): copy "
             "tokenizer.json and tokenizer_config.json there again"
         ) from error
     # Where a model has none, transformers 5.23 may make an empty one up.
@@ -282,7 +282,7 @@ def _put_on(base: PreTrainedModel, adapter: Path, trainable: bool, rows: list[in
         if isinstance(error, RuntimeError) and "size mismatch" not in str(error):
             raise
         lines = str(error).splitlines()
-        said = next((line for line in lines if "size mismatch" in line), _first_line(error))
+        said = next((line for line in lines if "size mismatch" in line), first_line(error))
         raise ModelError(
             f"adapter {str(adapter)!r} does not fit its base {base.name_or_path!r}: "
             f"{said.strip()}: name the base that it was trained on as base_model_name_or_path in its "
@@ -359,7 +359,7 @@ def _load_base(
 
 
 def _unknown(name: str | Path, error: Exception, adapter: Path | None = None) -> ModelError:
-    first = _first_line(error)
+    first = first_line(error)
     if "trust_remote_code" in str(error):
         return ModelError(
             f"model {str(name)!r} needs code that comes with it, which is not run unasked: pass "
@@ -381,7 +381,3 @@ def _knows_tags(adapter: Path | None, tokenizer: PreTrainedTokenizerBase) -> boo
     """Whether the tags are tokens; rows in an adapter count, where the tokenizer beside it is the base's."""
     held = adapter and read_json(adapter / "adapter_config.json").get("trainable_token_indices")
     return has_tags(tokenizer) or bool(held)
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), "") or type(error).__name__

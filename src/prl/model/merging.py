@@ -29,7 +29,7 @@ from transformers import (
 from prl import __version__, runs, tiny
 from prl.data.hub import load_rows
 from prl.decoding import ForkJoinDecoder, Limits, Response
-from prl.errors import DataError, ModelError, PrlError, RunError
+from prl.errors import DataError, ModelError, PrlError, RunError, first_line
 from prl.model.card import run_behind, write_merged_card
 from prl.model.drafts import drafting, put
 from prl.model.loading import TAGS_ARE, attention_of, load_model
@@ -274,7 +274,7 @@ def _load_again(draft: Path, device: str, name: str) -> tuple[PreTrainedModel, P
         model = AutoModelForCausalLM.from_pretrained(draft, dtype=torch.float32).to(device).eval()
         return model, AutoTokenizer.from_pretrained(draft)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        first = first_line(error)
         raise ModelError(
             f"{name!r}: the saved model cannot be loaded again: {first}; the adapter is kept, use it unmerged"
         ) from error
@@ -292,7 +292,7 @@ def _compare_with_4bit(
         )
         trained = last_logits(model, tokenizer, texts)
     except (PrlError, ImportError, RuntimeError, ValueError) as error:
-        return {"not_measured": (str(error).strip() or type(error).__name__).splitlines()[0]}
+        return {"not_measured": first_line(error)}
     return {
         "kl_of_trained_from_merged": divergence(trained, merged),
         "top_1_agreement": agreement(trained, merged),

@@ -43,7 +43,7 @@ import yaml
 from filelock import BaseFileLock, FileLock, Timeout
 
 from prl import __version__
-from prl.errors import RunError, UsageError
+from prl.errors import RunError, UsageError, first_line
 from prl.runs import cards, processes
 from prl.runs.checkpoints import MANIFEST, checkpoints, logged_by, seal, step_of
 from prl.runs.checkpoints import last_checkpoint as last_checkpoint
@@ -348,7 +348,7 @@ def read_config(run_dir: str | os.PathLike[str]) -> dict[str, Any]:
     try:
         config = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except (OSError, ValueError, yaml.YAMLError) as error:
-        raise RunError(f"{path}: {_first_line(error)}. Run the stage again") from error
+        raise RunError(f"{path}: {first_line(error)}. Run the stage again") from error
     if not isinstance(config, dict):
         raise RunError(f"{path}: holds no settings. Run the stage again")
     return config
@@ -564,7 +564,7 @@ def _read_parquet(path: Path, *, only_schema: bool = False) -> Any:
         with pq.ParquetFile(path) as file:
             return file.schema_arrow if only_schema else file.read()
     except (OSError, ValueError) as error:
-        log.warning("%s cannot be read and is left out: %s", path, _first_line(error))
+        log.warning("%s cannot be read and is left out: %s", path, first_line(error))
         return None
 
 
@@ -778,7 +778,3 @@ def _ago(seconds: float) -> str:
 
 def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "") or "nothing"
-
-
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:300].rstrip(".")

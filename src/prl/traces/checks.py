@@ -19,7 +19,7 @@ from enum import StrEnum
 from itertools import combinations
 
 from prl.analysis import diversity, words
-from prl.answers import default_checker, extract_answer
+from prl.answers import default_checker
 from prl.grammar import Block, Trace, canonical_layout, parse
 from prl.turns import bare, marker_inside
 
@@ -193,8 +193,7 @@ def _blocks(parsed: Trace, rules: Rules) -> Iterator[Rejection]:
 def _answer(parsed: Trace, gold: str | None) -> Iterator[Rejection]:
     if gold is None:
         return
-    said = extract_answer(parsed.text, strict=True)
-    verdict = default_checker().check(said, gold)
+    ((said, verdict),) = default_checker().check_responses([parsed.text], [gold])
     if said is None:
         yield Rejection(Reason.NO_ANSWER, "no line `Final Answer:`, no box")
     if not verdict.judges:

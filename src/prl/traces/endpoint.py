@@ -18,7 +18,7 @@ from time import time
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
-from prl.errors import UsageError
+from prl.errors import UsageError, first_line
 from prl.traces.asking import Answer, Fatal, Refused, Retry, TeacherError
 from prl.traces.modes import Request
 
@@ -115,7 +115,7 @@ class Endpoint:
         except TimeoutError:
             raise Retry(f"no answer within {self._timeout:g} s") from None
         except openai.APIConnectionError as error:
-            message = f"{self.base_url}: {self._redacted(_first_line(error.__cause__ or error))}"
+            message = f"{self.base_url}: {self._redacted(first_line(error.__cause__ or error))}"
             raise Retry(message, unreachable=_is_unreachable(error)) from error
         if said.lstrip()[:1] == "<":
             raise Retry(
@@ -284,7 +284,3 @@ def _is_unreachable(error: BaseException | None) -> bool:
             return True
         error = error.__cause__ or error.__context__
     return False
-
-
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).splitlines()), "") or type(error).__name__

@@ -79,11 +79,10 @@ def without_tags(text: str) -> str:
 
 def right(solutions: Sequence[str], gold: str) -> list[tuple[str, str]]:
     """The solutions that end on the gold answer, each with the answer as it says it."""
-    stated = [(solution, extract_answer(solution, strict=True)) for solution in solutions]
-    verdicts = default_checker().check_many((answer, gold) for _, answer in stated)
+    judged = default_checker().check_responses(solutions, [gold] * len(solutions))
     return [
         (solution, answer)
-        for (solution, answer), verdict in zip(stated, verdicts, strict=True)
+        for solution, (answer, verdict) in zip(solutions, judged, strict=True)
         if verdict and answer
     ]
 
