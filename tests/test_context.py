@@ -23,6 +23,7 @@ from prl.data.problems import generate
 from prl.decoding import ForkJoinDecoder, Limits
 from prl.decoding.context import beyond, beyond_told, context_of
 from prl.errors import DataError, UsageError
+from prl.trainer import format_sampler
 from prl.model import load_model
 from prl.prompts import render_prompt
 from prl.study.comparison import compare
@@ -162,7 +163,7 @@ def test_sft_counts_them_in_the_run_and_samples_within_it(
             assert max(map(len, ids)) + limits[0] == CONTEXT
             return super().generate(prompts, **keywords)
 
-    monkeypatch.setattr(sft, "ForkJoinDecoder", Decoder)
+    monkeypatch.setattr(format_sampler, "ForkJoinDecoder", Decoder)
     rows = generate("coldstart", 8)
     for row, tokens in zip(rows, (1100, 700), strict=False):
         row["problem"] = problem(tokens, tokenizer)

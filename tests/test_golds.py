@@ -22,6 +22,8 @@ from prl.errors import DataError
 from prl.rewards import accuracy_reward
 from prl.settings.arguments import RLArguments
 from prl.traces import Reason, check
+from prl.trainer import setup
+from prl.trainer.recorder import SampleRecorder
 
 UNREADABLE = {
     '["7", "8"]': "unexpected '\"'",
@@ -119,7 +121,7 @@ def test_they_are_bad_rows_where_answers_are_graded(mixed: str) -> None:
 def test_rl_refuses_them_before_it_loads_a_model(
     mixed: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rl, "load_model", lambda *args, **kwargs: pytest.fail("a model was loaded"))
+    monkeypatch.setattr(setup, "load_model", lambda *args, **kwargs: pytest.fail("a model was loaded"))
     flags = ["--recipe", "tiny", "--threads", "1", "--dataset", mixed, "--output_dir", str(tmp_path / "run")]
     assert cli.main(["rl", *flags]) == 1
     assert TOLD in capsys.readouterr().err
@@ -142,17 +144,12 @@ def test_a_response_to_one_is_not_counted_as_wrong() -> None:
     class Tokenizer:
         eos_token_id = 2
 
-    recorder = rl.SampleRecorder(None, Tokenizer())  # type: ignore[arg-type]
-    reward = recorder.observe(accuracy_reward)
-    paid = reward(
-        completions=["Final Answer: 7", "Final Answer: 8", "Final Answer: 9"],
-        completion_ids=[[5, 2]] * 3,
-        answer=["7", "7", "9 ?"],
-        problem=["a", "a", "b"],
-        log_metric=logged.__setitem__,
-    )
-    assert paid == [1.0, -1.0, None]
-    assert recorder.batch["correct"] == [1.0, 0.0, None]
+    recorder = SampleRecorder(None, Tokenizer())  # type: ignore[arg-type]
+    texts = ["Final Answer: 7", "Final Answer: 8", "Final Answer: 9"]
+    rows = [{"problem": problem, "answer": gold} for problem, gold in (("a", "7"), ("a", "7"), ("b", "9 ?"))]
+    recorder.judge(rows, texts, [[5, 2]] * 3, logged.__setitem__)
+    assert accuracy_reward(texts, [row["answer"] for row in rows]) == [1.0, -1.0, None]
+    assert [row["correct"] for row in recorder.batch] == [1.0, 0.0, None]
     assert logged["correct"] == 0.5
 
 

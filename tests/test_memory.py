@@ -270,14 +270,13 @@ def test_advice_is_one_line_with_the_command() -> None:
 def test_an_unknown_architecture_has_no_advice_but_a_rule(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from prl.machine import hardware
-    from prl.trainer import oom
+    from prl.machine import halving, hardware
 
     (tmp_path / "config.json").write_text('{"model_type": "mamba"}')
     settings = resolve("sft", recipe="tiny", threads=1)
     settings.arguments.model_name_or_path = str(tmp_path)
     monkeypatch.setattr(hardware, "this_machine", lambda: Machine("cpu", "CPU"))
-    assert oom.advise(settings).startswith("lower --per_device_train_batch_size")
+    assert halving.advise(settings).startswith("lower --per_device_train_batch_size")
 
 
 # --- Beside what is measured

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from trl import GRPOTrainer, SFTTrainer
 
 from prl import rl, runs, sft
 from prl.config import resolve
@@ -19,7 +20,7 @@ from prl.decoding.rows import RowCache, grown, last_growth
 from prl.errors import RunError
 from prl.machine.halving import halving, is_out_of_memory
 from prl.settings import Settings
-from prl.trainer import oom
+from prl.trainer.micro_batches import MicroBatches, row_count
 
 SFT = {
     "limit": 60, "max_steps": 3, "per_device_train_batch_size": 8, "gradient_accumulation_steps": 2,
@@ -62,7 +63,7 @@ class Card:
         self, monkeypatch: pytest.MonkeyPatch, rows: int, since: int = 0, at: str = "forward"
     ) -> None:
         self.rows, self.since, self.at, self.failures = rows, since, at, 0
-        for trainer in (rl.GRPOTrainer, sft.SFTTrainer):
+        for trainer in (GRPOTrainer, SFTTrainer):
             self._fail_in(monkeypatch, trainer)
 
     def _fail_in(self, monkeypatch: pytest.MonkeyPatch, trainer: Any) -> None:
@@ -71,7 +72,7 @@ class Card:
         def limited(self: Any, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
             loss = compute_loss(self, model, inputs, *args, **kwargs)
             is_late = model.training and self.state.global_step >= card.since
-            if is_late and oom.row_count(inputs) > card.rows:
+            if is_late and row_count(inputs) > card.rows:
                 if card.at == "forward":
                     card.fail()
                 # The gradient of the first layer is the last to come.
@@ -146,13 +147,13 @@ def test_the_parts_add_up_to_the_objective_of_every_loss(
     """Three rows of eight, then three, then two: parts of different size."""
     given = {"loss_type": loss_type, "max_steps": 1, "learning_rate": 1.0, "max_grad_norm": 0}
     run("rl", tmp_path / "whole", **given)
-    watch = oom.MicroBatches.watch
+    watch = MicroBatches.watch
 
-    def narrow(self: oom.MicroBatches, trainer: Any) -> None:
+    def narrow(self: MicroBatches, trainer: Any) -> None:
         watch(self, trainer)
         self.rows = 3
 
-    monkeypatch.setattr(oom.MicroBatches, "watch", narrow)
+    monkeypatch.setattr(MicroBatches, "watch", narrow)
     run("rl", tmp_path / "parts", **given)
     before = adapter_before(tmp_path)
     moved = max(
@@ -266,14 +267,14 @@ def test_the_rehearsed_micro_batch_is_that_of_the_longest_rows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[tuple[int, ...]] = []
-    step_on = oom.MicroBatches.step_on
+    step_on = MicroBatches.step_on
 
-    def noted(self: oom.MicroBatches, prepared: dict[str, Any], *args: Any) -> None:
+    def noted(self: MicroBatches, prepared: dict[str, Any], *args: Any) -> None:
         ids = prepared.get("input_ids")
         seen.append(tuple((ids if ids is not None else prepared["completion_ids"]).shape))
         step_on(self, prepared, *args)
 
-    monkeypatch.setattr(oom.MicroBatches, "step_on", noted)
+    monkeypatch.setattr(MicroBatches, "step_on", noted)
     lengths: list[int] = []
     tokenize = sft.tokenize
 

@@ -18,7 +18,8 @@ from prl.config import resolve
 from prl.errors import ModelError
 from prl.model import Lora, load_model, make_optimizer, save_adapter, tag_ids
 from prl.prompts import render_prompt, render_response
-from prl.trainer.training import settle_reference, train
+from prl.trainer.reference import settle_reference
+from prl.trainer.training import train
 
 PROMPT = render_prompt("Compute 3 + 4.", "bare")
 TRACES = [

@@ -13,30 +13,21 @@ from prl import rl, runs
 from prl.config import resolve
 from prl.curriculum import Curriculum, Stage
 from prl.decoding import Limits, Response, Sampling, row_seed
-from prl.rl import SampleRecorder, probe
+from prl.rl import probe
+from prl.trainer.recorder import SampleRecorder
 from prl.trainer.staging import Staging
 
 BLOCK = "<Parallel><Path>a</Path><Path>b</Path></Parallel><Summary>c</Summary>"
 EOS = 2
 
 
-def observed(texts: list[str], ids: list[list[int]], answers: list[str]) -> tuple[Any, dict[str, float], Any]:
-    """The recorder after one batch, what it logged, and what the reward under it returned."""
+def judged(texts: list[str], ids: list[list[int]], answers: list[str]) -> tuple[Any, dict[str, float]]:
+    """The recorder after one batch, and what it logged."""
     logged: dict[str, float] = {}
     recorder = SampleRecorder(None, SimpleNamespace(eos_token_id=EOS))  # type: ignore[arg-type]
-
-    def reward(completions: list[str], completion_ids: list[list[int]], **columns: Any) -> list[float]:
-        assert (completions, completion_ids, columns["answer"]) == (texts, ids, answers)
-        return [float(len(text)) for text in completions]
-
-    paid = recorder.observe(reward)(
-        completions=texts,
-        completion_ids=ids,
-        answer=answers,
-        problem=[f"problem {n}" for n in range(len(texts))],
-        log_metric=logged.__setitem__,
-    )
-    return recorder, logged, paid
+    rows = [{"problem": f"problem {n}", "answer": answer} for n, answer in enumerate(answers)]
+    recorder.judge(rows, texts, ids, logged.__setitem__)
+    return recorder, logged
 
 
 def test_shares_of_right_valid_and_parallel_responses_are_logged_whatever_is_paid() -> None:
@@ -48,10 +39,9 @@ def test_shares_of_right_valid_and_parallel_responses_are_logged_whatever_is_pai
         "<Parallel><Path>alone</Path></Parallel> Final Answer: 7",
     ]
     ids = [[5, EOS], [5, 6, EOS], [EOS], [5], [5, 6, 7, EOS]]
-    recorder, logged, paid = observed(texts, ids, ["42"] * 5)
+    recorder, logged = judged(texts, ids, ["42"] * 5)
     assert logged == {"correct": 3 / 5, "format_valid": 2 / 5, "parallel_ratio": 2 / 5}
-    assert paid == [float(len(text)) for text in texts]
-    kept = recorder.batch
+    kept = {name: [row[name] for row in recorder.batch] for name in recorder.batch[0]}
     assert kept["correct"] == [1, 1, 0, 1, 0]
     assert kept["parallel"] == [1, 1, 0, 0, 0]
     assert kept["truncated"] == [False, False, False, True, False]
@@ -69,7 +59,7 @@ def test_a_generation_is_kept_with_its_rewards_by_name_and_told_to_the_curriculu
         observe=lambda correct, parallel: told.append((correct, parallel)),
         curriculum=SimpleNamespace(stage=Stage("easy")),
     )
-    recorder, _, _ = observed([f"{BLOCK} Final Answer: 7", "Final Answer: 8"] * 2, [[EOS]] * 4, ["7"] * 4)
+    recorder, _ = judged([f"{BLOCK} Final Answer: 7", "Final Answer: 8"] * 2, [[EOS]] * 4, ["7"] * 4)
     recorder.staging = staging
     trainer = SimpleNamespace(
         _logs={"rewards": {"accuracy_reward": [1.0, -1.0, 1.0, float("nan")]}, "advantages": [2, 1, 0, -1]},

@@ -23,6 +23,7 @@ from prl.model import attention_of, load_model
 from prl.prompts import render_prompt
 from prl.sft import tokenize
 from prl.structure import Tags, attached_structure
+from prl.trainer import format_sampler
 
 SFT = {"limit": 64, "max_steps": 2, "per_device_train_batch_size": 8, "sample_count": 0, "save_steps": 1}
 
@@ -190,7 +191,7 @@ def test_responses_are_sampled_with_the_attention_that_is_trained(
                 decoders.append((attached_structure(model) is not None, keywords["limits"].paths))
             super().__init__(model, *args, **keywords)
 
-    monkeypatch.setattr(sft, "ForkJoinDecoder", Decoder)
+    monkeypatch.setattr(format_sampler, "ForkJoinDecoder", Decoder)
     given = {"attention": "structured", "paths": paths, "max_steps": 1, "sample_count": 2, "max_length": 120}
     given["warmup_steps"] = 0  # the only step is to learn
     result = sft.run(settings(tmp_path, **given))

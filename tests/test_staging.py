@@ -52,7 +52,7 @@ def staged(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_stage_begins_with_the_very_next_generation(staged: Path) -> None:
-    assert importlib.metadata.version("trl").startswith("1.16.")  # around_generation wraps a private method
+    assert importlib.metadata.version("trl").startswith("1.16.")  # GRPO overrides private methods
     steps = by_step(staged)
     assert list(steps) == [1, 2, 3, 4]
     assert [{row["level"] for row in rows} for rows in steps.values()] == [{1}, {1}, {6}, {6}]

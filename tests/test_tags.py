@@ -242,13 +242,13 @@ def test_generate_says_it_too(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.fixture(scope="module", autouse=True)
 def paid_for_variety() -> Iterator[None]:
     """Besides what is asked for, a reward that tells the responses of an untrained model apart."""
-    own = rl.reward_functions
+    own = rl.paid_rewards
 
     def variety(completion_ids: Any, **columns: Any) -> list[float]:
         return [len({*ids}) + sum(ids) % 7 for ids in completion_ids]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rl, "reward_functions", lambda *names, **given: own(*names, **given) | {"v": variety})
+        patch.setattr(rl, "paid_rewards", lambda *words: own(*words) | {"v": variety})
         yield
 
 

@@ -12,7 +12,10 @@ import pytest
 from transformers import TrainerState
 
 from prl.runs.checkpoints import fault
-from prl.trainer.training import SealCheckpoints, StopOnSignal, TokenCount, _is_done, exported_state
+from prl.trainer.sealing import SealCheckpoints, exported_state
+from prl.trainer.sft import TokenCount
+from prl.trainer.signals import StopOnSignal
+from prl.trainer.training import _is_done
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from trl import GRPOTrainer, SFTTrainer
 
 from prl import rl, sft, tiny
 from prl.config import resolve
@@ -20,9 +21,10 @@ from prl.decoding import ForkJoinDecoder, Limits
 from prl.grammar import TAGS
 from prl.model import Lora, load_model
 from prl.prompts import render_prompt, render_response
-from prl.sft import FormatSampler
 from prl.structure import Tags
 from prl.study import pipeline
+from prl.trainer import setup
+from prl.trainer.format_sampler import FormatSampler
 from prl.trainer.rollouts import Rollouts
 from prl.trainer.staging import Staging
 
@@ -67,14 +69,13 @@ def hand(model: Any, data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         found.loaded = {"name": name, **given}
         return model
 
-    def refuse(**given: Any) -> None:
+    def refuse(trainer: Any, **given: Any) -> None:
         found.trainer = given
         raise Handed
 
-    for stage in (rl, sft):
-        monkeypatch.setattr(stage, "load_model", load)
-    monkeypatch.setattr(rl, "GRPOTrainer", refuse)
-    monkeypatch.setattr(sft, "SFTTrainer", refuse)
+    monkeypatch.setattr(setup, "load_model", load)
+    monkeypatch.setattr(GRPOTrainer, "__init__", refuse)
+    monkeypatch.setattr(SFTTrainer, "__init__", refuse)
 
     def run(command: str, **given: Any) -> SimpleNamespace:
         stage, small = (rl, SMALL) if command == "rl" else (sft, {})

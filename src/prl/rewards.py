@@ -513,7 +513,7 @@ def _judge(
     if answer is None:
         given = ", ".join(sorted(columns.keys() - _NOT_COLUMNS)) or "none"
         raise DataError(f"no column 'answer' among the columns given ({given}); name the gold answers so")
-    judged = default_checker().check_responses(map(_text, completions), answer)
+    judged = default_checker().check_responses(map(text_of, completions), answer)
     return [stated for stated, _ in judged], [verdict for _, verdict in judged]
 
 
@@ -538,10 +538,11 @@ def _log_parallel_ratio(traces: list[Trace], log_metric: Callable[[str, float], 
 
 def _traces(completions: Sequence[Completion], truncated: Sequence[bool] | None = None) -> list[Trace]:
     cut_off = [False] * len(completions) if truncated is None else truncated
-    return [parse(_text(each), truncated=cut) for each, cut in zip(completions, cut_off, strict=True)]
+    return [parse(text_of(each), truncated=cut) for each, cut in zip(completions, cut_off, strict=True)]
 
 
-def _text(completion: Completion) -> str:
+def text_of(completion: Completion) -> str:
+    """What a completion says, be it a text or the messages of a conversation."""
     """A conversational completion is what the assistant said in it."""
     if isinstance(completion, str):
         return completion

@@ -13,18 +13,14 @@ from __future__ import annotations
 
 import functools
 import json
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
-import torch
-from accelerate.utils import gather_object
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase, TrainerCallback
-from trl import GRPOTrainer
 
 from prl import runs
 from prl.answers import default_checker
@@ -34,45 +30,35 @@ from prl.data.hub import load_rows
 from prl.decoding import ForkJoinDecoder, Limits, Sampling, row_seed
 from prl.decoding.context import beyond, beyond_told, context_of
 from prl.errors import DataError, UsageError
-from prl.grammar import parse, render
+from prl.grammar import render
 from prl.machine import environment
 from prl.machine.fitting import check_fits, extent_of_prompts
 from prl.machine.halving import advise, halving
 from prl.model import (
     TAGS_ARE,
-    Lora,
     check_forks,
     check_loadable,
     describe,
-    load_model,
     make_optimizer,
-    resolve_attention,
     save_adapter,
     tag_ids,
     tags_of,
 )
+from prl.own_rewards import OwnReward, RewardFunction, fingerprint, own_rewards
 from prl.prompts import render_prompt, transcript
 from prl.rewards import AlternatingReward, Reward, read_pattern, reward_functions
 from prl.runs import checkpoints, processes
 from prl.settings import Settings
 from prl.settings.arguments import RLArguments
 from prl.settings.stages import read_stages
-from prl.settings.trainer_flags import generation_period
-from prl.trainer import resuming
+from prl.trainer.grpo import GRPO
 from prl.trainer.micro_batches import MicroBatches
-from prl.trainer.progress import DeadGroups, RunLog, take_over
+from prl.trainer.recorder import SampleRecorder
 from prl.trainer.rehearsal import rehearse_rl
 from prl.trainer.rollouts import Rollouts
-from prl.trainer.staging import Staging, around_generation
-from prl.trainer.training import (
-    SealCheckpoints,
-    StopOnSignal,
-    check_router,
-    of_best,
-    settle_ddp,
-    settle_reference,
-    train,
-)
+from prl.trainer.setup import load_trained, open_training
+from prl.trainer.staging import Staging
+from prl.trainer.training import finish, train
 
 REHEARSED = render(["1", "2"], "3")
 """What the rehearsal writes: a block, so that paths are kept apart."""
@@ -86,13 +72,76 @@ class RLResult:
     metrics: dict[str, float]
 
 
-def run(settings: Settings[RLArguments]) -> RLResult:
+def run(
+    settings: Settings[RLArguments],
+    *,
+    rewards: Sequence[RewardFunction] = (),
+    callbacks: Sequence[TrainerCallback] = (),
+) -> RLResult:
     """Train on the problems of `settings` and write the run folder. Raises PrlError for what the user can
-    mend."""
+    mend.
+
+    `rewards` are functions of your own (`prl.own_rewards`), paid besides those of `settings`, each with a
+    weight of 1. `callbacks` are of transformers; what they add to the logs is kept in the run.
+    """
     quiet_libraries()
     environment.keep()
-    arguments, training = settings.arguments, copy(settings.trainer)  # SealCheckpoints changes it
-    stages = stages_of(arguments, training.max_steps)
+    stages = stages_of(settings.arguments, settings.trainer.max_steps)
+    settings, tags = _settled(settings, len(rewards))
+    arguments, training = settings.arguments, settings.trainer
+    own = own_rewards(arguments.rewards, rewards)
+    # Data before the model, which takes minutes to load; the folder once nothing in them is wrong.
+    problems = load_problems(arguments, stages, training.seed)
+    held_out = _load_held_out(arguments, training.seed)
+    _check_problems(arguments, stages, problems, training)
+    check_fits(settings)
+    default_checker().start()
+    with open_training(settings, problems.table, held_out, own_rewards=fingerprint(own)) as folder:
+        model, tokenizer = load_trained(settings, folder, tags)
+        problems, held_out, facts = _told(settings, folder, model, tokenizer, stages, problems, held_out)
+        # The rewards before the curriculum, which switches them; the recorder tells it what came of its draw.
+        paid = paid_rewards(settings, stages, tokenizer, own)
+        alternating = cast(AlternatingReward | None, paid.get("alternating"))
+        staging = _staging(settings, stages, problems, [*arguments.rewards, *own], alternating)
+        advised = functools.partial(advise, settings)
+        limits = Limits.of(arguments, training.max_completion_length)
+        size = arguments.rollout_batch_size
+        rollouts = None if training.use_vllm else Rollouts(limits, batch_size=size, advise=advised)
+        trainer = GRPO(
+            model,
+            training,
+            staging.staged(paid) if staging else paid,
+            Dataset.from_list(problems.table),
+            Dataset.from_list(held_out) if held_out else None,
+            tokenizer,
+            make_optimizer(model, training, arguments.tag_learning_rate),
+            folder,
+            recorder=SampleRecorder(folder, tokenizer, staging, alternating),
+            micro_batches=MicroBatches(advised, _rehearsal(arguments, problems, rollouts)),
+            rollouts=rollouts,
+            staging=staging,
+            line=_line,
+            is_adaptive=arguments.sampling == "adaptive" or bool(arguments.stages),
+            callbacks=callbacks,
+        )
+        if folder.checkpoint:
+            trainer.restore(folder.checkpoint)
+        elif staging and arguments.probe_samples:
+            probe(settings, model, tokenizer, staging, folder)
+        try:
+            train(trainer, folder.checkpoint)
+        finally:
+            trainer.wind_up()
+        save_adapter(trainer.model, tokenizer, folder.folder / "adapter")
+        metrics = finish(trainer, folder, facts)
+    console.print(f"adapter: {folder.folder / 'adapter'}", markup=False)
+    return RLResult(folder.folder, metrics)
+
+
+def _settled(settings: Settings[RLArguments], own: int) -> tuple[Settings[RLArguments], str]:
+    """`settings` with what follows from the model: the tags, which a resumed run keeps as it began with them,
+    and dropout; and how the tags are written. `own` rewards more than they name each weigh 1."""
+    arguments, training = settings.arguments, copy(settings.trainer)  # the trainer changes it
     check_loadable(arguments.model_name_or_path, trust_remote_code=training.trust_remote_code)
     start = _checkpoint(arguments, training) or arguments.model_name_or_path
     tags = tags_of(start, trust_remote_code=training.trust_remote_code)
@@ -101,161 +150,103 @@ def run(settings: Settings[RLArguments]) -> RLResult:
     if arguments.lora_dropout and training.disable_dropout:
         told = f"off in rl, which scores what it sampled; the adapter's {arguments.lora_dropout:g} is sft's"
         chosen |= {"dropout": told}
-    settings = replace(settings, chosen=chosen)
-    problems = load_problems(arguments, stages, training.seed)
-    eval_set = (
-        Dataset.from_list(
-            _load(
-                arguments,
-                arguments.eval_dataset,
-                arguments.eval_dataset_split,
-                arguments.eval_limit,
-                training.seed,
-            )
-        )
-        if arguments.eval_dataset
-        else None
+    if training.reward_weights is not None:
+        training.reward_weights = [*training.reward_weights, *[1.0] * own]
+    return replace(settings, chosen=chosen, trainer=training), tags
+
+
+def _told(
+    settings: Settings[RLArguments],
+    folder: runs.Run,
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    stages: Sequence[Stage],
+    problems: Problems,
+    held_out: list[dict[str, Any]],
+) -> tuple[Problems, list[dict[str, Any]], dict[str, Any]]:
+    """Problems and held-out ones that fit the model's context, and the facts of the run, once they are told.
+    Raises DataError where too few are left, RunError where they will not fit the memory."""
+    arguments, training = settings.arguments, settings.trainer
+    fitting = functools.partial(
+        within_context,
+        tokenizer=tokenizer,
+        context=context_of(model.config),
+        completion=training.max_completion_length,
     )
-    _check_problems(arguments, stages, problems, training)
-    check_fits(settings)
-    default_checker().start()
-    inputs = {
-        "dataset": resuming.of_rows(problems.table),
-        "eval_dataset": resuming.of_rows(eval_set or ()),
-        "model": resuming.of_model(arguments.model_name_or_path),
-    }
-    with runs.open_run(
-        training.output_dir,
-        stage="rl",
-        config=settings.as_dict(),
-        resume=arguments.resume,
-        overwrite=arguments.overwrite_output_dir,
-        inputs=inputs,
-        compare=functools.partial(resuming.compare, settings, inputs),
-    ) as folder:
-        if folder.checkpoint:
-            resolve_attention(folder.checkpoint, arguments.attention)
-        model, tokenizer = load_model(
-            arguments.model_name_or_path,
-            attention=arguments.attention,
-            lora=Lora(
-                arguments.lora_r, arguments.lora_alpha, arguments.lora_dropout, arguments.lora_target_modules
-            ),
-            trainable=True,
-            load_in_4bit=arguments.load_in_4bit,
-            dtype=getattr(torch, arguments.dtype),
-            device=arguments.device,
-            trust_remote_code=training.trust_remote_code,
-            seed=training.seed,
-            tags=tags,
-        )
-        check_router(training, model)
-        fitting = functools.partial(
-            within_context,
-            tokenizer=tokenizer,
-            context=context_of(model.config),
-            completion=training.max_completion_length,
-        )
-        read, (problems, told) = len(problems.table), fitting(problems)
-        facts = describe(model) | {"problems": len(problems.table)}
-        if told:
-            facts["beyond_context"] = read - len(problems.table)
-        announce("rl", settings.chosen | folder.changed, {"model": arguments.model_name_or_path, **facts})
-        if told:
-            console.print(f"  left out: {told}", markup=False)
-            _check_problems(arguments, stages, problems, training)
-        check_fits(settings, extent_of_prompts([row["prompt"] for row in problems.table], tokenizer))
-        if eval_set is not None:
-            held_out, told = fitting(Problems(eval_set.to_list(), []))
-            eval_set = Dataset.from_list(held_out.table)
-            if told:
-                console.print(f"  left out of --eval_dataset: {told}", markup=False)
+    read, (problems, left_out) = len(problems.table), fitting(problems)
+    facts = describe(model) | {"problems": len(problems.table)}
+    if left_out:
+        facts["beyond_context"] = read - len(problems.table)
+    announce("rl", settings.chosen | folder.changed, {"model": arguments.model_name_or_path, **facts})
+    if left_out:
+        console.print(f"  left out: {left_out}", markup=False)
+        _check_problems(arguments, stages, problems, training)
+    check_fits(settings, extent_of_prompts([row["prompt"] for row in problems.table], tokenizer))
+    if held_out:
+        kept, left_out = fitting(Problems(held_out, []))
+        held_out = kept.table
+        if left_out:
+            console.print(f"  left out of --eval_dataset: {left_out}", markup=False)
+    return problems, held_out, facts
 
-        rewards = reward_functions(
-            rewards_of(stages, arguments.rewards),
-            eos_token_id=tokenizer.eos_token_id,
-            tag_ids=tag_ids(tokenizer) or None,
-            max_completion_length=training.max_completion_length,
-            overlong_buffer=arguments.overlong_buffer,
-            pattern=read_pattern(arguments.alternate, arguments.alternate_window)[0],
-        )
-        alternating, staging = cast(AlternatingReward | None, rewards.get("alternating")), None
-        if stages:
-            curriculum = Curriculum(
-                stages,
-                problems.pools,
-                [row["level"] for row in problems.table],
-                seed=training.seed,
-                group_size=training.num_generations,
-                band=(arguments.band[0], arguments.band[1]),
-            )
-            staging = Staging(curriculum, problems.table, arguments.rewards, alternating)
-            rewards = staging.staged(rewards)
-        recorder = SampleRecorder(folder, tokenizer, staging, alternating)
-        limits = Limits.of(arguments, training.max_completion_length)
 
-        def rehearsal(micro_batches: MicroBatches) -> None:
-            decode = functools.partial(rollouts.rehearse, trainer) if rollouts else lambda prompt: None
-            prompts = list(dict.fromkeys(row["prompt"] for row in problems.table))
-            rehearse_rl(micro_batches, prompts, REHEARSED, decode)
+def paid_rewards(
+    settings: Settings[RLArguments],
+    stages: Sequence[Stage],
+    tokenizer: PreTrainedTokenizerBase,
+    own: Mapping[str, OwnReward],
+) -> dict[str, Reward]:
+    """All that some stage pays, by name, in the order of --reward_weights; `own` ones stand where they are
+    named, those of a Python caller last."""
+    arguments = settings.arguments
+    names = list(dict.fromkeys([*rewards_of(stages, arguments.rewards), *own]))
+    shipped = reward_functions(
+        [name for name in names if name not in own],
+        eos_token_id=tokenizer.eos_token_id,
+        tag_ids=tag_ids(tokenizer) or None,
+        max_completion_length=settings.trainer.max_completion_length,
+        overlong_buffer=arguments.overlong_buffer,
+        pattern=read_pattern(arguments.alternate, arguments.alternate_window)[0],
+    )
+    return {name: own[name].pay if name in own else shipped[name] for name in names}
 
-        advised = functools.partial(advise, settings)
-        rollouts = (
-            None
-            if training.use_vllm
-            else Rollouts(limits, batch_size=arguments.rollout_batch_size, advise=advised)
-        )
-        stop = StopOnSignal(every=generation_period(vars(training)))
-        log, sealing = RunLog(folder, _line), SealCheckpoints(training)
-        micro_batches = MicroBatches(advised, rehearsal if arguments.rehearse == "on" else None)
-        first, *others = rewards.values()
-        settle_ddp(training, model)
-        trainer = GRPOTrainer(
-            model=model,
-            reward_funcs=[recorder.observe(first), *others],
-            args=training,
-            train_dataset=Dataset.from_list(problems.table),
-            eval_dataset=eval_set,
-            processing_class=tokenizer,
-            optimizers=(make_optimizer(model, training, arguments.tag_learning_rate), None),
-            rollout_func=rollouts,
-            callbacks=[
-                *(each for each in (rollouts, staging) if each),
-                recorder,
-                micro_batches,
-                log,
-                DeadGroups(is_adaptive=arguments.sampling == "adaptive" or bool(arguments.stages)),
-                sealing,
-                stop,
-            ],
-        )
-        take_over(trainer)
-        settle_reference(trainer.model)
-        micro_batches.watch(trainer)
-        around_generation(
-            trainer,
-            before=lambda rows: staging.choose(rows, trainer) if staging else rows,
-            after=lambda: recorder.keep(trainer),
-        )
-        if rollouts:
-            rollouts.watch(trainer)
-        if folder.checkpoint:
-            for keeper in (micro_batches, rollouts, staging):
-                if keeper:
-                    keeper.restore(folder.checkpoint)
-        elif staging and arguments.probe_samples:
-            probe(settings, model, tokenizer, staging, folder)
-        try:
-            train(trainer, folder.checkpoint)
-        finally:
-            log.bar.stop()
-            stop.raise_if_stopped()
-        save_adapter(trainer.model, tokenizer, folder.folder / "adapter")
-        latest = log.latest | of_best(trainer, folder)
-        metrics = {name: value for name, value in latest.items() if isinstance(value, float)}
-        folder.finish({**facts, **metrics})
-    console.print(f"adapter: {folder.folder / 'adapter'}", markup=False)
-    return RLResult(folder.folder, metrics)
+
+def _staging(
+    settings: Settings[RLArguments],
+    stages: Sequence[Stage],
+    problems: Problems,
+    rewards: Sequence[str],
+    alternating: AlternatingReward | None,
+) -> Staging | None:
+    """The curriculum of `stages`, None where there are none: TRL's own order of problems."""
+    if not stages:
+        return None
+    arguments, training = settings.arguments, settings.trainer
+    curriculum = Curriculum(
+        stages,
+        problems.pools,
+        [row["level"] for row in problems.table],
+        seed=training.seed,
+        group_size=training.num_generations,
+        band=(arguments.band[0], arguments.band[1]),
+    )
+    return Staging(curriculum, problems.table, rewards, alternating)
+
+
+def _rehearsal(
+    arguments: RLArguments, problems: Problems, rollouts: Rollouts | None
+) -> Callable[[MicroBatches], None] | None:
+    """The longest generation and the longest step, None where --rehearse is off."""
+    if arguments.rehearse != "on":
+        return None
+    prompts = list(dict.fromkeys(row["prompt"] for row in problems.table))
+
+    def rehearse(micro_batches: MicroBatches) -> None:
+        trainer = micro_batches.trainer
+        decode = functools.partial(rollouts.rehearse, trainer) if rollouts else lambda prompt: None
+        rehearse_rl(micro_batches, prompts, REHEARSED, decode)
+
+    return rehearse
 
 
 def stages_of(arguments: RLArguments, max_steps: int) -> tuple[Stage, ...]:
@@ -400,104 +391,12 @@ def probe(
     )
 
 
-class SampleRecorder(TrainerCallback):
-    """Keeps every response of a training step with what it was paid and why, and tells the curriculum.
-
-    Reads GRPOTrainer's `_logs` (trl 1.16), which hold the last generation of all processes with rewards by
-    name and advantages; what they lack (problem, gold answer, token ids) passes through the first reward
-    function.
-    """
-
-    def __init__(
-        self,
-        folder: runs.Run,
-        tokenizer: PreTrainedTokenizerBase,
-        staging: Staging | None = None,
-        alternating: AlternatingReward | None = None,
-    ) -> None:
-        self.folder, self.eos_token_id = folder, tokenizer.eos_token_id
-        self.staging, self.alternating = staging, alternating
-        self.batch: dict[str, Sequence[Any]] = {}  # of this process's last generation
-        self.rows: list[dict[str, Any]] = []  # of the step at hand
-        self.labels: dict[str, str] = {}
-
-    def observe(self, reward: Reward) -> Reward:
-        """`reward`, remembering the batch that it judges, whatever it pays for, and logging the shares of
-        right, valid and parallel responses."""
-
-        @functools.wraps(reward)
-        def observed(
-            completions: Sequence[str], completion_ids: Sequence[list[int]], **columns: Any
-        ) -> Sequence[float | None]:
-            truncated = [not ids or ids[-1] != self.eos_token_id for ids in completion_ids]
-            traces = [parse(text, truncated=cut) for text, cut in zip(completions, truncated, strict=True)]
-            judged = default_checker().check_responses(completions, columns["answer"])
-            extracted, verdicts = [stated for stated, _ in judged], [verdict for _, verdict in judged]
-            # A gold that cannot be read says nothing of a response: neither right nor wrong.
-            correct = [float(verdict.equal) if verdict.judges else None for verdict in verdicts]
-            shares: dict[str, list[Any]] = {
-                "correct": [hit for hit in correct if hit is not None],
-                "format_valid": [trace.is_valid for trace in traces],
-                "parallel_ratio": [trace.uses_parallel for trace in traces],
-            }
-            self.batch = {
-                "problem": columns["problem"],
-                "answer": columns["answer"],
-                "level": columns.get("level", [None] * len(completions)),
-                "extracted": extracted,
-                "verdict": [str(verdict.reason) for verdict in verdicts],
-                "correct": correct,
-                "parallel": [float(hit) for hit in shares["parallel_ratio"]],
-                "text": completions,
-                "token_ids": completion_ids,
-                "length": [len(ids) for ids in completion_ids],
-                "critical_path": columns.get("critical_path", [None] * len(completions)),
-                "truncated": truncated,
-                "faults": [[fault.kind.value for fault in trace.faults] for trace in traces],
-            }
-            for name, hits in shares.items():
-                if hits:
-                    columns["log_metric"](name, sum(hits) / len(hits))
-            return reward(completions=completions, completion_ids=completion_ids, **columns)
-
-        return observed
-
-    def keep(self, trainer: GRPOTrainer) -> None:
-        """Take over the generation that was just scored."""
-        logs, size = trainer._logs, trainer.num_generations
-        rows = gather_object(_rows(self.batch))  # in the order of the processes, as TRL's own
-        paid = {
-            f"reward_{name.removesuffix('_reward')}": [None if math.isnan(paid) else paid for paid in values]
-            for name, values in logs["rewards"].items()
-        }
-        earlier = len(self.rows) // size
-        self.labels = self._labels(trainer.state.global_step)
-        scored = _rows({"advantage": logs["advantages"], **paid})
-        for index, (row, score) in enumerate(zip(rows, scored, strict=True)):
-            self.rows.append(row | score | {"group": earlier + index // size} | self.labels)
-        if self.staging:
-            self.staging.observe(
-                [row["correct"] == 1 for row in rows], [row["parallel"] == 1 for row in rows]
-            )
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.folder.log_samples(state.global_step, self.rows)
-        self.rows = []
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        if logs is not None and "loss" in logs:
-            logs |= self.labels
-
-    def _labels(self, step: int) -> dict[str, str]:
-        """Stage and phase of the reward schedule, where there are any."""
-        labels = {"stage": self.staging.curriculum.stage.name} if self.staging else {}
-        if self.alternating and (not self.staging or self.staging.pays("alternating")):
-            labels["phase"] = self.alternating.phase(step)
-        return labels
-
-
-def _rows(columns: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
-    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+def _load_held_out(arguments: RLArguments, seed: int) -> list[dict[str, Any]]:
+    """What --eval_dataset names; nothing where it names nothing."""
+    if not arguments.eval_dataset:
+        return []
+    split, limit = arguments.eval_dataset_split, arguments.eval_limit
+    return _load(arguments, arguments.eval_dataset, split, limit, seed)
 
 
 def _load(

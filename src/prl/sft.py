@@ -12,52 +12,34 @@ import functools
 import sys
 from collections.abc import Mapping, Sequence, Sized
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase, TrainerCallback
-from trl import SFTTrainer
 
-from prl import runs
 from prl.console import announce, console, quiet_libraries
 from prl.data.hub import load_rows
-from prl.decoding import ForkJoinDecoder, Limits
+from prl.decoding import ForkJoinDecoder
 from prl.decoding.context import beyond, context_of
 from prl.errors import DataError, UsageError
 from prl.grammar import FaultKind, canonical_layout, parse
 from prl.machine import environment
 from prl.machine.fitting import Extent, check_fits
-from prl.machine.halving import Advise, advise, halving
-from prl.model import (
-    Lora,
-    check_loadable,
-    describe,
-    load_model,
-    make_optimizer,
-    resolve_attention,
-    save_adapter,
-)
-from prl.prompts import render_prompt, render_response, transcript
+from prl.machine.halving import advise
+from prl.model import check_loadable, describe, make_optimizer, save_adapter
+from prl.prompts import render_prompt, render_response
 from prl.runs import processes
 from prl.settings import Settings
 from prl.settings.arguments import SFTArguments
 from prl.structure import Tags, attached_structure, forced_tokens
-from prl.trainer import resuming
+from prl.trainer.format_sampler import FormatSampler
 from prl.trainer.micro_batches import MicroBatches
-from prl.trainer.progress import RunLog, take_over
 from prl.trainer.rehearsal import rehearse_sft
-from prl.trainer.training import (
-    SealCheckpoints,
-    StopOnSignal,
-    TokenCount,
-    check_router,
-    of_best,
-    settle_ddp,
-    train,
-)
+from prl.trainer.setup import load_trained, open_training
+from prl.trainer.sft import SFT
+from prl.trainer.training import finish, of_best, train
 
 HELD_OUT_SHARE, HELD_OUT_MOST = 0.1, 128
 """Traces kept from training for the evaluations, where no --eval_dataset is given."""
@@ -72,126 +54,115 @@ class SFTResult:
     metrics: dict[str, float]
 
 
-def run(settings: Settings[SFTArguments]) -> SFTResult:
+def run(settings: Settings[SFTArguments], *, callbacks: Sequence[TrainerCallback] = ()) -> SFTResult:
     """Train an adapter on the traces of `settings` and write the run folder. Raises PrlError for what the
-    user can mend."""
+    user can mend.
+
+    `callbacks` are of transformers; what they add to the logs is kept in the run.
+    """
     quiet_libraries()
     environment.keep()
-    arguments, training = settings.arguments, copy(settings.trainer)  # SealCheckpoints changes it
+    settings = replace(settings, trainer=copy(settings.trainer))  # the trainer changes it
+    arguments, training = settings.arguments, settings.trainer
     check_loadable(arguments.model_name_or_path, trust_remote_code=training.trust_remote_code)
-    rows = _load(arguments, arguments.dataset, arguments.dataset_split, arguments.limit, training.seed)
-    if arguments.eval_dataset:
-        held_out = _load(
-            arguments,
-            arguments.eval_dataset,
-            arguments.eval_dataset_split,
-            arguments.eval_limit,
-            training.seed,
-        )
-    else:
-        rows, held_out = hold_out(rows, arguments.eval_limit)
+    # Data before the model, which takes minutes to load; the folder once nothing in them is wrong.
+    rows, held_out = _load_both(arguments, training)
     check_fits(settings)
-
     _check_evaluated(held_out, training)
-    inputs = {
-        "dataset": resuming.of_rows(rows),
-        "eval_dataset": resuming.of_rows(held_out),
-        "model": resuming.of_model(arguments.model_name_or_path),
-    }
-    with runs.open_run(
-        training.output_dir,
-        stage="sft",
-        config=settings.as_dict(),
-        resume=arguments.resume,
-        overwrite=arguments.overwrite_output_dir,
-        inputs=inputs,
-        compare=functools.partial(resuming.compare, settings, inputs),
-    ) as folder:
-        if folder.checkpoint:
-            resolve_attention(folder.checkpoint, arguments.attention)
-        model, tokenizer = load_model(
-            arguments.model_name_or_path,
-            attention=arguments.attention,
-            lora=Lora(
-                arguments.lora_r, arguments.lora_alpha, arguments.lora_dropout, arguments.lora_target_modules
-            ),
-            trainable=True,
-            load_in_4bit=arguments.load_in_4bit,
-            dtype=getattr(torch, arguments.dtype),
-            device=arguments.device,
-            trust_remote_code=training.trust_remote_code,
-            seed=training.seed,
-            tags="tokens",
-        )
-        check_router(training, model)
+    with open_training(settings, rows, held_out) as folder:
+        model, tokenizer = load_trained(settings, folder, "tokens")
         ForkJoinDecoder(model, tokenizer)  # tries the model: before it trains, not at its first evaluation
-        tokenized = functools.partial(
-            tokenize,
-            tokenizer=tokenizer,
-            prompt_style=arguments.prompt_style,
-            max_length=training.max_length,
-            tags=attached_structure(model),
-            paths=arguments.paths,
-            context=(context := context_of(model.config)),
-        )
-        is_cut_anywhere = training.packing and training.packing_strategy == "wrapped"
-        if context and is_cut_anywhere and training.max_length > context:
-            raise UsageError(
-                f"packing_strategy wrapped fills rows of --max_length {training.max_length} tokens, beyond "
-                f"the model's context of {context}: lower it to that, or use bfd"
-            )
-        train_set, left_out = tokenized(rows)
-        eval_set, not_held_out = tokenized(held_out)
-        check_fits(settings, extent_of(train_set, eval_set, training))
-        _check_evaluated(eval_set, training)
-        facts = describe(model) | {"traces": len(train_set), "held_out": len(eval_set)} | left_out
-        if any(not_held_out.values()):
-            facts["held_out_left_out"] = sum(not_held_out.values())
+        train_set, eval_set, facts = _tokenize_both(settings, model, tokenizer, rows, held_out)
         announce("sft", settings.chosen | folder.changed, {"model": arguments.model_name_or_path, **facts})
-
-        advised = functools.partial(advise, settings)
-        asked = [
-            render_prompt(row["problem"], arguments.prompt_style, row.get("history")) for row in held_out
-        ]
-        # A long trace may fill the context; what is asked leaves a response half of it, or all it may take.
-        wanted = training.max_length or 512
-        unasked = beyond(asked, tokenizer, context, min(wanted, (context or 0) // 2))
-        sampled = [row for i, row in enumerate(held_out) if i not in unasked][: arguments.sample_count]
+        advised, context = functools.partial(advise, settings), context_of(model.config)
+        sampled = _askable(held_out, tokenizer, arguments, training, context)[: arguments.sample_count]
         sampler = FormatSampler(folder, tokenizer, sampled, arguments, training, advised, context)
-        log, sealing, stop = RunLog(folder, _line), SealCheckpoints(training), StopOnSignal()
-        tokens = TokenCount()
-        micro_batches = MicroBatches(advised, rehearse_sft if arguments.rehearse == "on" else None)
-        settle_ddp(training, model)
-        trainer = SFTTrainer(
-            model=model,
-            args=training,
-            train_dataset=train_set,
-            eval_dataset=eval_set if len(eval_set) else None,
-            processing_class=tokenizer,
-            optimizers=(make_optimizer(model, training, arguments.tag_learning_rate), None),
-            callbacks=[micro_batches, log, sampler, tokens, sealing, stop],
+        trainer = SFT(
+            model,
+            training,
+            train_set,
+            eval_set if len(eval_set) else None,
+            tokenizer,
+            make_optimizer(model, training, arguments.tag_learning_rate),
+            folder,
+            sampler=sampler,
+            micro_batches=MicroBatches(advised, rehearse_sft if arguments.rehearse == "on" else None),
+            line=_line,
+            callbacks=callbacks,
         )
-        take_over(trainer)
-        micro_batches.watch(trainer)
-        tokens.trainer = trainer
         if folder.checkpoint:
-            tokens.restore(folder.checkpoint)
-            micro_batches.restore(folder.checkpoint)
+            trainer.restore(folder.checkpoint)
         try:
             train(trainer, folder.checkpoint)
         finally:
-            log.bar.stop()
-            stop.raise_if_stopped()
+            trainer.wind_up()
         save_adapter(trainer.model, tokenizer, folder.folder / "adapter")
-        best = of_best(trainer, folder)
-        evaluated = best or any("eval_loss" in entry for entry in trainer.state.log_history[-2:])
-        if len(eval_set) and not evaluated:
+        # DONE says how good the adapter is that stays: the last one, or the best.
+        last = trainer.state.log_history[-2:]
+        if len(eval_set) and not (of_best(trainer, folder) or any("eval_loss" in entry for entry in last)):
             trainer.evaluate()
-        latest = log.latest | sampler.latest | best
-        metrics = {name: value for name, value in latest.items() if isinstance(value, float)}
-        folder.finish({**facts, **metrics})
+        metrics = finish(trainer, folder, facts, sampler.latest)
     console.print(f"adapter: {folder.folder / 'adapter'}", markup=False)
     return SFTResult(folder.folder, metrics)
+
+
+def _load_both(arguments: SFTArguments, training: Any) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Rows to train on, and those to evaluate on: their own data set, or some held out."""
+    rows = _load(arguments, arguments.dataset, arguments.dataset_split, arguments.limit, training.seed)
+    if not arguments.eval_dataset:
+        return hold_out(rows, arguments.eval_limit)
+    split, limit = arguments.eval_dataset_split, arguments.eval_limit
+    return rows, _load(arguments, arguments.eval_dataset, split, limit, training.seed)
+
+
+def _tokenize_both(
+    settings: Settings[SFTArguments],
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Sequence[Mapping[str, Any]],
+    held_out: Sequence[Mapping[str, Any]],
+) -> tuple[Dataset, Dataset, dict[str, Any]]:
+    """`tokenize` of both, and the facts of the run. Raises DataError where nothing is left, UsageError for
+    rows longer than the model's context, RunError where they will not fit the memory."""
+    arguments, training = settings.arguments, settings.trainer
+    context = context_of(model.config)
+    is_cut_anywhere = training.packing and training.packing_strategy == "wrapped"
+    if context and is_cut_anywhere and training.max_length > context:
+        raise UsageError(
+            f"packing_strategy wrapped fills rows of --max_length {training.max_length} tokens, beyond "
+            f"the model's context of {context}: lower it to that, or use bfd"
+        )
+    tokenized = functools.partial(
+        tokenize,
+        tokenizer=tokenizer,
+        prompt_style=arguments.prompt_style,
+        max_length=training.max_length,
+        tags=attached_structure(model),
+        paths=arguments.paths,
+        context=context,
+    )
+    train_set, left_out = tokenized(rows)
+    eval_set, not_held_out = tokenized(held_out)
+    check_fits(settings, extent_of(train_set, eval_set, training))
+    _check_evaluated(eval_set, training)
+    facts = describe(model) | {"traces": len(train_set), "held_out": len(eval_set)} | left_out
+    if any(not_held_out.values()):
+        facts["held_out_left_out"] = sum(not_held_out.values())
+    return train_set, eval_set, facts
+
+
+def _askable(
+    rows: Sequence[Mapping[str, Any]],
+    tokenizer: PreTrainedTokenizerBase,
+    arguments: SFTArguments,
+    training: Any,
+    context: int | None,
+) -> list[Mapping[str, Any]]:
+    """The rows whose problems leave a response room: a long trace may fill the context, what is asked leaves
+    half of it, or all that a response may take."""
+    asked = [render_prompt(row["problem"], arguments.prompt_style, row.get("history")) for row in rows]
+    unasked = beyond(asked, tokenizer, context, min(training.max_length or 512, (context or 0) // 2))
+    return [row for index, row in enumerate(rows) if index not in unasked]
 
 
 def hold_out(
@@ -279,85 +250,6 @@ def tokenize(
             f"no trace fits --max_length {max_length}, the longest has {longest} tokens: raise it"
         )
     return Dataset.from_list(examples), left_out
-
-
-class FormatSampler(TrainerCallback):
-    """At every evaluation, answers some held-out problems and logs how many responses hold the format.
-
-    `eval_format_valid`: share without a fault; `eval_parallel_ratio`: share with a valid block (Parallel-R1,
-    section 4).
-    """
-
-    def __init__(
-        self,
-        folder: runs.Run,
-        tokenizer: PreTrainedTokenizerBase,
-        rows: Sequence[Mapping[str, Any]],
-        arguments: SFTArguments,
-        training: Any,
-        advise: Advise,
-        context: int | None,
-    ) -> None:
-        self.folder, self.tokenizer, self.rows, self.seed = folder, tokenizer, rows, training.seed
-        self.prompts = [
-            render_prompt(row["problem"], arguments.prompt_style, row.get("history")) for row in rows
-        ]
-        paths = int(arguments.paths) if arguments.paths.isdecimal() else arguments.paths
-        most = training.max_length or 512
-        if context and rows:
-            ids = tokenizer(self.prompts, add_special_tokens=False)["input_ids"]
-            most = min(most, context - max(map(len, ids)))
-        self.limits = Limits(max_new_tokens=most, paths=paths)
-        self.batch_size, self.advise = training.per_device_eval_batch_size, advise
-        self.latest: dict[str, float] = {}
-
-    def on_evaluate(
-        self,
-        args: Any,
-        state: Any,
-        control: Any,
-        model: Any = None,
-        metrics: dict[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        if not self.rows:
-            return
-        answers, self.batch_size = halving(
-            lambda size: ForkJoinDecoder(model, self.tokenizer, limits=self.limits, batch_size=size).generate(
-                self.prompts, seed=self.seed
-            ),
-            self.batch_size,
-            "responses side by side:",
-            self.advise,
-        )
-        traces = [parse(response.text, truncated=response.truncated) for (response,) in answers]
-        self.latest = {
-            "eval_format_valid": sum(trace.is_valid for trace in traces) / len(traces),
-            "eval_parallel_ratio": sum(trace.uses_parallel for trace in traces) / len(traces),
-        }
-        if metrics is not None:
-            metrics |= self.latest  # --metric_for_best_model may name one of them
-        self.folder.log_metrics(state.global_step, self.latest)
-        self.folder.log_samples(
-            state.global_step,
-            [
-                {
-                    "problem": transcript(row["problem"], row.get("history")),
-                    "answer": row.get("answer"),
-                    "text": response.text,
-                    "token_ids": response.token_ids,
-                    "length": len(response.token_ids),
-                    "truncated": response.truncated,
-                    "faults": [fault.kind.value for fault in trace.faults],
-                }
-                for row, (response,), trace in zip(self.rows, answers, traces, strict=True)
-            ],
-        )
-        console.print(
-            f"  sampled {len(traces)}: valid format {self.latest['eval_format_valid']:.0%}, "
-            f"parallel {self.latest['eval_parallel_ratio']:.0%}",
-            markup=False,
-        )
 
 
 def _load(

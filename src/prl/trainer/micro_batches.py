@@ -23,7 +23,7 @@ from transformers.trainer_callback import ExportableState
 
 from prl.errors import RunError
 from prl.machine.halving import Advise, halving, is_out_of_memory
-from prl.trainer.training import exported_state
+from prl.trainer.sealing import exported_state
 
 WEIGHT_BY_ROWS = ("grpo", "sapo", "luspo", "dr_grpo")
 WEIGHT_BY_TOKENS = ("bnpo",)
@@ -50,22 +50,14 @@ class MicroBatches(TrainerCallback, ExportableState):
         self.is_in_step = False
 
     def watch(self, trainer: Any) -> None:
-        """Wrap `training_step`, `compute_loss` and what samples and scores for them (transformers 5.23 and
-        5.24, trl 1.16)."""
+        """Take the sizes of `trainer`, whose `training_step`, `_prepare_inputs`, `compute_loss` and
+        `_get_per_token_logps_and_entropies` go through the methods of the same names (`prl.trainer.grpo`)."""
         self.trainer = trainer
         self.rows = self.most = trainer.args.per_device_train_batch_size
         self.evaluated_rows = trainer.args.per_device_eval_batch_size
-        self._wrap("training_step", self._training_step)
-        self._wrap("_prepare_inputs", self._prepare_inputs)
-        self._wrap("compute_loss", self._compute_loss)
-        if hasattr(trainer, "_get_per_token_logps_and_entropies"):
-            self._wrap("_get_per_token_logps_and_entropies", self._score)
 
-    def _wrap(self, name: str, wrapper: Callable[..., Any]) -> None:
-        original = getattr(self.trainer, name)
-        setattr(self.trainer, name, lambda *args, **kwargs: wrapper(original, *args, **kwargs))
-
-    def _training_step(self, original: Callable[..., Any], model: Any, *args: Any, **kwargs: Any) -> Any:
+    def training_step(self, original: Callable[..., Any], model: Any, *args: Any, **kwargs: Any) -> Any:
+        """A step with half the rows wherever memory runs out; gradients of the micro-batches before stay."""
         trained = [p for p in model.parameters() if p.requires_grad]
         earlier = [p.grad for p in trained]  # of the micro-batches before: what fails must not touch them
 
@@ -99,7 +91,7 @@ class MicroBatches(TrainerCallback, ExportableState):
                 raise
             raise RunError(f"out of memory{why}: {self.advise()}") from error
 
-    def _prepare_inputs(self, original: Callable[..., Any], batch: Any) -> Any:
+    def prepare_inputs(self, original: Callable[..., Any], batch: Any) -> Any:
         """A step that is tried again goes on with the responses that were sampled for it."""
         if not self.is_in_step:
             return original(batch)
@@ -107,7 +99,7 @@ class MicroBatches(TrainerCallback, ExportableState):
             self.prepared = original(batch)
         return dict(self.prepared)
 
-    def _compute_loss(
+    def compute_loss(
         self,
         original: Callable[..., Any],
         model: Any,
@@ -115,6 +107,7 @@ class MicroBatches(TrainerCallback, ExportableState):
         return_outputs: bool = False,
         num_items_in_batch: Any = None,
     ) -> Any:
+        """The loss of a micro-batch, computed and differentiated in parts where it has more than `rows`."""
         count = row_count(inputs)
         if not (self.is_in_step or return_outputs or torch.is_grad_enabled()):
             return self._evaluated(original, model, inputs)
@@ -149,7 +142,8 @@ class MicroBatches(TrainerCallback, ExportableState):
             self.evaluated_rows = fit
         return found
 
-    def _score(self, original: Callable[..., Any], *args: Any, batch_size: Any = None, **kwargs: Any) -> Any:
+    def score(self, original: Callable[..., Any], *args: Any, batch_size: Any = None, **kwargs: Any) -> Any:
+        """Log-probabilities of a generation, scored with half the rows wherever memory runs out."""
         if batch_size is None:
             return original(*args, **kwargs)
         scored, _ = halving(

@@ -25,11 +25,9 @@ evaluation without training has."""
 
 
 def take_over(trainer: Trainer) -> None:
-    """Remove the trainer's own bar or printer of metrics, which RunLog shows, and its card, which trl 1.16
-    writes at every checkpoint over the README.md of the run folder: that one is the user's."""
+    """Remove the trainer's own bar or printer of metrics, which RunLog shows."""
     trainer.remove_callback(ProgressCallback)
     trainer.remove_callback(PrinterCallback)
-    trainer.create_model_card = lambda *args, **kwargs: None
 
 
 class RunLog(TrainerCallback):
@@ -87,7 +85,7 @@ class DeadGroups(TrainerCallback):
     """Says once, when groups of responses have taught nothing for a while, what that means and what to do.
 
     A group whose responses are all paid the same has advantages of 0. `is_adaptive`: problems are drawn by
-    pass rate already. Reads what GRPOTrainer (trl 1.16) and `prl.rl.SampleRecorder` log.
+    pass rate already. Reads what GRPOTrainer (trl 1.16) and `prl.trainer.recorder` log.
     """
 
     STEPS, GROUPS = 3, 8

@@ -22,7 +22,7 @@ from prl.console import console
 from prl.decoding import ForkJoinDecoder, Limits, Response, Sampling, row_seed
 from prl.machine.halving import Advise, halving
 from prl.runs import processes
-from prl.trainer.training import exported_state
+from prl.trainer.sealing import exported_state
 
 T = TypeVar("T")
 

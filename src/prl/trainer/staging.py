@@ -9,7 +9,7 @@ choice at the moment when responses are about to be sampled.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,34 +17,13 @@ from transformers import TrainerCallback
 from transformers.trainer_callback import ExportableState
 from trl import GRPOTrainer
 
+from prl.answers import default_checker
 from prl.console import console
 from prl.curriculum import Curriculum
 from prl.errors import RunError
-from prl.rewards import AlternatingReward, Reward
-from prl.trainer.training import exported_state
-
-
-def around_generation(
-    trainer: GRPOTrainer,
-    before: Callable[[list[dict[str, Any]]], list[dict[str, Any]]],
-    after: Callable[[], None],
-) -> None:
-    """Have `before` change the rows that a training generation answers, and `after` look at its outcome.
-
-    The one place that wraps a method of GRPOTrainer (trl 1.16): `_generate_and_score_completions` gets the
-    local rows of a generation batch, a problem `num_generations` times in a row, and leaves rewards and
-    advantages of all processes in `_logs`.
-    """
-    generate = trainer._generate_and_score_completions
-
-    def generate_between(rows: list[dict[str, Any]]) -> dict[str, Any]:
-        if not trainer.model.training:
-            return generate(rows)
-        outputs = generate(before(rows))
-        after()
-        return outputs
-
-    trainer._generate_and_score_completions = generate_between
+from prl.grammar import parse
+from prl.rewards import AlternatingReward, Reward, text_of
+from prl.trainer.sealing import exported_state
 
 
 class Staging(TrainerCallback, ExportableState):
@@ -59,7 +38,7 @@ class Staging(TrainerCallback, ExportableState):
         self,
         curriculum: Curriculum,
         table: Sequence[Mapping[str, Any]],
-        default: Sequence[str],
+        default: Sequence[str] = (),
         alternating: AlternatingReward | None = None,
     ) -> None:
         self.curriculum, self.table, self.default, self.alternating = curriculum, table, default, alternating
@@ -92,6 +71,31 @@ class Staging(TrainerCallback, ExportableState):
         repeated = [problem for problem in self.drawn for _ in range(group)]
         first = accelerator.process_index * len(rows)
         return [dict(self.table[problem]) for problem in repeated[first : first + len(rows)]]
+
+    def watch(self, trainer: GRPOTrainer) -> None:
+        """Have a trainer of a script of your own follow the curriculum, as `prl.trainer.grpo.GRPO` does in
+        `prl rl`. Rows of `table` hold what its data set has, `answer` among it. A response counts as right as
+        `accuracy_reward` judges, whatever the trainer's rewards pay.
+
+        Wraps `_generate_and_score_completions` of this one trainer (trl 1.16), which gets the rows of a
+        generation, each `num_generations` times in a row, and leaves the completions of all processes in
+        `_logs`.
+        """
+        generate = trainer._generate_and_score_completions
+
+        def staged(rows: list[dict[str, Any]]) -> dict[str, Any]:
+            if not trainer.model.training:
+                return generate(rows)
+            outputs = generate(self.choose(rows, trainer))
+            group = trainer.num_generations
+            golds = [self.table[problem]["answer"] for problem in self.drawn for _ in range(group)]
+            texts = [text_of(each) for each in trainer._logs["completion"]][-len(golds) :]
+            correct = [verdict.equal for _, verdict in default_checker().check_responses(texts, golds)]
+            self.observe(correct, [parse(text).uses_parallel for text in texts])
+            return outputs
+
+        trainer._generate_and_score_completions = staged
+        trainer.add_callback(self)
 
     def observe(self, correct: Sequence[bool], parallel: Sequence[bool]) -> None:
         """Outcomes of the last generation: a value a response of all processes, in the order of the draw."""

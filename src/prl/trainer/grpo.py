@@ -1,0 +1,158 @@
+"""GRPOTrainer as `prl rl` trains with it: the only subclass of it, and what it changes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from torch.utils.data import Sampler
+from transformers import TrainerCallback
+from trl import GRPOTrainer
+from trl.trainer.utils import RepeatSampler
+
+from prl.rewards import Reward
+from prl.runs import Run
+from prl.settings.trainer_flags import generation_period
+from prl.trainer.micro_batches import MicroBatches
+from prl.trainer.progress import DeadGroups, RunLog, take_over
+from prl.trainer.recorder import SampleRecorder
+from prl.trainer.reference import settle_reference
+from prl.trainer.rollouts import Rollouts
+from prl.trainer.sealing import SealCheckpoints
+from prl.trainer.signals import StopOnSignal
+from prl.trainer.staging import Staging
+from prl.trainer.training import settle_ddp
+
+
+class GRPO(GRPOTrainer):
+    """GRPOTrainer (trl 1.16, transformers 5.23 and 5.24) with prl's collaborators, each of which a step meets
+    in this order:
+
+    1. `micro_batches`: a step that memory ran out in is tried again, with the responses that it has.
+    2. `staging` (with a curriculum): its problems take the place of the rows that the loader brings.
+    3. `rollouts` (without vLLM): a response to each prompt; tokens that the runtime inserted are masked.
+    4. `recorder`: says of each response whether it is right and valid, before the rewards pay for it; and
+       keeps it with its rewards and its advantage once those of all processes are there. Only then can it
+       tell `staging` what came of the draw.
+    5. `micro_batches`: forward and backward in as many parts as fit; in the forward pass `rollouts` compares
+       the log-probabilities that it sampled with.
+    6. Callbacks: first those that put numbers into the log (`rollouts`, `staging`, `recorder`,
+       `micro_batches`), then the caller's, then `run_log`, which writes the log, advice on it, the seal of a
+       checkpoint, and the stop, which asks for one more.
+
+    `rewards` are by name, in the order of `args.reward_weights`. Columns of `problems` reach them.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        args: Any,
+        rewards: Mapping[str, Reward],
+        problems: Dataset,
+        held_out: Dataset | None,
+        tokenizer: Any,
+        optimizer: torch.optim.Optimizer,
+        folder: Run,
+        *,
+        recorder: SampleRecorder,
+        micro_batches: MicroBatches,
+        rollouts: Rollouts | None,
+        staging: Staging | None,
+        line: Callable[[Mapping[str, Any]], str],
+        is_adaptive: bool,
+        callbacks: Sequence[TrainerCallback] = (),
+    ) -> None:
+        self.recorder, self.micro_batches = recorder, micro_batches
+        self.rollouts, self.staging = rollouts, staging
+        self.run_log, self.stop = RunLog(folder, line), StopOnSignal(every=generation_period(vars(args)))
+        self.epochs_done = 0
+        keepers = [each for each in (rollouts, staging) if each]
+        settle_ddp(args, model)
+        sealing = SealCheckpoints(args)
+        super().__init__(
+            model=model,
+            reward_funcs=[*rewards.values()],
+            args=args,
+            train_dataset=problems,
+            eval_dataset=held_out,
+            processing_class=tokenizer,
+            optimizers=(optimizer, None),
+            rollout_func=rollouts,
+            callbacks=[
+                *keepers,
+                recorder,
+                micro_batches,
+                *callbacks,
+                self.run_log,
+                DeadGroups(is_adaptive=is_adaptive),
+                sealing,
+                self.stop,
+            ],
+        )
+        take_over(self)
+        settle_reference(self.model)
+        micro_batches.watch(self)
+        if rollouts:
+            rollouts.watch(self)
+
+    def restore(self, checkpoint: Path) -> None:
+        """Give the collaborators what they had when `checkpoint` was written."""
+        for keeper in (self.micro_batches, self.rollouts, self.staging):
+            if keeper:
+                keeper.restore(checkpoint)
+
+    def _generate_and_score_completions(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        # rows: this process's part of a generation, each problem `num_generations` times in a row.
+        if not self.model.training:
+            return super()._generate_and_score_completions(rows)
+        if self.staging:
+            rows = self.staging.choose(rows, self)
+        outputs = super()._generate_and_score_completions(rows)
+        self.recorder.keep(self)
+        return outputs
+
+    def _calculate_rewards(
+        self,
+        rows: list[dict[str, Any]],
+        prompts: list[str],
+        completions: list[str],
+        completion_ids: list[list[int]],
+    ) -> torch.Tensor:
+        # The rows have what the rollouts added by now (critical_path); metrics logged here are of this batch.
+        self.recorder.judge(rows, completions, completion_ids, self._log_metric)
+        return super()._calculate_rewards(rows, prompts, completions, completion_ids)
+
+    def _get_train_sampler(self, dataset: Dataset | None = None) -> Sampler:
+        # trl draws each epoch's order of problems from a generator of its own, which no checkpoint holds:
+        # those of the epochs done are drawn and dropped.
+        sampler = super()._get_train_sampler(dataset)
+        if isinstance(sampler, RepeatSampler) and sampler.shuffle:
+            for _ in range(self.epochs_done):
+                torch.randperm(sampler.num_samples, generator=sampler.generator)
+        return sampler
+
+    def wind_up(self) -> None:
+        """Take the bar away and give the signals back, however training ended; KeyboardInterrupt where one of
+        them stopped it."""
+        self.run_log.bar.stop()
+        self.stop.raise_if_stopped()
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """None: trl writes one at every checkpoint over the README.md of the run folder, the user's."""
+
+    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """TRL's, in as many parts as fit."""
+        return self.micro_batches.training_step(super().training_step, *args, **kwargs)
+
+    def _prepare_inputs(self, batch: Any) -> Any:
+        return self.micro_batches.prepare_inputs(super()._prepare_inputs, batch)
+
+    def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
+        """TRL's, of a part."""
+        return self.micro_batches.compute_loss(super().compute_loss, *args, **kwargs)
+
+    def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> Any:
+        return self.micro_batches.score(super()._get_per_token_logps_and_entropies, *args, **kwargs)

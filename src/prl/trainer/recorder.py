@@ -1,0 +1,115 @@
+"""Every sampled response with what it was paid and why: into the run, and to the curriculum."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from accelerate.utils import gather_object
+from transformers import PreTrainedTokenizerBase, TrainerCallback
+from trl import GRPOTrainer
+
+from prl import runs
+from prl.answers import default_checker
+from prl.grammar import parse
+from prl.rewards import AlternatingReward
+from prl.trainer.staging import Staging
+
+
+class SampleRecorder(TrainerCallback):
+    """Keeps every response of a training step with what it was paid and why, and tells the curriculum.
+
+    `judge` sees what this process sampled, before it is paid; `keep` the rewards and advantages of all
+    processes, in GRPOTrainer's `_logs` (trl 1.16), once they are computed. The two meet by their order.
+    """
+
+    def __init__(
+        self,
+        folder: runs.Run,
+        tokenizer: PreTrainedTokenizerBase,
+        staging: Staging | None = None,
+        alternating: AlternatingReward | None = None,
+    ) -> None:
+        self.folder, self.eos_token_id = folder, tokenizer.eos_token_id
+        self.staging, self.alternating = staging, alternating
+        self.batch: list[dict[str, Any]] = []  # of this process's last generation
+        self.rows: list[dict[str, Any]] = []  # of the step at hand
+        self.labels: dict[str, str] = {}
+
+    def judge(
+        self,
+        rows: Sequence[Mapping[str, Any]],
+        completions: Sequence[str],
+        completion_ids: Sequence[list[int]],
+        log_metric: Callable[[str, float], None],
+    ) -> None:
+        """Remember what was sampled for `rows`, whatever the rewards pay for, and log the shares of right,
+        valid and parallel responses. All of this process: a row, a text and its token ids for each."""
+        truncated = [not ids or ids[-1] != self.eos_token_id for ids in completion_ids]
+        traces = [parse(text, truncated=cut) for text, cut in zip(completions, truncated, strict=True)]
+        judged = default_checker().check_responses(completions, [row["answer"] for row in rows])
+        # A gold that cannot be read says nothing of a response: neither right nor wrong.
+        correct = [float(verdict.equal) if verdict.judges else None for _, verdict in judged]
+        shares: dict[str, list[Any]] = {
+            "correct": [hit for hit in correct if hit is not None],
+            "format_valid": [trace.is_valid for trace in traces],
+            "parallel_ratio": [trace.uses_parallel for trace in traces],
+        }
+        self.batch = [
+            {
+                "problem": row["problem"],
+                "answer": row["answer"],
+                "level": row.get("level"),
+                "extracted": stated,
+                "verdict": str(verdict.reason),
+                "correct": hit,
+                "parallel": float(trace.uses_parallel),
+                "text": text,
+                "token_ids": ids,
+                "length": len(ids),
+                "critical_path": row.get("critical_path"),
+                "truncated": cut,
+                "faults": [fault.kind.value for fault in trace.faults],
+            }
+            for row, text, ids, cut, trace, hit, (stated, verdict) in zip(
+                rows, completions, completion_ids, truncated, traces, correct, judged, strict=True
+            )
+        ]
+        for name, hits in shares.items():
+            if hits:
+                log_metric(name, sum(hits) / len(hits))
+
+    def keep(self, trainer: GRPOTrainer) -> None:
+        """Take over the generation that was just scored."""
+        logs, size = trainer._logs, trainer.num_generations
+        rows = gather_object(self.batch)  # in the order of the processes, as TRL's own
+        paid = {
+            f"reward_{name.removesuffix('_reward')}": [None if math.isnan(paid) else paid for paid in values]
+            for name, values in logs["rewards"].items()
+        }
+        earlier = len(self.rows) // size
+        self.labels = self._labels(trainer.state.global_step)
+        columns = {"advantage": logs["advantages"], **paid}
+        scored = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+        for index, (row, score) in enumerate(zip(rows, scored, strict=True)):
+            self.rows.append(row | score | {"group": earlier + index // size} | self.labels)
+        if self.staging:
+            self.staging.observe(
+                [row["correct"] == 1 for row in rows], [row["parallel"] == 1 for row in rows]
+            )
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.folder.log_samples(state.global_step, self.rows)
+        self.rows = []
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        if logs is not None and "loss" in logs:
+            logs |= self.labels
+
+    def _labels(self, step: int) -> dict[str, str]:
+        """Stage and phase of the reward schedule, where there are any."""
+        labels = {"stage": self.staging.curriculum.stage.name} if self.staging else {}
+        if self.alternating and (not self.staging or self.staging.pays("alternating")):
+            labels["phase"] = self.alternating.phase(step)
+        return labels
