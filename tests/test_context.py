@@ -23,13 +23,13 @@ from prl.data.problems import generate
 from prl.decoding import ForkJoinDecoder, Limits
 from prl.decoding.context import beyond, beyond_told, context_of
 from prl.errors import DataError, UsageError
-from prl.trainer import format_sampler
 from prl.model import load_model
 from prl.prompts import render_prompt
 from prl.study.comparison import compare
 from prl.traces.asking import Refused
 from prl.traces.local import Local
 from prl.traces.modes import Request
+from prl.trainer import format_sampler
 
 CONTEXT = 1024  # of the model that ships
 YARN = {"rope_type": "yarn", "rope_theta": 1e6, "factor": 4.0, "original_max_position_embeddings": 32768}

@@ -21,6 +21,7 @@ from prl.machine.fitting import Extent, check_fits
 from prl.machine.hardware import Machine, group_free
 from prl.machine.memory import GIB, forecast, load_of, read_shape
 from prl.settings import Settings
+from prl.trainer import setup
 
 MANY = 100_000_000
 
@@ -256,7 +257,7 @@ def test_a_batch_of_10_to_the_8_is_one_line_on_the_command_line(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     memory(gib)
-    monkeypatch.setattr(sft, "SFTTrainer", lambda **_: pytest.fail("a trainer was built"))
+    monkeypatch.setattr(sft, "SFT", lambda *_, **__: pytest.fail("a trainer was built"))
     monkeypatch.setattr(evaluation.ForkJoinDecoder, "generate", lambda *_, **__: pytest.fail("it decodes"))
     words = [command, "--recipe", "tiny", "--threads", "1", "--limit", "600", f"--{batch}", str(MANY)]
     assert cli.main([*words, "--output_dir", str(tmp_path / "run")]) == 1
@@ -269,8 +270,8 @@ def test_no_model_is_loaded_that_cannot_fit(
     memory: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     memory(0.001)
-    for stage in (sft, rl, evaluation):
-        monkeypatch.setattr(stage, "load_model", lambda *_, **__: pytest.fail("a model was loaded"))
+    for loading in (setup, evaluation):
+        monkeypatch.setattr(loading, "load_model", lambda *_, **__: pytest.fail("a model was loaded"))
     with pytest.raises(RunError, match="generate will not fit the memory"):
         evaluation.respond(asked("generate", problem="1 + 1?"))
     for stage, command in ((sft, "sft"), (rl, "rl"), (evaluation, "eval")):
