@@ -101,7 +101,7 @@ def test_every_bad_recipe_key_is_named_at_once(prl, tmp_path: Path) -> None:
 
 
 def test_a_folder_that_another_run_owns_is_left_alone(prl, tmp_path: Path) -> None:
-    held = "import sys; from prl.runs import open_run; r = open_run(sys.argv[1], stage='sft', config={}); " \
+    held = "import sys; from prl import runs; r = runs.open_run(sys.argv[1], command='sft', config={}); " \
         "print('open', flush=True); sys.stdin.read()"  # fmt: skip
     owner = subprocess.Popen(
         [sys.executable, "-c", held, str(tmp_path / "run")],

@@ -33,8 +33,8 @@ def evaluation(
     accuracy = sum(scores) / PROBLEMS
     metrics = {"accuracy": accuracy, "format_valid": 1.0, "tokens": 80.0, "odd": accuracy}
     config = {"command": "eval", "eval": {"attention": attention}}
-    with runs.open_run(folder, stage="eval", config=config) as run:
-        run.log_samples(0, [{"phase": mode, "problem": asked.format(i)} for i in range(PROBLEMS)])
+    with runs.open_run(folder, command="eval", config=config) as run:
+        run.log_samples(0, [{"mode": mode, "problem": asked.format(i)} for i in range(PROBLEMS)])
         written = {
             "dataset": "arithmetic:heldout", "problems": PROBLEMS, "seed": 0, "samples": 4,
             "temperature": 1.0,

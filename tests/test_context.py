@@ -235,11 +235,11 @@ def test_accuracy_keeps_its_denominator(
     ) in capsys.readouterr().err
     assert [(found["problems"], found["beyond_context"]) for found in (some, every)] == [(3, 1), (3, 0)]
     kept = runs.read_samples(tmp_path / "some").to_pylist()
-    assert [row["problem"] for row in kept if row["phase"] == "greedy"] == [
-        row["problem"] for row in runs.read_samples(tmp_path / "all").to_pylist() if row["phase"] == "greedy"
+    assert [row["problem"] for row in kept if row["mode"] == "greedy"] == [
+        row["problem"] for row in runs.read_samples(tmp_path / "all").to_pylist() if row["mode"] == "greedy"
     ]
     (unasked,) = (
-        i for i, row in enumerate(kept) if row["phase"] == "greedy" and row["verdict"] == "beyond context"
+        i for i, row in enumerate(kept) if row["mode"] == "greedy" and row["verdict"] == "beyond context"
     )
     for mode in ("greedy", "sampled"):
         assert len(some["scores"][mode]) == 3

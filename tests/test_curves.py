@@ -35,7 +35,7 @@ NAMES = {"accuracy": "accuracy", "format_valid": "valid format", "parallel_ratio
 
 
 def run_folder(folder: Path, stage: str, lines: list[tuple[int, dict[str, Any]]]) -> Path:
-    with open_run(folder, stage=stage, config={"command": stage}) as run:
+    with open_run(folder, command=stage, config={"command": stage}) as run:
         for step, metrics in lines:
             run.log_metrics(step, metrics)
     return folder
@@ -118,7 +118,7 @@ def test_the_later_of_two_values_at_one_step_counts(tmp_path: Path) -> None:
 
 
 def test_folders_without_curves_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="stage eval, which has no curves: name an sft or rl run"):
+    with pytest.raises(RunError, match="command eval, which has no curves: name an sft or rl run"):
         plot_run(run_folder(tmp_path / "eval", "eval", []))
     with pytest.raises(RunError, match="has logged nothing to draw yet"):
         plot_run(run_folder(tmp_path / "sft", "sft", [(1, {"grad_norm": 1.0})]))

@@ -65,7 +65,7 @@ def test_an_interrupted_demo_keeps_what_is_done_and_resumes_what_is_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     interrupted(
-        monkeypatch, runs.Run, "log_metrics", lambda run, step, metrics: (run.stage, step) == ("sft", 2)
+        monkeypatch, runs.Run, "log_metrics", lambda run, step, metrics: (run.command, step) == ("sft", 2)
     )
     words = ["demo", "--quick", "--threads", "1", "--output_dir", str(tmp_path)]
     assert cli.main(words) == 1

@@ -197,7 +197,7 @@ def test_the_seed_and_the_settings_of_a_run_give_its_responses_again(
     rows = evaluate(tmp_path / "eval", adapter, dataset, seed=5)
     assert list(dict.fromkeys(row["problem"] for row in rows)) == PROBLEMS
     greedy, sampled = (
-        [row["token_ids"] for row in rows if row["phase"] == phase] for phase in ("greedy", "sampled")
+        [row["token_ids"] for row in rows if row["mode"] == mode] for mode in ("greedy", "sampled")
     )
     assert greedy == decoded(adapter, 5, 1, 0.0)
     assert sampled == decoded(adapter, 5, 3, 0.8)
@@ -213,11 +213,9 @@ def test_another_seed_samples_other_responses_and_decodes_the_same_greedily(
     tmp_path: Path, adapter: str, dataset: str
 ) -> None:
     first, second = (evaluate(tmp_path / str(seed), adapter, dataset, seed=seed) for seed in (0, 1))
-    for phase, same in (("greedy", True), ("sampled", False)):
-        ours, theirs = (
-            [row["token_ids"] for row in rows if row["phase"] == phase] for rows in (first, second)
-        )
-        assert (ours == theirs) == same, phase
+    for mode, same in (("greedy", True), ("sampled", False)):
+        ours, theirs = ([row["token_ids"] for row in rows if row["mode"] == mode] for rows in (first, second))
+        assert (ours == theirs) == same, mode
 
 
 def test_generate_answers_by_its_seed_and_settings(adapter: str) -> None:

@@ -180,7 +180,7 @@ def test_without_bitsandbytes_the_distance_is_not_measured(
 
 
 def test_problems_come_from_what_the_run_kept_when_the_data_set_is_out_of_reach(tmp_path: Path) -> None:
-    with runs.open_run(str(tmp_path), stage="sft", config={"command": "sft", "sft": {}}) as run:
+    with runs.open_run(str(tmp_path), command="sft", config={"command": "sft", "sft": {}}) as run:
         run.log_samples(0, [{"problem": "What is 2 + 2?", "text": "4"}, {"problem": "What is 2 + 2?"}])
     assert merging._problems(tmp_path, {"dataset": "owner/of-the-hub"}) == (
         ["What is 2 + 2?"],

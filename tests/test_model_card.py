@@ -200,7 +200,7 @@ def test_figures_that_are_none_are_dropped(plain: Path, tmp_path: Path) -> None:
 def test_a_stage_leaves_no_card_but_the_adapters_and_the_users_readme(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with runs.open_run(tmp_path / "sft", stage="sft", config={}):
+    with runs.open_run(tmp_path / "sft", command="sft", config={}):
         (tmp_path / "sft" / "README.md").write_text("# What I did")
     sft.run(
         resolve(

@@ -144,7 +144,7 @@ def test_rl_logs_what_its_samples_show(pipeline: Path) -> None:
 def test_evaluation_agrees_with_its_samples(pipeline: Path) -> None:
     results = json.loads((pipeline / "eval" / "results.json").read_text())
     rows = runs.read_samples(pipeline / "eval").to_pylist()
-    sampled = [row for row in rows if row["phase"] == "sampled"]
+    sampled = [row for row in rows if row["mode"] == "sampled"]
     assert len(sampled) == 6 * 3
     assert len(rows) - len(sampled) == 6
     accuracy = results["metrics"]["sampled/accuracy"]

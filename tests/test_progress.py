@@ -19,7 +19,7 @@ def test_the_time_left_is_what_the_steps_of_this_process_say(
     """Steps of 3 s. What came before --resume took none of it, nor is loading a step."""
     clock = SimpleNamespace(now=1000.0)
     monkeypatch.setattr(progress.time, "monotonic", lambda: clock.now)
-    run: Any = SimpleNamespace(stage="rl", log_metrics=lambda step, logs: None)
+    run: Any = SimpleNamespace(command="rl", log_metrics=lambda step, logs: None)
     log, nothing = RunLog(run, lambda logs: "loss 1.0"), SimpleNamespace()
     clock.now += 500
     state: Any = SimpleNamespace(global_step=resumed_at, max_steps=resumed_at + 20, log_history=[])

@@ -59,7 +59,7 @@ def rl_run(
 ) -> Path:
     """An rl run: steps of groups of texts. It paid `paid`, in this order, as reward_accuracy."""
     given = iter(paid or ())
-    with runs.open_run(folder, stage="rl", config={"command": "rl", "rl": settings or {}}) as run:
+    with runs.open_run(folder, command="rl", config={"command": "rl", "rl": settings or {}}) as run:
         for step, groups in enumerate(steps, 1):
             rows = [
                 sample(text, group=group) | ({"reward_accuracy": next(given)} if paid else {})
@@ -75,9 +75,9 @@ def rl_run(
 
 def evaluation(folder: Path, right: Sequence[int], *, of: int = 2, **columns: Any) -> Path:
     """An evaluation of problems, `of` samples each, of which so many are right."""
-    with runs.open_run(folder, stage="eval", config={"command": "eval", "eval": {}}) as run:
+    with runs.open_run(folder, command="eval", config={"command": "eval", "eval": {}}) as run:
         rows = [
-            sample(PLAIN if index < count else WRONG, problem=f"problem {number}", phase="sampled") | columns
+            sample(PLAIN if index < count else WRONG, problem=f"problem {number}", mode="sampled") | columns
             for number, count in enumerate(right)
             for index in range(of)
         ]
@@ -165,7 +165,7 @@ def test_who_gains_and_loses_is_a_matter_of_the_group(tmp_path: Path) -> None:
 
 
 def test_responses_without_a_readable_gold_answer_are_left_out(tmp_path: Path) -> None:
-    with runs.open_run(tmp_path / "rl", stage="rl", config={}) as run:
+    with runs.open_run(tmp_path / "rl", command="rl", config={}) as run:
         run.log_samples(1, [sample(PLAIN, group=0), sample(WRONG, group=0)])
         run.log_samples(1, [sample(PLAIN, group=1, answer=None)] * 2)
         run.finish()
@@ -202,7 +202,7 @@ def test_efficiency_counts_tokens_where_the_run_tells_which_are_tags(tmp_path: P
     (run / "adapter").mkdir()
     added = [{"content": tag, "id": number} for tag, number in tags.items()]
     (run / "adapter" / "tokenizer.json").write_text(json.dumps({"added_tokens": added}))
-    with runs.open_run(tmp_path / "b", stage="rl", config={}) as other:
+    with runs.open_run(tmp_path / "b", command="rl", config={}) as other:
         other.log_samples(1, [sample("x", group=0, token_ids=[ord(c) for c in "PRxSRySQTzU"])])
         other.finish()
     (run / "adapter").rename(tmp_path / "b" / "adapter")
@@ -236,7 +236,7 @@ def test_a_run_without_groups_still_has_distributions(tmp_path: Path) -> None:
 
 
 def test_verdicts_that_changed_since_are_counted(tmp_path: Path) -> None:
-    with runs.open_run(tmp_path / "rl", stage="rl", config={}) as run:
+    with runs.open_run(tmp_path / "rl", command="rl", config={}) as run:
         run.log_samples(1, [sample(PLAIN, group=0, verdict=v) for v in ("different", "equal", None)])
         run.finish()
     assert replay(tmp_path / "rl", ["accuracy"]).notes == (
@@ -311,9 +311,9 @@ def test_the_alarm_goes_by_held_out_evaluations(
 def test_evaluations_are_paired_by_problem_and_skip_what_cannot_be_judged(tmp_path: Path) -> None:
     run = rl_run(tmp_path / "rl", DRIFT)
     before = evaluation(tmp_path / "a", [2, 2, 0])
-    with runs.open_run(tmp_path / "b", stage="eval", config={}) as after:
-        rows = [sample(WRONG, problem=f"problem {n}", phase="sampled") for n in (2, 1, 7)]
-        unread = sample(WRONG, problem="problem 0", phase="sampled", verdict="unparseable gold")
+    with runs.open_run(tmp_path / "b", command="eval", config={}) as after:
+        rows = [sample(WRONG, problem=f"problem {n}", mode="sampled") for n in (2, 1, 7)]
+        unread = sample(WRONG, problem="problem 0", mode="sampled", verdict="unparseable gold")
         after.log_samples(0, [*rows, unread])
         after.finish()
     found = replay(run, ["accuracy"], heldout=[before, before, tmp_path / "b"])
@@ -470,7 +470,7 @@ def test_bad_runs_are_named(tmp_path: Path) -> None:
         replay(empty, ["format"])
     with pytest.raises(RunError, match=r"no such folder\. Did you mean .*rl"):
         replay(tmp_path / "rll", ["format"])
-    other = evaluation(tmp_path / "other", [1], phase="greedy")
+    other = evaluation(tmp_path / "other", [1], mode="greedy")
     with pytest.raises(RunError, match="heldout eval to other: no problem in both"):
         replay(run, ["format"], heldout=[evaluation(tmp_path / "eval", [1]), other])
 

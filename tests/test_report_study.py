@@ -78,9 +78,9 @@ def make_evaluation(folder: Path, made: Made, seed: int, problems: int, samples:
         for _ in range(samples):
             right, parallel = draw.random() < made.accuracy, draw.random() < made.ratio
             text = response(0.2 if parallel else None, right)
-            rows.append(sample(f"{made.dataset} {seed} {number}", text, right) | {"phase": "sampled"})
-    with open_run(folder, stage="eval", config={"eval": {"dataset": made.dataset}}) as run:
-        run.log_samples(0, [*rows, sample("greedy only", response(0.9, True), True) | {"phase": "greedy"}])
+            rows.append(sample(f"{made.dataset} {seed} {number}", text, right) | {"mode": "sampled"})
+    with open_run(folder, command="eval", config={"eval": {"dataset": made.dataset}}) as run:
+        run.log_samples(0, [*rows, sample("greedy only", response(0.9, True), True) | {"mode": "greedy"}])
         run.finish()
 
 
@@ -88,7 +88,7 @@ def make_training(folder: Path, made: Made, seed: int, steps: int, switch: int) 
     """A run that moves evenly from the arm's first values to its last, with a little noise."""
     draw = Random(f"{seed}/{made}")
     rows = []
-    with open_run(folder, stage="rl", config={"rl": {}}) as run:
+    with open_run(folder, command="rl", config={"rl": {}}) as run:
         for step in range(1, steps + 1):
             done = (step - 1) / max(1, steps - 1)
             mean = made.position[0] + (made.position[1] - made.position[0]) * done
@@ -140,7 +140,7 @@ def make_study(
         for cold in COLD_STARTS:
             place = folder / "cold-start" / cold
             make_evaluation(place / f"seed-{seed}-eval", Made(0.3, 0.5), seed, problems, samples)
-            with open_run(place / f"seed-{seed}", stage="sft", config={"command": "sft"}) as run:
+            with open_run(place / f"seed-{seed}", command="sft", config={"command": "sft"}) as run:
                 run.finish()
         for name in names:
             place, made = folder / "arms" / name / f"seed-{seed}", MADE[name]
@@ -407,7 +407,7 @@ def test_dead_groups_are_a_multiple_of_the_others() -> None:
 
 def test_a_training_run_is_read_by_its_steps(tmp_path: Path) -> None:
     run_dir = tmp_path / "arms" / "scaffold" / "seed-0" / "rl"
-    with open_run(run_dir, stage="rl", config={}) as run:
+    with open_run(run_dir, command="rl", config={}) as run:
         early, late = response(0.1, True), response(0.5, True)
         for step, stage in ((1, "scaffold"), (2, "scaffold"), (3, "rl-general")):
             run.log_metrics(step, {"correct": 0.1 * step, "stage": stage, "phase": "tiered", "gap": None})
@@ -429,13 +429,13 @@ def test_a_training_run_is_read_by_its_steps(tmp_path: Path) -> None:
 
 def test_an_evaluation_is_read_by_its_problems(tmp_path: Path) -> None:
     run_dir = tmp_path / "base" / "seed-0-eval"
-    with open_run(run_dir, stage="eval", config={"eval": {"dataset": "sums"}}) as run:
+    with open_run(run_dir, command="eval", config={"eval": {"dataset": "sums"}}) as run:
         rows = [
             sample("a", response(0.1, True), True),
             sample("a", response(None, False), False) | {"length": 70, "critical_path": 60.0},
             sample("b", "<Parallel><Path>1</Path></Parallel> Final Answer: 42", True),  # no valid block
         ]
-        run.log_samples(0, [row | {"phase": "sampled"} for row in rows] + [rows[0] | {"phase": "greedy"}])
+        run.log_samples(0, [row | {"mode": "sampled"} for row in rows] + [rows[0] | {"mode": "greedy"}])
         run.finish()
     (tmp_path / "study.yaml").write_text("{arms: [], seeds: 1}")
     found = arms.read(tmp_path).evaluations["base"][0]
@@ -575,7 +575,7 @@ def test_a_study_that_has_run_nothing_yet_has_a_page(tmp_path: Path) -> None:
 
 
 def test_an_evaluation_without_samples_is_missing_too(tmp_path: Path) -> None:
-    with open_run(tmp_path / "base" / "seed-0-eval", stage="eval", config={}) as run:
+    with open_run(tmp_path / "base" / "seed-0-eval", command="eval", config={}) as run:
         run.finish()
     (tmp_path / "study.yaml").write_text("{arms: [], seeds: 1}")
     assert arms.read(tmp_path).missing == ["base/seed-0-eval: holds no sampled responses"]

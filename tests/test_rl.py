@@ -103,7 +103,7 @@ def test_a_probe_tells_the_curriculum_how_many_of_each_problem_are_right(
     curriculum = Curriculum(
         [Stage("rl", sampling="adaptive")], [range(4)], [1, 2, 3, 3], seed=9, group_size=4
     )
-    with runs.open_run(tmp_path / "rl", stage="rl", config={}) as folder:
+    with runs.open_run(tmp_path / "rl", command="rl", config={}) as folder:
         probe(settings, None, None, Staging(curriculum, table, ["accuracy"]), folder)  # type: ignore[arg-type]
     built, decoded = asked
     assert built["limits"] == Limits(70, 3, max_blocks=2)

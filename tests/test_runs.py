@@ -25,6 +25,8 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -86,7 +88,7 @@ def another_process(program: str, *arguments: object) -> Iterator[subprocess.Pop
 
 def test_a_whole_run(tmp_path: Path) -> None:
     folder, started = tmp_path / "runs" / "sft", time.monotonic()
-    with open_run(folder, stage="sft", config={"learning_rate": 1e-5, "out": folder}) as run:
+    with open_run(folder, command="sft", config={"learning_rate": 1e-5, "out": folder}) as run:
         run.log_metrics(1, {"loss": 2.5})
         run.log_metrics(2, {"loss": math.nan, "grad_norm": math.inf})
         run.log_samples(2, [{"problem": "1+1?", "text": "2", "token_ids": [5, 6], "reward_accuracy": 1.0}])
@@ -99,10 +101,10 @@ def test_a_whole_run(tmp_path: Path) -> None:
     assert second["time"] >= first["time"]
     assert (second["loss"], second["grad_norm"]) == (None, None)
     (sample,) = read_samples(folder).to_pylist()
-    assert (sample["step"], sample["stage"], sample["token_ids"]) == (2, "sft", [5, 6])
+    assert (sample["step"], sample["command"], sample["token_ids"]) == (2, "sft", [5, 6])
     summary = read_summary(folder)
     assert summary is not None
-    assert (summary["stage"], summary["steps"], summary["held_out_loss"]) == ("sft", 2, 0.5)
+    assert (summary["command"], summary["steps"], summary["held_out_loss"]) == ("sft", 2, 0.5)
     assert 0 <= summary["wall_seconds"] <= time.monotonic() - started + 0.001, "rounded to milliseconds"
     assert summary["finished_at"] >= summary["started_at"]
 
@@ -129,7 +131,7 @@ def test_config_is_plain_yaml_whatever_the_settings_hold(tmp_path: Path) -> None
         "no": False,
         "none": None,
     }
-    with open_run(tmp_path / "run", stage="sft", config=config):
+    with open_run(tmp_path / "run", command="sft", config=config):
         pass
     assert read_config(tmp_path / "run") == {
         "settings": {"model": str(Path("a/b")), "kind": "causal"},
@@ -156,7 +158,7 @@ def test_no_secret_reaches_the_folder(tmp_path: Path, monkeypatch: pytest.Monkey
         "eos_token": "<|im_end|>",
         "password": None,
     }
-    with open_run(tmp_path / "run", stage="sft", config=config):
+    with open_run(tmp_path / "run", command="sft", config=config):
         pass
     written = "".join(path.read_text() for path in (tmp_path / "run").iterdir())
     assert not any(secret in written for secret in (token, "mine1", "mine2", "mine3"))
@@ -205,7 +207,7 @@ TRAINING = """
     from prl.runs.checkpoints import seal
     from prl.runs import open_run
 
-    with open_run(sys.argv[1], stage="rl", config={"seed": 1}) as run:
+    with open_run(sys.argv[1], command="rl", config={"seed": 1}) as run:
         for step in range(1, 4):
             run.log_metrics(step, {"reward": step / 10})
             run.log_samples(step, [{"text": f"response {step}", "reward_accuracy": step}] * 2)
@@ -228,7 +230,7 @@ def test_a_killed_run_keeps_everything_and_resumes(tmp_path: Path, caplog: pytes
         another_process(TRAINING, folder) as process,
         pytest.raises(RunError, match=rf"in use by process {process.pid} on .* seconds ago: wait for it"),
     ):
-        open_run(folder, stage="rl", config={}, overwrite=True)
+        open_run(folder, command="rl", config={}, overwrite=True)
     assert process.returncode != 0
     assert [record["reward"] for record in read_metrics(folder)] == [0.1, 0.2, 0.3]
     assert "line 4 is torn" in caplog.text
@@ -237,9 +239,9 @@ def test_a_killed_run_keeps_everything_and_resumes(tmp_path: Path, caplog: pytes
     assert read_summary(folder) is None
 
     with pytest.raises(RunError, match="is an interrupted rl run: pass --resume, choose another"):
-        open_run(folder, stage="rl", config={})
+        open_run(folder, command="rl", config={})
 
-    with open_run(folder, stage="rl", config={"seed": 1}, resume=True) as run:
+    with open_run(folder, command="rl", config={"seed": 1}, resume=True) as run:
         # Checkpoint 3 was not written to its end. Step 3 is done again, so its first traces go.
         assert run.checkpoint == folder / "checkpoint-2"
         assert [record["step"] for record in read_metrics(folder)] == [1, 2]
@@ -257,19 +259,19 @@ def test_a_killed_run_keeps_everything_and_resumes(tmp_path: Path, caplog: pytes
 
 @pytest.mark.parametrize("how", ["resume", "overwrite"])
 def test_what_a_merge_drafted_into_a_run_is_in_nobodys_way(tmp_path: Path, how: str) -> None:
-    with open_run(tmp_path, stage="sft", config={}) as run:
+    with open_run(tmp_path, command="sft", config={}) as run:
         run.log_metrics(1, {"loss": 1})
     (tmp_path / ".merged.1.tmp").mkdir()
     (tmp_path / ".merged.1.tmp" / "model.safetensors").touch()
     (tmp_path / ".DONE.1.tmp").touch()
-    with open_run(tmp_path, stage="sft", config={}, resume=how == "resume", overwrite=how == "overwrite"):
+    with open_run(tmp_path, command="sft", config={}, resume=how == "resume", overwrite=how == "overwrite"):
         assert (tmp_path / ".merged.1.tmp" / "model.safetensors").exists()
         assert not (tmp_path / ".DONE.1.tmp").exists()
 
 
 def test_an_exception_and_ctrl_c_leave_an_interrupted_run_that_is_free(tmp_path: Path) -> None:
     def interrupted(error: type[BaseException]) -> None:
-        with open_run(tmp_path / error.__name__, stage="sft", config={}) as run:
+        with open_run(tmp_path / error.__name__, command="sft", config={}) as run:
             run.log_metrics(1, {"loss": 1})
             raise error
 
@@ -279,12 +281,12 @@ def test_an_exception_and_ctrl_c_leave_an_interrupted_run_that_is_free(tmp_path:
         folder = tmp_path / error.__name__
         assert len(read_metrics(folder)) == 1
         assert read_summary(folder) is None
-        with open_run(folder, stage="sft", config={}, resume=True):
+        with open_run(folder, command="sft", config={}, resume=True):
             pass
 
 
 def test_a_kill_between_the_merge_and_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with open_run(tmp_path / "run", stage="rl", config={}) as run:
+    with open_run(tmp_path / "run", command="rl", config={}) as run:
         run.log_samples(1, [{"text": "one"}])
         monkeypatch.setattr(runs, "write_json", lambda path, value: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
@@ -292,17 +294,17 @@ def test_a_kill_between_the_merge_and_done(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.undo()
     make_checkpoint(run.folder, 1)
     assert len(read_samples(run.folder)) == 1
-    with open_run(run.folder, stage="rl", config={}, resume=True) as run:
+    with open_run(run.folder, command="rl", config={}, resume=True) as run:
         run.log_samples(2, [{"text": "two"}])
         run.finish()
     assert read_samples(run.folder)["text"].to_pylist() == ["one", "two"]
 
 
 def test_resuming_without_a_checkpoint_begins_again(tmp_path: Path) -> None:
-    with open_run(tmp_path / "run", stage="rl", config={}) as run:
+    with open_run(tmp_path / "run", command="rl", config={}) as run:
         run.log_metrics(0, {"reward": 1})
         run.log_samples(0, [{"text": "one"}])
-    with open_run(tmp_path / "run", stage="rl", config={}, resume=True) as run:
+    with open_run(tmp_path / "run", command="rl", config={}, resume=True) as run:
         assert run.checkpoint is None
         assert read_metrics(run.folder) == []
         assert len(read_samples(run.folder)) == 0
@@ -310,7 +312,7 @@ def test_resuming_without_a_checkpoint_begins_again(tmp_path: Path) -> None:
 
 def test_a_run_that_did_nothing_is_started_over(tmp_path: Path) -> None:
     for stage in ("sft", "rl"):
-        with open_run(tmp_path / "run", stage=stage, config={"stage": stage}):
+        with open_run(tmp_path / "run", command=stage, config={"stage": stage}):
             pass
     assert read_config(tmp_path / "run") == {"stage": "rl"}
 
@@ -319,7 +321,7 @@ def test_a_run_that_did_nothing_is_started_over(tmp_path: Path) -> None:
 
 
 def test_a_finished_run_and_one_of_another_stage_are_refused_until_overwritten(tmp_path: Path) -> None:
-    with open_run(tmp_path / "run", stage="sft", config={"a": 1}) as run:
+    with open_run(tmp_path / "run", command="sft", config={"a": 1}) as run:
         run.log_metrics(1, {"loss": 1})
         make_adapter(run.folder / "adapter")
         make_checkpoint(run.folder, 1)
@@ -330,11 +332,11 @@ def test_a_finished_run_and_one_of_another_stage_are_refused_until_overwritten(t
         with pytest.raises(
             RunError, match=r"is a finished sft run: choose another --output_dir or pass --overwrite"
         ):
-            open_run(run.folder, stage="sft", config={}, **options)
-    with pytest.raises(RunError, match="is a run of stage sft, not rl: choose another"):
-        open_run(run.folder, stage="rl", config={})
+            open_run(run.folder, command="sft", config={}, **options)
+    with pytest.raises(RunError, match="is a run of command sft, not rl: choose another"):
+        open_run(run.folder, command="rl", config={})
     assert (run.folder / "environment.json").read_bytes() == environment
-    with open_run(run.folder, stage="rl", config={"b": 2}, overwrite=True):
+    with open_run(run.folder, command="rl", config={"b": 2}, overwrite=True):
         assert names(run.folder) == ["config.yaml", "environment.json", "notes.txt"]
         assert read_config(run.folder) == {"b": 2}
 
@@ -368,7 +370,7 @@ def write_all(folder: Path, files: dict[str, str]) -> None:
 def test_overwriting_removes_what_the_stage_wrote_and_nothing_else(
     tmp_path: Path, stage: str, others: dict[str, str]
 ) -> None:
-    with open_run(tmp_path, stage=stage, config={}) as run:
+    with open_run(tmp_path, command=stage, config={}) as run:
         run.log_metrics(1, {"loss": 1})
         run.log_samples(1, [{"text": "one"}])
         written = {
@@ -383,26 +385,26 @@ def test_overwriting_removes_what_the_stage_wrote_and_nothing_else(
             make_checkpoint(tmp_path, 2, whole=False)
         run.finish()
     write_all(tmp_path, MINE | others)
-    with open_run(tmp_path, stage="sft", config={}, overwrite=True):
+    with open_run(tmp_path, command="sft", config={}, overwrite=True):
         left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
         assert left == {*MINE, *others, "environment.json", "config.yaml", ".lock"}
         assert all((tmp_path / name).read_text() == text for name, text in (MINE | others).items())
 
 
 def test_overwriting_leaves_no_empty_folders_and_no_card_of_prl(tmp_path: Path) -> None:
-    with open_run(tmp_path, stage="sft", config={}) as run:
+    with open_run(tmp_path, command="sft", config={}) as run:
         run.log_samples(1, [{"text": "one"}])
         make_adapter(tmp_path / "adapter")
         cards.write_card(tmp_path / "adapter", "# An adapter")
         cards.write_card(tmp_path, "# A run")
-    with open_run(tmp_path, stage="sft", config={}, overwrite=True):
+    with open_run(tmp_path, command="sft", config={}, overwrite=True):
         assert names(tmp_path) == ["config.yaml", "environment.json"]
 
 
 def test_an_overwriting_that_is_cut_short_can_only_be_done_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with open_run(tmp_path, stage="rl", config={}):
+    with open_run(tmp_path, command="rl", config={}):
         make_checkpoint(tmp_path, 1)
     for cut, seen in ((KeyboardInterrupt(), KeyboardInterrupt), (PermissionError(13, "Denied"), RunError)):
 
@@ -412,19 +414,19 @@ def test_an_overwriting_that_is_cut_short_can_only_be_done_again(
         with monkeypatch.context() as patch:
             patch.setattr(shutil, "rmtree", cut_short)
             with pytest.raises(seen):
-                open_run(tmp_path, stage="rl", config={}, overwrite=True)
-        with pytest.raises(RunError, match=r"is a run of stage unknown, not rl: .* --overwrite_output_dir"):
-            open_run(tmp_path, stage="rl", config={}, resume=True)
+                open_run(tmp_path, command="rl", config={}, overwrite=True)
+        with pytest.raises(RunError, match=r"is a run of command unknown, not rl: .* --overwrite_output_dir"):
+            open_run(tmp_path, command="rl", config={}, resume=True)
         (tmp_path / "results.json").write_text("not of this stage, which is still known")
-    with open_run(tmp_path, stage="rl", config={}, overwrite=True):
+    with open_run(tmp_path, command="rl", config={}, overwrite=True):
         assert names(tmp_path) == ["config.yaml", "environment.json", "results.json"]
 
 
 def test_a_run_whose_environment_is_torn_is_refused(tmp_path: Path) -> None:
     (tmp_path / "environment.json").write_text('{"stage": "s')
     (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n')
-    with pytest.raises(RunError, match="is a run of stage unknown, not sft"):
-        open_run(tmp_path, stage="sft", config={})
+    with pytest.raises(RunError, match="is a run of command unknown, not sft"):
+        open_run(tmp_path, command="sft", config={})
 
 
 def test_a_folder_that_is_no_run_is_refused_and_left_alone(tmp_path: Path) -> None:
@@ -434,10 +436,10 @@ def test_a_folder_that_is_no_run_is_refused_and_left_alone(tmp_path: Path) -> No
         with pytest.raises(
             RunError, match=r"is not empty and no run \(thesis\.tex\): choose another --output_dir"
         ):
-            open_run(tmp_path, stage="sft", config={}, **options)
+            open_run(tmp_path, command="sft", config={}, **options)
     assert sorted(path.name for path in tmp_path.iterdir()) == [".DS_Store", "thesis.tex"]
     (tmp_path / "thesis.tex").unlink()
-    with open_run(tmp_path, stage="sft", config={}):
+    with open_run(tmp_path, command="sft", config={}):
         pass
 
 
@@ -452,8 +454,8 @@ def test_contradictions(
     tmp_path: Path, options: dict[str, bool], error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
-        open_run(tmp_path / "run", stage="sft", config={}, **options)
-    with open_run(tmp_path / "run", stage="sft", config={}):
+        open_run(tmp_path / "run", command="sft", config={}, **options)
+    with open_run(tmp_path / "run", command="sft", config={}):
         pass
 
 
@@ -461,16 +463,16 @@ def test_places_where_no_folder_can_be(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for place in ("file", "file/below"):
         with pytest.raises(RunError, match=r"cannot be written: .*\. Choose another --output_dir"):
-            open_run(tmp_path / place, stage="sft", config={})
+            open_run(tmp_path / place, command="sft", config={})
 
 
 def test_a_second_run_in_the_same_process_is_refused(tmp_path: Path) -> None:
     with (
-        open_run(tmp_path / "run", stage="sft", config={}),
+        open_run(tmp_path / "run", command="sft", config={}),
         pytest.raises(RunError, match=f"process {os.getpid()} .* this very process, so close that run"),
     ):
-        open_run(tmp_path / "run", stage="sft", config={})
-    with open_run(tmp_path / "run", stage="sft", config={}):
+        open_run(tmp_path / "run", command="sft", config={})
+    with open_run(tmp_path / "run", command="sft", config={}):
         pass
 
 
@@ -488,12 +490,12 @@ def test_a_second_run_in_the_same_process_is_refused(tmp_path: Path) -> None:
 def test_the_owner_is_named_as_far_as_it_is_known(
     tmp_path: Path, changes: dict[str, object] | None, message: str
 ) -> None:
-    with open_run(tmp_path, stage="sft", config={}):
+    with open_run(tmp_path, command="sft", config={}):
         ago = (datetime.now(UTC) - timedelta(hours=3.5)).isoformat()
         owner = json.dumps({"pid": 7, "host": "elsewhere", "opened_at": ago, **(changes or {})})
         (tmp_path / "environment.json").write_text(owner if changes is not None else owner[:-9])
         with pytest.raises(RunError, match=message):
-            open_run(tmp_path, stage="sft", config={})
+            open_run(tmp_path, command="sft", config={})
 
 
 @pytest.mark.parametrize("attempt", range(10))
@@ -505,7 +507,7 @@ def test_of_many_threads_one_gets_the_folder_and_any_may_close_it(tmp_path: Path
     def contend() -> None:
         barrier.wait()
         try:
-            opened.append(open_run(tmp_path, stage="sft", config={}))
+            opened.append(open_run(tmp_path, command="sft", config={}))
         except RunError as error:
             refused.append(error)
 
@@ -518,17 +520,17 @@ def test_of_many_threads_one_gets_the_folder_and_any_may_close_it(tmp_path: Path
     assert len(refused) == 7
     assert all("is in use by" in str(error) for error in refused)
     opened[0].close()
-    with open_run(tmp_path, stage="sft", config={}):
+    with open_run(tmp_path, command="sft", config={}):
         opened[0].close()  # once more: it must not free what is another's by now
         with pytest.raises(RunError, match="is in use by"):
-            open_run(tmp_path, stage="sft", config={})
+            open_run(tmp_path, command="sft", config={})
 
 
 FORKING = """
     import os, sys
     from prl.runs import open_run
 
-    run = open_run(sys.argv[1], stage="sft", config={})
+    run = open_run(sys.argv[1], command="sft", config={})
     if os.fork() == 0:
         run.close()
         os._exit(0)
@@ -543,10 +545,10 @@ FORKING = """
 def test_a_forked_child_neither_frees_the_folder_nor_keeps_it(tmp_path: Path) -> None:
     with another_process(FORKING, tmp_path) as process:
         with pytest.raises(RunError, match=f"in use by process {process.pid} on"):
-            open_run(tmp_path, stage="sft", config={})
+            open_run(tmp_path, command="sft", config={})
         process.kill()
         process.wait()
-        with open_run(tmp_path, stage="sft", config={}):  # the second child still reads from us
+        with open_run(tmp_path, command="sft", config={}):  # the second child still reads from us
             pass
 
 
@@ -559,7 +561,7 @@ def test_a_file_system_without_locks_is_refused(
 
     monkeypatch.setattr(pytest.importorskip("fcntl"), "flock", flock)
     with pytest.raises(RunError, match=rf"cannot be locked: {os.strerror(number)}\. Choose another --output"):
-        open_run(tmp_path, stage="sft", config={})
+        open_run(tmp_path, command="sft", config={})
     assert names(tmp_path) == []
 
 
@@ -588,7 +590,7 @@ def test_metrics_read_back_as_written_also_before_a_torn_end(
     tmp_path_factory: pytest.TempPathFactory, lines: list[dict[str, Any]], share: float
 ) -> None:
     folder = tmp_path_factory.mktemp("metrics")
-    with open_run(folder, stage="sft", config={}) as run:
+    with open_run(folder, command="sft", config={}) as run:
         for step, line in enumerate(lines):
             run.log_metrics(step, line)
     records = read_metrics(folder)
@@ -604,7 +606,7 @@ def test_metrics_read_back_as_written_also_before_a_torn_end(
 def test_a_torn_line_in_the_middle_is_left_out_with_its_number(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with open_run(tmp_path, stage="sft", config={}):
+    with open_run(tmp_path, command="sft", config={}):
         (tmp_path / "metrics.jsonl").write_bytes(b'{"step": 1}\n{"step": 2, \n\n\xff\n[1]\n{"step": 3}\n')
     with caplog.at_level(logging.WARNING):
         assert [record["step"] for record in read_metrics(tmp_path)] == [1, 3]
@@ -612,7 +614,7 @@ def test_a_torn_line_in_the_middle_is_left_out_with_its_number(
 
 
 def test_numbers_of_numpy_are_numbers(tmp_path: Path) -> None:
-    with open_run(tmp_path, stage="sft", config={}) as run:
+    with open_run(tmp_path, command="sft", config={}) as run:
         run.log_metrics(
             1, {"a": np.float32(0.5), "b": np.int64(3), "c": np.array([1.0, np.nan]), "d": np.bool_(True)}
         )
@@ -621,7 +623,7 @@ def test_numbers_of_numpy_are_numbers(tmp_path: Path) -> None:
 
 
 def test_each_line_is_on_disk_when_the_call_returns(tmp_path: Path) -> None:
-    with open_run(tmp_path, stage="sft", config={}) as run:
+    with open_run(tmp_path, command="sft", config={}) as run:
         for step in range(3):
             run.log_metrics(step, {})
             assert len(read_metrics(tmp_path)) == step + 1
@@ -631,7 +633,7 @@ def test_each_line_is_on_disk_when_the_call_returns(tmp_path: Path) -> None:
 
 
 def test_samples_of_steps_with_different_rewards_merge(tmp_path: Path) -> None:
-    with open_run(tmp_path, stage="rl", config={}) as run:
+    with open_run(tmp_path, command="rl", config={}) as run:
         run.log_samples(
             1, [{"text": "a", "reward_accuracy": 1, "note": 1}, {"text": "b", "reward_accuracy": -1.0}]
         )
@@ -670,13 +672,15 @@ def test_a_full_row_survives_with_its_types(tmp_path: Path) -> None:
         "difficulty": 3,
         "extra": {"a": [1]},
     }
-    with open_run(tmp_path, stage="rl", config={}) as run:
+    with open_run(tmp_path, command="rl", config={}) as run:
         run.log_samples(3, [row])
     (read,) = read_samples(tmp_path).to_pylist()
     assert read == {
         **row,
         "step": 3,
-        "stage": "rl",
+        "command": "rl",
+        "stage": None,
+        "mode": None,
         "text": "<Parallel>…?\x00",
         "token_ids": [151669, 7],
         "length": 2,
@@ -690,7 +694,7 @@ def test_a_full_row_survives_with_its_types(tmp_path: Path) -> None:
 
 
 def test_many_steps_keep_their_order_beyond_six_digits(tmp_path: Path) -> None:
-    with open_run(tmp_path, stage="rl", config={}) as run:
+    with open_run(tmp_path, command="rl", config={}) as run:
         for step in (1_000_000, 2, 999_999):
             run.log_samples(step, [{"text": str(step)}])
         run.finish()
@@ -698,7 +702,7 @@ def test_many_steps_keep_their_order_beyond_six_digits(tmp_path: Path) -> None:
 
 
 def test_a_torn_shard_is_left_out_with_a_notice(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with open_run(tmp_path, stage="rl", config={}) as run:
+    with open_run(tmp_path, command="rl", config={}) as run:
         for step in (1, 2, 3):
             run.log_samples(step, [{"text": str(step)}])
         shard = tmp_path / "samples" / "step-000002-00.parquet"
@@ -710,15 +714,78 @@ def test_a_torn_shard_is_left_out_with_a_notice(tmp_path: Path, caplog: pytest.L
 
 
 def test_a_run_without_samples_reads_as_an_empty_table(tmp_path: Path) -> None:
-    with open_run(tmp_path, stage="eval", config={}) as run:
+    with open_run(tmp_path, command="eval", config={}) as run:
         run.finish()
     assert read_samples(tmp_path).num_rows == 0
     assert read_samples(tmp_path).column_names == list(SAMPLE_COLUMNS)
     assert read_metrics(tmp_path) == []
 
 
+def as_before(folder: Path) -> None:
+    """Make a run what it was while commands were called stages, and its modes phases."""
+    for path in (folder / "environment.json", folder / "DONE"):
+        if path.exists():
+            record = json.loads(path.read_text())
+            path.write_text(
+                json.dumps({{"command": "stage"}.get(name, name): record[name] for name in record})
+            )
+    for path in folder.rglob("*.parquet"):
+        table = pq.read_table(path)
+        if "command" in table.column_names:
+            for name, other in (("stage", "command"), ("phase", "mode")):
+                told = pc.coalesce(table[name], table[other])
+                table = table.set_column(table.column_names.index(name), name, told)
+            pq.write_table(table.drop_columns(["command", "mode"]), path)
+
+
+def test_a_run_of_before_command_and_mode_is_read_with_them(tmp_path: Path) -> None:
+    names = ("command", "stage", "phase", "mode", "text")
+    rows = {
+        "rl": [
+            {"text": "a", "stage": "easy", "phase": "tiered"}, {"text": "b", "stage": "hard"}, {"text": "c"},
+        ],
+        "eval": [{"text": "a", "mode": "greedy"}, {"text": "b", "mode": "sampled"}],
+    }  # fmt: skip
+    for command, of_command in rows.items():
+        with open_run(tmp_path / command, command=command, config={}) as run:
+            for step, row in enumerate(of_command):
+                run.log_samples(step, [row])
+            written = read_samples(run.folder)
+            as_before(run.folder)
+            assert read_samples(run.folder).select(names).equals(written.select(names))
+            run.finish()
+        as_before(run.folder)
+        assert read_samples(run.folder).select(names).equals(written.select(names))
+        summary = read_summary(run.folder)
+        assert summary is not None
+        assert (summary["command"], "stage" in summary) == (command, False)
+        with pytest.raises(RunError, match=f"is a finished {command} run: choose another"):
+            open_run(run.folder, command=command, config={})
+        with pytest.raises(RunError, match=f"is a finished {command} run without an adapter"):
+            adapter_dir(run.folder)
+
+
+def test_a_run_of_before_command_goes_on_and_is_overwritten(tmp_path: Path) -> None:
+    with open_run(tmp_path, command="rl", config={}, inputs={"model": "a"}) as run:
+        for step in (1, 2):
+            run.log_samples(step, [{"text": str(step), "stage": "easy"}])
+            make_checkpoint(tmp_path, step)
+    as_before(tmp_path)
+    with open_run(tmp_path, command="rl", config={}, resume=True) as run:
+        run.log_samples(3, [{"text": "3", "stage": "hard"}])
+        run.finish()
+    told = [(row["command"], row["stage"], row["text"]) for row in read_samples(tmp_path).to_pylist()]
+    assert told == [("rl", "easy", "1"), ("rl", "easy", "2"), ("rl", "hard", "3")]
+    environment = json.loads((tmp_path / "environment.json").read_text())
+    assert (environment["command"], environment["inputs"]) == ("rl", {"model": "a"})
+    as_before(tmp_path)
+    (tmp_path / "results.json").write_text("a person's")
+    with open_run(tmp_path, command="eval", config={}, overwrite=True):
+        assert names(tmp_path) == ["config.yaml", "environment.json", "results.json"]
+
+
 def test_reading_what_is_no_run(tmp_path: Path) -> None:
-    with open_run(tmp_path / "sft", stage="sft", config={}):
+    with open_run(tmp_path / "sft", command="sft", config={}):
         pass
     (tmp_path / "empty").mkdir()
     for read in (read_metrics, read_samples, read_config, read_summary):
@@ -732,7 +799,7 @@ def test_reading_what_is_no_run(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"config.yaml: while parsing"):
         read_config(tmp_path / "sft")
     (tmp_path / "sft" / "config.yaml").write_text("- a\n")
-    with pytest.raises(RunError, match=r"config.yaml: holds no settings\. Run the stage again"):
+    with pytest.raises(RunError, match=r"config.yaml: holds no settings\. Run the command again"):
         read_config(tmp_path / "sft")
     for text, held in (
         ("command: sft\nsft: {seed: 1}\n", {"seed": 1}),
@@ -751,13 +818,13 @@ def test_too_little_space_is_refused_before_anything_is_written(
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(total=2**40, free=5 * 2**20))
     with pytest.raises(RunError, match="its disk has 5 MiB free and a run needs 200 MiB or more: free some"):
-        open_run(tmp_path / "a" / "run", stage="sft", config={})
+        open_run(tmp_path / "a" / "run", command="sft", config={})
     assert not (tmp_path / "a").exists()
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux' /dev/full")
 def test_a_really_full_disk(tmp_path: Path) -> None:
-    with open_run(tmp_path, stage="sft", config={}) as run:
+    with open_run(tmp_path, command="sft", config={}) as run:
         (tmp_path / "metrics.jsonl").symlink_to("/dev/full")
         with pytest.raises(
             RunError, match=r"no space left on the disk of .*metrics.jsonl: what was written is"
@@ -771,7 +838,7 @@ def test_a_disk_that_fills_up_loses_nothing_that_was_written(
     def full(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    with open_run(tmp_path, stage="rl", config={}) as run:
+    with open_run(tmp_path, command="rl", config={}) as run:
         run.log_samples(1, [{"text": "one"}])
         monkeypatch.setattr(os, "fsync", full)
         with pytest.raises(RunError, match=r"no space left on the disk of .*step-000002"):
@@ -795,10 +862,10 @@ def test_a_disk_that_fills_up_loses_nothing_that_was_written(
 def test_a_full_disk_under_the_trainer_is_the_same_line(tmp_path: Path, error: Exception) -> None:
     with (
         pytest.raises(RunError, match=r"no space left on the disk of .* Free some space, then pass --resume"),
-        open_run(tmp_path, stage="sft", config={}),
+        open_run(tmp_path, command="sft", config={}),
     ):
         raise error
-    with open_run(tmp_path, stage="sft", config={}):
+    with open_run(tmp_path, command="sft", config={}):
         pass
 
 
@@ -806,7 +873,7 @@ def test_a_full_disk_under_the_trainer_is_the_same_line(tmp_path: Path, error: E
 
 
 def test_adapters_of_runs_folders_and_checkpoints(tmp_path: Path) -> None:
-    with open_run(tmp_path / "sft", stage="sft", config={}) as run:
+    with open_run(tmp_path / "sft", command="sft", config={}) as run:
         adapter = make_adapter(run.folder / "adapter")
         run.finish()
     assert adapter_dir(run.folder) == adapter_dir(str(adapter)) == adapter
@@ -825,7 +892,7 @@ def test_bases_have_no_adapter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_run_without_an_adapter_says_what_it_has(tmp_path: Path) -> None:
-    with open_run(tmp_path / "sft", stage="sft", config={}) as run:
+    with open_run(tmp_path / "sft", command="sft", config={}) as run:
         with pytest.raises(RunError, match="is a sft run that is not finished; it has no checkpoint yet"):
             adapter_dir(run.folder)
         for step in (50, 100):
@@ -842,16 +909,14 @@ def test_a_run_without_an_adapter_says_what_it_has(tmp_path: Path) -> None:
         (run.folder / "adapter" / "adapter_config.json").write_text("{}")  # its weights were not yet written
         with pytest.raises(RunError, match="not finished"):
             adapter_dir(run.folder)
-    with open_run(tmp_path / "eval", stage="eval", config={}) as run:
+    with open_run(tmp_path / "eval", command="eval", config={}) as run:
         run.finish()
-    with pytest.raises(
-        RunError, match="is a finished eval run without an adapter: name one of a training stage"
-    ):
+    with pytest.raises(RunError, match="is a finished eval run without an adapter: name one of sft or rl"):
         adapter_dir(run.folder)
 
 
 def test_an_adapter_without_weights_is_called_that(tmp_path: Path) -> None:
-    with open_run(tmp_path / "sft", stage="sft", config={}) as run:
+    with open_run(tmp_path / "sft", command="sft", config={}) as run:
         adapter = make_adapter(run.folder / "adapter")
         run.finish()
     (adapter / "adapter_model.safetensors").unlink()
@@ -900,7 +965,7 @@ def test_a_base_that_moved_is_found_near_its_adapter(
 
 def test_wrong_model_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with open_run(tmp_path / "runs" / "sft", stage="sft", config={}):
+    with open_run(tmp_path / "runs" / "sft", command="sft", config={}):
         pass
     (tmp_path / "runs" / "notes.txt").write_text("")
     (tmp_path / "data").mkdir()

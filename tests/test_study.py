@@ -67,7 +67,8 @@ elif deed == "kill":
     print("step 3", flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
 resume, overwrite = words[-1] == "--resume", words[-1] == "--overwrite_output_dir"
-with runs.open_run(given["output_dir"], stage=command, config={}, resume=resume, overwrite=overwrite) as run:
+folder = given["output_dir"]
+with runs.open_run(folder, command=command, config={}, resume=resume, overwrite=overwrite) as run:
     if deed == "hang":
         signal.signal(signal.SIGINT, interrupted)
         if other != "without":
@@ -297,7 +298,7 @@ def test_an_error_of_the_runner_leaves_no_process(fakes: Fakes, monkeypatch: pyt
     between_polls(monkeypatch, fail)
     with pytest.raises(OSError, match="disk full"):
         fakes.execute([fakes.task("x")])
-    with runs.open_run(fakes.task("x").folder, stage="rl", config={}, resume=True) as run:
+    with runs.open_run(fakes.task("x").folder, command="rl", config={}, resume=True) as run:
         assert run.checkpoint is not None  # nobody else writes here
 
 

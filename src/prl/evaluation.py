@@ -84,7 +84,7 @@ def run(settings: Settings[EvalArguments]) -> EvalResult:
     default_checker().start()
     with runs.open_run(
         arguments.output_dir,
-        stage="eval",
+        command="eval",
         config=settings.as_dict(),
         overwrite=arguments.overwrite_output_dir,
     ) as folder:
@@ -389,7 +389,7 @@ _UNASKED = {
 
 def _of_row(mode: str, row: dict[str, Any]) -> dict[str, Any]:
     return {
-        "phase": mode,
+        "mode": mode,
         "problem": transcript(row["problem"], row.get("history")),
         "answer": row["answer"],
         "level": row.get("level"),

@@ -170,7 +170,7 @@ def plot_evaluations(run_dirs: Mapping[str, str | os.PathLike[str]]) -> Figure:
 def _stage_and_curves(run_dir: str | os.PathLike[str]) -> tuple[str, dict[str, Curve]]:
     stage = str(runs.read_config(run_dir).get("command"))
     if stage not in METRICS:
-        raise RunError(f"{run_dir} is a run of stage {stage}, which has no curves: name an sft or rl run")
+        raise RunError(f"{run_dir} is a run of command {stage}, which has no curves: name an sft or rl run")
     points: dict[str, dict[int, float]] = {}
     for line in runs.read_metrics(run_dir):
         for key, name in METRICS[stage].items():

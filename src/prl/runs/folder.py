@@ -1,8 +1,8 @@
 """The run folder: what every stage writes and the next one reads.
 
     config.yaml        the resolved settings
-    environment.json   stage, versions, machine, command line, fingerprints of data and model, what changed at
-                       resumptions, and the process that opened the run last
+    environment.json   command, versions, machine, command line, fingerprints of data and model, what changed
+                       at resumptions, and the process that opened the run last
     metrics.jsonl      one JSON object a line
     samples/           one parquet file for each logging of responses, until the run is done
     samples.parquet    the same as one file, when it is done
@@ -72,8 +72,10 @@ LIBRARIES = (
 
 SAMPLE_COLUMNS: dict[str, str] = {
     "step": "int64",
+    "command": "string",
     "stage": "string",
     "phase": "string",
+    "mode": "string",
     "problem": "string",
     "answer": "string",
     "text": "string",
@@ -85,14 +87,15 @@ SAMPLE_COLUMNS: dict[str, str] = {
     "faults": "list<string>",
     "advantage": "double",
 }
-"""Columns that samples.parquet always has; `answer` is the gold, `length` is in tokens. There may be more: a
-`reward_<name>` (double) for each reward, and what else a stage logs, numbers as double, other things as
-string."""
+"""Columns that samples.parquet always has: `command` wrote the row, in which `stage` of a curriculum, `phase`
+of a reward schedule and `mode` of decoding (greedy, sampled), each null where there is none; `answer` is the
+gold, `length` is in tokens. There may be more: a `reward_<name>` (double) for each reward, and what else a
+command logs, numbers as double, other things as string."""
 
 WEIGHTS = "adapter_model.safetensors"
 """Where an adapter has its weights (PEFT's name)."""
 
-_SETTINGS = {"environment.json", "config.yaml"}  # what a run holds before its stage has done anything
+_SETTINGS = {"environment.json", "config.yaml"}  # what a run holds before its command has done anything
 _OF_TRAINING = (
     *(
         f"adapter/{name}"
@@ -109,7 +112,7 @@ _WRITTEN = {
     "eval": ("results.json",),
     "traces": ("journal/*.jsonl", "traces.parquet", "rejected.parquet"),
 }
-"""Stage -> what it writes into its run, beside what all do, cards and checkpoints."""
+"""Command -> what it writes into its run, beside what all do, cards and checkpoints."""
 _OF_ALL = ("config.yaml", "metrics.jsonl", "samples.parquet", "samples/step-*.parquet")
 Compare = Callable[[Mapping[str, Any], Mapping[str, str], Path], dict[str, str]]
 """Settings and inputs that a run began with, and the checkpoint it goes on from -> what changes, in words."""
@@ -127,7 +130,7 @@ class Run:
     """
 
     folder: Path
-    stage: str
+    command: str
     started_at: str
     checkpoint: Path | None
     _lock: BaseFileLock | None
@@ -173,18 +176,18 @@ class Run:
         # Not by listing the folder, which holds a file for every step of the run.
         names = (folder / f"step-{step:06d}-{number:02d}.parquet" for number in itertools.count())
         path = next(name for name in names if not name.exists())
-        table = _sample_table([{"step": step, "stage": self.stage, **row} for row in rows])
+        table = _sample_table([{"step": step, "command": self.command, **row} for row in rows])
         with replacing(path) as file:
             pq.write_table(table, file, compression="zstd")
         self._last_step = max(self._last_step, step)
 
     def finish(self, summary: Mapping[str, Any] | None = None) -> None:
-        """Merge the samples and write DONE: stage, times, the last step logged, and `summary`."""
+        """Merge the samples and write DONE: command, times, the last step logged, and `summary`."""
         if not self._lock:
             return
         _merge_samples(self.folder)
         done = {
-            "stage": self.stage,
+            "command": self.command,
             "started_at": self.started_at,
             "finished_at": _now(),
             "wall_seconds": round(time.monotonic() - self._opened, 3),
@@ -198,7 +201,7 @@ class Run:
 def open_run(
     output_dir: str | os.PathLike[str],
     *,
-    stage: str,
+    command: str,
     config: Mapping[str, Any],
     resume: bool = False,
     overwrite: bool = False,
@@ -207,10 +210,10 @@ def open_run(
 ) -> Run:
     """Create, resume or overwrite the run folder `output_dir`, and own it until the run is closed.
 
-    `resume` goes on with an interrupted run of the same stage from its last whole checkpoint; what was logged
-    or torn after that is dropped, because it is done again. `overwrite` removes what the earlier run wrote
-    and nothing else: also a README.md stays that a person wrote or changed. A run that ended before its stage
-    logged or saved anything is simply started over.
+    `resume` goes on with an interrupted run of the same command from its last whole checkpoint; what was
+    logged or torn after that is dropped, because it is done again. `overwrite` removes what the earlier run
+    wrote and nothing else: also a README.md stays that a person wrote or changed. A run that ended before its
+    command logged or saved anything is simply started over.
 
     `inputs` are fingerprints of what the run reads, for environment.json. Before a run goes on from a
     checkpoint, and before anything is written, `compare` is given the settings and inputs that it began with.
@@ -223,7 +226,7 @@ def open_run(
     opened: list[Run] = []
 
     def open_it() -> tuple[str, Path | None, dict[str, Any]]:
-        opened.append(_open(folder, stage, config, resume, overwrite, inputs or {}, compare))
+        opened.append(_open(folder, command, config, resume, overwrite, inputs or {}, compare))
         return opened[0].started_at, opened[0].checkpoint, mine
 
     started_at, checkpoint, theirs = processes.from_main(open_it)
@@ -232,7 +235,7 @@ def open_run(
             f"process {processes.index()} runs with another {different[0]} ({mine[different[0]]}) than the "
             f"main one ({theirs.get(different[0])}): give all of them the same flags, --recipe too"
         )
-    return opened[0] if opened else Run(folder, stage, started_at, checkpoint, None)
+    return opened[0] if opened else Run(folder, command, started_at, checkpoint, None)
 
 
 def _shared(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -245,7 +248,7 @@ def _shared(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _open(
     folder: Path,
-    stage: str,
+    command: str,
     config: Mapping[str, Any],
     resume: bool,
     overwrite: bool,
@@ -267,7 +270,7 @@ def _open(
     lock = _lock(folder)
     try:
         with writing(folder):
-            earlier = _run_to_resume(folder, stage, resume, overwrite)
+            earlier = _run_to_resume(folder, command, resume, overwrite)
             checkpoint, changed = last_checkpoint(folder) if resume else None, {}
             if checkpoint and compare:
                 stored = read_config(folder)
@@ -281,13 +284,13 @@ def _open(
                 if not leftover.is_dir():  # such as the draft of a merge into the run, which sees to its own
                     leftover.unlink(missing_ok=True)
             if overwrite:
-                # Without a stage: after a kill amid the removal, it can be overwritten but not resumed.
-                found = read_json(folder / "environment.json")
-                overwritten = str(found.get("stage", found.get("overwrites")))
+                # Without a command: after a kill amid the removal, it can be overwritten but not resumed.
+                found = _read_environment(folder)
+                overwritten = str(found.get("command", found.get("overwrites")))
                 write_json(folder / "environment.json", environment | {"overwrites": overwritten})
                 _remove_what_was_written(folder, overwritten)
             environment |= {
-                "stage": stage,
+                "command": command,
                 "started_at": earlier.get("started_at", environment["opened_at"]),
                 "resumed_at": [*earlier.get("resumed_at", []), environment["opened_at"]] if resume else [],
                 "inputs": {**earlier.get("inputs", {}), **inputs},
@@ -300,20 +303,20 @@ def _open(
                 for torn in checkpoints(folder):
                     if checkpoint is None or step_of(torn) > step_of(checkpoint):
                         shutil.rmtree(torn)
-            return Run(folder, stage, environment["started_at"], checkpoint, lock, changed)
+            return Run(folder, command, environment["started_at"], checkpoint, lock, changed)
     except BaseException:
         lock.release()
         raise
 
 
-def _remove_what_was_written(folder: Path, stage: str) -> None:
-    """Empty a folder of what `stage` wrote (any of them, where that is none); a person's files stay."""
+def _remove_what_was_written(folder: Path, command: str) -> None:
+    """Empty a folder of what `command` wrote (any of them, where that is none); a person's files stay."""
     (folder / "DONE").unlink(missing_ok=True)  # first: what follows is no longer whole
     for checkpoint in checkpoints(folder):
         (checkpoint / MANIFEST).unlink(missing_ok=True)
         shutil.rmtree(checkpoint)
-    of_stage = _WRITTEN.get(stage, [name for names in _WRITTEN.values() for name in names])
-    for path in [path for name in (*_OF_ALL, *of_stage) for path in folder.glob(name)]:
+    of_command = _WRITTEN.get(command, [name for names in _WRITTEN.values() for name in names])
+    for path in [path for name in (*_OF_ALL, *of_command) for path in folder.glob(name)]:
         if not path.is_dir():
             path.unlink(missing_ok=True)
     for path in [folder / part / name for part in ("", "adapter") for name in (cards.CARD, cards.BESIDE)]:
@@ -324,19 +327,19 @@ def _remove_what_was_written(folder: Path, stage: str) -> None:
             path.rmdir()
 
 
-def _run_to_resume(folder: Path, stage: str, resume: bool, overwrite: bool) -> dict[str, Any]:
+def _run_to_resume(folder: Path, command: str, resume: bool, overwrite: bool) -> dict[str, Any]:
     """What environment.json holds of the run to go on with, nothing where one begins; or raises RunError."""
-    earlier = read_json(folder / "environment.json")
-    found = earlier.get("stage", "unknown")
+    earlier = _read_environment(folder)
+    found = earlier.get("command", "unknown")
     begun = {*_held(folder)} - _SETTINGS
     if begun and not overwrite:
         again = "choose another --output_dir or pass --overwrite_output_dir"
-        if found != stage:
-            raise RunError(f"{folder} is a run of stage {found}, not {stage}: {again}")
+        if found != command:
+            raise RunError(f"{folder} is a run of command {found}, not {command}: {again}")
         if "DONE" in begun:
-            raise RunError(f"{folder} is a finished {stage} run: {again}")
+            raise RunError(f"{folder} is a finished {command} run: {again}")
         if not resume:
-            raise RunError(f"{folder} is an interrupted {stage} run: pass --resume, {again}")
+            raise RunError(f"{folder} is an interrupted {command} run: pass --resume, {again}")
     if resume and not earlier:
         raise RunError(f"{folder} holds no run to resume: start one, or name another --output_dir")
     return earlier if resume else {}
@@ -348,9 +351,9 @@ def read_config(run_dir: str | os.PathLike[str]) -> dict[str, Any]:
     try:
         config = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except (OSError, ValueError, yaml.YAMLError) as error:
-        raise RunError(f"{path}: {first_line(error)}. Run the stage again") from error
+        raise RunError(f"{path}: {first_line(error)}. Run the command again") from error
     if not isinstance(config, dict):
-        raise RunError(f"{path}: holds no settings. Run the stage again")
+        raise RunError(f"{path}: holds no settings. Run the command again")
     return config
 
 
@@ -364,7 +367,7 @@ def read_settings(run_dir: str | os.PathLike[str]) -> dict[str, Any]:
 
 def read_summary(run_dir: str | os.PathLike[str]) -> dict[str, Any] | None:
     """What DONE holds; None while the run is not finished. Raises RunError when the folder is no run."""
-    return read_json(_run_folder(run_dir) / "DONE") or None
+    return _of_now(read_json(_run_folder(run_dir) / "DONE")) or None
 
 
 def read_metrics(run_dir: str | os.PathLike[str]) -> list[dict[str, Any]]:
@@ -390,16 +393,18 @@ def read_metrics(run_dir: str | os.PathLike[str]) -> list[dict[str, Any]]:
 def read_samples(run_dir: str | os.PathLike[str]) -> pa.Table:
     """All responses that a run logged, finished or not, as an arrow table (`.to_pylist()`, `.to_pandas()`).
 
-    Columns are those of `SAMPLE_COLUMNS` and all that any step had; a step without one has nulls there. A
-    file that cannot be read is left out, with a notice.
+    Columns are those of `SAMPLE_COLUMNS` and all that any step had; a step without one has nulls there, and a
+    run from before there was `command` or `mode` has them too. A file that cannot be read is left out, with a
+    notice.
     """
     import pyarrow as pa
 
     folder = _run_folder(run_dir)
     paths = [folder / "samples.parquet"] if (folder / "samples.parquet").exists() else _shards(folder)
     tables = [table for path in paths if (table := _read_parquet(path)) is not None]
-    schema = _union(table.schema for table in tables)
-    return pa.concat_tables([_fit(table, schema) for table in tables]) if tables else schema.empty_table()
+    schema, command = _union(table.schema for table in tables), _read_environment(folder).get("command")
+    fitting = [_fit(table, schema, command) for table in tables]
+    return pa.concat_tables(fitting) if tables else schema.empty_table()
 
 
 def adapter_dir(model: str | os.PathLike[str]) -> Path | None:
@@ -578,9 +583,22 @@ def _union(schemas: Iterable[pa.Schema]) -> pa.Schema:
     return pa.schema(list(types.items()))
 
 
-def _fit(table: pa.Table, schema: pa.Schema) -> pa.Table:
+def _fit(table: pa.Table, schema: pa.Schema, command: str | None) -> pa.Table:
+    """`table` with the columns of `schema`. One from before there was a column `command` has it in `stage`,
+    where that names no stage of a curriculum, and the mode of an evaluation in `phase`."""
     import pyarrow as pa
 
+    if "command" not in table.column_names and command:
+        rows = table.select([name for name in ("stage", "phase") if name in table.column_names]).to_pylist()
+        told: dict[str, list[str | None]] = {"command": [command] * len(table)}
+        told["stage"] = [stage if (stage := row.get("stage")) != command else None for row in rows]
+        if command == "eval":
+            told |= {"mode": [row.get("phase") for row in rows], "phase": [None] * len(table)}
+        rest = [name for name in table.column_names if name not in told]
+        table = pa.table(
+            {name: table[name] for name in rest}
+            | {name: pa.array(column, pa.string()) for name, column in told.items()}
+        )
     have = {*table.column_names}
     columns = [
         table[name].cast(kind) if name in have else pa.nulls(len(table), kind)
@@ -597,14 +615,14 @@ def _merge_samples(folder: Path) -> None:
     schemas = {path: schema for path, schema in read.items() if schema is not None}
     if not schemas:
         return
-    schema = _union(schemas.values())
+    schema, command = _union(schemas.values()), _read_environment(folder).get("command")
     with (
         replacing(folder / "samples.parquet") as file,
         pq.ParquetWriter(file, schema, compression="zstd") as writer,
     ):
         for path in schemas:
             if (table := _read_parquet(path)) is not None:
-                writer.write_table(_fit(table, schema))
+                writer.write_table(_fit(table, schema, command))
 
 
 # Resuming, and what a folder is
@@ -633,6 +651,15 @@ def _rewind(folder: Path, checkpoint: Path | None) -> None:
         if of_step > step or (of_step == step and number >= logged.get("samples", number + 1)):
             shard.unlink()
     (folder / "samples.parquet").unlink(missing_ok=True)
+
+
+def _read_environment(folder: Path) -> dict[str, Any]:
+    return _of_now(read_json(folder / "environment.json"))
+
+
+def _of_now(record: dict[str, Any]) -> dict[str, Any]:
+    """environment.json or DONE with `command`, which once was called `stage`."""
+    return {"command" if name == "stage" else name: value for name, value in record.items()}
 
 
 def _held(folder: Path) -> list[str]:
@@ -703,14 +730,14 @@ def _adapter_of_run(folder: Path) -> Path:
     adapter = folder / "adapter"
     if ((folder / "DONE").exists() or (adapter / WEIGHTS).exists()) and _is_adapter(adapter):
         return adapter
-    stage = read_json(folder / "environment.json").get("stage", "unknown")
+    command = _read_environment(folder).get("command", "unknown")
     if (folder / "DONE").exists():
-        raise RunError(f"{folder} is a finished {stage} run without an adapter: name one of a training stage")
+        raise RunError(f"{folder} is a finished {command} run without an adapter: name one of sft or rl")
     checkpoint = last_checkpoint(folder)
     rest = "it has no checkpoint yet: let it finish, or start it again"
     if checkpoint:
         rest = f"it has {checkpoint.name}: finish it with --resume, or pass {checkpoint}"
-    raise RunError(f"{folder} is a {stage} run that is not finished; {rest}")
+    raise RunError(f"{folder} is a {command} run that is not finished; {rest}")
 
 
 def _without_secrets(value: Any) -> Any:

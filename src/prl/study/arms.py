@@ -257,7 +257,7 @@ def _read_evaluations(study: Study, places: Iterable[tuple[int, Path]]) -> dict[
 def _sampled(run_dir: Path) -> list[dict[str, Any]]:
     samples = runs.read_samples(run_dir)
     columns = {
-        "phase",
+        "mode",
         "problem",
         "answer",
         "text",
@@ -268,7 +268,7 @@ def _sampled(run_dir: Path) -> list[dict[str, Any]]:
         "verdict",
     }
     rows = samples.select([name for name in samples.column_names if name in columns]).to_pylist()
-    return [row for row in rows if row["phase"] == "sampled"]
+    return [row for row in rows if row["mode"] == "sampled"]
 
 
 def _evaluation(run_dir: Path, rows: Sequence[Mapping[str, Any]]) -> Evaluation:

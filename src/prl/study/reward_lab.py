@@ -616,7 +616,7 @@ def _by_problem(evaluation: str | os.PathLike[str]) -> dict[str, dict[str, float
     table = runs.read_samples(evaluation)
     verdicts: dict[str, dict[str, list[float]]] = {}
     for mode, problem, right in zip(
-        table["phase"].to_pylist(), table["problem"].to_pylist(), _stored(table), strict=True
+        table["mode"].to_pylist(), table["problem"].to_pylist(), _stored(table), strict=True
     ):
         if not np.isnan(right):
             verdicts.setdefault(mode, {}).setdefault(problem, []).append(right)

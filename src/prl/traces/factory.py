@@ -69,7 +69,7 @@ def run(settings: Settings[DataTracesArguments]) -> dict[str, Any]:
     with (
         runs.open_run(
             folder,
-            stage="traces",
+            command="traces",
             config=settings.as_dict(),
             resume=given.resume,
             overwrite=given.overwrite_output_dir,

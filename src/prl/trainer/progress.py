@@ -48,7 +48,7 @@ class RunLog(TrainerCallback):
     ) -> None:
         self.started, self.before = time.monotonic(), state.global_step
         self.bar.start()
-        self.task = self.bar.add_task(self.run.stage, total=state.max_steps, completed=state.global_step)
+        self.task = self.bar.add_task(self.run.command, total=state.max_steps, completed=state.global_step)
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

@@ -31,7 +31,7 @@ def open_training(settings: Settings[Any], rows: Rows, held_out: Rows, **more: s
     }
     return runs.open_run(
         training.output_dir,
-        stage=settings.command,
+        command=settings.command,
         config=settings.as_dict(),
         resume=arguments.resume,
         overwrite=arguments.overwrite_output_dir,
