@@ -34,4 +34,10 @@ def test_examples_give_what_they_say(module: str, capsys: pytest.CaptureFixture[
 
 
 def test_the_pure_modules_have_examples() -> None:
-    assert {"prl.analysis", "prl.curriculum", "prl.grammar", "prl.prompts", "prl.rewards"} <= SOURCES.keys()
+    assert {
+        "prl.analysis",
+        "prl.curriculum",
+        "prl.grammar",
+        "prl.prompts",
+        "prl.rewards.outcomes",
+    } <= SOURCES.keys()

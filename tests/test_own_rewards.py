@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from prl.errors import UsageError
-from prl.own_rewards import fingerprint, own_rewards
+from prl.rewards.own import fingerprint, own_rewards
 
 MINE = """
 import helper

@@ -10,6 +10,7 @@ import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from pathlib import Path
 from statistics import fmean
 from types import SimpleNamespace
 from typing import Any
@@ -18,9 +19,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import prl
 from prl.analysis import self_bleu
 from prl.errors import DataError, UsageError
 from prl.rewards import (
+    EXPERIMENTAL,
     REWARDS,
     AlternatingReward,
     BonusReward,
@@ -161,9 +164,9 @@ class Log:
         return {"log_extra": log_extra, "log_metric": log_metric}
 
 
-PURE = [name for name in REWARDS if name != "overlong"]
-"""All but TRL's own, which imports torch: tests/test_rewards_trl.py."""
-ALL = reward_functions(PURE, eos_token_id=2, tag_ids=range(10, 16))
+BY_TEXT = [name for name in REWARDS if name != "overlong"]
+"""All but the one that looks at token ids only: tests/test_rewards_trl.py."""
+ALL = reward_functions(REWARDS, eos_token_id=2, tag_ids=range(10, 16), max_completion_length=100)
 JUDGES = ("accuracy", "parallel", "bonus", "tiered", "gated_efficiency")
 """Rewards that compare the answer with the gold one."""
 
@@ -284,7 +287,7 @@ def test_conversations_are_what_the_assistant_said() -> None:
     assert accuracy_reward(conversations, ["42"] * 3) == [1.0] * 3
     assert format_reward(conversations) == [1.0] * 3
     assert ParallelReward()(conversations, ["42"] * 3) == [1.0] * 3
-    for name in set(PURE) - {"alternating"}:
+    for name in set(BY_TEXT) - {"alternating"}:
         paid = ALL[name](completions=conversations, answer=["42"] * 3)
         assert list(paid) == list(ALL[name](completions=[text], answer=["42"])) * 3, name
 
@@ -303,7 +306,7 @@ def test_a_truncated_response_breaks_the_format() -> None:
     assert format_reward(responses, truncated=[False] * 3, completion_ids=ids, eos_token_id=9) == [1.0] * 3
 
 
-@pytest.mark.parametrize("name", PURE)
+@pytest.mark.parametrize("name", BY_TEXT)
 def test_rewards_are_picklable_and_named_for_trl(name: str) -> None:
     """TRL's asynchronous rollouts send them to a spawned process and name metrics by `__name__`."""
     copy = pickle.loads(pickle.dumps(ALL[name]))
@@ -317,7 +320,7 @@ def test_rewards_are_picklable_and_named_for_trl(name: str) -> None:
     assert copy(**batch) == ALL[name](**batch)
 
 
-@pytest.mark.parametrize("name", PURE)
+@pytest.mark.parametrize("name", BY_TEXT)
 def test_an_empty_batch(name: str) -> None:
     log = Log()
     state = SimpleNamespace(global_step=0)
@@ -345,7 +348,7 @@ HOSTILE = {
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
 def test_hostile_responses_are_fast(text: str) -> None:
     start = time.process_time()
-    for name in set(PURE) - {"alternating"}:
+    for name in set(BY_TEXT) - {"alternating"}:
         ALL[name](completions=[text], answer=["42"])
     assert time.process_time() - start < 8
 
@@ -613,7 +616,7 @@ def test_any_pattern_alternates() -> None:
     ]
 
 
-@pytest.mark.parametrize("part", [name for name in PURE if name != "alternating"])
+@pytest.mark.parametrize("part", [name for name in BY_TEXT if name != "alternating"])
 def test_alternating_pays_what_its_part_pays(part: str) -> None:
     whole = reward_functions(
         ["alternating"],
@@ -788,6 +791,7 @@ RANGES = {
     "set_diversity": (0, 1),
     "efficiency": (0, 1),
     "gated_efficiency": (0, 1),
+    "overlong": (-1, 0),
 }
 
 
@@ -840,3 +844,16 @@ def test_importing_the_rewards_imports_nothing_heavy() -> None:
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
         == "[]\n"
     )
+
+
+def test_experimental_are_those_of_no_shipped_recipe() -> None:
+    yaml = pytest.importorskip("yaml")
+    used: set[str] = set()
+    for path in (Path(prl.__file__).parent / "recipes").rglob("*.yaml"):
+        rl = yaml.safe_load(path.read_text(encoding="utf-8")).get("rl") or {}
+        used.update(part.partition(":")[0] for part in rl.get("alternate", ()))
+        for section in (rl, *rl.get("stages", ())):
+            used.update(section.get("rewards", ()))
+    assert {*EXPERIMENTAL} == {*REWARDS} - used
+    for name in EXPERIMENTAL:
+        assert "Experimental: no recipe uses it." in str(ALL[name].__doc__), name

@@ -1,14 +1,15 @@
-"""The reward that is TRL's own, beside the others; tests/test_rewards.py has those, and needs no torch."""
+"""The rewards against TRL, which calls them; tests/test_rewards.py needs no torch."""
 
 from __future__ import annotations
 
+import inspect
 import pickle
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import pytest
 
-from prl.rewards import REWARDS, reward_functions
+from prl.rewards import REWARDS, OverlongReward, reward_functions
 
 
 # Limit 100 tokens, buffer 20: from 80 on a twentieth a token.
@@ -20,6 +21,26 @@ def test_overlong_is_dapos(length: int, expected: float) -> None:
     for buffer in (20, None):
         reward = reward_functions(["overlong"], max_completion_length=100, overlong_buffer=buffer)["overlong"]
         assert reward(completions=["any"], completion_ids=[[7] * length]) == [pytest.approx(expected)]
+
+
+@pytest.mark.parametrize(("limit", "buffer"), [(100, 20), (20_480, 4_096), (64, 64), (7, 3), (50, 0), (1, 0)])
+def test_overlong_is_that_of_trl(limit: int, buffer: int) -> None:
+    from trl.rewards import get_soft_overlong_punishment
+
+    batch = {"completion_ids": [[7] * length for length in range(0, limit + 50, max(1, limit // 300))]}
+    theirs = get_soft_overlong_punishment(limit, buffer)(**batch)
+    assert OverlongReward(limit, buffer)(completions=["any"] * len(theirs), **batch) == theirs
+
+
+@pytest.mark.parametrize("name", REWARDS)
+def test_rewards_type_check_as_reward_funcs_of_trl(name: str) -> None:
+    """A list is invariant: `list[float]` is none of `float | None` to a type checker."""
+    from trl.trainer.grpo_trainer import RewardFunc
+
+    reward = inspect.unwrap(reward_functions([name], max_completion_length=100)[name])
+    function = reward if inspect.isfunction(reward) else type(reward).__call__
+    _, returned = get_args(get_args(RewardFunc)[-1])
+    assert get_type_hints(function)["return"] == returned
 
 
 def test_all_rewards_are_paid_on_one_batch_in_their_order() -> None:

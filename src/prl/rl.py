@@ -44,9 +44,9 @@ from prl.model import (
     tag_ids,
     tags_of,
 )
-from prl.own_rewards import OwnReward, RewardFunction, fingerprint, own_rewards
 from prl.prompts import render_prompt, transcript
 from prl.rewards import AlternatingReward, Reward, read_pattern, reward_functions
+from prl.rewards.own import OwnReward, RewardFunction, fingerprint, own_rewards
 from prl.runs import checkpoints, processes
 from prl.settings import Settings
 from prl.settings.arguments import RLArguments
@@ -81,7 +81,7 @@ def run(
     """Train on the problems of `settings` and write the run folder. Raises PrlError for what the user can
     mend.
 
-    `rewards` are functions of your own (`prl.own_rewards`), paid besides those of `settings`, each with a
+    `rewards` are functions of your own (`prl.rewards.own`), paid besides those of `settings`, each with a
     weight of 1. `callbacks` are of transformers; what they add to the logs is kept in the run.
     """
     quiet_libraries()

@@ -55,7 +55,7 @@ class Staging(TrainerCallback, ExportableState):
 
         def staged(name: str, reward: Reward) -> Reward:
             @functools.wraps(reward)
-            def pay(completions: Sequence[Any], **columns: Any) -> Sequence[float | None]:
+            def pay(completions: Sequence[Any], **columns: Any) -> list[float | None]:
                 if self.pays(name):
                     return reward(completions=completions, **columns)
                 return [None] * len(completions)

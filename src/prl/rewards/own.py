@@ -24,7 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from prl.errors import PrlError, UsageError, first_line, nearest
-from prl.rewards import REWARDS, Reward
+from prl.rewards.catalogue import REWARDS
+from prl.rewards.responses import Reward
 
 RewardFunction = Callable[..., Sequence[float | None]]
 
