@@ -10,7 +10,7 @@ import pytest
 from prl import runs
 from prl.config import resolve
 from prl.errors import RunError
-from prl.evaluation import Estimate
+from prl.statistics import Estimate
 from prl.study import comparison, demo
 from prl.study.comparison import compare
 

@@ -13,9 +13,10 @@ from safetensors.torch import load_file
 
 from prl import runs
 from prl.config import resolve
-from prl.evaluation import EvalResult, bootstrap
+from prl.evaluation import EvalResult
 from prl.rl import RLResult
 from prl.sft import SFTResult
+from prl.statistics import bootstrap
 from prl.study import demo
 
 

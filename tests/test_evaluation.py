@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from itertools import combinations
-from math import comb
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -15,56 +13,17 @@ import pytest
 from prl import evaluation, runs, tiny
 from prl.config import resolve
 from prl.decoding import ForkJoinDecoder, Limits, Response, Sampling
-from prl.evaluation import Estimate, bootstrap, paired_difference, pass_at_k, remarks, summarise, table
+from prl.evaluation import remarks, summarise, table
 from prl.grammar import parse
 from prl.model import Lora, load_model, save_adapter
 from prl.prompts import render_prompt
+from prl.statistics import Estimate, bootstrap
 
 BLOCK = "<Parallel><Path>a</Path><Path>b</Path></Parallel><Summary>c</Summary>"
 SUMS = {"Compute 3 + 4.": "7", "Compute 12 - 5.": "7", "Compute 8 + 9.": "17", "Compute 6 + 6.": "12"}
 PROBLEMS = [*SUMS]
 
 # --- Numbers
-
-
-@pytest.mark.parametrize("samples", [1, 4, 6])
-def test_pass_at_k_is_the_share_of_subsets_with_a_right_sample(samples: int) -> None:
-    for correct in range(samples + 1):
-        for k in range(1, samples + 1):
-            subsets = [*combinations([index < correct for index in range(samples)], k)]
-            assert pass_at_k(samples, correct, k) == pytest.approx(fmean(map(any, subsets)))
-
-
-def binomial_quantile(n: int, p: float, q: float) -> int:
-    """The least count that so large a share of Binomial(n, p) does not exceed."""
-    held = 0.0
-    for count in range(n + 1):
-        held += comb(n, count) * p**count * (1 - p) ** (n - count)
-        if held >= q:
-            return count
-    return n
-
-
-@pytest.mark.parametrize(("n", "right"), [(3, 1), (50, 15), (400, 300)])
-def test_an_interval_holds_the_middle_95_percent_of_resampled_means(n: int, right: int) -> None:
-    """Of zeros and ones, a resampled sum is binomial."""
-    found = bootstrap([1.0] * right + [0.0] * (n - right), resamples=4000, seed=1)
-    low, high = (binomial_quantile(n, right / n, q) / n for q in (0.025, 0.975))
-    slack = 0 if n == 3 else 0.1 * (high - low)
-    assert found.mean == right / n
-    assert found.low == pytest.approx(low, abs=slack)
-    assert found.high == pytest.approx(high, abs=slack)
-
-
-def test_an_interval_follows_its_seed() -> None:
-    values = [float(n % 7) for n in range(40)]
-    assert bootstrap(values, seed=1) == bootstrap(values, seed=1) != bootstrap(values, seed=2)
-
-
-def test_differences_are_paired_and_after_minus_before() -> None:
-    before = [float(n % 5) for n in range(60)]
-    found = paired_difference(before, [value + 0.25 for value in before])
-    assert (found.mean, found.low, found.high) == pytest.approx((0.25, 0.25, 0.25))
 
 
 def response(text: str, *, tokens: int, waiting: float = 0, truncated: bool = False) -> Response:

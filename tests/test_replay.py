@@ -22,8 +22,9 @@ from prl import runs
 from prl.config import resolve
 from prl.errors import RunError, UsageError
 from prl.grammar import TAGS, render
+from prl.statistics import Estimate
 from prl.study import reward_lab as lab
-from prl.study.reward_lab import PAID, SUM, Change, Replay, lines, replay, tables
+from prl.study.reward_lab import PAID, SUM, Replay, lines, replay, tables
 
 BLOCK = render(["6*7=42", "7*6=42"], "42") + "\nFinal Answer: 42"
 VARIED = render(["6*7=42", "add it up"], "42") + "\nFinal Answer: 42"
@@ -345,7 +346,7 @@ def test_else_by_accuracy_in_training_which_is_called_weaker(
     assert found.accuracy.source == (
         f"accuracy in training, a weaker sign ({missing}; --heldout takes evaluations)"
     )
-    assert found.accuracy.change == Change(-0.5, -0.5, -0.5)
+    assert found.accuracy.change == Estimate(-0.5, -0.5, -0.5)
     assert found.alarms == ("set_diversity", SUM)
 
 
@@ -354,7 +355,7 @@ def test_an_interval_holds_95_percent(tmp_path: Path) -> None:
     run = rl_run(tmp_path / "rl", DRIFT)
     heldout = [evaluation(tmp_path / "a", [2, 2, 2]), evaluation(tmp_path / "b", [0, 2, 2])]
     change = replay(run, ["accuracy"], heldout=heldout).accuracy.change
-    assert change == Change(pytest.approx(-1 / 3), -1, 0)
+    assert change == Estimate(pytest.approx(-1 / 3), -1, 0)
 
 
 # What is shown
@@ -382,7 +383,7 @@ def test_tables_and_lines_fit_the_terminal(tmp_path: Path, width: int) -> None:
     assert len(longest) <= width, longest
     text = "\n".join(rest)
     for name in (PAID, *names, SUM):
-        change = re.escape(str(found.rewards[name].change))
+        change = re.escape(f"{found.rewards[name].change:+.3f}")
         assert re.search(rf"^ {name} +{change} ", text, re.MULTILINE), "no cell is broken"
     assert "dead of 12 groups, by steps" in text
     assert "responses that gain most against what the run paid" in text

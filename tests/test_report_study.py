@@ -10,16 +10,14 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-import numpy as np
 import pytest
 import yaml
-from hypothesis import given
-from hypothesis import strategies as st
 
 from prl.errors import RunError, UsageError
 from prl.runs import open_run
+from prl.statistics import SeedEstimate
 from prl.study import arms, claims, figures, report
-from prl.study.arms import Estimate, Evaluation, Study, estimate, gain, pooled
+from prl.study.arms import Evaluation, Study, gain, pooled
 from prl.study.claims import CLAIMS, QUANTITIES, verdict
 
 
@@ -179,72 +177,6 @@ def rows_of(page: str, section: str) -> dict[str, list[str]]:
 # Estimates
 
 
-def test_a_mean_is_that_of_the_seeds_whatever_number_of_units_they_have() -> None:
-    found = estimate(arms.itself, {0: {"a": 1.0, "b": 0.0}, 1: {"a": 1.0, "b": 1.0, "c": 1.0, "d": 0.0}})
-    assert found is not None
-    assert found.mean == pytest.approx((0.5 + 0.75) / 2)
-    assert found.seeds == {0: 0.5, 1: 0.75}
-    assert found.low < found.mean < found.high
-
-
-def test_what_no_seed_has_whole_has_no_estimate() -> None:
-    assert estimate(arms.itself, {}) is None
-    assert estimate(arms.itself, {0: {}}) is None
-    assert estimate(np.subtract, {0: {"a": 1.0}}, {1: {"a": 1.0}}) is None
-    found = estimate(np.subtract, {0: {"a": 1.0}, 1: {"a": 0.5}}, {1: {"b": 0.25}, 2: {"b": 0.0}})
-    assert found == Estimate(0.25, 0.25, 0.25, {1: 0.25})
-
-
-def test_seeds_that_differ_widen_an_interval() -> None:
-    alike = estimate(arms.itself, {seed: {n: n % 2 for n in range(40)} for seed in range(3)})
-    apart = estimate(arms.itself, {seed: {n: n % 2 + seed - 1 for n in range(40)} for seed in range(3)})
-    assert alike is not None
-    assert apart is not None
-    assert alike.mean == apart.mean
-    assert apart.high - apart.low > 3 * (alike.high - alike.low)
-
-
-def test_three_seeds_spread_by_the_square_root_of_three_halves() -> None:
-    """Seeds 1 below, at and 1 above the mean, on every problem: of 27 ways to draw three of them, one (3.7 %)
-    draws the lowest three times, so the interval ends there but for the factor √(n / (n − 1))."""
-    problems = {n: 100.0 * (n % 2) for n in range(40)}
-    ours = {seed: {n: value + seed - 1 for n, value in problems.items()} for seed in range(3)}
-    found = estimate(np.subtract, ours, dict.fromkeys(range(3), problems))
-    assert found is not None
-    assert (found.mean, found.low, found.high) == pytest.approx((0, -(1.5**0.5), 1.5**0.5))
-    two = estimate(np.subtract, {0: ours[0], 2: ours[2]}, dict.fromkeys((0, 2), problems))
-    assert two is not None
-    assert (two.low, two.high) == pytest.approx((-(2**0.5), 2**0.5)), "of 4 ways one draws the lower twice"
-
-
-def test_intervals_hold_the_truth_about_as_often_as_they_say() -> None:
-    rng, held = np.random.default_rng(1), 0
-    for _ in range(100):
-        problems = rng.normal(0, 0.2, 60)  # alike hard for all seeds
-        seeds = rng.normal(0, 0.05, 3)
-        draws = seeds[:, None] + problems + rng.normal(0, 0.4, (3, 60))
-        found = estimate(arms.itself, {seed: dict(enumerate(draws[seed])) for seed in range(3)})
-        assert found is not None
-        held += found.low <= 0 <= found.high
-    assert held >= 93
-
-
-values = st.dictionaries(
-    st.integers(0, 3), st.dictionaries(st.integers(0, 5), st.floats(0, 1), max_size=4), max_size=4
-)
-
-
-@given(values)
-def test_any_estimate_is_ordered_bounded_and_repeatable(part: dict[int, dict[int, float]]) -> None:
-    found = estimate(arms.itself, part)
-    seen = [value for units in part.values() for value in units.values()]
-    assert (found is None) == (not seen)
-    if found:
-        rounding = 1e-9
-        assert min(seen) - rounding <= found.low <= found.high <= max(seen) + rounding
-        assert estimate(arms.itself, part) == found
-
-
 def test_a_gain_is_paired_on_seed_and_problem() -> None:
     hard = {f"problem {n}": n % 2 * 0.8 for n in range(30)}
     better = {problem: value + 0.1 for problem, value in hard.items()}
@@ -298,7 +230,7 @@ def test_pooled_shares_are_weighted_by_what_they_are_of() -> None:
 def test_a_verdict_is_where_the_interval_lies(
     low: float, high: float, side: Any, bound: float, expected: str
 ) -> None:
-    assert verdict(Estimate((low + high) / 2, low, high, {}), side, bound) == expected
+    assert verdict(SeedEstimate((low + high) / 2, low, high, {}), side, bound) == expected
 
 
 def test_claims_tables_and_figures_name_arms_that_a_study_has() -> None:
@@ -361,7 +293,7 @@ def test_an_arm_that_loses_its_blocks_does_not_move_those_of_the_others() -> Non
     still = training({step: 0.6 for step in range(1, 13)})
     losing = training({step: 0.1 for step in (1, 2, 3, 4, 11, 12)})
     found = claims.block_position(Study(Path(), {}, {"still": {0: still}, "losing": {0: losing}}))
-    assert found == Estimate(pytest.approx(0), pytest.approx(0), pytest.approx(0), {0: pytest.approx(0)})
+    assert found == SeedEstimate(pytest.approx(0), pytest.approx(0), pytest.approx(0), {0: pytest.approx(0)})
 
 
 def test_the_ratio_is_compared_before_the_switch_and_at_the_end() -> None:

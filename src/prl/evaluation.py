@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
-from math import comb
 from pathlib import Path
 from typing import Any
 
@@ -37,20 +36,10 @@ from prl.report.live import live_view
 from prl.runs.disk import read_json
 from prl.settings import Settings
 from prl.settings.arguments import EvalArguments, GenerateArguments
+from prl.statistics import Estimate, bootstrap, pass_at_k
+from prl.statistics import paired_difference as paired_difference
 
 _LISTED = 3  # unreadable golds in a message
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A mean over problems with its 95 % bootstrap interval."""
-
-    mean: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{self.mean:6.1%}  [{self.low:.1%}, {self.high:.1%}]"
 
 
 @dataclass(frozen=True)
@@ -284,33 +273,6 @@ def summarise(
     per_problem["tokens"] = [float(np.mean([len(a.token_ids) for a in group])) for group in answers]
     per_problem["critical_path"] = [float(np.mean([a.critical_path for a in group])) for group in answers]
     return {name: bootstrap(values, resamples=resamples, seed=seed) for name, values in per_problem.items()}
-
-
-def pass_at_k(samples: int, correct: int, k: int) -> float:
-    """Unbiased estimate of the chance that one of k samples is right: 1 − C(n − c, k) / C(n, k) (arXiv
-    2107.03374).
-
-    >>> pass_at_k(4, 1, 2)
-    0.5
-    """
-    return 1.0 - comb(samples - correct, k) / comb(samples, k)
-
-
-def bootstrap(values: Sequence[float], *, resamples: int = 1000, seed: int = 0) -> Estimate:
-    """Mean of `values` (one a problem) and its 95 % percentile interval over resampled problems."""
-    data = np.asarray(values, dtype=float)
-    rng = np.random.default_rng(seed)
-    means = [data[rng.integers(0, len(data), len(data))].mean() for _ in range(resamples)]
-    low, high = np.percentile(means, [2.5, 97.5]) if means else (data.mean(), data.mean())
-    return Estimate(float(data.mean()), float(low), float(high))
-
-
-def paired_difference(
-    before: Sequence[float], after: Sequence[float], *, resamples: int = 1000, seed: int = 0
-) -> Estimate:
-    """Mean gain of `after` over `before` on the same problems, with its paired 95 % bootstrap interval."""
-    gains = [b - a for a, b in zip(before, after, strict=True)]
-    return bootstrap(gains, resamples=resamples, seed=seed)
 
 
 def table(metrics: dict[str, Estimate], title: str) -> Table:

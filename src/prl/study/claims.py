@@ -13,7 +13,8 @@ from typing import Literal
 
 import numpy as np
 
-from prl.study.arms import Estimate, Evaluation, Study, Training, Units, estimate, gain
+from prl.statistics import SeedEstimate, Units, over_seeds
+from prl.study.arms import Evaluation, Study, Training, gain
 
 Side = Literal["above", "below", "within"]
 Unit = Literal["points", "times"]
@@ -102,7 +103,7 @@ class Judged:
     """A claim with what was measured; None, and `lacking` says of what, where nothing was."""
 
     claim: Claim
-    measured: Estimate | None
+    measured: SeedEstimate | None
     verdict: str
     lacking: str = ""
 
@@ -121,10 +122,10 @@ def judge(study: Study) -> list[Judged]:
     return judged
 
 
-def verdict(measured: Estimate, side: Side, bound: float = 0.0) -> str:
+def verdict(measured: SeedEstimate, side: Side, bound: float = 0.0) -> str:
     """What an interval says of a claim.
 
-    >>> found = Estimate(0.02, 0.01, 0.04, {})
+    >>> found = SeedEstimate(0.02, 0.01, 0.04, {})
     >>> verdict(found, "above"), verdict(found, "below"), verdict(found, "within", 0.03)
     ('supported', 'not supported', 'undecided')
     """
@@ -140,15 +141,15 @@ def verdict(measured: Estimate, side: Side, bound: float = 0.0) -> str:
 # Quantities
 
 
-def _accuracy(study: Study, first: str, second: str) -> Estimate | None:
+def _accuracy(study: Study, first: str, second: str) -> SeedEstimate | None:
     return gain(_of(study, first), _of(study, second), "accuracy")
 
 
-def _parallel_ratio(study: Study, first: str, second: str) -> Estimate | None:
+def _parallel_ratio(study: Study, first: str, second: str) -> SeedEstimate | None:
     return gain(_of(study, first), _of(study, second), "parallel_ratio")
 
 
-def _early_accuracy(study: Study, first: str, second: str) -> Estimate | None:
+def _early_accuracy(study: Study, first: str, second: str) -> SeedEstimate | None:
     return gain(study.checkpoints.get(first, {}), _of(study, second), "accuracy")
 
 
@@ -156,7 +157,7 @@ def _of(study: Study, arm: str) -> Mapping[int, Evaluation]:
     return study.evaluations.get(arm, {})
 
 
-def block_position(study: Study, *arms: str) -> Estimate | None:
+def block_position(study: Study, *arms: str) -> SeedEstimate | None:
     """Mean block position in the last third of the steps minus that in the first, of some arms or of all.
 
     Runs with fewer than `FEWEST_BLOCKS` blocks in either third are left out. Positions count from the run's
@@ -171,7 +172,7 @@ def block_position(study: Study, *arms: str) -> Estimate | None:
                 start = fmean(early.values())
                 first.setdefault(seed, {}).update({(arm, step): at - start for step, at in early.items()})
                 last.setdefault(seed, {}).update({(arm, step): at - start for step, at in late.items()})
-    return estimate(np.subtract, last, first) if first else None
+    return over_seeds(np.subtract, last, first) if first else None
 
 
 def thirds(training: Training) -> tuple[dict[int, float], dict[int, float]]:
@@ -184,7 +185,7 @@ def thirds(training: Training) -> tuple[dict[int, float], dict[int, float]]:
     return early, late
 
 
-def _ratio_after_switch(study: Study, arm: str) -> Estimate | None:
+def _ratio_after_switch(study: Study, arm: str) -> SeedEstimate | None:
     """Parallel ratio in training at the end of the run minus that just before its last stage."""
     before: dict[int, dict[int, float]] = {}
     after: dict[int, dict[int, float]] = {}
@@ -195,15 +196,15 @@ def _ratio_after_switch(study: Study, arm: str) -> Estimate | None:
             end = max(switch, training.steps - SWITCH_WINDOW + 1)
             before[seed] = {step: ratios[step] for step in ratios if switch - SWITCH_WINDOW <= step < switch}
             after[seed] = {step: ratios[step] for step in ratios if step >= end}
-    return estimate(np.subtract, after, before) if before else None
+    return over_seeds(np.subtract, after, before) if before else None
 
 
-def _dead_groups(study: Study, first: str, second: str) -> Estimate | None:
+def _dead_groups(study: Study, first: str, second: str) -> SeedEstimate | None:
     """The share of dead groups over all steps, as a multiple of the other arm's; None where that has none."""
     ours, theirs = dead_groups(study, first), dead_groups(study, second)
     if not all(any(theirs[seed].values()) for seed in ours.keys() & theirs.keys()):
         return None
-    return estimate(lambda one, other: one / np.maximum(other, FEWEST_DEAD), ours, theirs)
+    return over_seeds(lambda one, other: one / np.maximum(other, FEWEST_DEAD), ours, theirs)
 
 
 def dead_groups(study: Study, arm: str) -> Units:
@@ -218,7 +219,7 @@ class Quantity:
 
     name: str
     unit: Unit
-    measure: Callable[..., Estimate | None]
+    measure: Callable[..., SeedEstimate | None]
 
 
 QUANTITIES = {

@@ -17,9 +17,10 @@ from typing import Any
 from prl import runs
 from prl.console import console
 from prl.errors import RunError
-from prl.evaluation import Estimate, paired_difference, table
+from prl.evaluation import table
 from prl.settings import Settings
 from prl.settings.arguments import CompareArguments
+from prl.statistics import Estimate, paired_difference
 from prl.study.demo import EVALUATIONS
 
 METRICS = ("accuracy", "parallel_ratio", "format_valid", "tokens", "critical_path")

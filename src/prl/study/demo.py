@@ -25,10 +25,11 @@ from prl import evaluation, rl, runs, sft
 from prl.config import resolve
 from prl.console import console
 from prl.errors import RunError
-from prl.evaluation import Estimate, EvalResult, paired_difference, read_result
+from prl.evaluation import EvalResult, read_result
 from prl.runs.disk import read_json, writing
 from prl.settings import Settings
 from prl.settings.arguments import DemoArguments
+from prl.statistics import Estimate, paired_difference
 from prl.tiny import NAME
 
 QUICK: dict[str, dict[str, Any]] = {

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from prl.study.arms import BASELINE, Estimate, Study
+from prl.runs.cards import table
+from prl.statistics import SeedEstimate
+from prl.study.arms import BASELINE, Study
 from prl.study.claims import QUANTITIES, Judged, verdict
 from prl.study.figures import SMOOTH
 
@@ -76,7 +78,7 @@ def _head(study: Study, numbers: Mapping[str, Any]) -> str:
         f"# The paper's experiments in miniature\n\n{quick if asked.get('quick') else ''}"
         "What Parallel-R1 (arXiv 2509.07980) found with 4 B parameters on competition mathematics, held "
         "against the model and the problems of this study: compare directions, not sizes.\n\n"
-        + _table(["study", ""], [[name, value] for name, value in facts.items()])
+        + table(["study", ""], [[name, value] for name, value in facts.items()])
         + "\n\nNumbers are means over seeds with their 95 % intervals in brackets, by a bootstrap that "
         "resamples seeds, then problems (of curves: steps). Differences are paired: same seed, same problem. "
         "Where seeds differ far more than problems do, three of them make an interval too narrow: it then "
@@ -119,7 +121,7 @@ def _claims(judged: Sequence[Judged]) -> str:
         "Supported: the interval lies wholly on the claim's side. Not supported: wholly on the other side. "
         "Undecided: this study is too small to say. One interval in twenty misses the truth by chance. "
         "Numbers in a claim are the paper's; differences are in percentage points.\n\n"
-        + _table(["claim", "measured", "each seed", "verdict"], rows)
+        + table(["claim", "measured", "each seed", "verdict"], rows)
     )
 
 
@@ -225,7 +227,7 @@ def _figures(drawn: Mapping[str, str], no_figures: str) -> str:
     return "\n\n".join(["## Figures", said, *shown]) if shown or no_figures else ""
 
 
-def _positions(positions: Mapping[str, Mapping[str, Estimate]]) -> str:
+def _positions(positions: Mapping[str, Mapping[str, SeedEstimate]]) -> str:
     verdicts = {"supported": "later", "not supported": "earlier"}
     rows = [
         [
@@ -250,27 +252,22 @@ def _missing(missing: Sequence[str]) -> str:
 
 
 def _section(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]], said: str = "") -> str:
-    return "\n\n".join(part for part in (f"## {title}", said, _table(heads, rows)) if part) if rows else ""
+    return "\n\n".join(part for part in (f"## {title}", said, table(heads, rows)) if part) if rows else ""
 
 
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [heads, ["---"] * len(heads), *rows]
-    return "\n".join(f"| {' | '.join(cell.replace('|', '&#124;') for cell in line)} |" for line in lines)
-
-
-def _seeds(found: Estimate | None) -> str:
+def _seeds(found: SeedEstimate | None) -> str:
     return str(len(found.seeds)) if found else "0"
 
 
-def _share(found: Estimate | None) -> str:
-    return f"{found.mean:.1%} [{found.low:.1%}, {found.high:.1%}]" if found else "–"
+def _share(found: SeedEstimate | None) -> str:
+    return f"{found:.1%}" if found else "–"
 
 
-def _number(found: Estimate | None) -> str:
-    return f"{found.mean:.0f} [{found.low:.0f}, {found.high:.0f}]" if found else "–"
+def _number(found: SeedEstimate | None) -> str:
+    return f"{found:.0f}" if found else "–"
 
 
-def _points(found: Estimate | None, value: float | None = None) -> str:
+def _points(found: SeedEstimate | None, value: float | None = None) -> str:
     """A difference of shares, in percentage points; `value` alone where given."""
     if found is None:
         return "–"
@@ -278,7 +275,7 @@ def _points(found: Estimate | None, value: float | None = None) -> str:
     return f"{mean} [{low}, {high}]" if value is None else f"{100 * value:+.1f}".replace("-", "−")
 
 
-def _times(found: Estimate, value: float | None = None) -> str:
+def _times(found: SeedEstimate, value: float | None = None) -> str:
     return f"{found.mean:.2f}× [{found.low:.2f}, {found.high:.2f}]" if value is None else f"{value:.2f}×"
 
 

@@ -17,17 +17,15 @@ from typing import Any
 
 from prl import runs
 from prl.errors import UsageError
+from prl.statistics import SeedEstimate, itself, over_seeds
 from prl.study import figures
 from prl.study.arms import (
     BASELINE,
     LEVEL_ARMS,
     REWARD_ARMS,
     SCORES,
-    Estimate,
     Study,
-    estimate,
     gain,
-    itself,
     pooled,
     read,
     score,
@@ -58,10 +56,10 @@ def write(folder: str | os.PathLike[str]) -> Path:
 
 
 def measure(study: Study) -> dict[str, Any]:
-    """Every number of the report: `claims`, and arm -> name -> `Estimate` or number for each table."""
+    """Every number of the report: `claims`, and arm -> name -> `SeedEstimate` or number for each table."""
     evaluated = {name: seeds for name, seeds in study.evaluations.items() if seeds}
 
-    def over(reference: str, name: str, metric: str) -> Estimate | None:
+    def over(reference: str, name: str, metric: str) -> SeedEstimate | None:
         return gain(evaluated[name], evaluated.get(reference, {}), metric) if name != reference else None
 
     environment = study.settings.get("environment") or {}
@@ -99,22 +97,22 @@ def _difficulty(study: Study, arm: str) -> dict[str, Any]:
     trainings, checkpoints = study.trainings[arm], study.checkpoints.get(arm, {})
     skipped = {seed: training.curves.get("curriculum/skipped", {}) for seed, training in trainings.items()}
     return {
-        "dead_groups": estimate(itself, dead_groups(study, arm)),
-        "skipped": estimate(itself, skipped),
+        "dead_groups": over_seeds(itself, dead_groups(study, arm)),
+        "skipped": over_seeds(itself, skipped),
         "steps": max(training.steps for training in trainings.values()),
         "checkpoint": max((each.steps or 0 for each in checkpoints.values()), default=None),
         "checkpoint_accuracy": score(checkpoints, "accuracy"),
     }
 
 
-def _position(study: Study, arm: str) -> dict[str, Estimate | None] | None:
+def _position(study: Study, arm: str) -> dict[str, SeedEstimate | None] | None:
     """Block position in the first and the last third of the steps, and the change; None: too few blocks."""
     if (change := block_position(study, arm)) is None:
         return None
     parts = {seed: thirds(training) for seed, training in study.trainings[arm].items()}
     return {
-        "first": estimate(itself, {seed: early for seed, (early, _) in parts.items()}),
-        "last": estimate(itself, {seed: late for seed, (_, late) in parts.items()}),
+        "first": over_seeds(itself, {seed: early for seed, (early, _) in parts.items()}),
+        "last": over_seeds(itself, {seed: late for seed, (_, late) in parts.items()}),
         "change": change,
     }
 

@@ -35,13 +35,13 @@ from prl.grammar import TAGS
 from prl.rewards import ALTERNATING, AlternatingReward, Pattern, Reward, read_pattern, reward_functions
 from prl.runs.disk import check_replaceable
 from prl.settings.arguments import RewardsArguments
+from prl.statistics import Estimate, Floats, bootstrap, unpaired_difference
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from prl.settings import Settings
 
-Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Ranges = tuple[tuple[int, int], ...]
 """First and last step of each third of a run; of a run of one step, that step."""
@@ -50,25 +50,13 @@ PAID, SUM = "paid", "sum"
 """The rows beside the rewards asked for: what the run itself paid, and their weighted sum."""
 
 _COUNT_TOKENS = {"efficiency", "gated_efficiency"}  # where the ids of the tags are known
-_RESAMPLES = 1000
 _CHUNK = 1024  # responses scored at once: bounds the memory that their token ids take
 _FEWEST = 3  # groups or evaluations on either side that an interval needs
 _EQUAL = 1e-8  # standard deviation up to which a group is dead, as TRL counts
 _MOVED = 0.01  # by which an advantage must change to be shown
 _EXCERPT_LINES = 3
+_SIGNED = "{:+.3f}"
 _VERDICTS = {True: "right", False: "wrong", None: "not judged"}
-
-
-@dataclass(frozen=True)
-class Change:
-    """A difference and its 95 % bootstrap interval."""
-
-    mean: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{self.mean:+.3f} [{self.low:+.3f}, {self.high:+.3f}]"
 
 
 @dataclass(frozen=True)
@@ -90,7 +78,7 @@ class Scores:
     dead_groups: tuple[float | None, ...]
     correlation: float | None
     correlation_in_groups: float | None
-    change: Change | None
+    change: Estimate | None
 
 
 @dataclass(frozen=True)
@@ -99,7 +87,7 @@ class Accuracy:
 
     held_out: bool
     source: str
-    change: Change | None
+    change: Estimate | None
 
 
 @dataclass(frozen=True)
@@ -249,7 +237,7 @@ def tables(found: Replay) -> list[Table]:
         spread = [each.mean, each.std, *(each.quartiles or [None] * 5)]
         values.add_row(name, *(_shown(value, "{:z.2f}") for value in spread))
         correlations = [_shown(r, "{:+z.2f}") for r in (each.correlation, each.correlation_in_groups)]
-        trends.add_row(name, _shown(each.change, "{}"), *correlations)
+        trends.add_row(name, _shown(each.change, _SIGNED), *correlations)
         dead.add_row(name, *(_shown(share, "{:.0%}") for share in each.dead_groups))
     return [values, trends, *([dead] if found.groups else [])]
 
@@ -257,7 +245,7 @@ def tables(found: Replay) -> list[Table]:
 def lines(found: Replay, width: int = 100) -> list[str]:
     """For people: what became of accuracy, alarms, notes, and the responses that gain and lose most."""
     accuracy = found.accuracy
-    said = [f"{accuracy.source}: {accuracy.change or 'no change to measure'}"]
+    said = [f"{accuracy.source}: {_shown(accuracy.change, _SIGNED) or 'no change to measure'}"]
     said += [f"ALARM: {name} rises while accuracy falls; it pays for something else" for name in found.alarms]
     if not found.alarms:
         known = accuracy.change and any(each.change for each in found.rewards.values())
@@ -501,7 +489,7 @@ def _pearson(first: Floats, second: Floats) -> float | None:
     return float(np.corrcoef(first[known], second[known])[0, 1])
 
 
-def _change_of_groups(samples: _Samples, values: Floats, ranges: Ranges) -> Change | None:
+def _change_of_groups(samples: _Samples, values: Floats, ranges: Ranges) -> Estimate | None:
     """Of the groups' means, from the first range to the last."""
     if len(ranges) < 2 or not len(samples.group_steps):
         return None
@@ -510,22 +498,9 @@ def _change_of_groups(samples: _Samples, values: Floats, ranges: Ranges) -> Chan
     return _change(first, last)
 
 
-def _change(first: Floats, last: Floats) -> Change | None:
+def _change(first: Floats, last: Floats) -> Estimate | None:
     """Between the means of two independent samples; None where one is too small for an interval."""
-    if min(len(first), len(last)) < _FEWEST:
-        return None
-    return _interval(float(last.mean() - first.mean()), _resample(last, 1) - _resample(first, 0))
-
-
-def _interval(mean: float, draws: Floats) -> Change:
-    low, high = np.percentile(draws, [2.5, 97.5])
-    return Change(mean, float(low), float(high))
-
-
-def _resample(values: Floats, seed: int) -> Floats:
-    """The means of bootstrap samples."""
-    rng = np.random.default_rng(seed)
-    return np.array([values[rng.integers(0, len(values), len(values))].mean() for _ in range(_RESAMPLES)])
+    return unpaired_difference(first, last) if min(len(first), len(last)) >= _FEWEST else None
 
 
 def _movers(
@@ -608,7 +583,7 @@ def _held_out(evaluations: Sequence[str | os.PathLike[str]]) -> Accuracy:
             f"heldout {names}: no problem in both; name evaluations of one data set, both sampled or greedy"
         )
     source = f"held-out accuracy, {names}, {mode}, {len(gains)} problems"
-    return Accuracy(True, source, _interval(float(gains.mean()), _resample(gains, 0)))
+    return Accuracy(True, source, bootstrap(gains))
 
 
 def _by_problem(evaluation: str | os.PathLike[str]) -> dict[str, dict[str, float]]:
@@ -626,5 +601,5 @@ def _by_problem(evaluation: str | os.PathLike[str]) -> dict[str, dict[str, float
     }
 
 
-def _diverge(reward: Change | None, accuracy: Change | None) -> bool:
+def _diverge(reward: Estimate | None, accuracy: Estimate | None) -> bool:
     return bool(reward and accuracy and reward.low > 0 and accuracy.high < 0)
