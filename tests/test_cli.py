@@ -175,7 +175,7 @@ def test_bug_keeps_its_traceback(stage: Any) -> None:
 
 
 def test_interrupt_names_what_is_kept(stage: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    stage(cli.STAGES["rl"], "run", KeyboardInterrupt())
+    stage(cli.MODULES["rl"], "run", KeyboardInterrupt())
     words = ["rl", "--recipe", "tiny", "--threads", "1", "--output_dir", str(tmp_path)]
     assert cli.main(words) == 1
     assert capsys.readouterr().err == (
@@ -233,9 +233,9 @@ def test_exit_status_reaches_the_shell() -> None:
 # --- What runs
 
 
-@pytest.mark.parametrize("command", cli.STAGES)
+@pytest.mark.parametrize("command", cli.MODULES)
 def test_stage_gets_its_settings(stage: Any, command: str) -> None:
-    calls = stage(cli.STAGES[command], "run")
+    calls = stage(cli.MODULES[command], "run")
     words = {
         "demo": ["--threads", "1"],
         "compare": ["runs/a", "runs/b"],

@@ -17,7 +17,9 @@ from prl.config import parse, resolve
 from prl.errors import UsageError
 from prl.machine import hardware
 from prl.machine.hardware import Machine
-from prl.settings import arguments
+from prl.rewards import REWARDS
+from prl.settings import arguments, evaluating, flags, traces, training
+from prl.settings.trainer_flags import trainer_class
 
 AMPERE = Machine("cuda", "some card", 7.8, 7.2, has_bfloat16=True)
 TURING = Machine("cuda", "a T4", 14.7, 14.5, has_bfloat16=False)
@@ -135,7 +137,7 @@ def test_flags_are_read_as_trl_reads_them(words: list[str], name: str, value: An
         (["--threads", "0"], "--threads: '0' must be a number or auto"),
         (
             ["--rewards", "acuracy"],
-            f"--rewards: ['acuracy'] must be of {', '.join(arguments.REWARDS)}, each once; nearest: accuracy",
+            f"--rewards: ['acuracy'] must be of {', '.join(REWARDS)}, each once; nearest: accuracy",
         ),
         (["--reward_weights", "1"], "reward_weights holds 1 numbers for the 2 rewards parallel, format"),
     ],
@@ -523,12 +525,30 @@ def test_run_whose_recipe_file_is_gone_gets_the_machines(on: Any, tmp_path: Path
 def test_every_field_has_its_help_and_every_help_its_field() -> None:
     names = {item.name for cls in arguments.COMMANDS.values() for item in dataclasses.fields(cls)}
     assert names == set(arguments.HELP)
+    assert "95 %% intervals" in arguments.HELP["bootstrap"]
+
+
+def test_the_help_of_a_flag_is_said_once() -> None:
+    said = [
+        (name, text)
+        for module in (arguments, evaluating, flags, traces, training)
+        for cls in vars(module).values()
+        if isinstance(cls, type) and dataclasses.is_dataclass(cls) and cls.__module__ == module.__name__
+        for name in vars(cls).get("__annotations__", {})
+        if (text := cls.__dataclass_fields__[name].metadata.get("help"))
+    ]
+    assert len(said) == len(arguments.HELP)
+    assert dict(said) == arguments.HELP
+
+
+def test_the_help_names_every_reward() -> None:
+    assert arguments.HELP["rewards"].startswith(f"of {', '.join(REWARDS)} (`prl.rewards`")
 
 
 @pytest.mark.parametrize("command", arguments.TRAINER_CONFIGS)
 def test_no_field_is_declared_twice(command: str) -> None:
     own = {item.name for item in dataclasses.fields(arguments.COMMANDS[command])}
-    trls = {item.name for item in dataclasses.fields(config._trainer_class(command))}
+    trls = {item.name for item in dataclasses.fields(trainer_class(command))}
     assert own.isdisjoint(trls)
 
 

@@ -28,7 +28,7 @@ from prl.settings import arguments
 if TYPE_CHECKING:
     from prl.settings import Settings
 
-STAGES = {
+MODULES = {
     "sft": "prl.sft",
     "rl": "prl.study.pipeline",
     "eval": "prl.evaluation",
@@ -159,7 +159,7 @@ def _command(command: str, words: list[str]) -> None:
 
             write_sets(Path(settings.arguments.output_dir))
         else:
-            importlib.import_module(STAGES[command]).run(settings)
+            importlib.import_module(MODULES[command]).run(settings)
     except KeyboardInterrupt:
         raise PrlError(f"interrupted; {_kept(settings)}") from None
 
@@ -325,18 +325,11 @@ def _overview() -> str:
 
 def _help(command: str) -> str:
     cls = arguments.COMMANDS[command]
-    hints = get_type_hints(cls)
+    hints, places = get_type_hints(cls), arguments.POSITIONAL.get(command, ())
     width = min(shutil.get_terminal_size().columns, 110)
     parser = argparse.ArgumentParser(
         prog=f"prl {command}",
-        usage=" ".join(
-            [
-                "prl",
-                command,
-                *map(str.upper, arguments.POSITIONAL.get(command, ())),
-                "[FLAGS]",
-            ]
-        ),
+        usage=" ".join(["prl", command, *map(str.upper, places), "[FLAGS]"]),
         description=SUMMARIES[command] + ("\n" + DEFAULTS_NOTE if "recipe" in hints else ""),
         epilog=_trainer_note(command, width)
         if command in arguments.TRAINER_CONFIGS
@@ -345,11 +338,11 @@ def _help(command: str) -> str:
             prog, max_help_position=34, width=width
         ),
     )
-    for name, default in dataclasses.asdict(cls()).items():
+    for name, default in sorted(dataclasses.asdict(cls()).items(), key=lambda item: item[0] not in places):
         text = arguments.HELP[name]
         if default is not None and default is not False:
             text += f" [{' '.join(map(str, default)) if isinstance(default, list) else default}]"
-        parser.add_argument(f"--{name}", metavar=_metavar(hints[name]), help=text.replace("%", "%%"))
+        parser.add_argument(f"--{name}", metavar=_metavar(hints[name]), help=text)
     return parser.format_help()
 
 

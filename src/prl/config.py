@@ -32,8 +32,8 @@ from prl.runs.disk import read_json
 from prl.settings import Settings, trainer_flags
 from prl.settings.arguments import (
     COMMANDS,
+    FORECAST,
     POSITIONAL,
-    STAGES,
     TRAINER_CONFIGS,
     DoctorArguments,
     PromptStyle,
@@ -72,7 +72,7 @@ def parse_doctor(argv: Iterable[str]) -> tuple[Settings[DoctorArguments], list[G
     settings = _settle("doctor", [given for given in flags if given.key in own])
     passed = [given for given in flags if given.key not in own]
     stages = settings.arguments.stage.split()
-    faults = [f"{stage!r} is no stage{nearest(stage, STAGES)}" for stage in stages if stage not in STAGES]
+    faults = [f"{stage!r} is no stage{nearest(stage, FORECAST)}" for stage in stages if stage not in FORECAST]
     for given in passed if not faults else []:
         if not any(knows(stage, given.key) for stage in stages):
             known = [key for stage in stages for key in _keys(stage).types]

@@ -29,7 +29,7 @@ from prl.machine.memory import GIB, Forecast, forecast, load_of, read_shape
 from prl.recipes import Given
 from prl.runs.disk import check_replaceable, replacing
 from prl.settings import Settings
-from prl.settings.arguments import STAGES, DoctorArguments
+from prl.settings.arguments import FORECAST, DoctorArguments
 
 LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "bitsandbytes", "vllm")
 
@@ -108,13 +108,12 @@ def examine(given: DoctorArguments, flags: Sequence[Given], planned: Machine) ->
     available = int(planned.free_gib * GIB) if is_cuda else hardware.usable_memory(planned.device)
     named = [(key, getattr(given, key)) for key in ("recipe", "model_name_or_path")]
     given_flags = [Given(key, [value], f"--{key}") for key, value in named if value is not None] + [*flags]
-    return [
-        _diagnose(stage, given_flags, planned, available) for stage in STAGES if stage in given.stage.split()
-    ]
+    asked = given.stage.split()
+    return [_diagnose(command, given_flags, planned, available) for command in FORECAST if command in asked]
 
 
-def _diagnose(stage: str, flags: list[Given], planned: Machine, available: int) -> Diagnosis:
-    settings = config.plan(stage, flags, planned)
+def _diagnose(command: str, flags: list[Given], planned: Machine, available: int) -> Diagnosis:
+    settings = config.plan(command, flags, planned)
     shape, load = read_shape(settings.arguments.model_name_or_path), load_of(settings)
     if not load.lora_r:
         trained = load_of(config.plan("rl", flags, planned))
@@ -211,7 +210,7 @@ def _size(count: int) -> str:
 
 def _fit(given: DoctorArguments, flags: Sequence[Given], planned: Machine, file: Path) -> None:
     """Write what `examine` finds, with the changes; all stages share the model."""
-    wanted = replace(given, stage=" ".join(STAGES))
+    wanted = replace(given, stage=" ".join(FORECAST))
     found = examine(wanted, flags, planned)
     while models := [m for each in found if (m := merged(each.changes).get("model_name_or_path"))]:
         sizes = {model: read_shape(model).parameters for model in models}
