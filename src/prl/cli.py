@@ -20,9 +20,6 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, get_args, get_origin, 
 
 from prl import __version__, recipes
 from prl.errors import PrlError, UsageError
-from prl.machine import environment
-from prl.runs import processes
-from prl.runs.disk import check_replaceable, check_writable
 from prl.settings import arguments
 
 if TYPE_CHECKING:
@@ -77,11 +74,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return 0
     except PrlError as error:
-        if processes.is_to_tell(error):
+        if _is_to_tell(error):
             print(f"{name}: {error}", file=sys.stderr)
         return error.exit_status
     except KeyboardInterrupt as error:
-        if processes.is_to_tell(error):
+        if _is_to_tell(error):
             print(f"{name}: interrupted", file=sys.stderr)
         return 1
     except BrokenPipeError:
@@ -89,9 +86,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:
-        if processes.is_to_tell(error):
+        if _is_to_tell(error):
             raise
         return 1
+
+
+def _is_to_tell(error: BaseException) -> bool:
+    from prl.runs import processes
+
+    return processes.is_to_tell(error)
 
 
 def _name(words: list[str]) -> str:
@@ -134,8 +137,12 @@ def _command(command: str, words: list[str]) -> None:
         print(_help(command), end="")
         return
 
+    from prl.machine import environment
+
     environment.settle()
     from prl import config
+    from prl.runs import processes
+    from prl.runs.disk import check_writable
 
     if "--help-trainer" in flags and command in arguments.TRAINER_CONFIGS:
         print(config.trainer_help(command), end="")
@@ -197,6 +204,7 @@ def _merge(given: arguments.MergeArguments) -> None:
     if wants_gguf := bool(given.gguf or given.gguf_type):
         from prl.model.gguf import export_gguf, refuse_unsupported
         from prl.runs import adapter_dir, base_of_adapter
+        from prl.runs.disk import check_replaceable
 
         if adapter := adapter_dir(name):  # before minutes of merging
             refuse_unsupported(base_of_adapter(adapter), trust_remote_code=given.trust_remote_code)
