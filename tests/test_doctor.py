@@ -17,6 +17,7 @@ from prl.machine import hardware
 from prl.machine.hardware import USABLE, Machine
 from prl.machine.memory import GIB
 from prl.settings.arguments import DoctorArguments
+from prl.settings.reading import flags_of
 
 CARDS = [name for name in recipes.NAMES if name != "tiny"]
 
@@ -100,7 +101,7 @@ def test_a_stage_that_will_not_fit_is_an_error_with_what_to_change(
     assert float(step[2]) <= 8
     (command,) = re.findall(r"^  prl (rl .*)$", out, flags=re.MULTILINE)
     words = command.split()
-    again = doctor.examine(DoctorArguments(stage="rl", recipe="16gb"), config._flags(words[1:])[3:], card(8))
+    again = doctor.examine(DoctorArguments(stage="rl", recipe="16gb"), flags_of(words[1:])[3:], card(8))
     assert again[0].fits, "the command that was told"
 
 
@@ -131,9 +132,7 @@ def test_a_recipe_that_fits_is_written_and_fits(
     assert [*yaml.safe_load(text)][-4:] == [*recipes.SECTIONS]
     # All else is the recipe's own, and the flags are in.
     here = card(6)
-    before, after = (
-        config.plan("rl", config._flags(["--recipe", name]), here) for name in (recipe, str(file))
-    )
+    before, after = (config.plan("rl", flags_of(["--recipe", name]), here) for name in (recipe, str(file)))
     assert after.trainer.learning_rate == pytest.approx(3e-5)
     assert after.trainer.max_steps == before.trainer.max_steps
     assert after.arguments.stages == before.arguments.stages

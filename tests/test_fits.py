@@ -21,6 +21,7 @@ from prl.machine.fitting import Extent, check_fits
 from prl.machine.hardware import Machine, group_free
 from prl.machine.memory import GIB, forecast, load_of, read_shape
 from prl.settings import Settings
+from prl.settings.reading import flags_of
 from prl.trainer import setup
 
 MANY = 100_000_000
@@ -99,7 +100,7 @@ def asked(command: str, **given: Any) -> Settings[Any]:
 def on_a_card(command: str, **given: Any) -> Settings[Any]:
     words = [word for name, value in given.items() for word in (f"--{name}", str(value))]
     card = Machine("cuda", "a card", 80, 80, has_bfloat16=True)
-    return config.plan(command, config._flags(["--recipe", "24gb", *words]), card)
+    return config.plan(command, flags_of(["--recipe", "24gb", *words]), card)
 
 
 def test_a_batch_of_all_rows_that_does_not_fit_is_refused_with_one_that_does(memory: Any) -> None:

@@ -21,6 +21,8 @@ from prl.runs import processes
 from prl.runs.checkpoints import checkpoints
 from prl.settings import trainer_flags
 from prl.settings.arguments import RLArguments, SFTArguments
+from prl.settings.clashes import LOGGERS, trainer_faults
+from prl.settings.ranges import OF_TRAINER
 from prl.settings.trainer_flags import trainer_defaults
 from prl.trainer.training import check_router
 
@@ -111,11 +113,11 @@ def test_no_table_names_what_trl_does_not_have() -> None:
     own = {item.name for cls in (SFTArguments, RLArguments) for item in dataclasses.fields(cls)}
     for part, needs in trainer_flags.NEEDS.items():
         assert {flag for _, _, flags in needs for flag in flags.split()} <= known[part] | own
-    assert trainer_flags.RANGES.keys() - known["both"] == {"tag_learning_rate"}
+    assert OF_TRAINER.keys() - known["both"] == {"tag_learning_rate"}
 
 
 def test_names_that_transformers_knows_are_the_ones_here() -> None:
-    assert trainer_flags.LOGGERS.keys() == INTEGRATION_TO_CALLBACK.keys()
+    assert LOGGERS.keys() == INTEGRATION_TO_CALLBACK.keys()
     names = [item.value for item in OptimizerNames]
     parts = (*trainer_flags.OPTIM_ARGS, *trainer_flags.NO_EPSILON, *trainer_flags.OWN_GROUPS)
     assert [part for part in parts if not any(part in name for name in names)] == []
@@ -139,11 +141,11 @@ def test_each_refused_flag_is_refused_with_the_reason_and_what_to_do(command: st
     base = {"device": "cpu", "attention": "causal"}
     for flag, why in refused.items():
         given = base | {flag: other(defaults[flag]) if flag != "completion_only_loss" else False}
-        assert trainer_flags.faults(command, given, defaults) == [f"{flag}: {why}"]
-        assert trainer_flags.faults(command, base | {flag: defaults[flag]}, defaults) == []
+        assert trainer_faults(command, given, defaults) == [f"{flag}: {why}"]
+        assert trainer_faults(command, base | {flag: defaults[flag]}, defaults) == []
     every = base | {flag: other(defaults[flag]) for flag in refused if flag != "completion_only_loss"}
-    assert len(trainer_flags.faults(command, every, defaults)) == len(every) - len(base), "all at once"
-    assert trainer_flags.faults("sft", base | {"completion_only_loss": True}, trainer_defaults("sft")) == []
+    assert len(trainer_faults(command, every, defaults)) == len(every) - len(base), "all at once"
+    assert trainer_faults("sft", base | {"completion_only_loss": True}, trainer_defaults("sft")) == []
 
 
 @pytest.mark.parametrize("command", COMMANDS)

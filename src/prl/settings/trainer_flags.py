@@ -1,5 +1,4 @@
-"""What becomes of the flags of TRL's configs: which prl refuses, which do nothing and are told so, and which
-values are nonsense.
+"""What becomes of the flags of TRL's configs: which prl refuses, and which do nothing and are told so.
 
 prl hands TRL a model that is loaded, rows that are tokenised, an optimizer and, in RL, rendered prompts and
 sampled responses. So a part of their fields has nothing to act on: TRL drops them without a word, or fails
@@ -10,14 +9,12 @@ tests/test_trainer_flags.py holds the table of all (trl 1.16, transformers 5.23)
 from __future__ import annotations
 
 import importlib.util
-import json
 import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import MISSING, fields
 from functools import cache
 from typing import Any
 
-from prl.errors import nearest
 from prl.runs import processes
 from prl.settings.arguments import TRAINER_CONFIGS
 
@@ -109,11 +106,11 @@ NEEDS: dict[str, tuple[Need, ...]] = {
         ("--eval_strategy steps", lambda v: v["eval_strategy"] == "steps", "eval_steps"),
         ("--save_strategy steps", lambda v: v["save_strategy"] == "steps", "save_steps"),
         ("--logging_strategy steps", lambda v: v["logging_strategy"] == "steps", "logging_steps"),
-        ("--metric_for_best_model", lambda v: _tracks_best(v), "greater_is_better"),
-        ("--report_to", lambda v: _loggers(v), "run_name"),
+        ("--metric_for_best_model", lambda v: tracks_best(v), "greater_is_better"),
+        ("--report_to", lambda v: loggers(v), "run_name"),
         (
             "--report_to trackio",
-            lambda v: "trackio" in _loggers(v),
+            lambda v: "trackio" in loggers(v),
             "project trackio_space_id trackio_bucket_id trackio_static_space_id",
         ),
         (
@@ -121,9 +118,9 @@ NEEDS: dict[str, tuple[Need, ...]] = {
             lambda v: v["activation_checkpointing"],
             "activation_checkpointing_kwargs",
         ),
-        ("an optimizer that reads it, such as sgd", lambda v: _is_of(v["optim"], OPTIM_ARGS), "optim_args"),
-        ("an Adam or Lion optimizer", lambda v: not _is_of(v["optim"], NO_BETAS), "adam_beta1 adam_beta2"),
-        ("an Adam optimizer", lambda v: not _is_of(v["optim"], NO_EPSILON), "adam_epsilon"),
+        ("an optimizer that reads it, such as sgd", lambda v: is_of(v["optim"], OPTIM_ARGS), "optim_args"),
+        ("an Adam or Lion optimizer", lambda v: not is_of(v["optim"], NO_BETAS), "adam_beta1 adam_beta2"),
+        ("an Adam optimizer", lambda v: not is_of(v["optim"], NO_EPSILON), "adam_epsilon"),
         (
             "accelerate launch",
             lambda v: processes.launched() > 1,
@@ -207,122 +204,6 @@ OWN_GROUPS = ("galore", "apollo", "lomo")
 """Parts of the names of optimizers that read `optim_args`, have no betas or epsilon, or divide the parameters
 themselves (transformers 5.23)."""
 
-LOSSES = ("grpo", "dr_grpo", "dapo", "bnpo", "cispo", "sapo", "luspo", "vespo")
-"""GRPOTrainer's `loss_type` (trl 1.16)."""
-
-LOGGERS = {
-    "azure_ml": "azureml.core", "clearml": "clearml", "codecarbon": "codecarbon", "comet_ml": "comet_ml",
-    "dagshub": "dagshub", "dvclive": "dvclive", "flyte": "flytekit", "kubeflow": "", "mlflow": "mlflow",
-    "neptune": "neptune", "swanlab": "swanlab", "tensorboard": "tensorboard", "trackio": "trackio",
-    "wandb": "wandb",
-}  # fmt: skip
-"""What `report_to` takes, and the module that each needs (transformers 5.23)."""
-
-EVALUATED = {
-    "sft": ("loss", "entropy", "mean_token_accuracy", "format_valid", "parallel_ratio"),
-    "rl": (
-        "loss",
-        "entropy",
-        "reward",
-        "correct",
-        "format_valid",
-        "parallel_ratio",
-        "completions/mean_length",
-    ),
-}
-"""Metrics of an evaluation by which a best checkpoint can be told."""
-
-CHECKPOINTING = {"use_reentrant", "preserve_rng_state", "determinism_check", "early_stop", "debug"}
-CHECKPOINTING |= {"every_n_layers", "offload"}
-"""Keys of `activation_checkpointing_kwargs` (torch's `checkpoint`, transformers 5.23)."""
-
-
-def _is_object(value: Any) -> bool:
-    if not isinstance(value, str):
-        return isinstance(value, dict)
-    try:
-        return isinstance(json.loads(value), dict)
-    except ValueError:
-        return False
-
-
-def _keys_of(value: Any) -> set[str]:
-    return {*(json.loads(value) if isinstance(value, str) else value)}
-
-
-RULES: tuple[tuple[str, str, Callable[[Any], bool]], ...] = (
-    (
-        "per_device_train_batch_size per_device_eval_batch_size gradient_accumulation_steps max_length "
-        "generation_batch_size steps_per_generation num_generations_eval num_iterations save_total_limit "
-        "dataset_num_proc torch_empty_cache_steps dataloader_prefetch_factor num_completions_to_print "
-        "ddp_timeout ddp_bucket_cap_mb",
-        "must be 1 or more",
-        lambda value: value >= 1,
-    ),
-    (
-        "learning_rate tag_learning_rate weight_decay adam_epsilon max_grad_norm warmup_steps beta epsilon "
-        "epsilon_high eval_delay dataloader_num_workers router_aux_loss_coef",
-        "must be 0 or more",
-        lambda value: value >= 0,
-    ),
-    (
-        "num_train_epochs neftune_noise_alpha delta sapo_temperature_neg sapo_temperature_pos "
-        "off_policy_mask_threshold",
-        "must be greater than 0",
-        lambda value: value > 0,
-    ),
-    (
-        "logging_steps eval_steps save_steps",
-        "must be a number of steps, or a share of all between 0 and 1",
-        lambda value: 0 < value < 1 or (value >= 1 and value == int(value)),
-    ),
-    (
-        "adam_beta1 adam_beta2 label_smoothing_factor",
-        "must be at least 0 and less than 1",
-        lambda value: 0 <= value < 1,
-    ),
-    ("seed data_seed", "must be from 0 to 4294967295", lambda value: 0 <= value < 2**32),
-    ("top_entropy_quantile", "must be from 0 to 1", lambda value: 0 <= value <= 1),
-    (
-        "max_steps",
-        "must be 1 or more, or -1 to go by num_train_epochs",
-        lambda value: value == -1 or value >= 1,
-    ),
-    (
-        "num_generations",
-        "must be 2 or more: one response has none to differ from",
-        lambda value: value >= 2,
-    ),
-    (
-        "pad_to_multiple_of",
-        "must be a number from 1, or auto",
-        lambda value: value in ("auto", "none") or (str(value).isdecimal() and int(value) >= 1),
-    ),
-    (
-        "importance_sampling_level",
-        "must be token or sequence",
-        lambda value: value in ("token", "sequence"),
-    ),
-    (
-        "multi_objective_aggregation",
-        "must be sum_then_normalize or normalize_then_sum",
-        lambda value: value in ("sum_then_normalize", "normalize_then_sum"),
-    ),
-    (
-        "scale_rewards",
-        "must be group, batch or none",
-        lambda value: value in ("group", "batch", "none", True, False),
-    ),
-    ("lr_scheduler_kwargs", 'must be a JSON object, such as {"num_cycles": 2}', _is_object),
-    (
-        "activation_checkpointing_kwargs gradient_checkpointing_kwargs",
-        f"must be a JSON object of {', '.join(sorted(CHECKPOINTING))}",
-        lambda value: _is_object(value) and _keys_of(value) <= CHECKPOINTING,
-    ),
-)
-RANGES = {flag: (holds, rule) for flags, rule, holds in RULES for flag in flags.split()}
-"""Values that TRL and transformers take, or fail over once the model is loaded, and the rule for each."""
-
 
 @cache
 def trainer_defaults(command: str) -> dict[str, Any]:
@@ -338,18 +219,6 @@ def trainer_class(command: str) -> Any:
     import trl
 
     return getattr(trl, TRAINER_CONFIGS[command])
-
-
-def faults(command: str, values: Values, defaults: Values) -> list[str]:
-    """What cannot be, of the settings of a training command: all of it, a line each. `defaults` are those of
-    TRL's config; `values` may lack what is left to them."""
-    settings = {**defaults, **values}
-    found = [
-        f"{flag}: {why}"
-        for flag, why in by_flag(REFUSED, command).items()
-        if settings.get(flag) != defaults.get(flag) and settings[flag] not in HARMLESS.get(flag, ())
-    ]
-    return [*found, *_clashes(command, settings), *_missing_packages(settings)]
 
 
 def told(command: str, values: Values, defaults: Values, given: Collection[str]) -> dict[str, str]:
@@ -385,104 +254,6 @@ def by_flag(table: Mapping[str, Mapping[str, str]], command: str) -> dict[str, s
     }
 
 
-def _clashes(command: str, v: Values) -> list[str]:
-    """Flags that are wrong beside others."""
-    found = []
-    evaluates = v["eval_strategy"] != "no"
-    if command == "rl" and not v.get("eval_dataset"):
-        found += [
-            f"{flag}: there is no set to evaluate on; add --eval_dataset, or leave it out"
-            for flag, is_on in (("eval_strategy", evaluates), ("eval_on_start", v["eval_on_start"]))
-            if is_on
-        ]
-    for flag, is_on in (
-        ("save_strategy best", v["save_strategy"] == "best"),
-        ("load_best_model_at_end", v["load_best_model_at_end"]),
-    ):
-        if is_on and not evaluates:
-            found.append(f"{flag}: evaluations say which is the best; add --eval_strategy steps")
-        elif is_on and not _tracks_best(v):
-            found.append(f"{flag}: it is not said by what; add --metric_for_best_model loss")
-    metric = (v["metric_for_best_model"] or "").removeprefix("eval_")
-    if metric and metric not in EVALUATED[command] and not metric.startswith("rewards/"):
-        known = ", ".join(EVALUATED[command])
-        found.append(
-            f"metric_for_best_model: {metric!r} is none of what an evaluation measures: {known}"
-            f"{nearest(metric, EVALUATED[command])}"
-        )
-    if metric in ("format_valid", "parallel_ratio") and command == "sft" and v.get("sample_count") == 0:
-        found.append(f"metric_for_best_model: {metric} is measured on samples; raise --sample_count")
-    found += [
-        f"{flag}: there are no workers; add --dataloader_num_workers 1, or leave it out"
-        for flag in (
-            "dataloader_persistent_workers",
-            "dataloader_prefetch_factor",
-            "dataloader_multiprocessing_context",
-        )
-        if v[flag] and v["dataloader_num_workers"] == 0
-    ]
-    if v["ddp_backend"] and processes.launched() == 1:
-        found.append("ddp_backend: one process needs none; leave it out, or start prl with accelerate launch")
-    if "tpu_metrics_debug" in ([v["debug"]] if isinstance(v["debug"], str) else v["debug"]):
-        found.append("debug: tpu_metrics_debug needs a TPU; take underflow_overflow")
-    if _is_of(v["optim"], OWN_GROUPS):
-        found.append(
-            f"optim: {_word(v['optim'])} divides the parameters itself, and prl gives the tag rows a rate of "
-            "their own; take adamw_torch"
-        )
-    return found + (_sft_clashes(v) if command == "sft" else _rl_clashes(v))
-
-
-def _sft_clashes(v: Values) -> list[str]:
-    found = []
-    if v["packing"] and v["max_length"] is None:
-        found.append("packing: rows are filled up to --max_length, which is null; give a number")
-    if v["padding_free"] and not v["packing"] and v["max_length"] is not None:
-        found.append("padding_free: TRL takes it with --packing, or with --max_length null")
-    if v["eval_packing"] and not v["packing"]:
-        found.append("eval_packing: without --packing the packed rows would see each other; leave it out")
-    if v["activation_offloading"] and v["device"] != "cuda":
-        found.append(
-            f"activation_offloading: from {v['device']} there is nowhere to offload to; leave it out"
-        )
-    return found
-
-
-def _rl_clashes(v: Values) -> list[str]:
-    found = []
-    if v["loss_type"] not in LOSSES:
-        found.append(
-            f"loss_type: {v['loss_type']!r} must be one of {', '.join(LOSSES)}"
-            f"{nearest(v['loss_type'], LOSSES)}"
-        )
-    if v["max_completion_length"] is None:
-        found.append("max_completion_length: a response needs an end; give a number")
-    if v["use_vllm"] and v.get("attention") == "structured":
-        found.append("use_vllm: vLLM decodes causally only: leave it out, or pass --attention causal")
-    if not v["use_vllm"]:
-        if v["repetition_penalty"] != 1.0:
-            found.append(f"repetition_penalty: {v['repetition_penalty']:g} is not scored; leave it at 1")
-        if v["generation_kwargs"]:
-            found.append(
-                "generation_kwargs: it belongs to model.generate, which rollouts do without; leave it out"
-            )
-    period = generation_period(v)
-    flag = "eval_steps" if v["save_strategy"] == "best" else "save_steps"
-    if v["save_strategy"] in ("steps", "best") and v[flag] and period > 1:
-        every, said = v[flag], f"{v[flag]:g} is"
-        if every < 1 and v["max_steps"] > 0:
-            every = math.ceil(v["max_steps"] * every)  # as transformers 5.23 counts
-            said = f"{v[flag]:g} of {v['max_steps']} steps is {every},"
-        elif every < 1:
-            said = f"{v[flag]:g} of steps that are counted later may be"
-        if every % period:
-            found.append(
-                f"{flag}: {said} no multiple of the {period} steps that a generation serves, and a run "
-                f"can go on only where one begins; take {math.ceil(every / period) * period}"
-            )
-    return found
-
-
 def generation_period(v: Values) -> int:
     """How many steps go by from one moment that is a step's and a generation's beginning to the next, in GRPO
     (trl 1.16: responses of an earlier step are not in its checkpoints)."""
@@ -491,18 +262,6 @@ def generation_period(v: Values) -> int:
     if v["generation_batch_size"] and not v["steps_per_generation"]:
         served = max(v["generation_batch_size"] // (rows * processes.launched()), 1)
     return math.lcm(served * v["num_iterations"], accumulated) // accumulated
-
-
-def _missing_packages(v: Values) -> list[str]:
-    found = []
-    for name in _loggers(v):
-        if name not in LOGGERS:
-            found.append(f"report_to: {name!r} must be one of {', '.join(LOGGERS)}{nearest(name, LOGGERS)}")
-        elif (module := LOGGERS[name]) and not (is_installed(module) or is_installed(f"{module}X")):
-            found.append(f"report_to: {name} needs the package {module}; install it, or leave it out")
-    if v.get("use_vllm") and not is_installed("vllm"):
-        found.append("use_vllm: vllm is not installed; leave it out, and prl's decoder samples")
-    return found
 
 
 def is_installed(module: str) -> bool:
@@ -539,22 +298,22 @@ def _pays(v: Values, reward: str) -> bool:
     return reward in (v.get("rewards") or ()) or f'"{reward}"' in _stages(v)
 
 
-def _tracks_best(v: Values) -> bool:
+def tracks_best(v: Values) -> bool:
     """Whether the trainer keeps account of a best checkpoint (transformers 5.23)."""
-    follows = _word(v["lr_scheduler_type"]) in ("reduce_lr_on_plateau", "greedy")
+    follows = word_of(v["lr_scheduler_type"]) in ("reduce_lr_on_plateau", "greedy")
     return bool(v["metric_for_best_model"] or v["load_best_model_at_end"] or follows)
 
 
-def _loggers(v: Values) -> list[str]:
+def loggers(v: Values) -> list[str]:
     asked = v["report_to"]
     names = [asked] if isinstance(asked, str) else list(asked or ())
     return [name for name in names if name not in ("none", "all")]
 
 
-def _word(value: Any) -> str:
+def word_of(value: Any) -> str:
     """The text of an enum of transformers, or of what was written for it."""
     return str(getattr(value, "value", value))
 
 
-def _is_of(optimizer: Any, parts: Collection[str]) -> bool:
-    return any(part in _word(optimizer) for part in parts)
+def is_of(optimizer: Any, parts: Collection[str]) -> bool:
+    return any(part in word_of(optimizer) for part in parts)
