@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from prl.decoding.rows import CHUNK, UNWRITTEN, Columns, RowCache, attend, masks, row_attention
-from prl.decoding.threads import MAIN_HORIZON, Reader
 from prl.errors import ModelError
 from prl.structure import Tags, path_window_mask
+from prl.structure.reader import MAIN_HORIZON, Reader
 
 TAGS = Tags(*range(6))
 CPU = torch.device("cpu")

@@ -16,9 +16,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prl.decoding.threads import Limits, Place, Reader, Row, Thread, Unseen
+from prl.decoding.threads import Limits, Row, Thread, Unseen
 from prl.errors import UsageError
 from prl.structure import Tags, forced_tokens, read_structure
+from prl.structure.reader import Place, Reader
 
 TAGS = Tags(*range(6))
 LETTERS = "[](){}.ab\n"
@@ -289,6 +290,27 @@ def test_sft_masks_what_is_forced(paths):
     assert forced_tokens(written.ids, TAGS, paths=paths) == [isnan(each) for each in written.logprobs]
 
 
+TEXT = st.text("ab\n", max_size=3)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    paths=st.sampled_from([2, 3, "auto"]),
+    blocks=st.lists(st.tuples(TEXT, st.lists(TEXT, min_size=2, max_size=3), TEXT), max_size=3),
+)
+def test_any_response_is_forced_where_sft_masks_it(paths, blocks):
+    """Blocks whose paths close by themselves: text before, the texts of the paths, a summary."""
+    scripts = {0: "".join(f"{before}[{summary}}}" for before, _, summary in blocks) + "."}
+    for _, texts, _ in blocks:
+        count = len(texts) if paths == "auto" else paths
+        for number in range(1, count + 1):
+            verdict = ("(" if number < count else "]") if paths == "auto" and number > 1 else ""
+            scripts[len(scripts)] = texts[(number - 1) % len(texts)] + ")" + verdict
+    written = scripted(scripts, Limits(max_new_tokens=400, paths=paths))
+    assert written.text.count("[") == written.row.blocks == len(blocks)
+    assert forced_tokens(written.ids, TAGS, paths=paths) == [isnan(each) for each in written.logprobs]
+
+
 @pytest.mark.parametrize("paths", [2, 3, 4, "auto"])
 @pytest.mark.parametrize("script", ["a", "[", "[(", "a[)", "[a]", "[b)("])
 def test_no_budget_is_exceeded(paths, script):
@@ -365,7 +387,8 @@ def check(written: Written) -> None:
     paths = [thread for thread in row.threads if thread.segment]
     for fork in forks:
         block = [path for path in paths if path.place.horizon == fork.segment]
-        assert limits.first_paths <= len(block) <= limits.most_paths
+        first_paths = 2 if limits.paths == "auto" else limits.paths
+        assert first_paths <= len(block) <= limits.most_paths
         assert len({path.place.position - len(path.ids) for path in block}) == 1, "all start together"
     for path in paths:
         assert path.ids[0] == TAGS.path

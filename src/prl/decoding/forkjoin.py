@@ -27,10 +27,11 @@ from prl.decoding.context import context_of
 from prl.decoding.packing import packed_linears
 from prl.decoding.rows import Columns, RowCache, last_growth, masks, row_attention
 from prl.decoding.sampling import Sampling, draw, row_seed, uniforms
-from prl.decoding.threads import MAIN_HORIZON, Limits, OnToken, Place, Reader, Row, Thread
+from prl.decoding.threads import Limits, OnToken, Row, Thread
 from prl.decoding.weights import folded_adapters
 from prl.errors import ModelError, UsageError, first_line
 from prl.structure import Tags, attached_structure, backbone_of, cache_name, foreign_layers
+from prl.structure.reader import MAIN_HORIZON, Place, Reader
 
 PREFILL_TOKENS = 8192  # prompts are prefilled in portions of about this many tokens
 DRAWN_TOGETHER = 128  # logits of this many threads are held at a time: 78 MB each copy with Qwen's vocabulary

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AttentionInterface, PreTrainedModel
 
-from prl.decoding.threads import MAIN_HORIZON
 from prl.structure import layer_windows
+from prl.structure.reader import MAIN_HORIZON
 
 ATTENTION = "prl_rows"
 """Name under which `attend` is registered with transformers."""

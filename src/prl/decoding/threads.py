@@ -20,13 +20,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from prl.errors import UsageError
 
 if TYPE_CHECKING:
-    from prl.structure import Tags
+    from prl.structure.reader import Place, Reader
 
 FORCED = nan
 """The log-probability of a token that nobody sampled."""
-
-MAIN_HORIZON = 2**30 - 1
-"""Horizon of the main thread: it sees every segment."""
 
 OnToken = Callable[[int, int, int, int], None]
 """Called with (prompt, sample, segment, token) for each token written; segment 0 is the main thread."""
@@ -66,59 +63,9 @@ class Limits:
         return cls(max_new_tokens, paths, settings.max_paths, settings.max_blocks, settings.max_path_length)
 
     @property
-    def first_paths(self) -> int:
-        """Paths that a block starts with."""
-        return self.paths if isinstance(self.paths, int) else 2
-
-    @property
     def most_paths(self) -> int:
         """Paths that a block may get."""
         return self.paths if isinstance(self.paths, int) else self.max_paths
-
-
-class Place(NamedTuple):
-    """Where a token stands in the structure: the fields of `prl.structure.Structure`."""
-
-    segment: int
-    horizon: int
-    position: int
-
-
-class Reader:
-    """`prl.structure`, one token at a time, of what is written in sequence."""
-
-    def __init__(self, tags: Tags) -> None:
-        self.tags = tags
-        self.next = 0  # position of the main thread's next token
-        self.paths = 0  # so far, in all blocks
-        self.is_open = False
-        self.first = 0  # segment of the open block's first path; 0: it has none yet
-        self.length = self.longest = 0  # tokens of the path being read, and of the longest before it
-
-    def read(self, token: int) -> Place:
-        if not self.is_open:
-            if token == self.tags.parallel:
-                self.is_open, self.first, self.length, self.longest = True, 0, 0, 0
-        elif token == self.tags.end_parallel:
-            self.is_open = False
-            self.next += max(self.longest, self.length)
-        elif token == self.tags.path or self.first:
-            if token == self.tags.path:
-                self.begin_path()
-            self.length += 1
-            return Place(self.paths, self.first, self.next + self.length - 1)
-        self.next += 1
-        return Place(0, MAIN_HORIZON, self.next - 1)
-
-    def begin_path(self) -> None:
-        self.longest, self.length = max(self.longest, self.length), 0
-        self.paths += 1
-        self.first = self.first or self.paths
-
-    @property
-    def depth(self) -> int:
-        """Tokens that had to wait for each other so far."""
-        return self.next + (max(self.longest, self.length) if self.is_open else 0)
 
 
 class Thread:
@@ -213,13 +160,12 @@ class Row:
         self.blocks += 1
         self.main.is_live = False
         self.end_logprob = FORCED
-        for _ in range(self.limits.first_paths):
+        while len(self.paths) < most and not self.reader.asks_model(self.limits.paths):
             self._open_path(room, FORCED)
 
     def _open_path(self, room: int, logprob: float) -> None:
-        self.reader.begin_path()
-        place = Place(self.reader.paths, self.reader.first, self.reader.next)
-        path = Thread(self.reader.paths, place=place, room=room)
+        place = self.reader.begin_path()
+        path = Thread(place.segment, place=place, room=room)
         self.paths.append(path)
         self.threads.append(path)
         self._extend(path, self.tags.path, logprob)
@@ -238,7 +184,7 @@ class Row:
     def _close(self, path: Thread, logprob: float) -> None:
         self._extend(path, self.tags.end_path, logprob)
         path.is_asked = path.is_live = (
-            self.limits.paths == "auto"
+            self.reader.asks_model(self.limits.paths)
             and not isnan(logprob)
             and path is self.paths[-1]
             and len(self.paths) < self.limits.max_paths
@@ -269,8 +215,7 @@ class Row:
         assert path.place is not None
         self._write(path, token, logprob)
         self.unseen.append(Unseen(token, path.place, path))
-        segment, horizon, position = path.place
-        path.place = Place(segment, horizon, position + 1)
+        path.place = path.place._replace(position=path.place.position + 1)
 
     def _write(self, thread: Thread, token: int, logprob: float) -> None:
         thread.ids.append(token)
