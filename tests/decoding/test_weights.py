@@ -10,7 +10,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora.layer import Linear as LoraLinear
 
-from prl.decoding import ForkJoinDecoder, Limits, forkjoin
+from prl.decoding import ForkJoinDecoder, Limits, passes
 from prl.decoding.weights import folded_adapters
 from prl.model import Lora, load_model
 from prl.prompts import render_prompt
@@ -188,7 +188,7 @@ def test_decoding_with_an_adapter(make_model, tokenizer, tags, monkeypatch, tied
     assert texts == [[response.text for response in group] for group in expected]
     assert texts != [[response.text for response in group] for group in answers]
 
-    monkeypatch.setattr(forkjoin, "folded_adapters", lambda model: torch.no_grad())
+    monkeypatch.setattr(passes, "folded_adapters", lambda model: torch.no_grad())
     unfolded = decoder.generate(PROMPTS, samples=4)
     assert [[r.text for r in group] for group in unfolded] == [[r.text for r in group] for group in answers]
 

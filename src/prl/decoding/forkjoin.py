@@ -11,11 +11,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, replace
 from math import isnan
-from weakref import WeakSet
 
 import numpy as np
 import torch
@@ -24,22 +22,17 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from prl.decoding.context import context_of
-from prl.decoding.packing import packed_linears
-from prl.decoding.rows import Columns, RowCache, last_growth, masks, row_attention
+from prl.decoding.passes import Passes, decoding
+from prl.decoding.rows import last_growth
 from prl.decoding.sampling import Sampling, draw, row_seed, uniforms
 from prl.decoding.threads import Limits, OnToken, Row, Thread
-from prl.decoding.weights import folded_adapters
-from prl.errors import ModelError, UsageError, first_line
-from prl.structure import Tags, attached_structure, backbone_of, cache_name, foreign_layers
-from prl.structure.reader import MAIN_HORIZON, Place, Reader
+from prl.decoding.trial import NO_NUMBERS, check_decodable
+from prl.errors import ModelError, UsageError
+from prl.structure import Tags, attached_structure
+from prl.structure.reader import Place, Reader
 
 PREFILL_TOKENS = 8192  # prompts are prefilled in portions of about this many tokens
 DRAWN_TOGETHER = 128  # logits of this many threads are held at a time: 78 MB each copy with Qwen's vocabulary
-
-NO_NUMBERS = (
-    "the model's logits are no numbers: its weights hold nan or inf, as when training diverged; go back to "
-    "an earlier checkpoint"
-)
 
 NO_TAGS = Tags(-1, -1, -1, -1, -1, -1)
 """Causal attention: no token is structure."""
@@ -110,7 +103,7 @@ class ForkJoinDecoder:
                 f"max_new_tokens {self.limits.max_new_tokens} cannot hold one block of "
                 f"{self.limits.most_paths} paths: raise it to {least} or more, or set max_blocks to 0"
             )
-        _check_model(self)
+        check_decodable(model, self.tags)
 
     @torch.no_grad()
     def generate(
@@ -146,7 +139,7 @@ class ForkJoinDecoder:
         queue = [(i, j) for i, of_prompt in enumerate(seeds) for j in range(len(of_prompt))]
         responses: list[dict[int, Response]] = [{} for _ in encoded]
         self.steps = self.cache_bytes = done = 0
-        with _decoding(self.model):
+        with decoding(self.model):
             batch = _Batch(self, encoded, min(self.batch_size, len(queue)), on_token)
             while queue or batch.rows:
                 admitted = batch.admit(queue, seeds)
@@ -170,7 +163,7 @@ class ForkJoinDecoder:
         padded = [prompt[0]] * (before - len(prompt)) + list(prompt)
         for encoded, each in (([list(prompt)] * prompts, samples), ([padded], prompts * samples)):
             queue = [(i, j) for i in range(len(encoded)) for j in range(each)]
-            with _decoding(self.model):
+            with decoding(self.model):
                 batch = _Batch(self, encoded, min(self.batch_size, len(queue)), None)
                 batch.admit(queue, [list(range(each))] * len(encoded))
                 batch.step()
@@ -234,11 +227,8 @@ class _Batch:
         self, decoder: ForkJoinDecoder, prompts: list[list[int]], capacity: int, on_token: OnToken | None
     ) -> None:
         self.decoder, self.prompts, self.capacity, self.on_token = decoder, prompts, capacity, on_token
-        self.backbone = backbone_of(decoder.model)
-        weight = self.backbone.get_input_embeddings().weight
-        self.device, self.dtype = weight.device, weight.dtype
-        self.cache = RowCache(capacity, self.device)
-        self.with_cache = {cache_name(self.backbone): self.cache}
+        self.passes = Passes(decoder.model, capacity)
+        self.cache = self.passes.cache
         self.rows: list[Row] = []
         self.new: list[Row] = []  # wait for their first token
         self.prefilled: dict[int, tuple[Reader, Tensor]] = {}  # with the last hidden state, (size,)
@@ -254,14 +244,19 @@ class _Batch:
         A prompt is prefilled once: its further samples take over a row that had the same prompt, or copy its
         keys and values.
         """
+        # Finished rows first: a pass reads the first rows of the cache, so there is to be no gap among them.
         places = [r for r, row in enumerate(self.rows) if row.is_finished]
         places += range(len(self.rows), self.capacity)
         waiting: dict[int, list[int]] = {}
         for prompt, sample in queue[: len(places)]:
             waiting.setdefault(prompt, []).append(sample)
         admitted = sum(map(len, waiting.values()))
+
+        # A place that holds a prompt which still waits goes to that prompt, before all others are given
+        # theirs: another would overwrite it, and it would have to be prefilled again. `holders`: prompt -> a
+        # row whose first slots are its keys and values.
         holders = {row.prompt: r for r, row in enumerate(self.rows) if not row.is_finished}
-        taken: list[tuple[int, int, int]] = []
+        taken: list[tuple[int, int, int]] = []  # (place, prompt, sample)
         others = []
         for place in places:
             held = self.rows[place].prompt if place < len(self.rows) else -1
@@ -273,25 +268,20 @@ class _Batch:
         rest = [(prompt, sample) for prompt, samples in waiting.items() for sample in samples]
         taken += [(place, *item) for place, item in zip(others, rest, strict=False)]
 
+        # A prompt without a holder is prefilled into the first place that is taken for it, which holds no
+        # prompt that is still needed. Copying comes after that: it reads what the prefill wrote.
         first_places = {prompt: place for place, prompt, _ in reversed(taken) if prompt not in holders}
         for portion in _portions(list(first_places), self.prompts, PREFILL_TOKENS):
             self._prefill(portion, [first_places[prompt] for prompt in portion])
         holders |= first_places
         for place, prompt, sample in taken:
             self.cache.copy_row(holders[prompt], place, len(self.prompts[prompt]))
-            row = Row(
-                prompt,
-                sample,
-                reader=copy(self.prefilled[prompt][0]),
-                slots=len(self.prompts[prompt]),
-                seed=seeds[prompt][sample] % 2**64,
-                limits=self.decoder.limits_after(len(self.prompts[prompt])),
-                eos_token_id=self.decoder.tokenizer.eos_token_id,
-                joint=self.decoder.joint,
-                on_token=self.on_token,
-            )
+            row = self._row(prompt, sample, seeds[prompt][sample])
             self.rows[place : place + 1] = [row]
             self.new.append(row)
+
+        # Places of finished rows are left over only when nobody waits any more. The last row moves into each,
+        # from the last hole on: then all rows behind a hole are in use, and it is one of these that moves.
         for hole in sorted((place for place in others[len(rest) :] if place < len(self.rows)), reverse=True):
             last = self.rows.pop()
             if hole < len(self.rows):
@@ -301,9 +291,11 @@ class _Batch:
 
     def step(self) -> None:
         """Feed every token that the model has not seen, and let each thread go on with a sampled one."""
+        # All tokens of all rows are one line of N columns. A row has as many as its threads wrote since the
+        # last step; after a join also those of the joint.
         columns: list[tuple[int, ...]] = []
         threads: list[tuple[Row, Thread]] = []
-        ends: list[int] = []  # the column after which each thread goes on
+        ends: list[int] = []  # of each thread: the column that it goes on after
         for r, row in enumerate(self.rows):
             last: dict[Thread, int] = {}
             for c, (token, place, thread) in enumerate(row.unseen):
@@ -314,152 +306,63 @@ class _Batch:
             row.unseen.clear()
             threads += [(row, thread) for thread in last]
             ends += last.values()
-        states = [self.prefilled[row.prompt][1][None] for row in self.new]
+        # New rows have nothing to feed: the prefill saw their prompt and left its last state. They come after
+        # all others here, as their states do.
+        states = [self.prefilled[row.prompt][1][None] for row in self.new]  # (1, size) each
         if columns:
-            states.insert(0, self.forward(columns, None, len(self.rows))[ends])
+            states.insert(0, self.passes.forward(columns, None, len(self.rows))[ends])  # (N, size)[ends]
             self.decoder.steps += 1
         threads += [(row, row.main) for row in self.new]
         self.new.clear()
         if not threads:
             return
-        uniform = uniforms(
+
+        # One number for each of the T threads that go on, before any of them takes its token: the number
+        # depends on how many tokens the thread has written so far.
+        uniform_T = uniforms(
             np.array([row.seed for row, _ in threads], dtype=np.uint64),
             np.array([thread.segment for _, thread in threads]),
             np.array([thread.offset + len(thread.ids) for _, thread in threads]),
         )
-        hidden = torch.cat(states)
+        hidden_T_D = torch.cat(states)
         for start in range(0, len(threads), DRAWN_TOGETHER):
             part = slice(start, start + DRAWN_TOGETHER)
-            tokens, logprobs = draw(self.logits(hidden[part]), uniform[part], self.decoder.sampling)
-            if logprobs.isnan().any():
+            logits_P_V = self.passes.logits(hidden_T_D[part])
+            tokens_P, logprobs_P = draw(logits_P_V, uniform_T[part], self.decoder.sampling)
+            if logprobs_P.isnan().any():
                 raise ModelError(NO_NUMBERS)
-            drawn = zip(threads[part], tokens.tolist(), logprobs.tolist(), strict=True)
+            drawn = zip(threads[part], tokens_P.tolist(), logprobs_P.tolist(), strict=True)
             for (row, thread), token, logprob in drawn:
                 row.take(thread, token, logprob)
 
+    def _row(self, prompt: int, sample: int, seed: int) -> Row:
+        """A row that goes on after a prompt that was prefilled."""
+        decoder, size = self.decoder, len(self.prompts[prompt])
+        return Row(
+            prompt,
+            sample,
+            reader=copy(self.prefilled[prompt][0]),
+            slots=size,
+            seed=seed % 2**64,
+            limits=decoder.limits_after(size),
+            eos_token_id=decoder.tokenizer.eos_token_id,
+            joint=decoder.joint,
+            on_token=self.on_token,
+        )
+
     def _prefill(self, prompts: Sequence[int], places: Sequence[int]) -> None:
+        """Write the keys and values of each prompt to the row of its place, in one pass."""
         columns: list[tuple[int, ...]] = []
-        read: list[tuple[Reader, int]] = []
+        read: list[tuple[Reader, int]] = []  # with the column where the prompt ends
         for r, prompt in enumerate(prompts):
             ids = self.prompts[prompt]
             reader, seen = _read_prompt(ids, self.decoder.tags)
             columns += [(ids[i], r, i, i, *place) for i, place in enumerate(seen)]
             read.append((reader, len(columns) - 1))
-        hidden = self.forward(columns, torch.tensor(places, device=self.device), len(prompts))
+        cache_rows = torch.tensor(places, device=self.passes.device)
+        hidden = self.passes.forward(columns, cache_rows, len(prompts))  # (N, size)
         for prompt, (reader, end) in zip(prompts, read, strict=True):
             self.prefilled[prompt] = reader, hidden[end].clone()  # a view would keep all of them
-
-    def forward(self, columns: list[tuple[int, ...]], cache_rows: Tensor | None, rows: int) -> Tensor:
-        """Hidden states (N, size) of the tokens; their keys and values are in the cache afterwards.
-
-        `columns` are tuples of the fields of `Columns`; `cache_rows` as for `RowCache.lay_out`.
-        """
-        table = np.array(columns, dtype=np.int64)
-        width, used = int(table[:, 2].max()) + 1, int(table[:, 3].max()) + 1
-        token, row, column, slot, segment, horizon, position = (
-            torch.from_numpy(np.ascontiguousarray(table.T)).to(self.device).unbind()
-        )
-        placed = Columns(token, row, column, slot, segment, horizon, position)
-        self.cache.lay_out(placed, cache_rows, rows, width, used)
-        return self.backbone(
-            input_ids=token[None],
-            position_ids=position[None],
-            attention_mask=masks(self.backbone, self.cache, self.dtype),
-            use_cache=True,
-            rows=self.cache,
-            **self.with_cache,
-        ).last_hidden_state[0]
-
-    def logits(self, hidden: Tensor) -> Tensor:
-        logits = self.decoder.model.get_output_embeddings()(hidden).float()
-        cap = getattr(self.backbone.config, "final_logit_softcapping", None)  # Gemma 2
-        return logits if cap is None else cap * torch.tanh(logits / cap)
-
-
-@contextmanager
-def _evaluating(model: PreTrainedModel | PeftModel) -> Iterator[None]:
-    """In evaluation mode; in training mode gradient checkpointing silently drops the cache."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
-
-
-@contextmanager
-def _decoding(model: PreTrainedModel | PeftModel) -> Iterator[None]:
-    with (
-        _evaluating(model),
-        folded_adapters(model),
-        packed_linears(model),
-        row_attention(backbone_of(model)),
-    ):
-        yield
-
-
-_CHECKED: WeakSet[PreTrainedModel] = WeakSet()
-"""Backbones whose decoding was found to agree with their forward pass."""
-
-TOLERANCE = 0.05  # of the change that another word makes to the logits of the words after it
-
-
-@torch.no_grad()
-def _check_model(decoder: ForkJoinDecoder) -> None:
-    """Refuse by name a model that the decoder would get wrong: attention or positions of its own making, or a
-    head that scales its logits.
-
-    Two rows go through the cache in three uneven passes, and their logits must be those of the model's own
-    forward pass, where the rows stand a second time with one word altered, to tell how much is much.
-    """
-    model = decoder.model
-    backbone = backbone_of(model)
-    if backbone in _CHECKED:
-        return
-    if foreign := foreign_layers(backbone.config):
-        raise _undecodable(model, f"it has {foreign}")
-    table = backbone.get_input_embeddings().weight
-    usable = sorted(set(range(table.shape[0])) - set(vars(decoder.tags).values()))
-    words = [usable[i * len(usable) // 17] for i in range(17)]
-    texts = [words[:8], words[8:16]]
-    altered = [[*text[:3], words[16], *text[4:]] for text in texts]
-    parts = [((0, 5), (0, 4)), ((5, 6), (4, 5)), ((6, 8), (5, 8))]
-    last = [(r, i) for r, part in enumerate(parts[-1]) for i in range(*part)]
-    rows, positions = torch.tensor(last, device=table.device).T
-    try:
-        with _decoding(model):
-            batch = _Batch(decoder, texts, len(texts), None)
-            for part in parts:
-                columns: list[tuple[int, ...]] = [
-                    (texts[r][i], r, i - start, i, 0, MAIN_HORIZON, i)
-                    for r, (start, stop) in enumerate(part)
-                    for i in range(start, stop)
-                ]
-                hidden = batch.forward(columns, None, len(texts))
-            found = batch.logits(hidden)
-        with _evaluating(model):
-            logits = model(input_ids=torch.tensor(texts + altered, device=table.device)).logits.float()
-    except torch.OutOfMemoryError:
-        raise
-    except Exception as error:
-        what = first_line(error)
-        raise _undecodable(model, f"its forward pass fails in the decoder ({what})") from error
-    expected, other = logits[rows, positions], logits[rows + len(texts), positions]
-    allowed = (
-        TOLERANCE * (expected - other).abs().max() + 8 * torch.finfo(table.dtype).eps * expected.abs().max()
-    )
-    gap = (found - expected).abs().max()
-    if expected.isnan().any():
-        raise ModelError(NO_NUMBERS)
-    if not gap <= allowed:
-        raise _undecodable(model, f"its logits would be off by {gap.item():.2g}")
-    _CHECKED.add(backbone)
-
-
-def _undecodable(model: PreTrainedModel | PeftModel, why: str) -> ModelError:
-    name = type(model.get_base_model() if isinstance(model, PeftModel) else model).__name__
-    return ModelError(f"{name} cannot be decoded: {why}; use a model of the Qwen3, Llama or Gemma families")
 
 
 def _response_start(ids: Sequence[int], tags: Tags) -> int | None:

@@ -1,0 +1,77 @@
+"""Forward passes of a model over the rows of a cache."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from peft import PeftModel
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from prl.decoding.packing import packed_linears
+from prl.decoding.rows import Columns, RowCache, masks, row_attention
+from prl.decoding.weights import folded_adapters
+from prl.structure import backbone_of, cache_name
+
+
+class Passes:
+    """A model, and a cache of `capacity` rows that its passes write; to be used within `decoding(model)`."""
+
+    def __init__(self, model: PreTrainedModel | PeftModel, capacity: int) -> None:
+        self.model, self.backbone = model, backbone_of(model)
+        weight = self.backbone.get_input_embeddings().weight
+        self.device, self.dtype = weight.device, weight.dtype
+        self.cache = RowCache(capacity, self.device)
+        self._with_cache = {cache_name(self.backbone): self.cache}
+
+    def forward(self, columns: list[tuple[int, ...]], cache_rows: Tensor | None, rows: int) -> Tensor:
+        """Hidden states (N, size) of the tokens; their keys and values are in the cache afterwards.
+
+        `columns` are tuples of the fields of `Columns`; `cache_rows` as for `RowCache.lay_out`.
+        """
+        table = np.array(columns, dtype=np.int64)
+        width, used = int(table[:, 2].max()) + 1, int(table[:, 3].max()) + 1
+        token, row, column, slot, segment, horizon, position = (
+            torch.from_numpy(np.ascontiguousarray(table.T)).to(self.device).unbind()
+        )
+        placed = Columns(token, row, column, slot, segment, horizon, position)
+        self.cache.lay_out(placed, cache_rows, rows, width, used)
+        return self.backbone(
+            input_ids=token[None],
+            position_ids=position[None],
+            attention_mask=masks(self.backbone, self.cache, self.dtype),
+            use_cache=True,
+            rows=self.cache,
+            **self._with_cache,
+        ).last_hidden_state[0]
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        logits = self.model.get_output_embeddings()(hidden).float()
+        cap = getattr(self.backbone.config, "final_logit_softcapping", None)  # Gemma 2
+        return logits if cap is None else cap * torch.tanh(logits / cap)
+
+
+@contextmanager
+def evaluating(model: PreTrainedModel | PeftModel) -> Iterator[None]:
+    """In evaluation mode; in training mode gradient checkpointing silently drops the cache."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+@contextmanager
+def decoding(model: PreTrainedModel | PeftModel) -> Iterator[None]:
+    with (
+        evaluating(model),
+        folded_adapters(model),
+        packed_linears(model),
+        row_attention(backbone_of(model)),
+    ):
+        yield
