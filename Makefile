@@ -93,10 +93,11 @@ soak: $(INSTALLED) ## 2,000 steps of RL on the tiny model: memory flat, step tim
 starts: $(INSTALLED) ## 300 starts of RL on the tiny model, two at a time: none lost
 	PRL_STARTS=300 $(BIN)/python -m pytest -m slow -s tests/test_environment.py $(ARGS)
 
-lint: $(INSTALLED) ## ruff and mypy
+lint: $(INSTALLED) ## ruff and mypy; the README's scripts under mypy --strict
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python tests/strictly_typed.py
 
 format: $(INSTALLED) ## format, and fix what ruff can fix
 	$(BIN)/ruff check --fix .

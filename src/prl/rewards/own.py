@@ -17,6 +17,7 @@ import importlib.util
 import inspect
 import math
 import sys
+import tokenize
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -100,8 +101,8 @@ def _guarded(function: RewardFunction, name: str) -> OwnReward:
     try:
         path = Path(inspect.getsourcefile(inspect.unwrap(function)) or "")
         code = path.read_text(encoding="utf-8") if is_file(name) else inspect.getsource(function)
-    except (OSError, TypeError):  # typed into a shell, built in, or an object that can be called
-        path, code = Path(), f"{type(function).__module__}.{type(function).__qualname__}"
+    except (OSError, TypeError, SyntaxError, tokenize.TokenError):  # typed into a shell, or an object
+        path, code = Path(), _compiled(function)
 
     def pay(*, completions: Sequence[Any], **columns: Any) -> list[float | None]:
         try:
@@ -115,6 +116,13 @@ def _guarded(function: RewardFunction, name: str) -> OwnReward:
     functools.update_wrapper(pay, function)
     pay.__name__ = getattr(function, "__name__", name)
     return OwnReward(pay, hashlib.sha256(code.encode()).hexdigest())
+
+
+def _compiled(function: RewardFunction) -> str:
+    """What stands for a function's code where its text is not to be had."""
+    call = function if inspect.isfunction(function) else type(function).__call__
+    code = getattr(call, "__code__", None)
+    return repr((code.co_code, code.co_names)) if code else type(function).__qualname__
 
 
 def _checked(paid: Any, count: int, name: str) -> list[float | None]:
