@@ -11,10 +11,10 @@ from fractions import Fraction
 from functools import cache
 from types import TracebackType
 
-from prl.answers.comparing import NeedsAlgebra
 from prl.answers.extraction import commits, extract_answer, own_turn
 from prl.answers.judging import Verdict, judge, unreadable
 from prl.answers.limits import MAX_CHARS
+from prl.answers.questions import NeedsAlgebra
 from prl.grammar import PATH
 from prl.turns import said, spoken
 

@@ -7,43 +7,19 @@ both processes run this one piece of code.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
 from functools import cache, reduce
-from typing import Protocol
 
-from prl.answers import approximation, spans
-from prl.answers.expression import E_NAME, I_NAME, combine, near, variable_name
-from prl.answers.reading import Answer
-from prl.answers.spans import FAR, Span
+from prl.answers import approximation
+from prl.answers.bases import in_base_ten
+from prl.answers.decimals import LONG, agree, is_endless
+from prl.answers.expression import combine, near, variable_name
+from prl.answers.kinds import Answer, assigned_names, is_name, variables
+from prl.answers.questions import Algebra, NeedsAlgebra, asked
+from prl.answers.regions import FLIPPED, is_region, region, subjects
 from prl.answers.translation import TRIGONOMETRIC, translate
-
-_FLIP = {"<": ">", ">": "<", "<=": ">=", ">=": "<=", "=": "=", "!=": "!="}
-
-
-class NeedsAlgebra(Exception):
-    """The pair cannot be decided by exact rational arithmetic and structure."""
-
-
-class Algebra(Protocol):
-    """What a worker answers about LaTeX that `translation.translate` wrote."""
-
-    def equal(self, left: str, right: str) -> bool:
-        """Whether two expressions are the same function of their variables."""
-
-    def constant(self, latex: str) -> Fraction | None:
-        """A real constant to 40 decimals; None when it is not real or has variables."""
-
-    def proportional(self, left: str, right: str) -> int:
-        """Sign of the constant c ≠ 0 with left = c · right; 0 when there is none."""
-
-    def same_zeros(self, left: str, right: str) -> bool:
-        """Whether left = 0 and right = 0 are the same equation."""
-
-    def solve(self, sides: tuple[str, str], sign: str) -> list[Span] | None:
-        """The real solutions of a relation in one variable, as spans; None when it cannot tell."""
 
 
 def same(pred: Answer, gold: Answer, algebra: Algebra | None = None) -> bool:
@@ -57,9 +33,7 @@ class _Comparison:
 
     @property
     def algebra(self) -> Algebra:
-        if self._algebra is None:
-            raise NeedsAlgebra
-        return self._algebra
+        return asked(self._algebra)
 
     def same(self, pred: Answer, gold: Answer) -> bool:
         """Dispatch on the kinds, from those that only match themselves to those with several writings."""
@@ -93,7 +67,7 @@ class _Comparison:
             only, other = (pred, gold) if pred.kind == "set" else (gold, pred)
             if len(only.items) == 1 and only.items[0].kind == "tuple":
                 return self.same(only.items[0], other)
-        pred_region, gold_region = _is_region(pred), _is_region(gold)
+        pred_region, gold_region = is_region(pred), is_region(gold)
         if pred_region and gold_region and kinds != {"tuple"} and kinds != {"set"}:
             return self.regions(pred, gold)
         if pred.kind == "member" and not gold_region:
@@ -143,13 +117,13 @@ class _Comparison:
             if scaled == gold.value or max(pred.digits, gold.digits) < LONG or min(pred.digits, gold.digits):
                 return scaled == gold.value
             number, exact = (scaled, gold.value) if pred.digits else (gold.value, scaled)
-            return _is_endless(exact) and _agree(number, max(pred.digits, gold.digits), exact)
+            return is_endless(exact) and agree(number, max(pred.digits, gold.digits), exact)
         if factor == 1 and max(pred.digits, gold.digits) >= LONG and not _far_apart(pred, gold):
             decimal, other = (pred, gold) if pred.digits else (gold, pred)
             value = self.algebra.constant(other.text)
             if value is None or decimal.value is None:
                 return False
-            return _agree(decimal.value, decimal.digits, value)
+            return agree(decimal.value, decimal.digits, value)
         if factor != 1:
             pred = _times(
                 pred, Answer("expression", text=f"\\frac{{{factor.numerator}}}{{{factor.denominator}}}")
@@ -225,14 +199,14 @@ class _Comparison:
     def collections(self, pred: Answer, gold: Answer) -> bool:
         """Lists and sets. x = 1, y = 2 has its order against bare values and none against other equations."""
         if {pred.text, gold.text} == {"and", "or"} and all(
-            item.kind == "choice" or _is_name(item) for item in pred.items
+            item.kind == "choice" or is_name(item) for item in pred.items
         ):
             return False  # of statements; of solutions, "2 and 3" says what "2 or 3" does
-        named = [bool(_names(answer.items)) for answer in (pred, gold)]
+        named = [bool(assigned_names(answer.items)) for answer in (pred, gold)]
         if named[0] != named[1]:
             names, other = (pred.items, gold.items) if named[0] else (gold.items, pred.items)
             values = [item.items[1] for item in names]
-            if len({name.text for name in _names(names)}) > 1:
+            if len({name.text for name in assigned_names(names)}) > 1:
                 return self.all_same(values, other)
             return self.unordered(values, other)
         if not named[0] and "set" in (pred.kind, gold.kind):
@@ -249,7 +223,7 @@ class _Comparison:
     def tuple_and_list(self, pred: Answer, gold: Answer) -> bool:
         """A tuple against a bare list (1, 2 or x = 1, y = 2): in the tuple's order."""
         ordered, loose = (pred, gold) if pred.kind == "tuple" else (gold, pred)
-        names = [name.text for name in _names(loose.items)]
+        names = [name.text for name in assigned_names(loose.items)]
         if loose.text in ("±", "or") or len(set(names)) < len(names):
             return False
         if len(ordered.items) == 2 and ordered.text not in ("()", "<>"):
@@ -299,14 +273,14 @@ class _Comparison:
         if set(relation.text.split()) != {"="}:
             return False
         first, last = relation.items[0], relation.items[-1]
-        if _is_name(first):
-            return self.same(last, other) and (_is_name(last) or not _is_name(other))
-        if _is_name(last):
+        if is_name(first):
+            return self.same(last, other) and (is_name(last) or not is_name(other))
+        if is_name(last):
             return self.same(first, other)
-        if first.kind in ("tuple", "ratio") and all(map(_is_name, first.items)):
+        if first.kind in ("tuple", "ratio") and all(map(is_name, first.items)):
             return self.same(last, other)
         numbers = relation.items[1:] if len(relation.items) > 2 else relation.items
-        if not any(map(_variables, numbers)):  # 2 + 3 = 5, and m + n = 2 + 3 = 5: true of numbers
+        if not any(map(variables, numbers)):  # 2 + 3 = 5, and m + n = 2 + 3 = 5: true of numbers
             return self.same_number(numbers[0], last) and self.same(last, other)
         # x^2 + x = x(x + 1) against x(x + 1): true of all x
         return first.kind == last.kind == "expression" and self.same(first, last) and self.same(last, other)
@@ -315,14 +289,14 @@ class _Comparison:
         """In whatever base each is written."""
         if "base" not in (one.kind, other.kind):
             return self.same(one, other)
-        values = [_in_base_ten(each) for each in (one, other)]
+        values = [in_base_ten(each) for each in (one, other)]
         return None not in values and values[0] == values[1]
 
     def relations(self, pred: Answer, gold: Answer) -> bool:
         signs, others = pred.text.split(), gold.text.split()
         if signs == others and self.all_same(pred.items, gold.items):
             return True
-        if [_FLIP[sign] for sign in reversed(signs)] == others and self.all_same(
+        if [FLIPPED[sign] for sign in reversed(signs)] == others and self.all_same(
             pred.items[::-1], gold.items
         ):
             return True
@@ -343,177 +317,28 @@ class _Comparison:
         left, right = (f"({one.text})-({other.text})" for one, other in (pred.items, gold.items))
         if pred.text == gold.text and pred.text in ("=", "!="):
             return self.algebra.same_zeros(left, right)
-        if pred.text in (gold.text, _FLIP[gold.text]):
+        if pred.text in (gold.text, FLIPPED[gold.text]):
             return self.algebra.proportional(left, right) == (1 if pred.text == gold.text else -1)
         return False
 
     def regions(self, pred: Answer, gold: Answer) -> bool:
         """Two descriptions of sets of reals, by the sets; relations in several variables item by item."""
-        if len(_subjects(pred) | _subjects(gold)) > 1:
+        if len(subjects(pred) | subjects(gold)) > 1:
             return pred.kind == gold.kind == "list" and self.unordered(pred.items, gold.items)
         if pred.kind == gold.kind == "union" and self.unordered(pred.items, gold.items):
             return True  # (a, b) ∪ (c, d) has no end points to sort
-        left, right = self.region(pred), self.region(gold)
+        left, right = (region(answer, self._algebra) for answer in (pred, gold))
         return left is not None and left == right
-
-    def region(self, answer: Answer) -> list[Span] | None:
-        """The set of reals that `answer` describes; None when it describes none."""
-        if answer.kind == "reals":
-            return [spans.span(-FAR, FAR)]
-        if answer.kind == "empty":
-            return []
-        if answer.kind == "member":
-            return self.region(answer.items[1])
-        if answer.kind == "relation":
-            return self.solved(answer)
-        if answer.kind == "expression":
-            value = self.bound(answer)
-            return None if value is None else [spans.point(value)]
-        if answer.kind == "tuple":
-            return self.interval(answer)
-        if answer.kind not in ("union", "set", "list", "intersection", "difference"):
-            return None
-        if answer.kind == "set" and any(item.kind != "expression" for item in answer.items):
-            return None  # of sets or points
-        parts = [part for item in answer.items if (part := self.region(item)) is not None]
-        if len(parts) < len(answer.items):
-            return None
-        if answer.kind == "difference":
-            return spans.intersection(
-                parts[0], spans.complement([each for part in parts[1:] for each in part])
-            )
-        if answer.kind == "intersection" or (answer.kind == "list" and answer.text != "or"):
-            both = reduce(spans.intersection, parts)  # x > 1, x < 3: both hold
-            if both or answer.text != ",":  # x < 1, x > 3: a comma for "or", since they cannot
-                return both
-        return spans.union([each for part in parts for each in part])
-
-    def interval(self, answer: Answer) -> list[Span] | None:
-        if len(answer.items) != 2 or answer.text == "<>":
-            return None
-        low, high = map(self.bound, answer.items)
-        if low is None or high is None or low > high:
-            return None
-        return [spans.span(low, high, answer.text[0] == "[", answer.text[1] == "]")]
-
-    def bound(self, answer: Answer) -> Fraction | None:
-        if answer.kind != "expression":
-            return None
-        if answer.text.lstrip("+-") == r"\infty":
-            return -FAR if answer.text[0] == "-" else FAR
-        value = self.algebra.constant(answer.text) if answer.value is None else answer.value
-        return None if value is None else spans.rounded(value)
-
-    def solved(self, relation: Answer) -> list[Span] | None:
-        """The solutions of a chain of relations in one real variable."""
-        result = [spans.span(-FAR, FAR)]
-        for left, sign, right in zip(relation.items, relation.text.split(), relation.items[1:], strict=False):
-            if left.kind != "expression" or right.kind != "expression":
-                return None
-            if _is_name(right) and not _variables(left):
-                left, sign, right = right, _FLIP[sign], left
-            if _is_name(left) and not _variables(right):
-                value = self.bound(right)
-                found = None if value is None else spans.half_line(sign, value)
-            else:
-                found = self.algebra.solve((left.text, right.text), sign)
-            if found is None:
-                return None
-            result = spans.intersection(result, found)
-        return result
-
-
-LONG = 10
-"""Significant digits from which on a decimal that is right in all of them is the number."""
-_DOUBLE = 15  # significant digits that a double has for certain
-
-
-def _is_endless(value: Fraction) -> bool:
-    """Whether its decimals never end."""
-    rest = value.denominator
-    for prime in (2, 5):
-        while rest % prime == 0:
-            rest //= prime
-    return rest > 1
-
-
-def _agree(decimal: Fraction, digits: int, exact: Fraction) -> bool:
-    """Whether `decimal` of so many significant digits is `exact`, rounded or cut."""
-    if not exact:
-        return False
-    bits = exact.numerator.bit_length() - exact.denominator.bit_length()
-    unit = Fraction(10) ** round(bits * math.log10(2))  # of the first digit, or one beside it
-    while abs(exact) < unit:
-        unit /= 10
-    while abs(exact) >= 10 * unit:
-        unit *= 10
-    return abs(decimal - exact) < unit / 10 ** (min(digits, _DOUBLE) - 1)
-
-
-def _in_base_ten(answer: Answer) -> Fraction | None:
-    if answer.kind != "base" or answer.value is None:
-        return answer.value
-    return None if "." in answer.text else Fraction(int(answer.text, int(answer.value)))
 
 
 def _has_trigonometry(answer: Answer) -> bool:
     return any(f"\\{name}(" in answer.text for name in TRIGONOMETRIC)
 
 
-def _is_region(answer: Answer) -> bool:
-    """Whether `answer` describes a set of reals other than by listing values one by one."""
-    if answer.kind == "tuple":
-        return len(answer.items) == 2 and answer.text != "<>"
-    if answer.kind == "relation":
-        return "=" not in answer.text.split()
-    if answer.kind == "list":  # x < 1 or x = 5; but x = 1, x = 5 lists values, and (1,2), (3,4) points
-        kinds = {item.kind for item in answer.items}
-        regions = [_is_region(item) for item in answer.items]
-        return (
-            any(regions)
-            and (all(regions) or kinds == {"relation"})
-            and (kinds.isdisjoint(("tuple", "set")) or answer.text == "or")
-        )
-    return answer.kind in ("set", "reals", "empty", "union", "intersection", "difference", "member")
-
-
-def _subjects(answer: Answer) -> set[str]:
-    """The variables that inequalities and memberships are about."""
-    if answer.kind == "member":
-        return _variables(answer.items[0])
-    if answer.kind == "relation":
-        return set().union(*map(_variables, answer.items))
-    if answer.kind in ("list", "union", "intersection"):
-        return set().union(*map(_subjects, answer.items))
-    return set()
-
-
-def _variables(answer: Answer) -> set[str]:
-    names = {f"x_{{{piece.split('}', 1)[0]}}}" for piece in answer.text.split("x_{")[1:]}
-    return names - {I_NAME, E_NAME}
-
-
-def _is_name(answer: Answer) -> bool:
-    r"""A bare variable or a function of one, `x`, `a_1`, `f(x)`, or a word such as \text{Area}."""
-    return answer.kind == "word" or (answer.kind == "expression" and _variables(answer) == {answer.text})
-
-
 def _is_graph(one: Answer, other: Answer) -> bool:
     """Whether one side is `f(x)` and the other `y`."""
-    names = [
-        variable_name(side.text) for side in (one, other) if side.kind == "expression" and _is_name(side)
-    ]
+    names = [variable_name(side.text) for side in (one, other) if side.kind == "expression" and is_name(side)]
     return len(names) == 2 and "y" in names and any(name.startswith(("f(", "g(", "h(")) for name in names)
-
-
-def _names(items: Sequence[Answer]) -> list[Answer]:
-    """The left sides when every item is an assignment, else nothing."""
-    names = [
-        item.items[0]
-        for item in items
-        if item.kind == "relation" and item.text == "=" and _is_name(item.items[0])
-    ]
-    return names if len(names) == len(items) else []
 
 
 def _with_letter_unit(answer: Answer, other: Answer) -> Answer:

@@ -6,12 +6,13 @@ import re
 from dataclasses import dataclass, replace
 
 from prl.answers.checker import bare_answer, default_checker
-from prl.answers.comparing import NeedsAlgebra
 from prl.answers.expression import E_NAME, I_NAME, variable_name
 from prl.answers.judging import REASONS, Verdict, as_written, judge
+from prl.answers.kinds import Answer
 from prl.answers.limits import MAX_CHARS, Refused, Unreadable
 from prl.answers.notation import clean
-from prl.answers.reading import Answer, read
+from prl.answers.questions import NeedsAlgebra
+from prl.answers.reading import read
 from prl.answers.stating import stated
 
 _SHOWN = 200  # characters of a step

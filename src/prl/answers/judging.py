@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
-from prl.answers.comparing import Algebra, same
+from prl.answers.comparing import same
+from prl.answers.kinds import Answer
 from prl.answers.limits import MAX_CHARS, Refused, Unreadable
 from prl.answers.notation import spelled
-from prl.answers.reading import Answer, read
+from prl.answers.questions import Algebra
+from prl.answers.reading import read
 from prl.answers.stating import stated
 
 REASONS = {

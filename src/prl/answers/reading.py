@@ -9,50 +9,16 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
-from fractions import Fraction
+from dataclasses import replace
 from itertools import product
 
-from prl.answers.expression import Near, near
+from prl.answers.bases import subscripted_base, told_base
+from prl.answers.expression import near
+from prl.answers.kinds import Answer
 from prl.answers.limits import MAX_CELLS, Refused, Unreadable, check_size
 from prl.answers.notation import LETTER_UNITS, WORDS, clean, match_groups, plain_words, tokens
 from prl.answers.translation import TRIGONOMETRIC, translate
 from prl.answers.units import known_unit, split_unit
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """One reading of an answer.
-
-    kind        items / text
-    expression  text: LaTeX for latex2sympy2; value: exact, if rational; unit and percent beside it
-    word        text: letters and digits in lower case
-    choice      text: the letter in upper case
-    base        text: digits; value: the base
-    ratio       items: the terms
-    list        items, unordered; text "and", "or" or ","
-    set         items
-    tuple       items; text: its two brackets, e.g. "[)"
-    matrix      items: rows, each a tuple
-    relation    items: sides; text: signs between them, e.g. "< <="
-    member      items: variable, set
-    union, intersection, difference   items: sets
-    reals, empty
-    """
-
-    kind: str
-    items: tuple[Answer, ...] = ()
-    text: str = ""
-    value: Fraction | None = None
-    unit: tuple[str, Fraction] | None = None
-    percent: bool = False
-    near: Near = (None, None)  # of an expression, at two sample points
-    counted: str = ""  # what is counted, where that is no known unit: chicken
-    digits: int = 0  # significant ones, of a number written as a decimal
-    unsigned: Answer | None = None  # an expression without the degree signs in its functions
-    alternative: Answer | None = None  # a second reading, taken when the other side is clearly of that kind
-    plain: str = ""  # letters and digits as written, for word comparison
-
 
 _RELATIONS = {"<": "<", ">": ">", "=": "=", r"\le": "<=", r"\ge": ">=", r"\ne": "!="}
 _OPERATOR = r"(?![-+*/^=<>_!,;(\[|]|\\(?:cdot|times|le|ge|ne|lt|gt|cup|cap|in|pm|mp)(?![a-zA-Z]))"
@@ -73,13 +39,6 @@ _EMPTY = frozenset("emptyset nullset nosolution norealsolution".split())
 _SYNONYMS = {"dne": "doesnotexist", "infinitelymanysolution": "infinitelymany"}
 _CLOCK = re.compile(r"\d{1,2}:0\d|\d{1,2}:\d\d:\d\d")
 _TIME = re.compile(r"(\d{1,2})(?:\s*:\s*(\d\d))?\s*(?:\\text\{)?\s*([ap])\.?\s?m\.?\s*\}?", re.IGNORECASE)
-_BASE_WORDS = {
-    word: str(n)
-    for n, word in enumerate("two three four five six seven eight nine ten eleven twelve".split(), 2)
-}
-_BASE_TAIL = re.compile(
-    r"^\(?([0-9A-Za-z]+(?:\.[0-9A-Za-z]+)?)\)?\s*(?:\\text\{)?\s*\(?(?:in )?base[- ]?(\w+)\)?\s*\}?$"
-)
 
 
 def read(text: str) -> Answer:
@@ -136,10 +95,8 @@ def _words(cleaned: str) -> Answer | None:
         return Answer("word", text=time, plain=time)
     if _CLOCK.fullmatch(bare):  # 2:00 and 7:00 are no ratios
         return Answer("word", text=bare, plain=bare)
-    if match := _BASE_TAIL.match(bare):
-        base = _BASE_WORDS.get(match[2].lower(), match[2])
-        if base.isdecimal():
-            return _based(match[1], int(base))
+    if based := told_base(bare):
+        return based
     if match := _CHOICES.fullmatch(bare):
         letters = re.findall(r"\b[A-J]\b", bare)
         choices = (Answer("choice", text=letter, alternative=_leaf([letter])) for letter in letters)
@@ -251,7 +208,7 @@ def _structure(items: list[str]) -> Answer:
     parts, separators = _split(items, frozenset([":"]), closing)
     if separators and all(parts):
         return Answer("ratio", tuple(_structure(part) for part in parts))
-    if based := _subscripted_base(items):
+    if based := subscripted_base(items):
         return based
     signs = [index for index, token in enumerate(items) if token in (r"\pm", r"\mp")]
     if signs:
@@ -376,42 +333,6 @@ def _matrix(items: list[str], closing: dict[int, int]) -> Answer | None:
     if len({len(row.items) for row in table}) != 1 or len(table) * len(table[0].items) > MAX_CELLS:
         raise Unreadable("a matrix with ragged rows, or none")
     return Answer("matrix", tuple(table))
-
-
-_BASED_DIGITS = re.compile(r"\d[0-9A-Za-z]*(?:\.[0-9A-Za-z]+)?|[A-Z][0-9A-Z]+|[a-z]{2,}")
-
-
-def _subscripted_base(items: list[str]) -> Answer | None:
-    if "_" not in items:
-        return None
-    if items[0] == "-":
-        based = _subscripted_base(items[1:])
-        return None if based is None else replace(based, text="-" + based.text)
-    at = items.index("_")
-    digits, base = (re.sub(r"\\text|[\s{}(),]", "", "".join(part)) for part in (items[:at], items[at + 1 :]))
-    base = base.lower().removeprefix("base")
-    base = _BASE_WORDS.get(base, base)
-    # A_{16} could be an indexed name; a digit above 9 needs another beside it
-    if not base.isdecimal() or not re.fullmatch(_BASED_DIGITS, digits):
-        return None
-    if not digits[0].isdecimal() and int(base) <= 10:
-        return None
-    return _based(digits, int(base))
-
-
-def _based(digits: str, base: int) -> Answer:
-    if not 2 <= base <= 36:
-        raise Unreadable(f"base {base}")
-    whole, _, part = digits.upper().partition(".")
-    if any(int(digit, 36) >= base for digit in whole + part):
-        raise Unreadable(f"{digits} is not written in base {base}")
-    if base == 10:
-        return Answer("expression", text=digits, value=Fraction(digits))
-    return Answer(
-        "base",
-        text=(whole.lstrip("0") or "0") + ("." + part.rstrip("0") if part.strip("0") else ""),
-        value=Fraction(base),
-    )
 
 
 def _plus_minus(items: list[str], signs: list[int]) -> Answer:
