@@ -16,6 +16,7 @@ from itertools import pairwise
 from operator import itemgetter
 from typing import NamedTuple
 
+from prl.answers.formulas import DISPLAY, display_at, strip_wrapping
 from prl.answers.stating import stated
 from prl.grammar import END_PATH, PATH, TAGS, parse
 from prl.turns import said, spoken
@@ -68,8 +69,6 @@ _STATEMENT = re.compile(
 )
 _FENCE = re.compile(r"^\s*```\w*\n")
 _ALONE = re.compile(r"([^A-Za-z]{1,80}?)\.\s+[A-Z][a-z]")  # "42. Explanation: 6 groups of 7."
-_DISPLAY = re.compile(r"\s*(?:\\\[(.*?)\\\]|\$\$(.*?)\$\$)", re.DOTALL)
-_DISPLAYS = re.compile(r"\\\[(?:[^\\]|\\[^\]])*\\\]|\$\$[^$]*\$\$")
 _SENTENCE_END = re.compile(
     r"\.(?=[\s*$\"')]|\Z)(?<!a\.m\.)(?<!p\.m\.)|[\n\r。]|[!?](?=\s|\Z)"
     r"|,?\s\(?(?:since|because|which|so|as|where|given)\s|<(?=/?[A-Za-z]+>)"
@@ -91,7 +90,6 @@ _RETREAT = re.compile(
 _QUANTITY = re.compile(r"(?!(?:[a-z]{2,}|a) +[a-z]).*(?:\d|\\[a-zA-Z]|\$)|\(?[A-Z]\)?$", re.DOTALL)
 _MEANING = re.compile(r"[^\W_]|\\[a-zA-Z]")
 _EMPTY = ("N/A", "answer", r"\boxed{}", r"\boxed")
-_PAIRS = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), ("__", "__"), ("_", "_"), ("'", "'"))
 # Between boxes that are one answer: commas, "and", "or", names to be filled in.
 _DENIED = re.compile(r"\bnot\s*(?:\$|\\\()?$")
 _BETWEEN_BOXES = re.compile(
@@ -105,14 +103,13 @@ class Place(NamedTuple):
     """Where an answer can stand.
 
     `hints`: of these one is in a text, in lower case, that holds such a place (or the text is not ASCII, for
-    other languages); a look for them costs little, and most texts hold few. `read`: the answer behind a
-    mark, from the text behind it; None for none. `why` it counts, and the `guard` against paying a guess.
+    other languages); a look for them costs little, and most texts hold few. `mark`: what the answer stands
+    behind, or in. `why` it counts, and the `guard` against paying a guess.
     """
 
     name: str
     hints: tuple[str, ...]
     mark: re.Pattern[str]
-    read: Callable[[str], str | None]
     why: str
     guard: str
 
@@ -145,11 +142,13 @@ def _answer(text: str, strict: bool) -> str | None:
     text = own_turn(text)
     possible = _possible(text)
     box = _last_box(text)
-    found: list[tuple[int, str | None]] = [each for place in possible if (each := _last(place, text))]
+    found: list[tuple[int, str | None]] = [
+        each for place in possible if (each := _last(place.mark, _READERS[place.name], text))
+    ]
     if box:  # a mark within a box is not another commitment
         found = [each for each in found if not box[0] < each[0] < box[1]] + [(box[0], box[2])]
     if not found and possible:
-        found = [each for place in _REMARKS if (each := _last(place, text))]
+        found = [each for mark in (_SENTENCE, _FOREIGN_SENTENCE) if (each := _last(mark, _sentence, text))]
     if not found:
         return None if strict else _usable(stated(text) or "")
     start, answer = max(found, key=itemgetter(0))
@@ -201,29 +200,13 @@ def commits(text: str) -> bool:
     return _BOX.search(text) is not None or any(place.mark.search(text) for place in _possible(text))
 
 
-def strip_wrapping(answer: str) -> str:
-    """`answer` without surrounding spaces, markdown, math delimiters, quotes and trailing punctuation."""
-    previous = None
-    while answer != previous:
-        previous = answer
-        answer = answer.strip(' \t\r\n\u00a0*`"“”,;')
-        if answer.endswith(".") and not answer.endswith(("..", "a.m.", "p.m.")):
-            answer = answer[:-1]
-        answer = answer.removesuffix(":").removesuffix("\\\\")
-        for opening, closing in _PAIRS:
-            inner = answer[len(opening) : -len(closing)]
-            if inner and answer.startswith(opening) and answer.endswith(closing) and opening not in inner:
-                answer = inner.strip()
-    return answer
-
-
-def _last(place: Place, text: str) -> tuple[int, str] | None:
-    """Position of the last mark of `place` that has an answer behind it, and the answer."""
-    for match in list(place.mark.finditer(text))[: -_MAX_TRIES - 1 : -1]:
+def _last(mark: re.Pattern[str], read: Callable[[str], str | None], text: str) -> tuple[int, str] | None:
+    """Position of the last `mark` that has an answer behind it, and the answer."""
+    for match in list(mark.finditer(text))[: -_MAX_TRIES - 1 : -1]:
         start, end = match.span()
         if _SUPPOSED.search(text, max(0, start - 24), start):
             continue
-        if answer := place.read(text[end : end + _MAX_LINE]):
+        if answer := read(text[end : end + _MAX_LINE]):
             return start, answer
     return None
 
@@ -275,7 +258,7 @@ def _are_joined(text: str, one: Box, other: Box) -> bool:
     around = text[max(0, one[0] - _MAX_LINE) : other[1] + _MAX_LINE]
     place = min(one[0], _MAX_LINE)
     return any(
-        show.start() < place < place + other[0] - one[0] < show.end() for show in _DISPLAYS.finditer(around)
+        show.start() < place < place + other[0] - one[0] < show.end() for show in DISPLAY.finditer(around)
     )
 
 
@@ -293,8 +276,8 @@ def _braces(text: str) -> dict[int, int]:
 
 def _labelled(rest: str) -> str | None:
     """The display formula or the line behind a label, which may be the next line."""
-    if display := _DISPLAY.match(rest):
-        return _inner(display[1] or display[2] or "")
+    if (display := display_at(rest)) is not None:
+        return _inner(display)
     line = _FENCE.sub("", rest).lstrip("\n \t").partition("\n")[0]
     if alone := _ALONE.match(line):
         line = alone[1]
@@ -312,13 +295,14 @@ def _sentence(rest: str, *, quantity: bool = False) -> str | None:
     """What a sentence states; with `quantity`, None unless that is one."""
     if _NEGATED.match(rest):
         return None
-    display = _DISPLAY.match(rest)
+    display = display_at(rest)
     end = _SENTENCE_END.search(rest, 0, 1000)
-    stated = (display[1] or display[2] or "") if display else rest[: end.start() if end else 1000]
-    if not display and end and stated.count("$") % 2 and rest.startswith(".$", end.start()):
-        stated += "$"
-    answer = None if _REMARK.fullmatch(stated) else _inner(stated)
-    return answer if answer and (not quantity or display or _QUANTITY.match(answer)) else None
+    words = rest[: end.start() if end else 1000] if display is None else display
+    if display is None and end and words.count("$") % 2 and rest.startswith(".$", end.start()):
+        words += "$"
+    answer = None if _REMARK.fullmatch(words) else _inner(words)
+    is_quantity = display is not None or (answer and _QUANTITY.match(answer))
+    return answer if not quantity or is_quantity else None
 
 
 def _inner(answer: str) -> str | None:
@@ -363,7 +347,6 @@ COMMITTED = (
         "box",
         ("boxed", "fbox"),
         _BOX,
-        str,
         "what MATH's solutions say and mathematics models are taught",
         "the last, or the run that commas, and, or join: of several boxes with one right none pays; one "
         "that is cut off takes back what was committed before",
@@ -372,7 +355,6 @@ COMMITTED = (
         "label",
         ("answer",),
         _LABEL,
-        _labelled,
         "`Final Answer: …` anywhere, `Answer: …` at the start of a line",
         "one line, or the display behind it; a list of candidates stays a list",
     ),
@@ -380,22 +362,16 @@ COMMITTED = (
         "label in a line",
         ("answer:",),
         _INLINE_LABEL,
-        _labelled,
         '"It is prime. Answer: C"',
         "only behind the end of a sentence",
     ),
-    Place(
-        "label in another language", _OTHER_LANGUAGES, _FOREIGN_LABEL, _labelled, "`答案：42`", "as a label"
-    ),
-    Place("hashes", ("####",), _HASHES, _hashed, "GSM8K's `#### …`", "a heading of another depth is none"),
-    Place(
-        "tag", ("<answer>",), _ANSWER_TAG, _tagged, "`<answer>…</answer>`", "a commitment inside comes first"
-    ),
+    Place("label in another language", _OTHER_LANGUAGES, _FOREIGN_LABEL, "`答案：42`", "as a label"),
+    Place("hashes", ("####",), _HASHES, "GSM8K's `#### …`", "a heading of another depth is none"),
+    Place("tag", ("<answer>",), _ANSWER_TAG, "`<answer>…</answer>`", "a commitment inside comes first"),
     Place(
         "sentence",
         ("answer", "option", "choice"),
         _SENTENCE,
-        _quantity,
         '"the answer is …"',
         "negations and remarks are none; one that states no quantity counts only where nothing else does",
     ),
@@ -403,7 +379,6 @@ COMMITTED = (
         "sentence in another language",
         _OTHER_LANGUAGES,
         _FOREIGN_SENTENCE,
-        _quantity,
         '"la réponse est …"',
         "as a sentence",
     ),
@@ -412,4 +387,13 @@ COMMITTED = (
 `stating.stated` finds in the last sentence is the answer of a text that is not read strictly."""
 
 _HINTS = tuple(dict.fromkeys(hint for place in COMMITTED[1:] for hint in place.hints))
-_REMARKS = [place._replace(read=_sentence) for place in COMMITTED if place.read is _quantity]
+_READERS: dict[str, Callable[[str], str | None]] = {
+    "label": _labelled,
+    "label in a line": _labelled,
+    "label in another language": _labelled,
+    "hashes": _hashed,
+    "tag": _tagged,
+    "sentence": _quantity,
+    "sentence in another language": _quantity,
+}
+"""Place -> the answer behind its mark, from the text that follows; None for none. A box has its braces."""

@@ -13,9 +13,8 @@ import re
 import unicodedata
 from functools import cache
 
-from prl.answers.extraction import strip_wrapping
+from prl.answers.formulas import last_rows, strip_wrapping
 from prl.answers.limits import Unreadable
-from prl.answers.stating import last_rows
 
 _GREEK = dict(
     zip(

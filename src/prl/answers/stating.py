@@ -16,6 +16,8 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from prl.answers.formulas import ASSIGNED, DISPLAY, last_rows
+
 _PIECE = re.compile(
     r"(?P<quantity>\$\$(?:[^$\\]|\\.)+\$\$|\\\[.*?\\\]|\\\(.*?\\\)"
     r"|\\text\s*\{\s*\d[\d:.,]*\s*(?:[ap]\.?\s?m\.?)?\s*\}"
@@ -71,14 +73,8 @@ _DANGLING = frozenset(
 _LONGEST_UNIT = 3  # words
 _SENTENCE_ENDS = re.compile(r"(?<=[.!?。！？])(?<!a\.m\.)(?<!p\.m\.)\s+|\n\s*")
 _LONGEST = 1000  # characters of a sentence that is looked at
-_DISPLAYED = re.compile(r"\$\$(?:[^$\\]|\\.)+\$\$|\\\[.*?\\\]|\\begin\{.*?\\end\{", re.DOTALL)
+_DISPLAYED = re.compile(rf"{DISPLAY.pattern}|\\begin\{{.*?\\end\{{", re.DOTALL)
 _CODE = re.compile(r"#|\b(?:import|lambda|def|return|eval|print)\b|[a-z_]{3,}\(\w+\)(?<!\(s\))")
-_ROWS = re.compile(
-    r"(?:\\\[|\$\$)?\s*\\begin\{(align|aligned|gather|gathered|equation|eqnarray|multline|split)\*?\}"
-    r"(.*?)\\end\{\1\*?\}\s*(?:\\\]|\$\$)?",
-    re.DOTALL,
-)
-_ASSIGNED = re.compile(r"[$(\s]*\\?[a-zA-Z](?:_\{?\w+\}?)?\s*=")
 _IN_PROSE = re.compile(r"(?<![\\a-zA-Z])[^\W\d_]{2,}|\\text|\n|[⺀-鿿가-힣ぁ-ヿ]")
 _FINISHED = re.compile(r"[.!。！*)\]]$")
 _UNFINISHED = re.compile(r"[=+,(*/:?-]$(?<!\*\*)")
@@ -150,21 +146,6 @@ def stated(text: str) -> str | None:
 
 def _in_one_line(display: re.Match[str]) -> str:
     return re.sub(r"[.,;]?\s*(\\\]|\$\$)$", r"\1", display[0].replace("\n", " "))
-
-
-def last_rows(text: str) -> str:
-    r"""`text` with a display in place of each `align` and its like: of the last row, or of all where each
-    gives a value to a name."""
-    return _ROWS.sub(_last_row, text) if r"\begin{" in text else text
-
-
-def _last_row(rows: re.Match[str]) -> str:
-    lines = [
-        line.strip().rstrip(".,").replace("&", "") for line in rows[2].split(r"\\") if line.strip(" \n&")
-    ]
-    if not lines or not all(map(_ASSIGNED.match, lines)):
-        lines = [line.lstrip("= ") for line in lines[-1:]]
-    return rf"\[ {', '.join(lines)} \]"
 
 
 def _stretches(sentence: str) -> tuple[list[_Stretch], list[str]]:
@@ -298,7 +279,7 @@ def _joins(sentence: str, one: _Stretch, other: _Stretch) -> bool:
     before = other.before
     if _is_modifier(one.before) != _is_modifier(before) and before not in (["and"], ["or"]):
         return False
-    if "=" in sentence[one.start : one.end] and not _ASSIGNED.match(sentence, one.start):
+    if "=" in sentence[one.start : one.end] and not ASSIGNED.match(sentence, one.start):
         return False
     if before[:1] in (["and"], ["or"]) and len(before) <= _NEAR + 1 and _CONCLUDING.isdisjoint(before):
         return True
