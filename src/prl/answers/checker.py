@@ -4,27 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import weakref
 from collections.abc import Iterable
 from fractions import Fraction
 from functools import cache
 from types import TracebackType
 
-from prl.answers.extraction import commits, extract_answer, own_turn
+from prl.answers.extraction import PLAIN, bare_answer, extract_answer
 from prl.answers.judging import Verdict, judge, unreadable
 from prl.answers.limits import MAX_CHARS
 from prl.answers.questions import NeedsAlgebra
-from prl.grammar import PATH
-from prl.turns import said, spoken
 
-_PLAIN = re.compile(r"[+-]?\d{1,40}(?:\.\d{1,40})?")
 _IDENTICAL, _EQUAL, _DIFFERENT = (
     Verdict(True, "identical"),
     Verdict(True, "equal"),
     Verdict(False, "different"),
 )
 WAKE_UP = 0.2  # seconds
+_Pair = tuple[str | None, str]
 _TRANSIENT = ("timed out", "crashed")  # not remembered: a busy machine may be the cause
 
 
@@ -89,22 +86,18 @@ class AnswerChecker:
         Never takes longer than the deadline and, the first time, a worker's start. Raises nothing whatever
         the pair; VerifierError where no worker can start, a fault of the installation.
         """
-        verdict = self._quick(pred, gold)
-        if verdict is None:
-            answer, wanted = bare_answer(pred, self.paths), bare_answer(gold, self.paths)
-            verdict = self._pool.judge(answer or "", wanted or "")
-            self._remember(pred, gold, verdict)
-        return verdict
+        found = self._quick(pred, gold)
+        return found if isinstance(found, Verdict) else self._ask((pred, gold), found)
 
     def check_many(self, pairs: Iterable[tuple[str | None, str]]) -> list[Verdict]:
         """The verdicts on many pairs, in their order; what needs a worker runs on all of them in parallel."""
         pairs = list(pairs)
-        verdicts = [self._quick(pred, gold) for pred, gold in pairs]
-        slow = [pair for pair, verdict in zip(pairs, verdicts, strict=True) if verdict is None]
-        judged = self._check_slow(list(dict.fromkeys(slow)))
+        found = [self._quick(pred, gold) for pred, gold in pairs]
+        slow = {pair: bare for pair, bare in zip(pairs, found, strict=True) if not isinstance(bare, Verdict)}
+        judged = self._ask_all(slow)
         return [
-            judged[pair] if verdict is None else verdict
-            for pair, verdict in zip(pairs, verdicts, strict=True)
+            each if isinstance(each, Verdict) else judged[pair]
+            for pair, each in zip(pairs, found, strict=True)
         ]
 
     def check_responses(
@@ -118,14 +111,20 @@ class AnswerChecker:
         wanted = ["" if gold is None else str(gold) for gold in golds]
         return list(zip(stated, self.check_many(zip(stated, wanted, strict=True)), strict=True))
 
-    def _check_slow(self, pairs: list[tuple[str | None, str]]) -> dict[tuple[str | None, str], Verdict]:
+    def _ask(self, pair: _Pair, bare: tuple[str, str]) -> Verdict:
+        """A worker's verdict on a pair, by its bare answers."""
+        verdict = self._pool.judge(*bare)
+        self._remember(*pair, verdict)
+        return verdict
+
+    def _ask_all(self, pairs: dict[_Pair, tuple[str, str]]) -> dict[_Pair, Verdict]:
         if len(pairs) < 2 or self.workers == 1:
-            return {pair: self.check(*pair) for pair in pairs}
+            return {pair: self._ask(pair, bare) for pair, bare in pairs.items()}
         from concurrent.futures import ThreadPoolExecutor, wait
 
         threads = ThreadPoolExecutor(min(self.workers, len(pairs)))
         try:
-            verdicts = {pair: threads.submit(self.check, *pair) for pair in pairs}
+            verdicts = {pair: threads.submit(self._ask, pair, bare) for pair, bare in pairs.items()}
             # Waking up now and then: a Ctrl-C that comes just before the wait begins would be heard after it.
             while wait(verdicts.values(), timeout=WAKE_UP).not_done:
                 pass
@@ -137,10 +136,10 @@ class AnswerChecker:
         finally:
             threads.shutdown()
 
-    def _quick(self, pred: str | None, gold: str) -> Verdict | None:
-        """The verdict where this process can give it, else None."""
+    def _quick(self, pred: str | None, gold: str) -> Verdict | tuple[str, str]:
+        """The verdict where this process can give it, else the bare answers for a worker."""
         if isinstance(pred, str) and isinstance(gold, str):
-            if len(pred) < 90 and len(gold) < 90 and _PLAIN.fullmatch(pred) and _PLAIN.fullmatch(gold):
+            if len(pred) < 90 and len(gold) < 90 and PLAIN.fullmatch(pred) and PLAIN.fullmatch(gold):
                 if pred == gold:
                     return _IDENTICAL
                 return _EQUAL if Fraction(pred) == Fraction(gold) else _DIFFERENT
@@ -159,7 +158,7 @@ class AnswerChecker:
                 return Verdict(False, "no answer") if fault is None else _skipped(fault)
             verdict = judge(answer, wanted)
         except NeedsAlgebra:
-            return None
+            return answer or "", wanted
         except Exception as error:  # a fault of ours must not end a training run; the reason tells
             return Verdict(False, "crashed", f"{type(error).__name__}: {error}")
         self._remember(pred, gold, verdict)
@@ -178,19 +177,6 @@ def _skipped(fault: str) -> Verdict:
     return Verdict(False, "unparseable gold", fault)
 
 
-def bare_answer(text: object, paths: bool = True) -> str | None:
-    """What `text` commits to; or a short text itself, up to where its turn ends, when it holds no mark of a
-    commitment."""
-    if not isinstance(text, str):
-        return None
-    if len(text) < 90 and _PLAIN.fullmatch(text):
-        return text
-    if len(text) > MAX_CHARS or PATH in text or commits(text):
-        return extract_answer(text, paths=paths)
-    text = spoken(said(text))
-    return (own_turn(text) if "\n" in text else text).strip() or None
-
-
 def unreadable_gold(gold: object) -> str | None:
     r"""Why no prediction can be judged against `gold`; None where each can. Never raises, starts no worker.
 
@@ -198,7 +184,7 @@ def unreadable_gold(gold: object) -> str | None:
     (None, "never closed: '{'", 'empty')
     """
     text = "" if gold is None else str(gold)
-    if len(text) < 90 and _PLAIN.fullmatch(text):
+    if len(text) < 90 and PLAIN.fullmatch(text):
         return None
     if not (wanted := bare_answer(text)):
         return "it commits to no answer" if text.strip() else "empty"

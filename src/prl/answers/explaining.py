@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 
-from prl.answers.checker import bare_answer, default_checker
+from prl.answers.checker import default_checker
 from prl.answers.expression import E_NAME, I_NAME, variable_name
+from prl.answers.extraction import bare_answer
 from prl.answers.judging import REASONS, Verdict, as_written, judge
 from prl.answers.kinds import Answer
 from prl.answers.limits import MAX_CHARS, Refused, Unreadable

@@ -17,6 +17,7 @@ from operator import itemgetter
 from typing import NamedTuple
 
 from prl.answers.formulas import DISPLAY, display_at, strip_wrapping
+from prl.answers.limits import MAX_CHARS
 from prl.answers.stating import stated
 from prl.grammar import END_PATH, PATH, TAGS, parse
 from prl.turns import said, spoken
@@ -26,7 +27,11 @@ _MAX_TRIES = 50  # marks without an answer behind them, from the end
 _MAX_LINE = 5_000
 _LONGEST_JOINT = 80  # characters between two boxes of one answer
 
+PLAIN = re.compile(r"[+-]?\d{1,40}(?:\.\d{1,40})?")
+"""Numbers as most answers are written; a look at them costs next to nothing."""
+
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*(?:(?=\{)|(\\?[^\s{}$\\]+))")
+_BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 _BEHIND_LABEL = r"[ \t\u3000*_]{0,6}(?::|：|\n|(?<=[*_])\s|is\s*:)[ \t\u3000*_]{0,6}"
 _LABEL = re.compile(
     r"(?:\bfinal\s{1,4}answer|^[ \t>*_#\"-]{0,12}answer)s?[\"']?" + _BEHIND_LABEL,
@@ -128,19 +133,35 @@ def extract_answer(text: str, *, paths: bool = True, strict: bool = False) -> st
     >>> extract_answer("So she has 7 apples left."), extract_answer("So she has 7 apples left.", strict=True)
     ('7 apples', None)
     """
+    return _extracted(text, _possible(text), paths, strict) if isinstance(text, str) else None
+
+
+def bare_answer(text: object, paths: bool = True) -> str | None:
+    """What `text` commits to; or a short text itself, up to where its turn ends, when it holds no mark of a
+    commitment."""
     if not isinstance(text, str):
         return None
+    if len(text) < 90 and PLAIN.fullmatch(text):
+        return text
+    possible = _possible(text)
+    if len(text) > MAX_CHARS or PATH in text or _holds_mark(text, possible):
+        return _extracted(text, possible, paths, strict=False)
+    text = spoken(said(text))
+    return (own_turn(text) if "\n" in text else text).strip() or None
+
+
+def _extracted(text: str, possible: list[Place], paths: bool, strict: bool) -> str | None:
     text = _MARKER.sub("\n", spoken(said(text))[-MAX_RESPONSE:])
     if not _TAG.search(text):
-        return _answer(text, strict)
-    answer = _answer(committed_thread(text), strict)
-    return _answer(_TAG.sub("\n", text), strict=True) if answer is None and paths else answer
+        return _answer(text, possible, strict)
+    answer = _answer(committed_thread(text), possible, strict)
+    return _answer(_TAG.sub("\n", text), possible, strict=True) if answer is None and paths else answer
 
 
-def _answer(text: str, strict: bool) -> str | None:
-    """The last commitment of a thread; else, unless `strict`, what it states."""
+def _answer(text: str, possible: list[Place], strict: bool) -> str | None:
+    """The last commitment of a thread, to be found at the `possible` places; else, unless `strict`, what it
+    states."""
     text = own_turn(text)
-    possible = _possible(text)
     box = _last_box(text)
     found: list[tuple[int, str | None]] = [
         each for place in possible if (each := _last(place.mark, _READERS[place.name], text))
@@ -197,7 +218,11 @@ def committed_thread(text: str) -> str:
 def commits(text: str) -> bool:
     """Whether `text` holds a mark of a committed answer, so that it is a response rather than a bare
     answer."""
-    return _BOX.search(text) is not None or any(place.mark.search(text) for place in _possible(text))
+    return _holds_mark(text, _possible(text))
+
+
+def _holds_mark(text: str, possible: list[Place]) -> bool:
+    return _BOX.search(text) is not None or any(place.mark.search(text) for place in possible)
 
 
 def _last(mark: re.Pattern[str], read: Callable[[str], str | None], text: str) -> tuple[int, str] | None:
@@ -266,7 +291,7 @@ def _braces(text: str) -> dict[int, int]:
     """Position of each `{` -> position of the `}` that closes it; escaped braces are text."""
     closing: dict[int, int] = {}
     open_: list[int] = []
-    for match in re.finditer(r"\\.|[{}]", text, re.DOTALL):
+    for match in _BRACE.finditer(text):
         if match.group() == "{":
             open_.append(match.start())
         elif match.group() == "}" and open_:
@@ -288,7 +313,7 @@ def _labelled(rest: str) -> str | None:
 
 def _tagged(rest: str) -> str | None:
     inside = re.split("</?answer>", rest, maxsplit=1, flags=re.IGNORECASE)[0]
-    return _answer(inside, strict=True) or _usable(inside)
+    return _answer(inside, _possible(inside), strict=True) or _usable(inside)
 
 
 def _sentence(rest: str, *, quantity: bool = False) -> str | None:
