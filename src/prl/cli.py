@@ -177,13 +177,12 @@ def _generate(settings: Settings[arguments.GenerateArguments]) -> None:
     given.problem = given.problem or _problem_on_stdin()
     from prl.console import console
     from prl.evaluation import respond
-    from prl.report.live import can_draw
+    from prl.report.live import can_draw, live_view
 
     for name, choice in settings.chosen.items():
         print(f"{name}: {choice}", file=sys.stderr)
-    draw = can_draw(console)
-    responses = respond(settings, draw=draw)
-    is_shown = draw and sys.stdout.isatty()
+    responses = respond(settings, view=lambda tokenizer: live_view(tokenizer, console))
+    is_shown = can_draw(console) and sys.stdout.isatty()
     for number, response in enumerate(responses, 1):
         if len(responses) > 1 and not is_shown:
             print(f"--- {number} of {len(responses)}")

@@ -9,8 +9,8 @@ problems, because the samples of one problem are not independent of each other.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -27,12 +27,12 @@ from prl.console import announce, batches_bar, console, quiet_libraries
 from prl.data.hub import load_rows
 from prl.decoding import ForkJoinDecoder, Limits, Response, Sampling, row_seed
 from prl.decoding.context import beyond, beyond_told, context_of
+from prl.decoding.threads import OnToken
 from prl.errors import DataError, RunError, UsageError
 from prl.grammar import Trace, parse
 from prl.machine.fitting import check_fits, extent_of_prompts
 from prl.model import add_results, check_loadable, load_model, settle_tags
 from prl.prompts import render_prompt, transcript
-from prl.report.live import live_view
 from prl.runs.disk import read_json
 from prl.settings import Settings
 from prl.settings.arguments import EvalArguments, GenerateArguments
@@ -52,6 +52,17 @@ class EvalResult:
     scores: dict[str, list[float]]
 
 
+@dataclass(frozen=True)
+class Measured:
+    """One decoding mode. `samples` are the rows for samples.parquet, in order of the problems; `scores` as in
+    `EvalResult`; `described` is `prl.analysis.describe` of the samples of problems that were asked."""
+
+    samples: list[dict[str, Any]]
+    metrics: dict[str, Estimate]
+    scores: list[float]
+    described: dict[str, float | None]
+
+
 def run(settings: Settings[EvalArguments]) -> EvalResult:
     """Evaluate a model and write the run folder with results.json. Raises PrlError for what the user can
     mend."""
@@ -69,6 +80,7 @@ def run(settings: Settings[EvalArguments]) -> EvalResult:
         on_bad=arguments.on_bad_rows,
     )
     rows, ungraded = graded(loaded, arguments.dataset)
+    # What cannot work is told before anything is written, and before minutes of loading and decoding.
     check_fits(settings)
     default_checker().start()
     with runs.open_run(
@@ -87,74 +99,100 @@ def run(settings: Settings[EvalArguments]) -> EvalResult:
         if ungraded:
             console.print(f"  {_told(ungraded, len(loaded))}", markup=False)
         prompts = [render_prompt(row["problem"], arguments.prompt_style, row.get("history")) for row in rows]
-        context = context_of(model.config)
-        unasked = beyond(prompts, tokenizer, context, arguments.max_completion_length)
-        if unasked:
-            told = beyond_told(unasked, len(rows), context, arguments.max_completion_length)
-            if len(unasked) == len(rows):
-                raise DataError(f"{arguments.dataset}: {told}; none is left")
-            console.print(f"  not asked, and not solved in the accuracy: {told}", markup=False)
+        unasked = _unasked(prompts, model, tokenizer, arguments)
         asked = [i for i in range(len(rows)) if i not in unasked]
         extent = extent_of_prompts([prompts[i] for i in asked], tokenizer, max(1, arguments.samples))
-        check_fits(settings, extent)
-        metrics: dict[str, Estimate] = {}
-        scores: dict[str, list[float]] = {}
-        described: dict[str, dict[str, float | None]] = {}
+        check_fits(settings, extent)  # once more, now that the longest prompt is known
+        measured: dict[str, Measured] = {}
         for mode, samples, temperature in _modes(arguments):
-            with batches_bar(mode, len(asked) * samples) as on_batch:
-                decoder = ForkJoinDecoder(
-                    model,
-                    tokenizer,
-                    limits=Limits.of(arguments, arguments.max_completion_length),
-                    sampling=Sampling(temperature, arguments.top_p, arguments.top_k, arguments.min_p),
-                    batch_size=arguments.batch_size,
-                )
-                # A problem is answered the same whichever others are asked.
-                seeds = [[row_seed(arguments.seed, i, j) for j in range(samples)] for i in asked]
-                answers = decoder.generate([prompts[i] for i in asked], seeds=seeds, on_batch=on_batch)
-            traces = [[parse(each.text, truncated=each.truncated) for each in group] for group in answers]
-            judged = judge([rows[i] for i in asked], answers)
-            samples_of_mode = _samples(mode, [rows[i] for i in asked], answers, traces, judged)
-            described[mode] = describe(samples_of_mode)
-            kept = list(zip((i for i in asked for _ in range(samples)), samples_of_mode, strict=True))
-            kept += [(i, _of_row(mode, rows[i]) | _UNASKED) for i in unasked]
-            folder.log_samples(0, [sample for _, sample in sorted(kept, key=lambda each: each[0])])
-            right = iter([[verdict.equal for _, verdict in group] for group in judged])
-            correct = [[False] * samples if i in unasked else next(right) for i in range(len(rows))]
-            found = summarise(
-                correct,
-                traces,
-                answers,
-                resamples=arguments.bootstrap,
-                seed=arguments.seed,
+            decoder = ForkJoinDecoder(
+                model,
+                tokenizer,
+                limits=Limits.of(arguments, arguments.max_completion_length),
+                sampling=Sampling.of(arguments, temperature=temperature),
+                batch_size=arguments.batch_size,
             )
-            metrics |= {f"{mode}/{name}": estimate for name, estimate in found.items()}
-            scores[mode] = [float(np.mean(group)) for group in correct]
-        results = {
-            "model": arguments.model_name_or_path,
-            "dataset": arguments.dataset,
-            "problems": len(rows),
-            "unreadable_golds": len(ungraded),
-            "beyond_context": len(unasked),
-            "samples": arguments.samples,
-            "temperature": arguments.temperature,
-            "max_completion_length": arguments.max_completion_length,
-            "prompt_style": arguments.prompt_style,
-            "attention": arguments.attention,
-            "tags": tags,
-            "seed": arguments.seed,
-            "metrics": {name: asdict(estimate) for name, estimate in metrics.items()},
-            "scores": scores,
-            "analysis": described,
+            # By the place among all rows: a problem is answered the same whichever others are asked.
+            seeds = [[row_seed(arguments.seed, i, j) for j in range(samples)] for i in asked]
+            with batches_bar(mode, len(asked) * samples) as on_batch:
+                answers = decoder.generate([prompts[i] for i in asked], seeds=seeds, on_batch=on_batch)
+            measured[mode] = measure(mode, rows, dict(zip(asked, answers, strict=True)), arguments)
+            folder.log_samples(0, measured[mode].samples)
+        metrics = {
+            f"{mode}/{name}": found for mode, each in measured.items() for name, found in each.metrics.items()
         }
+        counts = {"unreadable_golds": len(ungraded), "beyond_context": len(unasked)}
+        results = _results(arguments, tags, metrics, measured, problems=len(rows), **counts)
         runs.write_json(folder.folder / "results.json", results)
         folder.finish({name: estimate.mean for name, estimate in metrics.items()})
     _add_to_card(results)
     console.print(table(metrics, title=escape(f"{arguments.model_name_or_path} on {len(rows)} problems")))
-    for mode, shown in described.items():
-        for line in remarks(shown):
+    for mode, each in measured.items():
+        for line in remarks(each.described):
             console.print(f"  {mode}: {line}", style="dim", markup=False)
-    return EvalResult(folder.folder, metrics, scores)
+    return EvalResult(folder.folder, metrics, results["scores"])
+
+
+def measure(
+    mode: str,
+    rows: Sequence[dict[str, Any]],
+    answers: Mapping[int, Sequence[Response]],
+    arguments: EvalArguments,
+) -> Measured:
+    """Judge and count one mode. `answers` maps the index of each problem that was asked to its responses, as
+    many for each; the other `rows` are not solved, and in nothing but the accuracy."""
+    asked, groups = [rows[i] for i in answers], [*answers.values()]
+    traces = [[parse(each.text, truncated=each.truncated) for each in group] for group in groups]
+    judged = judge(asked, groups)
+    samples = dict(zip(answers, _samples(mode, asked, groups, traces, judged), strict=True))
+    right = {i: [verdict.equal for _, verdict in group] for i, group in zip(answers, judged, strict=True)}
+    wrong = [False] * len(groups[0])
+    correct = [right.get(i, wrong) for i in range(len(rows))]
+    return Measured(
+        samples=[
+            sample for i, row in enumerate(rows) for sample in samples.get(i, [_of_row(mode, row) | _UNASKED])
+        ],
+        metrics=summarise(correct, traces, groups, resamples=arguments.bootstrap, seed=arguments.seed),
+        scores=[float(np.mean(group)) for group in correct],
+        described=describe([sample for group in samples.values() for sample in group]),
+    )
+
+
+def _unasked(prompts: Sequence[str], model: Any, tokenizer: Any, arguments: EvalArguments) -> Collection[int]:
+    """The indices of prompts that leave the longest response no room, told. Raises DataError: all of them."""
+    context, longest = context_of(model.config), arguments.max_completion_length
+    if not (found := beyond(prompts, tokenizer, context, longest)):
+        return ()
+    told = beyond_told(found, len(prompts), context, longest)
+    if len(found) == len(prompts):
+        raise DataError(f"{arguments.dataset}: {told}; none is left")
+    console.print(f"  not asked, and not solved in the accuracy: {told}", markup=False)
+    return found
+
+
+def _results(
+    arguments: EvalArguments,
+    tags: str,
+    metrics: Mapping[str, Estimate],
+    measured: Mapping[str, Measured],
+    **counts: int,
+) -> dict[str, Any]:
+    """What results.json holds: what was asked, and what came out."""
+    return {
+        "model": arguments.model_name_or_path,
+        "dataset": arguments.dataset,
+        **counts,
+        "samples": arguments.samples,
+        "temperature": arguments.temperature,
+        "max_completion_length": arguments.max_completion_length,
+        "prompt_style": arguments.prompt_style,
+        "attention": arguments.attention,
+        "tags": tags,
+        "seed": arguments.seed,
+        "metrics": {name: asdict(estimate) for name, estimate in metrics.items()},
+        "scores": {mode: each.scores for mode, each in measured.items()},
+        "analysis": {mode: each.described for mode, each in measured.items()},
+    }
 
 
 def graded(
@@ -208,9 +246,13 @@ def _share(described: Mapping[str, float | None], name: str) -> str:
     return f"{described[name]:.1%} of {described[f'{name}_of']:.0f}"
 
 
-def respond(settings: Settings[GenerateArguments], *, draw: bool = False) -> list[Response]:
-    """Answer one problem `samples` times (`prl generate`); `draw` shows the answers on the terminal as they
-    grow."""
+def respond(
+    settings: Settings[GenerateArguments],
+    *,
+    view: Callable[[Any], AbstractContextManager[OnToken | None]] | None = None,
+) -> list[Response]:
+    """Answer one problem `samples` times (`prl generate`). `view`, such as one of `prl.report.live`, is given
+    the tokenizer, and shows the answers as they grow."""
     quiet_libraries()
     arguments = settings.arguments
     check_loadable(arguments.model_name_or_path, trust_remote_code=arguments.trust_remote_code)
@@ -224,18 +266,13 @@ def respond(settings: Settings[GenerateArguments], *, draw: bool = False) -> lis
         model,
         tokenizer,
         limits=Limits.of(arguments, arguments.max_completion_length),
-        sampling=Sampling(
-            0.0 if arguments.greedy else arguments.temperature,
-            arguments.top_p,
-            arguments.top_k,
-            arguments.min_p,
-        ),
+        sampling=Sampling.of(arguments, temperature=0.0 if arguments.greedy else arguments.temperature),
     )
     prompt = render_prompt(str(arguments.problem), arguments.prompt_style)
     context = context_of(model.config)
     if found := beyond([prompt], tokenizer, context, arguments.max_completion_length):
         raise UsageError(beyond_told(found, 1, context, arguments.max_completion_length))
-    with live_view(tokenizer, console) if draw else nullcontext() as on_token:
+    with view(tokenizer) if view else nullcontext() as on_token:
         (responses,) = decoder.generate(
             [prompt], samples=arguments.samples, seed=arguments.seed, on_token=on_token
         )
@@ -364,20 +401,23 @@ def _samples(
     answers: Sequence[Sequence[Response]],
     traces: Sequence[Sequence[Trace]],
     judged: Sequence[Sequence[tuple[str | None, Any]]],
-) -> list[dict[str, Any]]:
+) -> list[list[dict[str, Any]]]:
+    """The samples of each problem."""
     return [
-        {
-            **_of_row(mode, row),
-            "text": response.text,
-            "token_ids": response.token_ids,
-            "length": len(response.token_ids),
-            "critical_path": response.critical_path,
-            "truncated": response.truncated,
-            "extracted": extracted,
-            "verdict": str(verdict.reason),
-            "correct": float(verdict.equal),
-            "faults": [fault.kind.value for fault in trace.faults],
-        }
+        [
+            {
+                **_of_row(mode, row),
+                "text": response.text,
+                "token_ids": response.token_ids,
+                "length": len(response.token_ids),
+                "critical_path": response.critical_path,
+                "truncated": response.truncated,
+                "extracted": extracted,
+                "verdict": str(verdict.reason),
+                "correct": float(verdict.equal),
+                "faults": [fault.kind.value for fault in trace.faults],
+            }
+            for response, trace, (extracted, verdict) in zip(group, shapes, verdicts, strict=True)
+        ]
         for row, group, shapes, verdicts in zip(rows, answers, traces, judged, strict=True)
-        for response, trace, (extracted, verdict) in zip(group, shapes, verdicts, strict=True)
     ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -104,6 +106,12 @@ def test_drawn_as_often_as_likely(temperature, vocabulary):
     logits = torch.randn(vocabulary, generator=torch.Generator().manual_seed(vocabulary)) * 2
     expected = (logits / temperature).softmax(-1)
     assert (drawn(logits, Sampling(temperature)) - expected).abs().max() <= 1.01 / 20_000
+
+
+def test_sampling_as_a_command_was_told():
+    told = SimpleNamespace(temperature=0.6, top_p=0.9, top_k=None, min_p=None, seed=7)  # TRL's None: off
+    assert Sampling.of(told) == Sampling(0.6, 0.9, 0, 0.0)
+    assert Sampling.of(told, temperature=0.0, top_k=5) == Sampling(0.0, 0.9, 5, 0.0)
 
 
 FILTERS = [

@@ -7,6 +7,7 @@ batch that it is decoded in, nor of what siblings are doing, nor of any generato
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -43,6 +44,13 @@ class Sampling:
             faults.append(f"min_p {self.min_p} must be from 0 (off) to 1")
         if faults:
             raise UsageError("; ".join(faults))
+
+    @classmethod
+    def of(cls, settings: Any, **given: float) -> Sampling:
+        """As a command, or TRL's GRPOConfig, was told to draw: its `temperature`, `top_p`, `top_k`, `min_p`,
+        each off where it is None. What is `given` goes before."""
+        told = {name: getattr(settings, name) for name in ("temperature", "top_p", "top_k", "min_p")} | given
+        return cls(**{name: value for name, value in told.items() if value is not None})
 
 
 def row_seed(*parts: int) -> int:

@@ -156,7 +156,7 @@ class Local:
                 model,
                 tokenizer,
                 limits=Limits.of(given, first.max_tokens),
-                sampling=Sampling(first.temperature, first.top_p, given.top_k, given.min_p),
+                sampling=Sampling.of(given, temperature=first.temperature, top_p=first.top_p),
                 batch_size=rows,
             )
             decoder.generate(
