@@ -137,7 +137,8 @@ def test_flags_are_read_as_trl_reads_them(words: list[str], name: str, value: An
         (["--threads", "0"], "--threads: '0' must be a number or auto"),
         (
             ["--rewards", "acuracy"],
-            f"--rewards: ['acuracy'] must be of {', '.join(REWARDS)}, each once; nearest: accuracy",
+            f"--rewards: ['acuracy'] must be of {', '.join(REWARDS)} or PATH.py:NAME, each once; "
+            "nearest: accuracy",
         ),
         (["--reward_weights", "1"], "reward_weights holds 1 numbers for the 2 rewards parallel, format"),
     ],

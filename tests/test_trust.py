@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -225,6 +226,111 @@ def test_a_run_that_trusts_goes_on_by_its_config_and_the_flag(tmp_path: Path, co
         settings = parse(command, [*words, *trusting])
         assert (settings.trainer or settings.arguments).trust_remote_code is bool(trusting)
         assert settings.as_dict()[command] == record[command]
+
+
+# --- Rewards of the user's own
+
+
+@pytest.fixture
+def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A file whose code tells on itself, and a function in it."""
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text("open('ran', 'w')\ndef short_answer(completions, **kwargs): ...\n")
+    return "mine.py:short_answer"
+
+
+def test_the_command_line_and_a_caller_name_own_rewards(mine: str) -> None:
+    words = [
+        "--recipe",
+        "tiny",
+        "--threads",
+        "1",
+        "--reward_weights",
+        "1",
+        "0.5",
+        "--rewards",
+        "accuracy",
+        mine,
+    ]
+    settings = parse("rl", words)
+    again = resolve("rl", recipe="tiny", threads=1, rewards=["accuracy", mine], reward_weights=[1, 0.5])
+    assert settings.arguments.rewards == again.arguments.rewards == ["accuracy", mine]
+    assert not Path("ran").exists(), "settling is not running"
+
+
+@pytest.mark.parametrize(
+    ("names", "fault"),
+    [
+        ("gone.py:f", "'gone.py:f': no such file; give its path from the working folder, or in full"),
+        ("mine.py", "'mine.py' names no function; write PATH.py:NAME, such as mine.py:short_answer"),
+        ("mine.py:short-answer", "'mine.py:short-answer': 'short-answer' is no name of a function; write "),
+        ("mine.py:", "'mine.py:': '' is no name of a function; write PATH.py:NAME"),
+        ("mine.py:def", "'mine.py:def': 'def' is no name of a function; write PATH.py:NAME"),
+        (
+            "gone.py:f mine.py",
+            "'gone.py:f': no such file; give its path from the working folder, or in full; ",
+        ),
+        ("mine.py:a mine.py:a", "must be of accuracy, "),
+        ("mine.txt:a", "must be of accuracy, "),
+        ("mine.py:a accuracy:8", "must be of accuracy, "),
+    ],
+)
+def test_what_names_no_function_of_a_file_is_told(mine: str, names: str, fault: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(fault)) as caught:
+        parse("rl", ["--recipe", "tiny", "--threads", "1", "--rewards", *names.split()])
+    assert "--rewards: " in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def own_refused(words: str) -> str:
+    return f"a file cannot say whose code to run; take it out, and pass --rewards {words} yourself"
+
+
+@pytest.mark.parametrize("text", ["rl: {{rewards: [accuracy, '{}']}}", "rewards: '{}'\nrl: {{beta: 0.1}}"])
+def test_no_recipe_names_own_rewards(mine: str, text: str) -> None:
+    Path("own.yaml").write_text(text.format(mine))
+    said = mine if text.startswith("rewards") else f"accuracy {mine}"
+    with pytest.raises(UsageError, match=re.escape(f"rewards: {own_refused(said)}")):
+        resolve("rl", recipe="own.yaml", threads=1)
+    settings = resolve("rl", recipe="own.yaml", threads=1, rewards=[mine])
+    assert settings.arguments.rewards == [mine], "which the caller has said"
+    resolve("eval", recipe="own.yaml", threads=1)
+
+
+@pytest.mark.parametrize("anywhere", ["stages", "recipe"])
+def test_no_stage_names_own_rewards(mine: str, anywhere: str) -> None:
+    stages = [{"name": "rl-easy", "rewards": [mine]}]
+    Path("own.yaml").write_text(yaml.safe_dump({"rl": {"stages": stages if anywhere == "recipe" else None}}))
+    given = {"stages": stages} if anywhere == "stages" else {}
+    line = f"stage rl-easy: rewards ['{mine}'] holds '{mine}', and no stage can say whose code to run; pass "
+    with pytest.raises(UsageError, match=re.escape(line)):
+        resolve("rl", recipe="own.yaml", threads=1, rewards=[mine], **given)
+
+
+def test_a_run_with_own_rewards_goes_on_by_its_config_and_the_flag(mine: str) -> None:
+    record = resolve("rl", recipe="tiny", threads=1, rewards=["format", mine]).as_dict()
+    assert record["rl"]["rewards"] == ["format", mine]
+    Path("config.yaml").write_text(yaml.safe_dump(record))
+    words = ["--recipe", "config.yaml", "--threads", "1"]
+    with pytest.raises(UsageError, match=re.escape(own_refused(f"format {mine}"))):
+        parse("rl", words)
+    assert parse("rl", [*words, "--rewards", "format", mine]).as_dict()["rl"] == record["rl"]
+
+
+def test_a_recipe_that_fits_does_not_say_whose_code_to_run(mine: str) -> None:
+    words = [
+        "--recipe",
+        "6gb",
+        "--memory",
+        "6",
+        "--fit",
+        "fit.yaml",
+        "--trust_remote_code",
+        "--rewards",
+        mine,
+    ]
+    doctor.run(*parse_doctor(["rl", *words]))
+    assert not {"trust_remote_code", mine} & {*Path("fit.yaml").read_text().split()}
 
 
 # --- Pickles

@@ -152,7 +152,7 @@ def _layered(
         base, reason = choose_recipe(here, model, run.get("recipe"))
         recipe = recipes.lay_over(base, recipe) if recipe else base
         chosen["recipe"] = f"{recipe}: {reason}"
-    values = _DEFAULTS.get(command, {}) | read_recipe(command, recipe, faults)
+    values = _DEFAULTS.get(command, {}) | read_recipe(command, recipe, flagged, faults)
     for key in run.keys() - {"recipe"} - flagged.keys():
         if run[key] != values.get(key, getattr(COMMANDS[command], key)):
             values[key] = run[key]

@@ -30,6 +30,7 @@ from prl.recipes import Given
 from prl.runs.disk import check_replaceable, replacing
 from prl.settings import Settings
 from prl.settings.arguments import FORECAST, DoctorArguments
+from prl.settings.reading import code_let_in
 
 LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "bitsandbytes", "vllm")
 
@@ -234,8 +235,9 @@ def recipe_that_fits(
     changed: dict[str, Any] = {"model_name_or_path": model} if model else {}
     for each in found:
         command, steps = each.settings.command, merged(each.changes)
-        passed = [flag.as_setting() for flag in flags if config.knows(command, flag.key)]
-        changed[command] = dict(passed) | steps
+        # A file cannot say whose code to run.
+        wanted = [flag for flag in flags if config.knows(command, flag.key) and not code_let_in(flag)]
+        changed[command] = dict(flag.as_setting() for flag in wanted) | steps
         peak = each.changes[-1].peak if each.changes else each.forecast.peak
         lines.append(f"# {command}: {peak / GIB:.2f} GiB forecast; {flags_of(steps) or 'as it was'}")
     return "\n".join(lines) + "\n\n" + recipes.put_together(recipe, changed)

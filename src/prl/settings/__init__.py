@@ -33,7 +33,8 @@ class Settings(Generic[Arguments]):
     def as_dict(self) -> dict[str, Any]:
         """Plain YAML types for a run's config.yaml; as a recipe, such a file runs it again.
 
-        How to start is not in it, nor whose code to run: no file can say that.
+        How to start is not in it, nor whose code to run: no file can say that. Rewards of the user's own are
+        named, but such a file runs only beside a --rewards that says them again.
         """
         settings = asdict(self.arguments) | self.trainer_given  # type: ignore[call-overload]
         for how_to_start in ("recipe", "resume", "overwrite_output_dir", "trust_remote_code"):

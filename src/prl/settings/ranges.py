@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from prl.rewards import REWARDS
+from prl.settings.own_rewards import is_own
 
 Rule = tuple[str, str, Callable[[Any], bool]]
 """Flags, what must hold in words, and whether it does."""
@@ -136,8 +137,8 @@ _OF_PRL: tuple[Rule, ...] = (
     ),
     (
         "rewards",
-        f"must be of {', '.join(REWARDS)}, each once",
-        lambda names: 0 < len(names) == len({*names} & {*REWARDS}),
+        f"must be of {', '.join(REWARDS)} or PATH.py:NAME, each once",
+        lambda names: 0 < len(names) == len({name for name in names if name in REWARDS or is_own(name)}),
     ),
 )
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
@@ -21,6 +21,7 @@ from prl.errors import nearest
 from prl.recipes import Given
 from prl.rewards import REWARDS
 from prl.settings.arguments import COMMANDS, POSITIONAL, TRAINER_CONFIGS
+from prl.settings.own_rewards import faults_of_own, is_own
 from prl.settings.ranges import RANGES
 from prl.settings.trainer_flags import trainer_class
 
@@ -120,8 +121,11 @@ def _read(given: Given, keys: Keys) -> tuple[str, Any, list[str]]:
         raise _Fault(f"{value} is not a finite number")
     holds, rule = RANGES.get(key, (lambda _: True, ""))
     if value is not None and not holds(value):
-        misspelt = next((name for name in value if name not in REWARDS), "") if key == "rewards" else ""
+        names = value if key == "rewards" else ()
+        misspelt = next((name for name in names if name not in REWARDS and not is_own(name)), "")
         raise _Fault(f"{value!r} {rule}{nearest(misspelt, REWARDS)}")
+    if key == "rewards" and (faults := faults_of_own(value)):
+        raise _Fault("; ".join(faults))
     return RENAMED.get(key, key), value, left_over
 
 
@@ -159,21 +163,23 @@ def read_flags(command: str, flags: list[Given], faults: list[str]) -> dict[str,
     return values
 
 
-def read_recipe(command: str, recipe: str, faults: list[str]) -> dict[str, Any]:
-    """What `recipe` says to `command`, a later part before an earlier one."""
+def read_recipe(command: str, recipe: str, flagged: Collection[str], faults: list[str]) -> dict[str, Any]:
+    """What `recipe` says to `command`, a later part before an earlier one; `flagged` keys are said anew."""
     values: dict[str, Any] = {}
     sections: set[str] = set()
     for part in recipes.parts(recipe):
         settings, form_faults = recipes.read(part)
         faults += form_faults
-        values |= _read_part(command, settings, faults)
+        values |= _read_part(command, settings, flagged, faults)
         sections |= {given.section for given in settings if given.section}
     if command in TRAINER_CONFIGS and sections and command not in sections:
         faults.append(f"{recipe}: holds no section {command}; add it, or name another recipe")
     return values
 
 
-def _read_part(command: str, settings: list[Given], faults: list[str]) -> dict[str, Any]:
+def _read_part(
+    command: str, settings: list[Given], flagged: Collection[str], faults: list[str]
+) -> dict[str, Any]:
     """All of a recipe is checked: a slip in `rl` shows before hours of SFT."""
     common: dict[str, Any] = {}
     own: dict[str, Any] = {}
@@ -189,10 +195,11 @@ def _read_part(command: str, settings: list[Given], faults: list[str]) -> dict[s
                 raise _Fault(f"unknown setting{hint(given.key, known)}")
             if given.values == []:
                 raise _Fault("an empty list is no value of it; leave it out to keep the default")
-            if _trusts(given):
-                raise _Fault(
-                    "a file cannot say whose code to run; take it out, and pass --trust_remote_code yourself"
-                )
+            code = code_let_in(given)
+            if code and given.key == "rewards" and (command != "rl" or "rewards" in flagged):
+                continue  # no RL by it, or by what its user says: a run's own config.yaml names them too
+            if code:
+                raise _Fault(f"a file cannot say whose code to run; take it out, and pass {code} yourself")
             key, value, left_over = _read(given, keys_of(reader))
             if left_over:
                 raise _Fault(f"takes one value, not {len(left_over) + 1}")
@@ -204,9 +211,17 @@ def _read_part(command: str, settings: list[Given], faults: list[str]) -> dict[s
     return common | own
 
 
-def _trusts(given: Given) -> bool:
-    """Whether a setting lets code run that comes with a model, be it within a dictionary of settings."""
+def code_let_in(given: Given) -> str:
+    """The flag that a setting amounts to where it lets code of others run, be it a model's (also within a
+    dictionary of settings) or a reward's; else nothing."""
     words = given.values or []
+    if given.key == "rewards" and any(map(is_own, words)):
+        return f"--rewards {' '.join(words)}"
     if given.key == "trust_remote_code":
-        return any(word.lower() not in ("false", "no", "n", "f", "0") for word in words)
-    return any("trust_remote_code" in word for word in words)
+        trusts = given.values == [] or any(word.lower() not in _NO for word in words)
+    else:
+        trusts = any("trust_remote_code" in word for word in words)
+    return "--trust_remote_code" if trusts else ""
+
+
+_NO = ("false", "no", "n", "f", "0")

@@ -13,6 +13,7 @@ from typing import Any
 from prl.curriculum import COLD_START, QUANTITIES, SAMPLINGS, Entry, Stage, shown
 from prl.errors import nearest
 from prl.rewards import REWARDS
+from prl.settings.own_rewards import is_own
 
 
 class _Fault(Exception):
@@ -212,7 +213,13 @@ def _rewards(value: Any, known: Sequence[str]) -> tuple[str, ...]:
     names = [value] if isinstance(value, str) else value
     if not isinstance(names, list | tuple) or not names or not all(isinstance(name, str) for name in names):
         raise _Fault(f"must be of {', '.join(known)}")
-    reasons = [f"holds no reward {shown(name)}{nearest(name, known)}" for name in names if name not in known]
+    reasons = [
+        f"holds {shown(name)}, and no stage can say whose code to run; pass it with --rewards"
+        if is_own(name)
+        else f"holds no reward {shown(name)}{nearest(name, known)}"
+        for name in names
+        if name not in known
+    ]
     reasons += [f"holds {shown(name)} {count} times" for name, count in Counter(names).items() if count > 1]
     if reasons:
         raise _Fault(*reasons)

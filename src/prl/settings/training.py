@@ -64,7 +64,8 @@ class RLArguments(PathFlags, TrainingFlags):
         ["accuracy"],
         # The names of `prl.rewards.REWARDS`; what imports them would make `--help` wait.
         "of accuracy, format, parallel, bonus, tiered, alternating, diversity, set_diversity, efficiency, "
-        "gated_efficiency, overlong (`prl.rewards` has the formulas), added up by --reward_weights",
+        "gated_efficiency, overlong (`prl.rewards` has the formulas) or a function of yours, PATH.py:NAME; "
+        "added up by --reward_weights",
     )
     alternate: list[str] = flag(
         ["accuracy:8", "tiered:2"], "reward alternating: what it pays in turn, NAME:STEPS"
