@@ -131,6 +131,10 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
             ["data", "--outputdir", "x"],
             "prl data: --outputdir: unknown setting; nearest: output_dir; `prl data --help`",
         ),
+        (
+            ["merge", "a", "--output_dir", "b", "--gguf", "m.gguf"],
+            "prl merge: --gguf: unknown setting; nearest: gguf_type; `prl merge --help`",
+        ),
         (["data", "x"], "prl data: unknown action 'x'; there is `prl data traces`, `prl data check`"),
         (["recipes", "shwo"], "prl recipes: argument {list,show,cp,validate}: invalid choice: 'shwo'"),
         (

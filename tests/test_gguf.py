@@ -376,8 +376,8 @@ def test_the_command_refuses_before_it_merges(
         str(tmp_path),
         "--output_dir",
         str(tmp_path / "out"),
-        "--gguf",
-        str(tmp_path / "m.gguf"),
+        "--gguf_type",
+        "q8_0",
     ]
     with pytest.raises(
         ModelError, match=r"gemma2 model .* cannot be written as GGUF: its architecture is none"

@@ -65,14 +65,10 @@ def test_merging_says_so_before_anything_is_merged(
     adapter = file.with_name("adapter")
     save_adapter(*load_model(tiny.NAME, lora=Lora(r=2)), adapter)
     monkeypatch.setattr(merging, "load_model", lambda *words, **given: pytest.fail("it was loaded"))
-    merged, no_folder = (
-        str(file.with_name("merged")),
-        f"cannot be written: {file} is no folder. Choose another",
-    )
+    no_folder = f"cannot be written: {file} is no folder. Choose another"
     for words, said in (
         (["--output_dir", str(file / "x")], f"{file / 'x'} {no_folder} --output_dir"),
-        (["--output_dir", merged, "--gguf", str(file / "x.gguf")], f"{file / 'x.gguf'} {no_folder} --gguf"),
-        (["--output_dir", merged, "--gguf", str(file)], f"{file} exists; name a file that does not"),
+        (["--output_dir", str(file / "x"), "--gguf_type", "f16"], f"{file / 'x'} {no_folder} --output_dir"),
     ):
         assert cli.main(["merge", str(adapter), *words]) in (1, 2)
         assert capsys.readouterr().err.splitlines()[-1] == f"prl merge: {said}"

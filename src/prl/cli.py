@@ -200,17 +200,12 @@ def _merge(given: arguments.MergeArguments) -> None:
 
     quiet_libraries()
     name, folder = str(given.model_name_or_path), Path(str(given.output_dir))
-    if wants_gguf := bool(given.gguf or given.gguf_type):
+    if given.gguf_type:
         from prl.model.gguf import export_gguf, refuse_unsupported
         from prl.runs import adapter_dir, base_of_adapter
-        from prl.runs.disk import check_replaceable
 
         if adapter := adapter_dir(name):  # before minutes of merging
             refuse_unsupported(base_of_adapter(adapter), trust_remote_code=given.trust_remote_code)
-        if given.gguf:
-            check_replaceable(Path(given.gguf), "--gguf")
-            if Path(given.gguf).exists():
-                raise UsageError(f"{given.gguf} exists; name a file that does not")
 
     def tell(line: str) -> None:
         print(f"  {line}", flush=True)
@@ -227,9 +222,8 @@ def _merge(given: arguments.MergeArguments) -> None:
         on_proof=tell,
     )
     print(f"{folder}: a whole model, proved; its logits differ by at most {difference:.1e}", flush=True)
-    if wants_gguf:
-        wanted = Path(given.gguf) if given.gguf else None
-        file = export_gguf(folder, wanted, gguf_type=given.gguf_type or "f16", on_proof=tell)
+    if given.gguf_type:
+        file = export_gguf(folder, gguf_type=given.gguf_type, on_proof=tell)
         print(f"{file}: the same as GGUF")
 
 

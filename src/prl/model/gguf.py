@@ -66,7 +66,7 @@ def refuse_unsupported(source: str | Path, *, trust_remote_code: bool = False) -
     if reasons:
         raise ModelError(
             f"{config.model_type} model {str(source)!r} cannot be written as GGUF: {'; '.join(reasons)}. "
-            "Merge without --gguf and --gguf_type, and convert the merged folder with llama.cpp's "
+            "Merge without --gguf_type, and convert the merged folder with llama.cpp's "
             "convert_hf_to_gguf.py"
         )
 
@@ -110,7 +110,7 @@ def export_gguf(
 
     # A folder of its own: beside the merged model, transformers would read that one's tokenizer.
     with drafting(file) as draft:
-        with writing(file, "--gguf"):
+        with writing(file):
             draft.mkdir(parents=True)
             _write(gguf, draft / file.name, model, tokenizer, pre, gguf_type)
         numbers = _verify(gguf, draft / file.name, model, tokenizer, texts, expected, gguf_type, file)

@@ -33,9 +33,10 @@ class MergeArguments:
     save_dtype: Literal["float32", "bfloat16", "float16"] = flag(
         "float32", "precision of the weights on disk; merging and proving is done in float32"
     )
-    gguf: str | None = flag(None, "also write this GGUF file, for llama.cpp; needs the gguf package")
     gguf_type: Literal["f32", "f16", "bf16", "q8_0"] | None = flag(
-        None, "type of its matrices [f16]; without --gguf: write OUTPUT_DIR/model-TYPE.gguf"
+        None,
+        "also write OUTPUT_DIR/model-TYPE.gguf, for llama.cpp, with matrices of this type; needs the gguf "
+        "package",
     )
     samples: int = 4
     max_completion_length: int = 256

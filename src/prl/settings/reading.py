@@ -31,7 +31,7 @@ RENAMED = {f"gradient_checkpointing{rest}": f"activation_checkpointing{rest}" fo
 _TRL_SCRIPT_NAMES = {"config": "recipe", "dataset_name": "dataset", "dataset_train_split": "dataset_split"}
 """What TRL's own scripts call it, for the hint."""
 
-_WRITTEN = ("output_dir", "output", "accepted", "rejected", "fit", "gguf")
+_WRITTEN = ("output_dir", "output", "accepted", "rejected", "fit")
 """Places to write to: `~` is the home folder, which a shell does not see in `--output=~/x` and in recipes."""
 
 
