@@ -397,7 +397,7 @@ def test_a_parquet_cell_that_is_not_utf8(tmp_path: Path) -> None:
 
 def test_a_missing_file_names_the_nearest(tmp_path: Path) -> None:
     (tmp_path / "train.jsonl").write_text("{}")
-    with pytest.raises(DataError, match=r"no such file\. Did you mean 'train\.jsonl'\? A data set is"):
+    with pytest.raises(DataError, match=r"no such file; nearest: train\.jsonl\. A data set is"):
         load_rows(str(tmp_path / "trian.jsonl"))
     with pytest.raises(DataError, match="no such file"):
         load_rows(str(tmp_path / "nowhere" / "train.csv"))
@@ -478,11 +478,11 @@ def test_an_unreadable_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"dataset": "gsm9k"}, "no such file or data set. Did you mean 'gsm8k'?"),
+        ({"dataset": "gsm9k"}, "no such file or data set; nearest: gsm8k. A data set"),
         ({"dataset": "a/b/c"}, "no such file or data set"),
         ({"dataset": ""}, "is a folder"),
         ({"dataset": "gsm8k", "limit": 0}, "a limit of 0 leaves no row"),
-        ({"dataset": "arithmetic:esay"}, "no split 'esay'. Did you mean 'easy'?"),
+        ({"dataset": "arithmetic:esay"}, "no split 'esay'; nearest: easy. Choose one of"),
         (
             {"dataset": "arithmetic", "split": "train"},
             "Choose one of arithmetic:coldstart, arithmetic:mixed, ",

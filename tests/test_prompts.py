@@ -88,14 +88,14 @@ def test_the_styles() -> None:
 @pytest.mark.parametrize(
     ("style", "message"),
     [
-        ("paralel", "'paralel' is not one of parallel, sequential, bare; did you mean 'parallel'?"),
-        ("Bare", "'Bare' is not one of parallel, sequential, bare; did you mean 'bare'?"),
+        ("paralel", "'paralel' is not one of parallel, sequential, bare; nearest: parallel$"),
+        ("Bare", "'Bare' is not one of parallel, sequential, bare; nearest: bare$"),
         ("xyz", "'xyz' is not one of parallel, sequential, bare$"),
         ("", "'' is not one of"),
     ],
 )
 def test_an_unknown_style_is_named_with_the_nearest(style: str, message: str) -> None:
-    with pytest.raises(UsageError, match=message.replace("?", r"\?")):
+    with pytest.raises(UsageError, match=message):
         render_prompt(PROBLEM, style)
 
 

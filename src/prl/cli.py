@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, get_args, get_origin, get_type_hints
 
 from prl import __version__, recipes
-from prl.errors import PrlError, UsageError
+from prl.errors import PrlError, UsageError, nearest
 from prl.settings import arguments
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ def _dispatch(words: list[str]) -> None:
     elif actions:
         print("\n".join(map(_help, actions)), end="")
     else:
-        near = recipes.nearest(words[0], SUMMARIES)
+        near = nearest(words[0], SUMMARIES)
         raise UsageError(f"unknown command {words[0]!r}{near}; `prl --help` lists the commands")
 
 

@@ -7,10 +7,9 @@ not the end-of-sequence token of its generation config (open-r1 #603). Here a re
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
 
-from prl.errors import UsageError
+from prl.errors import UsageError, nearest
 
 IM_START = "<|im_start|>"
 IM_END = "<|im_end|>"
@@ -80,9 +79,7 @@ def user_message(problem: str, style: str = "parallel") -> str:
     UsageError if `style` is none of `STYLES`.
     """
     if style not in _INSTRUCTIONS:
-        near = difflib.get_close_matches(style, STYLES, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise UsageError(f"prompt style {style!r} is not one of {', '.join(STYLES)}{hint}")
+        raise UsageError(f"prompt style {style!r} is not one of {', '.join(STYLES)}{nearest(style, STYLES)}")
     return _INSTRUCTIONS[style] + _defuse(problem)
 
 

@@ -23,12 +23,11 @@ with the list of what it has.
 from __future__ import annotations
 
 import contextlib
-import difflib
 import itertools
 import logging
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from random import Random
 from typing import Any, Literal
@@ -51,7 +50,7 @@ from prl.data.rows import (
     to_row,
     wanted_columns,
 )
-from prl.errors import DataError, first_line
+from prl.errors import DataError, first_line, nearest
 
 log = logging.getLogger(__name__)
 
@@ -146,7 +145,7 @@ def _open(dataset: str, split: str, need: Sequence[str]) -> Records:
     name, _, config = dataset.partition(":")
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
         raise DataError(
-            f"{dataset}: no such file or data set.{_nearest(dataset, HUB_SETS)} {_what_it_takes()}"
+            f"{dataset}: no such file or data set{nearest(dataset, HUB_SETS)}. {_what_it_takes()}"
         )
     return _hub_records(name, config or dict(HUB_SETS.values()).get(name), split, need)
 
@@ -278,7 +277,7 @@ def _file_records(path: Path, split: str, need: Sequence[str]) -> Records:
         held = f": {', '.join(inside[:5])}" if inside else f"; it holds no {', '.join(_SUFFIXES)} file"
         raise DataError(f"{path} is a folder: name one file in it{held}")
     if not path.exists():
-        raise DataError(f"{path}: no such file.{_sibling(path)} {_what_it_takes()}")
+        raise DataError(f"{path}: no such file{_sibling(path)}. {_what_it_takes()}")
     match path.suffix.lower():
         case ".parquet":
             return parquet_records(path, need)
@@ -299,14 +298,14 @@ def _hub_records(name: str, config: str | None, split: str, need: Sequence[str])
         loaded = datasets.load_dataset(name, config, split=split)
     except datasets.exceptions.DatasetNotFoundError as error:
         raise DataError(
-            f"{name}: no such file, and no such data set on the Hub, or one behind `hf auth login`."
-            f"{_sibling(Path(name))} {_what_it_takes()}"
+            f"{name}: no such file, and no such data set on the Hub, or one behind `hf auth login`"
+            f"{_sibling(Path(name))}. {_what_it_takes()}"
         ) from error
     except ConnectionError as error:
         is_known = name in dict(HUB_SETS.values())
         raise DataError(
             f"{name}: {'' if is_known else 'no such file, and '}the Hub cannot be reached "
-            f"({first_line(error)}).{_sibling(Path(name))} Go online or pass a local file"
+            f"({first_line(error)}){_sibling(Path(name))}. Go online or pass a local file"
         ) from error
     except (datasets.exceptions.DatasetsError, OSError, ValueError, RuntimeError) as error:
         raise DataError(
@@ -325,7 +324,7 @@ def _procedural_rows(
     known = {str(option): option for option in LEVELS}
     if name not in known:
         options = ", ".join(f"arithmetic:{option}" for option in known)
-        raise DataError(f"{dataset} has no split {name!r}.{_nearest(name, known)} Choose one of {options}")
+        raise DataError(f"{dataset} has no split {name!r}{nearest(name, known)}. Choose one of {options}")
     if "trace" in need and name not in PARALLEL_SHARE:
         options = " or ".join(f"arithmetic:{option}" for option in PARALLEL_SHARE)
         raise DataError(f"arithmetic:{name} holds no traces: choose {options}")
@@ -340,9 +339,4 @@ def _what_it_takes() -> str:
 def _sibling(path: Path) -> str:
     """The file beside `path` that may have been meant."""
     siblings = [child.name for child in path.parent.iterdir()] if path.parent.is_dir() else []
-    return _nearest(path.name, siblings)
-
-
-def _nearest(value: str, options: Collection[str]) -> str:
-    close = difflib.get_close_matches(value, options, n=1)
-    return f" Did you mean {close[0]!r}?" if close else ""
+    return nearest(path.name, siblings)
