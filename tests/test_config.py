@@ -558,3 +558,25 @@ def test_import_is_light() -> None:
     code = f"import prl.config, prl.cli, sys; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_import_sets_nothing_of_others() -> None:
+    code = (
+        "import logging, sys, warnings\n"
+        "def state():\n"
+        "    levels = {name: logging.getLogger(name).level for name in names}\n"
+        "    return levels, len(logging.root.handlers), list(warnings.filters)\n"
+        "names = [None, 'prl', 'transformers', 'trl', 'peft', 'datasets', 'torch', 'bitsandbytes']\n"
+        "before = state()\n"
+        "import prl, prl.rewards, prl.curriculum, prl.grammar, prl.analysis, prl.config, prl.cli\n"
+        "assert state() == before, (state(), before)\n"
+        "print(sorted({'torch', 'transformers', 'trl', 'peft', 'datasets', 'numpy'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.stdout.strip(), done.stderr) == ("[]", "")
+
+
+@pytest.mark.parametrize("code", ["import prl.model", "from prl.config import parse; parse('data', [])"])
+def test_what_libraries_say_at_their_import_is_not_shown(code: str) -> None:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -30,6 +30,7 @@ from prl.settings.ranges import RANGES
 from prl.settings.reading import RENAMED, flags_of, hint, keys_of, read_flags, read_recipe, words_of
 from prl.settings.reading import knows as knows
 from prl.settings.trainer_flags import trainer_class, trainer_defaults
+from prl.settings.trainer_flags import trainer_help as trainer_help
 
 
 def resolve(command: str, *, recipe: str | None = None, **overrides: Any) -> Settings[Any]:
@@ -86,13 +87,6 @@ def validate(recipe: str) -> list[str]:
     for name in commands:
         resolve(name, recipe=recipe, threads=1)
     return commands
-
-
-def trainer_help(command: str) -> str:
-    """Every flag of the TRL config behind `command`."""
-    from trl import TrlParser
-
-    return TrlParser([trainer_class(command)], prog=f"prl {command}").format_help()
 
 
 # --- Settling: what is left to choose, and what must hold together

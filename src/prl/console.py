@@ -1,7 +1,8 @@
 """What a person sees: one console, what was chosen and why, a bar.
 
 The libraries below are asked to keep quiet (25-metric dumps, loading bars, notices about what prl decided on
-purpose); every number they report is in the run's `metrics.jsonl`.
+purpose); every number they report is in the run's `metrics.jsonl`. What they say while they are imported is
+silenced by importing this module before them.
 """
 
 from __future__ import annotations
@@ -26,6 +27,12 @@ from rich.progress import (
 )
 
 from prl.runs import processes
+
+# At import (PEFT's, on any machine) bitsandbytes warns about an optional CPU kernel that nothing here asks
+# for.
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+# In a notebook kernel without ipywidgets, tqdm asks for them; prl shows its own bars.
+warnings.filterwarnings("ignore", message="IProgress not found")
 
 # In a notebook: plain text in one stream, where rich would make an HTML output of every line, and not in the
 # red of stderr. In a shell stdout is kept free for results. What starts a kernel imports ipykernel too, not

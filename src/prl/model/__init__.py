@@ -1,5 +1,6 @@
 """A base model, its tokenizer, the six tags and a (Q)LoRA adapter: load, check, save, merge, export."""
 
+import prl.console  # noqa: F401 (before PEFT, which it silences)
 from prl.model.adapter import Lora, describe, make_optimizer, save_adapter
 from prl.model.card import add_results
 from prl.model.loading import (

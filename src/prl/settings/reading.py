@@ -23,7 +23,7 @@ from prl.rewards import REWARDS
 from prl.settings.arguments import COMMANDS, POSITIONAL, TRAINER_CONFIGS
 from prl.settings.own_rewards import faults_of_own, is_own
 from prl.settings.ranges import RANGES
-from prl.settings.trainer_flags import trainer_class
+from prl.settings.trainer_flags import trainer_class, trl
 
 _SHORT = {"model": "model_name_or_path"}
 RENAMED = {f"gradient_checkpointing{rest}": f"activation_checkpointing{rest}" for rest in ("", "_kwargs")}
@@ -46,13 +46,11 @@ class Keys:
 @cache
 def keys_of(command: str) -> Keys:
     """The keys of `command`: its own and, where it trains, those of TRL's config."""
-    from trl import TrlParser
-
     classes = [COMMANDS[command], *([trainer_class(command)] if command in TRAINER_CONFIGS else [])]
     types = {
         item.name: get_type_hints(cls)[item.name] for cls in classes for item in fields(cls) if item.init
     }
-    return Keys(types, TrlParser(classes, allow_abbrev=False, exit_on_error=False, add_help=False))
+    return Keys(types, trl().TrlParser(classes, allow_abbrev=False, exit_on_error=False, add_help=False))
 
 
 def knows(command: str, key: str) -> bool:

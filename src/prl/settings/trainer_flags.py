@@ -216,9 +216,23 @@ def trainer_defaults(command: str) -> dict[str, Any]:
 
 
 def trainer_class(command: str) -> Any:
+    """TRL's config of a training command."""
+    return getattr(trl(), TRAINER_CONFIGS[command])
+
+
+def trainer_help(command: str) -> str:
+    """Every flag of the TRL config behind `command`."""
+    return trl().TrlParser([trainer_class(command)], prog=f"prl {command}").format_help()
+
+
+def trl() -> Any:
+    """The library, imported without what those below it say then."""
+    import prl.console  # noqa: F401
+
+    # isort: split
     import trl
 
-    return getattr(trl, TRAINER_CONFIGS[command])
+    return trl
 
 
 def told(command: str, values: Values, defaults: Values, given: Collection[str]) -> dict[str, str]:
