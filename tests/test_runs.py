@@ -40,12 +40,14 @@ from prl.runs import (
     cards,
     last_checkpoint,
     open_run,
+    provenance,
     read_config,
     read_metrics,
     read_samples,
     read_settings,
     read_summary,
 )
+from prl.runs import folder as run_folder
 from prl.runs.checkpoints import seal
 
 
@@ -183,20 +185,20 @@ def test_the_environment_is_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_commit_of_a_checkout(tmp_path: Path) -> None:
-    assert runs._git_commit(tmp_path) is None
+    assert provenance._git_commit(tmp_path) is None
     if shutil.which("git") is None:
         pytest.skip("git is not installed")
     identity = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false"]
     (tmp_path / "file").write_text("1")
     for command in (["init", "-q"], ["add", "file"], [*identity, "commit", "-qm", "first"]):
         subprocess.run(["git", *command], cwd=tmp_path, check=True)
-    runs._git_commit.cache_clear()
-    clean = runs._git_commit(tmp_path)
+    provenance._git_commit.cache_clear()
+    clean = provenance._git_commit(tmp_path)
     assert clean is not None
     assert len(clean) == 40
     (tmp_path / "file").write_text("2")
-    runs._git_commit.cache_clear()
-    assert runs._git_commit(tmp_path) == f"{clean}-dirty"
+    provenance._git_commit.cache_clear()
+    assert provenance._git_commit(tmp_path) == f"{clean}-dirty"
 
 
 # --- killed, interrupted, resumed
@@ -288,7 +290,9 @@ def test_an_exception_and_ctrl_c_leave_an_interrupted_run_that_is_free(tmp_path:
 def test_a_kill_between_the_merge_and_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with open_run(tmp_path / "run", command="rl", config={}) as run:
         run.log_samples(1, [{"text": "one"}])
-        monkeypatch.setattr(runs, "write_json", lambda path, value: (_ for _ in ()).throw(KeyboardInterrupt))
+        monkeypatch.setattr(
+            run_folder, "write_json", lambda path, value: (_ for _ in ()).throw(KeyboardInterrupt)
+        )
         with pytest.raises(KeyboardInterrupt):
             run.finish()
     monkeypatch.undo()

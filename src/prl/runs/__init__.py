@@ -3,25 +3,13 @@
 
 from __future__ import annotations
 
+from prl.runs.adapters import WEIGHTS, adapter_dir, base_nearby, base_of_adapter
 from prl.runs.checkpoints import last_checkpoint
 from prl.runs.disk import write_atomic, write_json
-from prl.runs.folder import (
-    LIBRARIES,
-    SAMPLE_COLUMNS,
-    WEIGHTS,
-    Run,
-    adapter_dir,
-    base_nearby,
-    base_of_adapter,
-    describe_environment,
-    open_run,
-    read_config,
-    read_metrics,
-    read_samples,
-    read_settings,
-    read_summary,
-    seal_checkpoint,
-)
+from prl.runs.folder import Run, open_run, seal_checkpoint
+from prl.runs.provenance import LIBRARIES, describe_environment
+from prl.runs.reading import read_config, read_metrics, read_settings, read_summary
+from prl.runs.samples import SAMPLE_COLUMNS, read_samples
 
 __all__ = [
     "LIBRARIES",
