@@ -50,8 +50,8 @@ OF_SHARES = ("entropy", "eval_mean_token_accuracy", "sampling_gap/max", "samplin
 CHILD = """
 import os, signal, sys
 from prl import cli, errors
-from prl.trainer import progress
-progress.quiet_libraries()
+from prl.console import quiet_libraries
+quiet_libraries()
 from transformers import Trainer
 
 where, what, step = sys.argv[1], sys.argv[2], int(sys.argv[3])
