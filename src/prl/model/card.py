@@ -71,7 +71,7 @@ def write_adapter_card(adapter: Path) -> None:
     attention = str(read_json(adapter / ATTENTION_FILE).get("attention", "causal"))
     run, settings = run_behind(adapter)
     settings["lora"] = f"rank {config.get('r')}, alpha {config.get('lora_alpha')}"
-    style = _style(settings)
+    style = style_of(settings)
     blocks = [
         *_head("peft", config, settings, ["lora"]),
         f"# A LoRA adapter made with prl {__version__}",
@@ -88,7 +88,7 @@ def write_merged_card(folder: Path, adapter: Path, dtype: str, difference: float
     config = read_json(adapter / "adapter_config.json")
     attention = str(read_json(folder / ATTENTION_FILE).get("attention", "causal"))
     run, settings = run_behind(adapter)
-    style = _style(settings)
+    style = style_of(settings)
     load = _LOAD_WITH_PRL.replace("{style}", style) if attention == "structured" else _LOAD_WITH_TRANSFORMERS
     blocks = [
         *_head("transformers", config, settings, []),
@@ -142,7 +142,8 @@ def _tags(config: Mapping[str, Any], rows: str) -> str:
     )
 
 
-def _style(settings: Mapping[str, Any]) -> str:
+def style_of(settings: Mapping[str, Any]) -> str:
+    """The prompt style of a run with these settings, as far as it is one of `prl.prompts`."""
     return next((known for known in STYLES if known == settings.get("prompt_style")), "parallel")
 
 

@@ -17,20 +17,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from prl import runs, tiny
+from prl import runs
 from prl.errors import ModelError, UsageError, first_line
 from prl.grammar import TAGS
 from prl.model.drafts import drafting, put
+from prl.model.loading import config_of
 from prl.model.pretokenizers import HARD_TO_CUT, pre_tokenizer_of
-from prl.model.proofs import MERGE_TOLERANCE, agreement, last_logits, texts_to_compare
+from prl.model.proofs import MERGE_TOLERANCE, agreement, last_logits, misread, texts_to_compare
 from prl.model.tags import tag_ids
 from prl.runs.disk import read_json, writing
 
@@ -47,10 +42,8 @@ def refuse_unsupported(source: str | Path, *, trust_remote_code: bool = False) -
     """Raises UsageError without the `gguf` package, ModelError where a model like `source` (a Hub name or a
     folder; only its config is read) cannot be written as GGUF."""
     _gguf()
-    try:
-        config = AutoConfig.from_pretrained(tiny.resolve(source), trust_remote_code=trust_remote_code)
-    except (OSError, ValueError):
-        return  # loading it says what is wrong
+    if (config := config_of(source, trust_remote_code=trust_remote_code)) is None:
+        return
     rope = getattr(config, "rope_parameters", None) or {}
     reasons = []
     if config.model_type not in ARCHITECTURES:
@@ -282,11 +275,7 @@ def _verify(
         )
     if gguf_type == "f32" and not difference <= MERGE_TOLERANCE:
         faults.append(f"its logits differ by up to {difference:.2g} (limit {MERGE_TOLERANCE})")
-    for text in texts:
-        ids = [each(text, add_special_tokens=False)["input_ids"] for each in (tokenizer, reader)]
-        if ids[0] != ids[1]:
-            faults.append(f"its tokenizer reads a text of {len(ids[0])} tokens as {len(ids[1])} other ones")
-            break
+    faults += [f"its tokenizer reads {fault}" for fault in misread(tokenizer, reader, texts)]
     if faults:
         raise ModelError(f"{file}: the GGUF is not the merged model: {'; '.join(faults)}; it was deleted")
     return {

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -90,19 +91,15 @@ def load_model(
     attention = resolve_attention(name, attention)
     tokenizer = load_tokenizer(adapter or base_name, trust_remote_code=trust_remote_code)
     knows_tags = _knows_tags(adapter, tokenizer)
-    if tags not in ("auto", "tokens", "text"):
-        raise ModelError(f"tags {tags!r} must be 'auto', 'tokens' or 'text'")
-    faint = False
-    if tags == "auto":
-        tags, faint = "text" if adapter and not knows_tags else "tokens", not (adapter or lora)
-    if tags == "text" and knows_tags:
-        raise ModelError(f"the tags are tokens to {name!r} and cannot be spelled out: leave tags='text' out")
+    # Nobody trains the rows of a base that is taken as it is: they are to be such that none is drawn.
+    faint = tags == "auto" and not (adapter or lora)
+    tags = _tags_to_take(name, tags, knows_tags, is_adapter=adapter is not None)
     check_forks(name, tags, attention)
     base = _load_base(base_name, load_in_4bit, dtype, device, trust_remote_code, adapter)
+    added: list[int] = []
     if tags == "tokens":
         added = add_tags(base, tokenizer, seed=seed, faint=faint)
     else:
-        added = []
         spell_tags(base, tokenizer)
     if load_in_4bit and trainable and dtype == torch.float16:
         # What is not quantised goes to float32, and with it all that flows between layers: Qwen overflows
@@ -140,14 +137,17 @@ def check_loadable(name: str, *, trust_remote_code: bool = False) -> None:
         load_tokenizer(adapter or base, trust_remote_code=trust_remote_code)
 
 
+def config_of(name: str | Path, *, trust_remote_code: bool = False) -> Any:
+    """The config of a Hub name, a folder or `tiny`; None where it cannot be read: loading says why."""
+    with suppress(OSError, ValueError):
+        return AutoConfig.from_pretrained(tiny.resolve(name), trust_remote_code=trust_remote_code)
+
+
 def _refuse_undecodable(name: str, base: str, trust_remote_code: bool) -> None:
     """Raises ModelError where the config already says that `prl.decoding` would refuse the model. What a
     config does not tell, the decoder tries."""
-    try:
-        config = AutoConfig.from_pretrained(tiny.resolve(base), trust_remote_code=trust_remote_code)
-    except (OSError, ValueError):
-        return  # loading it says what is wrong
-    if foreign := foreign_layers(config):
+    config = config_of(base, trust_remote_code=trust_remote_code)
+    if config and (foreign := foreign_layers(config)):
         raise ModelError(
             f"{config.model_type} model {name!r} cannot be decoded: it has {foreign}; use a model of the "
             "Qwen3, Llama or Gemma families"
@@ -195,6 +195,17 @@ def tags_of(name: str | Path, *, trust_remote_code: bool = False) -> str:
     adapter = runs.adapter_dir(name)
     tokenizer = load_tokenizer(adapter or name, trust_remote_code=trust_remote_code)
     return "tokens" if _knows_tags(adapter, tokenizer) else "text"
+
+
+def _tags_to_take(name: str, tags: str, knows_tags: bool, *, is_adapter: bool) -> str:
+    """`tags` as asked for, or for "auto" what goes with the model."""
+    if tags not in ("auto", "tokens", "text"):
+        raise ModelError(f"tags {tags!r} must be 'auto', 'tokens' or 'text'")
+    if tags == "text" and knows_tags:
+        raise ModelError(f"the tags are tokens to {name!r} and cannot be spelled out: leave tags='text' out")
+    if tags == "auto":
+        return "text" if is_adapter and not knows_tags else "tokens"
+    return tags
 
 
 def check_forks(name: str | Path, tags: str, attention: str) -> None:

@@ -12,27 +12,22 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from torch import Tensor
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from prl import __version__, runs, tiny
+from prl import __version__, runs
 from prl.data.hub import load_rows
 from prl.decoding import ForkJoinDecoder, Limits, Response
 from prl.errors import DataError, ModelError, PrlError, RunError, first_line
-from prl.model.card import run_behind, write_merged_card
+from prl.model.card import run_behind, style_of, write_merged_card
 from prl.model.drafts import drafting, put
-from prl.model.loading import TAGS_ARE, attention_of, load_model
+from prl.model.loading import TAGS_ARE, attention_of, config_of, load_model
 from prl.model.proofs import (
     Proof,
     agreement,
@@ -45,7 +40,7 @@ from prl.model.proofs import (
     texts_to_compare,
 )
 from prl.model.tags import check_tags, has_tags
-from prl.prompts import STYLES, render_prompt
+from prl.prompts import render_prompt
 from prl.runs.disk import check_writable, read_json, writing
 from prl.structure import ATTENTION_FILE, Tags, attach_structure
 
@@ -83,7 +78,104 @@ def merge_and_verify(
     `on_proof` gets a line for each thing found out. Raises ModelError where a proof fails or the base is
     quantised on disk, RunError where the disk is full; nothing is left in `output_dir` then.
     """
-    adapter, folder = runs.adapter_dir(name), Path(output_dir).expanduser()
+    folder = Path(output_dir).expanduser()
+    adapter = _adapter_to_merge(name, folder, trust_remote_code)
+    run, settings = run_behind(name)
+    problems, source = (list(prompts), "given") if prompts else _problems(run, settings)
+    style = style_of(settings)
+    asked = _Asked(problems, source, style, samples, max_completion_length, seed)
+    merge = _Merge(name, folder, attention_of(name), dtype, asked, device, trust_remote_code, on_proof)
+    model, tokenizer = load_model(name, device=device, trust_remote_code=trust_remote_code)
+    if not has_tags(tokenizer):
+        on_proof(f"tags: {TAGS_ARE['text'].format(name)}")
+    on_proof(f"{len(problems)} problems of {source}, {samples} responses each, prompt style {style}")
+
+    # The adapter is asked first: merging changes the very weights that it stands on.
+    expected, before = last_logits(model, tokenizer, asked.texts), asked.respond(model, tokenizer)
+    merged = model.merge_and_unload()
+    reference = _prove_merged(merge, merged, tokenizer, expected)
+
+    # Until the last proof all is in a hidden folder: what has the name that was asked for has been proved.
+    with drafting(folder) as draft:
+        _save(_cast(merged, dtype), tokenizer, _handed_over(merge.attention, settings), draft)
+        if dtype != torch.float32:  # what is read back has the weights as rounded, and is compared with these
+            reference = last_logits(_cast(merged, torch.float32), tokenizer, asked.texts)
+        del model, merged  # else two models were held while what was written is proved
+        got = _prove_saved(merge, draft, tokenizer, expected, reference, before)
+        four_bit = None
+        if settings.get("load_in_4bit") is True:
+            four_bit = _compare_with_4bit(name, asked.texts, got, device, trust_remote_code)
+            on_proof(_about_4bit(four_bit))
+        if merge.attention == "structured":
+            on_proof(OTHER_ENGINES)
+        agreed = {"top_1_agreement": agreement(expected, got), "trained_in_4bit": four_bit}
+        runs.write_json(draft / RECORD, _record(merge, adapter, has_tags(tokenizer), agreed))
+        difference = merge.largest_difference
+        write_merged_card(draft, adapter, _name(dtype), difference)
+        put(draft, folder)
+    return difference
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What the adapter is asked and the merged model again, to compare them."""
+
+    problems: list[str]
+    problems_of: str
+    prompt_style: str
+    samples: int
+    max_completion_length: int
+    seed: int
+
+    @property
+    def prompts(self) -> list[str]:
+        return [render_prompt(problem, self.prompt_style) for problem in self.problems]
+
+    @property
+    def texts(self) -> list[str]:
+        """Whose logits are compared."""
+        return texts_to_compare(self.problems, self.prompt_style)
+
+    def respond(self, model: Any, tokenizer: PreTrainedTokenizerBase) -> list[Response]:
+        """`samples` responses to each problem."""
+        decoder = ForkJoinDecoder(model, tokenizer, limits=Limits(max_new_tokens=self.max_completion_length))
+        groups = decoder.generate(self.prompts, samples=self.samples, seed=self.seed)
+        return [each for group in groups for each in group]
+
+
+@dataclass(frozen=True)
+class _Merge:
+    """An adapter that is merged into `folder`, and the proofs that held so far."""
+
+    name: str
+    folder: Path
+    attention: str | None
+    dtype: torch.dtype  # of the weights that are written
+    asked: _Asked
+    device: str
+    trust_remote_code: bool
+    on_proof: Callable[[str], None]
+    proofs: list[Proof] = field(default_factory=list)
+
+    def keep(self, proof: Proof) -> None:
+        """Raises ModelError where the proof fails."""
+        if proof.fault:
+            raise ModelError(
+                f"{self.name!r}: {proof.fault}; the adapter is kept, use it unmerged; nothing was written to "
+                f"{self.folder}"
+            )
+        self.proofs.append(proof)
+        self.on_proof(proof.line)
+
+    @property
+    def largest_difference(self) -> float:
+        """Of logits, by merging or by writing."""
+        return max(each.numbers["largest_difference"] for each in self.proofs if "logits" in each.name)
+
+
+def _adapter_to_merge(name: str, folder: Path, trust_remote_code: bool) -> Path:
+    """The adapter of `name`; raises what can be told before anything is loaded."""
+    adapter = runs.adapter_dir(name)
     if adapter is None:
         raise ModelError(
             f"{name!r} is not an adapter or a run that has one; give a run folder of `prl sft` or `prl rl`"
@@ -93,107 +185,85 @@ def merge_and_verify(
             f"{folder} exists; name a folder that does not, and the merged model is written there"
         )
     check_writable(folder)
-    attention = attention_of(name)
-    base = runs.base_of_adapter(adapter)
-    _refuse_quantised(base, trust_remote_code)
-    run, settings = run_behind(name)
-    style = next((known for known in STYLES if known == settings.get("prompt_style")), "parallel")
-    problems, source = (list(prompts), "given") if prompts else _problems(run, settings)
-    asked = [render_prompt(problem, style) for problem in problems]
-    limits = Limits(max_new_tokens=max_completion_length)
-    found: list[Proof] = []
+    attention_of(name)
+    _refuse_quantised(runs.base_of_adapter(adapter), trust_remote_code)
+    return adapter
 
-    def keep(proof: Proof) -> Proof:
-        if proof.fault:
-            raise ModelError(
-                f"{name!r}: {proof.fault}; the adapter is kept, use it unmerged; nothing was written to "
-                f"{folder}"
-            )
-        found.append(proof)
-        on_proof(proof.line)
-        return proof
 
-    def respond(model: Any, tokenizer: PreTrainedTokenizerBase) -> list[Response]:
-        decoder = ForkJoinDecoder(model, tokenizer, limits=limits)
-        return [each for group in decoder.generate(asked, samples=samples, seed=seed) for each in group]
+def _handed_over(attention: str | None, settings: dict[str, Any]) -> dict[str, Any]:
+    """What `prl.json` beside the merged weights says: how the adapter was trained."""
+    kept = {key: settings[key] for key in ("prompt_style", "paths", "recipe") if key in settings}
+    return {"attention": attention} | kept
 
-    model, tokenizer = load_model(name, device=device, trust_remote_code=trust_remote_code)
-    knows_tags = has_tags(tokenizer)
-    if not knows_tags:
-        on_proof(f"tags: {TAGS_ARE['text'].format(name)}")
-    on_proof(f"{len(problems)} problems of {source}, {samples} responses each, prompt style {style}")
-    texts = texts_to_compare(problems, style)
-    expected, before = last_logits(model, tokenizer, texts), respond(model, tokenizer)
-    merged = model.merge_and_unload()
-    reference = last_logits(merged, tokenizer, texts)
-    proof = prove_logits(expected, reference, "merged")
-    if proof.fault and device != "mps":
-        proof = _prove_in_float64(name, merged, tokenizer, texts, device, trust_remote_code)
-    keep(proof)
 
-    with drafting(folder) as draft:
-        handed_over = {"attention": attention} | {
-            key: settings[key] for key in ("prompt_style", "paths", "recipe") if key in settings
-        }
-        _save(_cast(merged, dtype), tokenizer, handed_over, draft)
-        if dtype != torch.float32:
-            reference = last_logits(_cast(merged, torch.float32), tokenizer, texts)
-        del model, merged
-        again, reloaded = _load_again(draft, device, name)
-        keep(prove_tokenizer(tokenizer, reloaded, texts, problems, style))
-        keep(prove_end(draft, asked, max_completion_length, device))
-        if knows_tags:
-            check_tags(again, reloaded)
-        if attention == "structured":
-            attach_structure(again, Tags.of(reloaded))
-        logits = last_logits(again, reloaded, texts)
-        saved = keep(prove_logits(reference, logits, "saved", f"those of its weights in {_name(dtype)}"))
-        top_1 = agreement(expected, logits)
-        on_proof(f"the likeliest token is the adapter's at {top_1:.1%} of {len(logits)} positions")
-        keep(prove_tags(before, respond(again, reloaded), same=dtype == torch.float32))
-        four_bit = None
-        if settings.get("load_in_4bit") is True:
-            four_bit = _compare_with_4bit(name, texts, logits, device, trust_remote_code)
-            on_proof(_about_4bit(four_bit))
-        if attention == "structured":
-            on_proof(OTHER_ENGINES)
-        runs.write_json(
-            draft / RECORD,
-            {
-                "adapter": name,
-                "base": base,
-                "save_dtype": _name(dtype),
-                "attention": attention,
-                "tags": "tokens" if knows_tags else "text",
-                "problems": problems,
-                "problems_of": source,
-                "prompt_style": style,
-                "samples": samples,
-                "max_completion_length": max_completion_length,
-                "seed": seed,
-                "proofs": {proof.name: dict(proof.numbers) for proof in found},
-                "top_1_agreement": top_1,
-                "trained_in_4bit": four_bit,
-                "other_engines": OTHER_ENGINES if attention == "structured" else None,
-                "versions": {"prl": __version__} | runs.describe_environment()["versions"],
-            },
-        )
-        difference = max(each.numbers["largest_difference"] for each in (proof, saved))
-        write_merged_card(draft, adapter, _name(dtype), difference)
-        put(draft, folder)
-    return difference
+def _prove_merged(
+    merge: _Merge, merged: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, expected: Tensor
+) -> Tensor:
+    """The logits of the merged model, which are those `expected` (tokens, vocabulary)."""
+    texts, device = merge.asked.texts, merge.device
+    got = last_logits(merged, tokenizer, texts)
+    proof = prove_logits(expected, got, "merged")
+    if proof.fault and device != "mps":  # which has no float64
+        proof = _prove_in_float64(merge.name, merged, tokenizer, texts, device, merge.trust_remote_code)
+    merge.keep(proof)
+    return got
+
+
+def _prove_saved(
+    merge: _Merge,
+    draft: Path,
+    tokenizer: PreTrainedTokenizerBase,
+    expected: Tensor,
+    reference: Tensor,
+    before: Sequence[Response],
+) -> Tensor:
+    """The logits of what is read back from `draft`, which are those of `reference` (tokens, vocabulary).
+
+    `expected` and `before` are what the adapter gave: logits and responses.
+    """
+    asked = merge.asked
+    again, reloaded = _load_again(draft, merge.device, merge.name)
+    # Each proof builds on those before it: logits say nothing where a text is read as other tokens.
+    merge.keep(prove_tokenizer(tokenizer, reloaded, asked.texts, asked.problems, asked.prompt_style))
+    merge.keep(prove_end(draft, asked.prompts, asked.max_completion_length, merge.device))
+    if has_tags(tokenizer):
+        check_tags(again, reloaded)
+    # Other engines decode causally, so the end was proved without; the adapter answered with what it has.
+    if merge.attention == "structured":
+        attach_structure(again, Tags.of(reloaded))
+    got = last_logits(again, reloaded, asked.texts)
+    merge.keep(prove_logits(reference, got, "saved", f"those of its weights in {_name(merge.dtype)}"))
+    top_1 = agreement(expected, got)
+    merge.on_proof(f"the likeliest token is the adapter's at {top_1:.1%} of {len(got)} positions")
+    merge.keep(prove_tags(before, asked.respond(again, reloaded), same=merge.dtype == torch.float32))
+    return got
+
+
+def _record(merge: _Merge, adapter: Path, knows_tags: bool, agreed: dict[str, Any]) -> dict[str, Any]:
+    """What `merge.json` says."""
+    return {
+        "adapter": merge.name,
+        "base": runs.base_of_adapter(adapter),
+        "save_dtype": _name(merge.dtype),
+        "attention": merge.attention,
+        "tags": "tokens" if knows_tags else "text",
+        **asdict(merge.asked),
+        "proofs": {proof.name: dict(proof.numbers) for proof in merge.proofs},
+        **agreed,
+        "other_engines": OTHER_ENGINES if merge.attention == "structured" else None,
+        "versions": {"prl": __version__} | runs.describe_environment()["versions"],
+    }
 
 
 def _refuse_quantised(base: str, trust_remote_code: bool) -> None:
-    with contextlib.suppress(OSError, ValueError):  # loading it says what is wrong
-        config = AutoConfig.from_pretrained(tiny.resolve(base), trust_remote_code=trust_remote_code)
-        if quantised := getattr(config, "quantization_config", None):
-            how = quantised.get("quant_method") if isinstance(quantised, dict) else quantised.quant_method
-            raise ModelError(
-                f"the base {base!r} is quantised on disk ({getattr(how, 'value', how)}), and merging would "
-                "round the adapter away; name its 16-bit original as base_model_name_or_path in "
-                "adapter_config.json of the adapter"
-            )
+    config = config_of(base, trust_remote_code=trust_remote_code)
+    if quantised := getattr(config, "quantization_config", None):
+        how = quantised.get("quant_method") if isinstance(quantised, dict) else quantised.quant_method
+        raise ModelError(
+            f"the base {base!r} is quantised on disk ({getattr(how, 'value', how)}), and merging would "
+            "round the adapter away; name its 16-bit original as base_model_name_or_path in "
+            "adapter_config.json of the adapter"
+        )
 
 
 def _problems(run: Path | None, settings: dict[str, Any]) -> tuple[list[str], str]:
@@ -281,7 +351,7 @@ def _load_again(draft: Path, device: str, name: str) -> tuple[PreTrainedModel, P
 
 
 def _compare_with_4bit(
-    name: str, texts: Sequence[str], merged: torch.Tensor, device: str, trust_remote_code: bool
+    name: str, texts: Sequence[str], merged: Tensor, device: str, trust_remote_code: bool
 ) -> dict[str, Any]:
     """How far the 4-bit model that was trained is from the merged one: information, not a proof."""
     if importlib.util.find_spec("bitsandbytes") is None:

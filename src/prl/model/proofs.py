@@ -142,14 +142,7 @@ def prove_tokenizer(
     style: str,
 ) -> Proof:
     """The saved tokenizer reads `texts` as the adapter's does; its chat template renders what prl renders."""
-    faults = []
-    for text in texts:
-        expected, got = (each(text, add_special_tokens=False)["input_ids"] for each in (tokenizer, reloaded))
-        if expected != got:
-            faults.append(
-                f"the saved tokenizer reads a text of {len(expected)} tokens as {len(got)} other ones"
-            )
-            break
+    faults = [f"the saved tokenizer reads {fault}" for fault in misread(tokenizer, reloaded, texts)]
     if tag_ids(reloaded) != tag_ids(tokenizer):
         faults.append(f"the tags have ids {tag_ids(reloaded)}, they had {tag_ids(tokenizer)}")
     for problem in problems:
@@ -163,6 +156,18 @@ def prove_tokenizer(
     numbers = {"texts": len(texts), "chats": len(problems), "tokens": len(tokenizer)}
     line = f"tokenizer and chat template: {len(texts)} texts and {len(problems)} chats read back the same"
     return Proof("tokenizer", line, numbers, "; ".join(faults) or None)
+
+
+def misread(
+    tokenizer: PreTrainedTokenizerBase, other: PreTrainedTokenizerBase, texts: Sequence[str]
+) -> list[str]:
+    """The first of `texts` that `other` reads as other tokens than `tokenizer`, in words; none where it does
+    not."""
+    for text in texts:
+        expected, got = (each(text, add_special_tokens=False)["input_ids"] for each in (tokenizer, other))
+        if expected != got:
+            return [f"a text of {len(expected)} tokens as {len(got)} other ones"]
+    return []
 
 
 @torch.no_grad()
