@@ -21,25 +21,18 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from prl import runs
 from prl.answers import default_checker
 from prl.config import resolve
+from prl.console import console
 from prl.data.hub import told
 from prl.errors import DataError, RunError, UsageError
 from prl.settings import Settings
 from prl.settings.arguments import DataTracesArguments
 from prl.traces import modes
-from prl.traces.asking import (
-    Asking,
-    Budget,
-    Spent,
-    Stopped,
-    Teacher,
-    Unanswered,
-)
+from prl.traces.asking import Asking, Budget, Spent, Stopped, Teacher, Unanswered
 from prl.traces.card import write_card
 from prl.traces.checks import Reason
 from prl.traces.dataset import REJECTED, public_name
@@ -47,8 +40,6 @@ from prl.traces.inspecting import encoder
 from prl.traces.journal import Journal
 from prl.traces.modes import Mode, Problem
 from prl.traces.work import Found, Work
-
-console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 JUDGING_SHARE = 0.02
 """While it asks, prl judges answers in at most this share of the time, to tell how many will pass; all are
@@ -296,7 +287,6 @@ def _forecast(given: DataTracesArguments, found: Found, spent: Spent, budget: Bu
     console.print(
         f"[bold]prl data traces[/bold]  {given.model_name_or_path}  mode {given.mode}  "
         f"problems {found.problems:,}{kept}",
-        highlight=False,
     )
     if left_out := [
         f"{count:,} {what}"
@@ -309,7 +299,7 @@ def _forecast(given: DataTracesArguments, found: Found, spent: Spent, budget: Bu
     ]:
         console.print(f"  left out: {', '.join(left_out)}")
     if found.notes:
-        console.print(f"  {told(found.notes)}", markup=False, highlight=False)
+        console.print(f"  {told(found.notes)}", markup=False)
     prompt, most = found.bytes // 4, found.completion_tokens
     line = (
         f"  to ask: {found.requests:,} requests at first, about {prompt:,} prompt tokens, at most {most:,} "

@@ -19,7 +19,6 @@ from prl.data.hub import load_rows
 from prl.data.rows import MissingColumn
 from prl.errors import DataError, UsageError, nearest
 from prl.grammar import TAGS, parse, parse_ids
-from prl.prompts import transcript
 from prl.runs.disk import check_replaceable
 from prl.settings import Settings
 from prl.settings.arguments import (
@@ -31,6 +30,7 @@ from prl.settings.arguments import (
 from prl.traces.checks import Reason, Rejection, Rules, check, repair
 from prl.traces.contamination import RUN, Benchmarks
 from prl.traces.dataset import write_rows
+from prl.traces.modes import conversation
 
 Rows = list[dict[str, Any]]
 
@@ -93,7 +93,7 @@ def check_file(given: DataCheckArguments) -> Report:
             row["trace"], done = repair(row["trace"])
             repairs.update(done)
         answer = row["answer"] if given.judge_answers else None
-        problem = transcript(row["problem"], row.get("history"))
+        problem = conversation(row)
         found = check(row["trace"], problem=problem, answer=answer, rules=rules, count=count)
         overlap = benchmarks.overlap(row["problem"])
         if overlap and Reason.CONTAMINATED not in rules.ignored:
@@ -261,7 +261,7 @@ def _drawn(given: DataShowArguments) -> Iterator[str]:
         if not 1 <= number <= len(rows):
             raise UsageError(f"rows: {number} is none of {given.file}, which has 1 to {len(rows)}")
         row = rows[number - 1]
-        problem = transcript(row["problem"], row.get("history"))
+        problem = conversation(row)
         yield from (f"row {number}", trace_text(parse(problem), width), "")
         yield from (trace_text(parse(row["trace"]), width), "")
 

@@ -22,15 +22,15 @@ from typing import Any
 
 from prl import runs
 from prl.decoding.context import beyond, context_of
-from prl.errors import PrlError
+from prl.errors import PrlError, first_line
 from prl.prompts import IM_END, IM_START, user_message
 from prl.settings import Settings
 from prl.settings.arguments import GenerateArguments
 from prl.traces.asking import Answer, Fatal, Refused
 from prl.traces.modes import Request
 
-GATHER = 0.02  # seconds that asks are waited for before a batch begins; those of a finished one come again
-QUEUED = 4  # asks for each row: as one ends, the next takes its place; only the last rows of a batch are few
+GATHER = 0.02  # seconds until a batch begins: who got an answer from the one before may ask again and join it
+QUEUED = 4  # asks in a batch for each row: only while the last ones are decoded are there rows without one
 SAMPLED = 2**20  # bytes at either end of a file of weights
 OPTIONS = (
     "attention",
@@ -230,6 +230,5 @@ def _decoding(request: Request) -> tuple[int, float, float]:
 
 
 def _line(error: Exception) -> str:
-    """What went wrong, in one line; the type too where it is none of ours."""
-    line = " ".join(str(error).split()) or type(error).__name__
-    return line if isinstance(error, PrlError) else f"{type(error).__name__}: {line}"[:300]
+    """What went wrong; the type too where it is none of ours."""
+    return str(error) if isinstance(error, PrlError) else f"{type(error).__name__}: {first_line(error)}"

@@ -21,11 +21,11 @@ from typing import Any, NamedTuple
 from prl.data.hub import load_rows
 from prl.errors import DataError, UsageError
 from prl.grammar import parse
-from prl.prompts import transcript
 from prl.runs.disk import check_replaceable
 from prl.settings import Settings
 from prl.settings.arguments import DataMixArguments
 from prl.traces.dataset import public_name, write_rows
+from prl.traces.modes import conversation
 
 Row = dict[str, Any]
 
@@ -135,7 +135,7 @@ def _read(given: DataMixArguments, names: Sequence[str]) -> tuple[dict[str, list
         for row in load_rows(name, split=given.split, need=("problem", "answer", "trace"), seed=given.seed):
             if given.levels and row["level"] not in given.levels:
                 continue
-            text = (transcript(row["problem"], row.get("history")), row["trace"])
+            text = (conversation(row), row["trace"])
             duplicates += text in seen
             if text not in seen:
                 seen.add(text)

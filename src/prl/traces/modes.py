@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from prl.answers import default_checker, extract_answer
 from prl.errors import UsageError
-from prl.grammar import is_blank, parse, render
+from prl.grammar import Block, is_blank, parse, render
 from prl.prompts import FINAL_ANSWER, transcript, user_message
 from prl.traces.checks import Reason, Rejection, unfenced
 from prl.traces.solutions import distinct, kept_words, path_of, right, shown, without_tags
@@ -139,7 +139,7 @@ def annotate(
         _, chosen, _ = parts(problem, texts)
         if chosen is None or len(texts) > (0 if given(problem) else samples):
             return []
-        asked = _ANNOTATE.format(problem=_shown(problem), solution=chosen)
+        asked = _ANNOTATE.format(problem=conversation(problem), solution=chosen)
         return [Request(_said(user_message(asked, "bare")), *settings)] * samples
 
     def trace(problem: Problem, texts: Texts) -> list[str]:
@@ -191,30 +191,24 @@ def rewrite(
     settings = (max_tokens, temperature, top_p)
     solving = samples * solutions
 
-    def written(texts: Texts) -> list[str]:
-        return [without_tags(text) for text in texts[:solving]]
+    def solved(problem: Problem, texts: Texts) -> tuple[list[str], list[tuple[str, str]]]:
+        """The solutions, and those of them that are right, each with its answer."""
+        written = [without_tags(text) for text in texts[:solving]]
+        return written, right(written, problem["answer"])
 
     def groups(problem: Problem, texts: Texts) -> list[list[tuple[str, str]]]:
         """The paths of each trace to be, with the answers of their solutions."""
-        solved = right(written(texts), problem["answer"])
-        paths = [(path, answer) for text, answer in solved if (path := path_of(text))]
-        found: list[list[tuple[str, str]]] = []
-        while len(found) < samples and len(group := distinct(paths, solutions)) > 1:
-            found.append(group)
-            paths = [path for path in paths if path not in group]
-        return found
+        _, rights = solved(problem, texts)
+        paths = [(path, answer) for text, answer in rights if (path := path_of(text))]
+        return _groups(paths, samples, solutions)
 
     def requests(problem: Problem, texts: Texts) -> list[Request]:
         if not texts:
             return [Request(_asked(problem, style), *settings)] * solving
         if summary == "template" or len(texts) > solving:
             return []
-        return [summing(problem, [path for path, _ in group]) for group in groups(problem, texts)]
-
-    def summing(problem: Problem, paths: list[str]) -> Request:
-        listed = "\n\n".join(f"Solution:\n{path}" for path in paths)
-        asked = _SUMMARISE.format(count=len(paths), problem=_shown(problem), solutions=listed)
-        return Request(_said(user_message(asked, "bare")), *settings)
+        asked = [_to_sum_up(problem, group) for group in groups(problem, texts)]
+        return [Request(_said(user_message(each, "bare")), *settings) for each in asked]
 
     def trace(problem: Problem, texts: Texts) -> list[str]:
         found = []
@@ -223,27 +217,22 @@ def rewrite(
             if summary == "teacher":
                 text = without_tags(texts[solving + number])
             else:
-                sentence = Random(f"{seed}\0{_shown(problem)}\0{number}").choice(_SUMMARIES)
-                text = sentence.format(all=_ALL[len(group)], answer=answer)
+                drawer = Random(f"{seed}\0{conversation(problem)}\0{number}")
+                text = drawer.choice(_SUMMARIES).format(all=_ALL[len(group)], answer=answer)
             if not is_blank(text):
                 block = render([path for path, _ in group], text)
                 found.append(f"{block}\n\n{FINAL_ANSWER} {answer}")
-        solved = right(written(texts), problem["answer"])
-        return found or [*(text for text, _ in solved), *written(texts)][:1]
+        written, rights = solved(problem, texts)
+        return found or [*(text for text, _ in rights), *written][:1]
 
     def check(problem: Problem, texts: Texts, candidate: str) -> list[Rejection]:
-        blocks = parse(candidate).blocks
-        said = extract_answer(blocks[0].summary.text, strict=True) if blocks and blocks[0].summary else None
-        if said and not default_checker().check(said, problem["answer"]):
-            return [Rejection(Reason.WRONG_ANSWER, f"its summary says {shown(said)}")]
-        if blocks:
-            return []
+        if blocks := parse(candidate).blocks:
+            return _of_summary(blocks[0], problem["answer"])
         if groups(problem, texts):
             return [Rejection(Reason.NO_BLOCK, "the teacher wrote no summary")]
-        solved = written(texts)
-        count = len(right(solved, problem["answer"]))
+        written, rights = solved(problem, texts)
         what = "right, no two that differ and say more than the answer"
-        return [Rejection(Reason.NO_BLOCK, f"{count} of {len(solved)} solutions {what}")]
+        return [Rejection(Reason.NO_BLOCK, f"{len(rights)} of {len(written)} solutions {what}")]
 
     template = user_message("{problem}", style)
     if summary == "teacher":
@@ -251,7 +240,30 @@ def rewrite(
     return Mode("rewrite", requests, trace, template=template, check=check)
 
 
-def _shown(problem: Problem) -> str:
+def _groups(paths: list[tuple[str, str]], most: int, size: int) -> list[list[tuple[str, str]]]:
+    """`most` groups at most, each of 2 to `size` paths that differ; no path is in two."""
+    found: list[list[tuple[str, str]]] = []
+    while len(found) < most and len(group := distinct(paths, size)) > 1:
+        found.append(group)
+        paths = [path for path in paths if path not in group]
+    return found
+
+
+def _of_summary(block: Block, gold: str) -> list[Rejection]:
+    """That the summary says another answer, where it does."""
+    said = extract_answer(block.summary.text, strict=True) if block.summary else None
+    if said and not default_checker().check(said, gold):
+        return [Rejection(Reason.WRONG_ANSWER, f"its summary says {shown(said)}")]
+    return []
+
+
+def _to_sum_up(problem: Problem, group: Sequence[tuple[str, str]]) -> str:
+    listed = "\n\n".join(f"Solution:\n{path}" for path, _ in group)
+    return _SUMMARISE.format(count=len(group), problem=conversation(problem), solutions=listed)
+
+
+def conversation(problem: Problem) -> str:
+    """The problem with the turns before it, as one text: what tells it apart from others."""
     return transcript(problem["problem"], problem.get("history"))
 
 

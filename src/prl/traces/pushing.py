@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from prl.errors import DataError, RunError, UsageError
+from prl.errors import DataError, RunError, UsageError, first_line
 from prl.settings import Settings
 from prl.settings.arguments import DataPushArguments
 from prl.traces.dataset import ACCEPTED, CARD, REJECTED
@@ -48,7 +48,7 @@ def run(settings: Settings[DataPushArguments]) -> None:
         raise _refused(repo, error) from error
     except Exception as error:  # whatever HTTP library it has: no connection, a broken one, a time-out
         raise RunError(
-            f"{repo}: not pushed ({_line(error)}); run it again when the Hub is in reach"
+            f"{repo}: not pushed ({first_line(error)}); run it again when the Hub is in reach"
         ) from error
     print(f"{url}: {count:,} traces, {'private' if given.private else 'public, if the repository was not'}")
 
@@ -56,8 +56,4 @@ def run(settings: Settings[DataPushArguments]) -> None:
 def _refused(repo: str, error: Any) -> RunError:
     status = getattr(error.response, "status_code", None)
     hint = "; is the token right, and may it write there?" if status in (401, 403) else ""
-    return RunError(f"{repo}: the Hub says {_line(error)}{hint}")
-
-
-def _line(error: BaseException) -> str:
-    return next(iter(str(error).split("\n")), "")[:200] or type(error).__name__
+    return RunError(f"{repo}: the Hub says {first_line(error)}{hint}")

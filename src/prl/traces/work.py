@@ -19,7 +19,6 @@ from typing import Any
 
 from prl.data.hub import LISTED_FAULTS, bad_rows, stream_rows
 from prl.errors import DataError
-from prl.prompts import transcript
 from prl.settings.arguments import DataTracesArguments
 from prl.traces import dataset
 from prl.traces.asking import Answer, Asking, Teacher, answer_of, request_key
@@ -27,7 +26,7 @@ from prl.traces.checks import Reason, Rejection, check, repair
 from prl.traces.contamination import Benchmarks
 from prl.traces.inspecting import count_of, rules_of
 from prl.traces.journal import Journal
-from prl.traces.modes import Mode, Problem, Request
+from prl.traces.modes import Mode, Problem, Request, conversation
 from prl.traces.solutions import without_thoughts
 
 
@@ -105,7 +104,7 @@ class Work:
                     found.bad += 1
                     if len(found.faults) < LISTED_FAULTS:
                         found.faults.append(f"{where}: {row}")
-                elif not seen.is_new(transcript(row["problem"], row.get("history"))):
+                elif not seen.is_new(conversation(row)):
                     found.duplicates += 1
                 elif overlap := self.benchmarks.overlap(row["problem"]):
                     found.overlaps[overlap.benchmark] += 1
@@ -117,7 +116,7 @@ class Work:
     def rounds(self, row: Problem, attempt: int, texts: list[str]) -> list[tuple[str, Request]]:
         """Keys and requests of the round that follows `texts`; seeds are those of problem, attempt, place."""
         requests = []
-        problem = transcript(row["problem"], row.get("history"))
+        problem = conversation(row)
         for number, request in enumerate(self.mode.requests(row, texts), len(texts)):
             if request.seed is None:
                 work = f"{self.given.seed}\0{problem}\0{attempt}\0{number}"
@@ -193,7 +192,7 @@ class Work:
             trace, repairs = repair(trace) if self.given.repair else (trace, [])
             rejections = check(
                 trace,
-                problem=transcript(row["problem"], row.get("history")),
+                problem=conversation(row),
                 answer=row["answer"],
                 rules=self.rules,
                 count=self.count,
