@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from typing import Any
 
 YARN_AND_ITS_LIKE = ("yarn", "linear", "dynamic")
-"""Kinds of RoPE whose `factor` extends the context; of others (llama3, longrope) `max_position_embeddings` is
-what they were extended to already. So it is where each kind of layer has a RoPE of its own (Gemma 3)."""
+"""Kinds of RoPE whose `factor` extends the context. With others (llama3, longrope), and where each kind of
+layer has a RoPE of its own (Gemma 3), `max_position_embeddings` is the extended length already."""
 
 
 def context_of(config: Any) -> int | None:

@@ -91,7 +91,7 @@ class RowCache:
         return sum(tensor.nbytes for tensor in (*self.keys, *self.values))
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
-        """For transformers, which asks; positions and masks are always given, so nothing hangs on it."""
+        """transformers asks for it, and has no use for it where positions and masks are given, as here."""
         return self.layout.used
 
     def update(

@@ -21,7 +21,9 @@ NO_NUMBERS = (
 _CHECKED: WeakSet[PreTrainedModel] = WeakSet()
 """Backbones whose decoding was found to agree with their forward pass."""
 
-TOLERANCE = 0.05  # of the change that another word makes to the logits of the words after it
+TOLERANCE = 0.05
+"""The largest difference of logits, as a share of the change that another word makes to those of the words
+after it."""
 
 
 @torch.no_grad()
@@ -30,7 +32,8 @@ def check_decodable(model: PreTrainedModel | PeftModel, tags: Tags) -> None:
     head that scales its logits.
 
     Two rows go through the cache in three uneven passes, and their logits must be those of the model's own
-    forward pass, where the rows stand a second time with one word altered, to tell how much is much.
+    forward pass. In that, the rows stand a second time with one word altered: how much this changes the
+    logits is the measure for a difference.
     """
     backbone = backbone_of(model)
     if backbone in _CHECKED:

@@ -45,7 +45,8 @@ def folded_adapters(model: PreTrainedModel | PeftModel) -> Iterator[None]:
     finally:
         for layer in layers:
             layer.merged_adapters.clear()
-        for weight, data in reversed(originals):  # of a tied weight, which is there twice, the first is it
+        # A tied weight is in the list twice, the second time as the first merge left it: hence the order.
+        for weight, data in reversed(originals):
             weight.data = data
 
 

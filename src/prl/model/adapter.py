@@ -94,11 +94,12 @@ def lora_config(model: PreTrainedModel, lora: Lora, token_ids: list[int]) -> Lor
 
 
 def with_rows(base: PreTrainedModel, adapter: Path, token_ids: list[int], *, trainable: bool) -> PeftModel:
-    """The adapter in a folder, which holds no rows of the embedding, on its base; the rows `token_ids` join
-    it as they are there. So does what the folder lacks, as it is first drawn: whoever calls looks."""
+    """The adapter in a folder, which holds no rows of the embedding, on its base; the rows `token_ids` of the
+    base's embedding join it, with their values. Tensors that the folder lacks keep those they are drawn with:
+    whether there are any is for the caller to check."""
     config = PeftConfig.from_pretrained(str(adapter))
     config.inference_mode = not trainable
-    config.base_model_name_or_path = base.name_or_path  # another name of the same, of which PEFT would warn
+    config.base_model_name_or_path = base.name_or_path  # PEFT would warn of another name
     config.trainable_token_indices = _trained_rows(base, token_ids)
     model = get_peft_model(base, config)
     fresh = get_peft_model_state_dict(model, save_embedding_layers=False)

@@ -46,7 +46,7 @@ def put(draft: Path, target: Path) -> None:
 
 
 def _left_behind(target: Path) -> list[Path]:
-    """The drafts of `target` whose process is gone, or was one of this number."""
+    """The drafts of `target` whose process is gone; also one with the number that this process has now."""
     found = []
     for path in target.parent.glob(".*.tmp"):
         match = re.fullmatch(rf"\.{re.escape(target.name)}\.(\d+)\.tmp", path.name)

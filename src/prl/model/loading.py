@@ -91,7 +91,7 @@ def load_model(
     attention = resolve_attention(name, attention)
     tokenizer = load_tokenizer(adapter or base_name, trust_remote_code=trust_remote_code)
     knows_tags = _knows_tags(adapter, tokenizer)
-    # Nobody trains the rows of a base that is taken as it is: they are to be such that none is drawn.
+    # The tags of a base that is taken as it is get rows that no hidden state favours: nobody trains them.
     faint = tags == "auto" and not (adapter or lora)
     tags = _tags_to_take(name, tags, knows_tags, is_adapter=adapter is not None)
     check_forks(name, tags, attention)
@@ -244,7 +244,7 @@ def load_tokenizer(source: str | Path, *, trust_remote_code: bool = False) -> Pr
             if bare
             else AutoTokenizer.from_pretrained(tiny.resolve(source), trust_remote_code=trust_remote_code)
         )
-    except Exception as error:  # of a spoiled file, tokenizers 0.23 raises just that
+    except Exception as error:  # tokenizers 0.23 raises a plain Exception for a spoiled file
         if "trust_remote_code" in str(error) or not folder.is_dir():
             raise _unknown(source, error) from error
         raise ModelError(
@@ -279,7 +279,7 @@ def _put_on(base: PreTrainedModel, adapter: Path, trainable: bool, rows: list[in
     """`base` with an adapter that is all there and fits, and with the new `rows` that it does not hold."""
     try:
         with warnings.catch_warnings():
-            # An error below, which counts for every kind of tensor.
+            # What is missing is an error below, where tensors of every kind are counted.
             warnings.filterwarnings("ignore", "Found missing adapter keys")
             if rows:
                 model = with_rows(base, adapter, rows, trainable=trainable)
@@ -359,7 +359,7 @@ def _load_base(
         )
     if load_in_4bit and device == "cpu":
         for weight in model.parameters():
-            if weight.is_floating_point():  # not quantised: a view of the file, all of which would stay
+            if weight.is_floating_point():  # what is not quantised keeps the whole file mapped, being a view
                 weight.data = weight.data.clone()
     for module in model.modules():
         # In evaluation mode on a CPU with AVX512-BF16, bitsandbytes 0.50 repacks a 4-bit layer for a kernel

@@ -90,7 +90,7 @@ def merge_and_verify(
         on_proof(f"tags: {TAGS_ARE['text'].format(name)}")
     on_proof(f"{len(problems)} problems of {source}, {samples} responses each, prompt style {style}")
 
-    # The adapter is asked first: merging changes the very weights that it stands on.
+    # The adapter is asked before it is merged, which changes the weights of its base in place.
     expected, before = last_logits(model, tokenizer, asked.texts), asked.respond(model, tokenizer)
     merged = model.merge_and_unload()
     reference = _prove_merged(merge, merged, tokenizer, expected)
@@ -228,7 +228,8 @@ def _prove_saved(
     merge.keep(prove_end(draft, asked.prompts, asked.max_completion_length, merge.device))
     if has_tags(tokenizer):
         check_tags(again, reloaded)
-    # Other engines decode causally, so the end was proved without; the adapter answered with what it has.
+    # The end was proved without structure, for other engines decode causally. What follows is compared with
+    # the adapter, under the adapter's own attention.
     if merge.attention == "structured":
         attach_structure(again, Tags.of(reloaded))
     got = last_logits(again, reloaded, asked.texts)

@@ -180,7 +180,7 @@ def prove_end(folder: Path, prompts: Sequence[str], most_tokens: int, device: st
     within `most_tokens`, `prompts_ended` is 0 and the second test stands alone.
     """
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    # A model that spells out the turns ends with what it was trained to end with.
+    # Where the turns are spelled out, a response ends with the EOS that the model was trained with.
     word = IM_END if IM_END in tokenizer.get_vocab() else tokenizer.eos_token
     end = tokenizer.convert_tokens_to_ids(word)
     said = {name: read_json(folder / f"{name}.json") for name in ("config", "generation_config")}

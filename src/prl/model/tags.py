@@ -88,11 +88,11 @@ def spell_tags(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> No
     if tokenizer.pad_token in (None, tokenizer.eos_token):
         spare = ("<|endoftext|>", tokenizer.unk_token, tokenizer.bos_token)
         others = (token for token in spare if token in vocabulary and token != tokenizer.eos_token)
-        tokenizer.pad_token = next(others, tokenizer.eos_token)  # is masked wherever it stands
+        tokenizer.pad_token = next(others, tokenizer.eos_token)  # EOS will do: padding is masked
     if (rows := model.get_input_embeddings().num_embeddings) < len(tokenizer):
         model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
         for table in _embedding_tables(model):
-            table[rows:] = table[:rows].float().mean(dim=0)  # which is next to never likely
+            table[rows:] = table[:rows].float().mean(dim=0)  # so that they are hardly ever drawn
     _finish(model, tokenizer)
 
 

@@ -74,8 +74,10 @@ def attached_structure(model: PreTrainedModel | PeftModel) -> Tags | None:
 def _mark_what_is_saved() -> None:
     """From here on, what transformers 5 and peft 0.21 save says in `prl.json` whether structure was attached.
 
-    An adapter may be put around a model after the attaching, and a copy is a model of its own, so it is the
-    classes that learn it. A model without structure gets no file, but one that is there is corrected.
+    The classes are patched, not the model: an adapter may be put around the model later, and copies of it
+    must save themselves. Nothing narrower sees the folder: TRL's and transformers' callbacks run in their
+    trainers only, and hooks on the state dict do not get its name. A model without structure gets no file,
+    but one that is there is corrected.
     """
 
     def marking(save: Callable[..., None]) -> Callable[..., None]:
@@ -116,7 +118,7 @@ class _StructureHook:
                     "eager attention adds its mask, a bool one would be wrong without a word; use sdpa"
                 )
             return None
-        names = ("cache", "past_key_values")  # an old caller's name reaches a hook as it is
+        names = ("cache", "past_key_values")  # either: hooks run before transformers renames an argument
         cache = next((kwargs[name] for name in names if kwargs.get(name) is not None), None)
         if cache is not None and cache.get_seq_length() > 0:
             raise ModelError(

@@ -14,7 +14,8 @@ from prl.structure.batches import read_structure
 from prl.structure.masks import backbone_of, mask_for
 from prl.structure.tags import Tags
 
-PROBE_TOLERANCE = 0.05  # of the change that there must be, where there must be none
+PROBE_TOLERANCE = 0.05
+"""The most that logits may change where they must not, as a share of a change that there must be."""
 
 
 @torch.no_grad()
@@ -22,8 +23,9 @@ def check_computes(model: PreTrainedModel | PeftModel, tags: Tags) -> None:
     """Refuse by name a model that does not compute what mask and positions say.
 
     Four passes over one block of two paths, of equal shape: as it is, with the first path's text altered,
-    with the paths swapped, and with ordinary positions. What must not change is measured against what must:
-    the logits of a random or a scaled model may hardly change at all.
+    with the paths swapped, and with ordinary positions. Logits (length, vocabulary) that must stay the same
+    may change by a share of how much others, which must change, do: a fixed limit would tell nothing of a
+    model with random weights or scaled logits, where all changes are small.
     """
     backbone = backbone_of(model)
     table = backbone.get_input_embeddings().weight

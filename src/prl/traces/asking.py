@@ -29,7 +29,7 @@ from prl.traces.journal import Journal
 from prl.traces.modes import Request
 
 LONGEST_BACKOFF = 60.0  # seconds
-LONGEST_PAUSE = 900.0  # seconds; who is to wait longer is better off running the command again
+LONGEST_PAUSE = 900.0  # seconds; where a teacher asks for more, the command ends and is run again later
 SYNC_SECONDS = 1.0
 
 
@@ -78,7 +78,7 @@ class TeacherError(Exception):
 
 
 class Retry(TeacherError):
-    """This time: ask again, after at least `after` seconds where the teacher says so.
+    """No answer this time: ask again, after at least `after` seconds where the teacher says so.
 
     `pause`: others are to wait as well. `unreachable`: nothing listens there.
     """
@@ -91,11 +91,11 @@ class Retry(TeacherError):
 
 
 class Refused(TeacherError):
-    """To this request: asking again would not help it."""
+    """No answer to this request, however often it is asked."""
 
 
 class Fatal(TeacherError):
-    """To any request: a wrong key, a model that is not there, an account without money."""
+    """No answer to any request: a wrong key, a model that is not there, an account without money."""
 
 
 class Unanswered(Exception):
@@ -203,7 +203,7 @@ class Asking:
         self._stopping = asyncio.Event()
         self._freed = asyncio.Event()
         self._on_their_way = self._reserved_prompt = self._reserved_completion = 0
-        # Prompts in a row, without an answer between; the samples of one share its fate.
+        # Prompts given up since the last answer. A set: what fails one sample of a prompt fails all of them.
         self._given_up: set[str] = set()
         self._resume_at = 0.0
         self._jitter = Random(seed)

@@ -159,7 +159,7 @@ class Endpoint:
         return Refused(message)
 
     async def _where_it_is(self) -> str:
-        """The next step for whoever named a model that the endpoint has not, or an address that is none."""
+        """What to do about a 404: the models that the endpoint has, or another address that is one."""
         if names := await self._models(self.base_url):
             return f"it has {', '.join(names)}"
         url = urlsplit(self.base_url)

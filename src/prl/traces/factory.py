@@ -133,8 +133,9 @@ def _extra(text: str | None) -> dict[str, Any]:
 
 
 async def _ask_all(work: Work, found: Found, spent: Spent, budget: Budget) -> Asking:
-    """Ask for every problem; what it returns is `stopped` where the budget ended before. Raises PrlError
-    where the teacher did, and KeyboardInterrupt for a signal, after what was on its way has come."""
+    """Ask for every problem. The asking that comes back has a reason in `stopped` where the budget was spent
+    before that. Raises PrlError where the teacher gives no more answers, KeyboardInterrupt for a signal; both
+    when the answers on their way have come."""
     given = work.given
     asking = Asking(
         work.teacher,

@@ -154,7 +154,7 @@ class Work:
         for attempt in range(self.given.attempts):
             answers: list[Answer] = []
             while requests := self.rounds(row, attempt, _texts(answers)):
-                # All of them end, also where one fails: an answer on its way is paid for.
+                # Waits for all, also where one fails: an answer on its way is paid for.
                 ended = await asyncio.gather(
                     *(asking.ask(key, request) for key, request in requests), return_exceptions=True
                 )
