@@ -30,6 +30,7 @@ from prl.traces.asking import Refused
 from prl.traces.local import Local
 from prl.traces.modes import Request
 from prl.trainer import format_sampler
+from prl.trainer import problems as rl_problems
 
 CONTEXT = 1024  # of the model that ships
 YARN = {"rope_type": "yarn", "rope_theta": 1e6, "factor": 4.0, "original_max_position_embeddings": 32768}
@@ -195,14 +196,14 @@ def test_rows_that_are_cut_anywhere_keep_to_the_context(tmp_path: Path) -> None:
 
 def test_rl_leaves_them_out_of_every_stage(tokenizer: Any) -> None:
     prompts = [render_prompt(problem(tokens, tokenizer), "bare") for tokens in (50, 1000, 60, 70)]
-    problems = rl.Problems([{"prompt": text} for text in prompts], [[0, 1, 2], [1, 3], [3]])
-    kept, told = rl.within_context(problems, tokenizer, CONTEXT, 100)
+    problems = rl_problems.Problems([{"prompt": text} for text in prompts], [[0, 1, 2], [1, 3], [3]])
+    kept, told = rl_problems.within_context(problems, tokenizer, CONTEXT, 100)
     assert [row["prompt"] for row in kept.table] == [prompts[i] for i in (0, 2, 3)]
     assert kept.pools == [[0, 1], [2], [2]]
     assert told.startswith("1 of 4 problems is beyond the model's context of 1,024 tokens")
-    assert rl.within_context(problems, tokenizer, CONTEXT, 10) == (problems, "")
+    assert rl_problems.within_context(problems, tokenizer, CONTEXT, 10) == (problems, "")
     with pytest.raises(DataError, match=r"^4 of 4 problems are beyond .*; none is left$"):
-        rl.within_context(problems, tokenizer, CONTEXT, 1000)
+        rl_problems.within_context(problems, tokenizer, CONTEXT, 1000)
 
 
 def test_rl_that_is_left_with_too_few_says_so(tmp_path: Path, tokenizer: Any) -> None:

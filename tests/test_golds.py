@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prl import cli, evaluation, rl, runs
+from prl import cli, evaluation, runs
 from prl.answers import AnswerChecker, unreadable_gold
 from prl.answers.pool import Pool
 from prl.config import resolve
@@ -22,6 +22,7 @@ from prl.errors import DataError
 from prl.rewards import accuracy_reward
 from prl.settings.arguments import RLArguments
 from prl.traces import Reason, check
+from prl.trainer import problems as rl_problems
 from prl.trainer import setup
 from prl.trainer.recorder import SampleRecorder
 
@@ -131,7 +132,7 @@ def test_rl_refuses_them_before_it_loads_a_model(
 def test_neither_the_probe_nor_the_curriculum_draws_them(mixed: str) -> None:
     arguments = RLArguments(dataset=mixed, on_bad_rows="skip", prompt_style="bare")
     stages = (Stage("one", levels=(1,)), Stage("two", levels=(2,), sampling="adaptive"))
-    problems = rl.load_problems(arguments, stages, seed=0)
+    problems = rl_problems.load_problems(arguments, stages, seed=0)
     assert sorted(row["answer"] for row in problems.table) == ["1", "3", "4", "6"]  # what the probe answers
     levels = [row["level"] for row in problems.table]
     curriculum = Curriculum(stages, problems.pools, levels, seed=0, group_size=2)

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset
+from trl import GRPOConfig, GRPOTrainer
 
+from prl import cli, rl, runs
+from prl.config import resolve
+from prl.curriculum import Curriculum, Entry, Stage
 from prl.errors import UsageError
+from prl.model import load_model
 from prl.rewards.own import fingerprint, own_rewards
+from prl.trainer.staging import Staging
 
 MINE = """
 import helper
@@ -98,7 +106,7 @@ def test_a_failing_function_is_told_with_its_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "name", "told"),
     [
-        (None, "f", "there is no file"),
+        (None, "f", "no such file; give its path"),
         ("def f(:\n", "f", "line 1, cannot be run: SyntaxError: "),
         ("import nothing_like_it\n", "f", "line 1, cannot be run: ModuleNotFoundError: "),
         (
@@ -145,3 +153,97 @@ def test_the_code_has_a_fingerprint(mine: Path) -> None:
     before = fingerprint(own_rewards([f"{mine}:short_answer"], []))
     mine.write_text(mine.read_text().replace("1.0 if", "2.0 if"))
     assert fingerprint(own_rewards([f"{mine}:short_answer"], [])) != before
+
+
+SMALL = {
+    "recipe": "tiny", "threads": 1, "max_completion_length": 16, "per_device_train_batch_size": 8,
+    "gradient_accumulation_steps": 1, "num_generations": 4, "warmup_steps": 0, "save_steps": 1,
+    "logging_steps": 1,
+}  # fmt: skip
+
+
+def test_rl_pays_a_function_in_a_file_with_a_column_of_the_data(tmp_path: Path, mine: Path) -> None:
+    """Its name, its weight, its column, its code in the run, and what a resumption says of other code."""
+    data = tmp_path / "problems.jsonl"
+    rows = [{"problem": f"{n} + 1?", "answer": n + 1, "weight": n + 1, "images": "x"} for n in range(8)]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    given = SMALL | {"dataset": str(data), "output_dir": str(tmp_path / "run")}
+    given |= {"rewards": ["accuracy", f"{mine}:by_column"], "reward_weights": [1.0, 0.5]}
+    rl.run(resolve("rl", max_steps=1, **given))
+    (line,) = [line for line in runs.read_metrics(tmp_path / "run") if "loss" in line]
+    samples = runs.read_samples(tmp_path / "run").to_pylist()
+    paid = [len(row["text"]) / int(row["answer"]) for row in samples]
+    assert [row["reward_by_column"] for row in samples] == pytest.approx(paid)
+    assert line["rewards/by_column/mean"] == pytest.approx(sum(paid) / len(paid), rel=1e-5)
+    total = [row["reward_accuracy"] + 0.5 * row["reward_by_column"] for row in samples]
+    assert line["reward"] == pytest.approx(sum(total) / len(total), rel=1e-5)
+
+    mine.write_text(mine.read_text() + "\n# another line\n")
+    (tmp_path / "run" / "DONE").unlink()
+    with pytest.raises(UsageError, match="rewards of one's own have other code now"):
+        rl.run(resolve("rl", max_steps=2, resume=True, **given))
+
+
+def test_a_reward_that_fails_ends_the_run_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "bad.py").write_text("def bad(completions, **columns):\n    return columns['weight']\n")
+    words = [f"--{key}={value}" for key, value in SMALL.items()]
+    words += ["--max_steps=1", f"--output_dir={tmp_path / 'run'}", "--limit=8", "--dataset=arithmetic:wide"]
+    assert cli.main(["rl", *words, "--rewards", f"{tmp_path / 'bad.py'}:bad"]) == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last == f"prl rl: reward {tmp_path / 'bad.py'}:bad, line 2, failed: KeyError: 'weight'"
+
+
+def test_functions_of_a_python_caller_are_paid_last(tmp_path: Path) -> None:
+    def short(completions: list[str], **columns: Any) -> list[float]:
+        return [float(len(text) < 20) for text in completions]
+
+    given = SMALL | {
+        "dataset": "arithmetic:wide",
+        "limit": 16,
+        "rewards": ["format"],
+        "reward_weights": [2.0],
+    }
+    asked = resolve("rl", max_steps=1, output_dir=str(tmp_path / "run"), **given)
+    result = rl.run(asked, rewards=[short])
+    mean = 2 * result.metrics["rewards/format_reward/mean"] + result.metrics["rewards/short/mean"]
+    assert result.metrics["reward"] == pytest.approx(mean, rel=1e-5)
+
+
+def test_the_curriculum_leads_a_trainer_of_somebody_elses(tmp_path: Path) -> None:
+    model, tokenizer = load_model("tiny", trainable=True)
+    table = [{"prompt": f"Level {n % 2}: {n}?", "answer": str(n), "level": n % 2} for n in range(40)]
+    asked: list[list[int]] = []
+
+    def noted(prompts: list[str], completions: list[str], level: list[int], **columns: Any) -> list[float]:
+        assert [f"Level {each}:" in prompt for each, prompt in zip(level, prompts, strict=True)] == [True] * 8
+        asked.append(level)
+        return [float(len(text)) for text in completions]
+
+    trainer = GRPOTrainer(
+        model=model,
+        reward_funcs=[noted],
+        args=GRPOConfig(
+            str(tmp_path),
+            max_steps=4,
+            per_device_train_batch_size=8,
+            num_generations=4,
+            report_to="none",
+            max_completion_length=8,
+            use_cpu=True,
+            save_strategy="no",
+            gradient_checkpointing=None,
+        ),
+        train_dataset=Dataset.from_list(table),
+        processing_class=tokenizer,
+    )
+    pools = [[n for n in range(40) if n % 2 == level] for level in (0, 1)]
+    stages = [Stage("even"), Stage("odd", enter=Entry(step=2))]
+    curriculum = Curriculum(stages, pools, [n % 2 for n in range(40)], seed=0, group_size=4)
+    Staging(curriculum, table).watch(trainer)
+    trainer.train()
+    assert asked == [[0] * 8] * 2 + [[1] * 8] * 2
+    assert curriculum.stage.name == "odd"
+    tried = [n for n in range(40) if curriculum.state()["problems"] and curriculum.pass_rate(n) is not None]
+    assert len(tried) == 40  # of each level something is known

@@ -20,7 +20,7 @@ from prl.runs.checkpoints import checkpoints
 from prl.settings import arguments
 from prl.settings.trainer_flags import trainer_defaults
 from prl.trainer import resuming
-from prl.trainer.training import StopOnSignal
+from prl.trainer.signals import StopOnSignal
 
 SFT = {
     "limit": 24, "per_device_train_batch_size": 4, "max_steps": 3, "sample_count": 4, "eval_limit": 4,

@@ -12,7 +12,7 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from prl import evaluation, rl, runs, sft, tiny
+from prl import evaluation, runs, sft, tiny
 from prl.config import resolve
 from prl.data import problems
 from prl.data.hub import load_rows
@@ -24,6 +24,7 @@ from prl.prompts import render_prompt
 from prl.sft import tokenize
 from prl.structure import Tags, attached_structure
 from prl.trainer import format_sampler
+from prl.trainer import problems as rl_problems
 
 SFT = {"limit": 64, "max_steps": 2, "per_device_train_batch_size": 8, "sample_count": 0, "save_steps": 1}
 
@@ -132,7 +133,7 @@ def test_earlier_turns_stand_in_every_stage_s_prompt_alike(
     assert tokenizer.decode(learned).startswith("Two ways.\n<Parallel> 2*3=6. </Path> 3+3=6.")
 
     given = resolve("rl", recipe="tiny", threads=1, dataset=str(path), prompt_style="bare").arguments
-    (problem,) = rl.load_problems(given, [], seed=0).table
+    (problem,) = rl_problems.load_problems(given, [], seed=0).table
     text = "system: x = 3.\n\nuser: 1?\n\nassistant: <Parallel>1\n\nuser: 2 * 3?"
     assert (problem["prompt"], problem["problem"]) == (expected, text)
 

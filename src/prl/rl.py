@@ -26,10 +26,9 @@ from prl import runs
 from prl.answers import default_checker
 from prl.console import announce, batches_bar, console, quiet_libraries
 from prl.curriculum import COLD_START, Curriculum, Stage, rewards_of
-from prl.data.hub import load_rows
 from prl.decoding import ForkJoinDecoder, Limits, Sampling, row_seed
-from prl.decoding.context import beyond, beyond_told, context_of
-from prl.errors import DataError, UsageError
+from prl.decoding.context import context_of
+from prl.errors import UsageError
 from prl.grammar import render
 from prl.machine import environment
 from prl.machine.fitting import check_fits, extent_of_prompts
@@ -44,7 +43,6 @@ from prl.model import (
     tag_ids,
     tags_of,
 )
-from prl.prompts import render_prompt, transcript
 from prl.rewards import AlternatingReward, Reward, read_pattern, reward_functions
 from prl.rewards.own import OwnReward, RewardFunction, fingerprint, own_rewards
 from prl.runs import checkpoints, processes
@@ -53,6 +51,7 @@ from prl.settings.arguments import RLArguments
 from prl.settings.stages import read_stages
 from prl.trainer.grpo import GRPO
 from prl.trainer.micro_batches import MicroBatches
+from prl.trainer.problems import Problems, check_problems, load_held_out, load_problems, within_context
 from prl.trainer.recorder import SampleRecorder
 from prl.trainer.rehearsal import rehearse_rl
 from prl.trainer.rollouts import Rollouts
@@ -91,9 +90,9 @@ def run(
     arguments, training = settings.arguments, settings.trainer
     own = own_rewards(arguments.rewards, rewards)
     # Data before the model, which takes minutes to load; the folder once nothing in them is wrong.
-    problems = load_problems(arguments, stages, training.seed)
-    held_out = _load_held_out(arguments, training.seed)
-    _check_problems(arguments, stages, problems, training)
+    problems = load_problems(arguments, stages, training.seed, all_columns=bool(own))
+    held_out = load_held_out(arguments, training.seed, all_columns=bool(own))
+    check_problems(arguments, stages, problems, training)
     check_fits(settings)
     default_checker().start()
     with open_training(settings, problems.table, held_out, own_rewards=fingerprint(own)) as folder:
@@ -180,7 +179,7 @@ def _told(
     announce("rl", settings.chosen | folder.changed, {"model": arguments.model_name_or_path, **facts})
     if left_out:
         console.print(f"  left out: {left_out}", markup=False)
-        _check_problems(arguments, stages, problems, training)
+        check_problems(arguments, stages, problems, training)
     check_fits(settings, extent_of_prompts([row["prompt"] for row in problems.table], tokenizer))
     if held_out:
         kept, left_out = fitting(Problems(held_out, []))
@@ -261,89 +260,12 @@ def stages_of(arguments: RLArguments, max_steps: int) -> tuple[Stage, ...]:
     return stages
 
 
-@dataclass(frozen=True)
-class Problems:
-    """The rows of all stages (`prompt`, `problem`, `answer`, `level`), and which of them each stage draws
-    from."""
-
-    table: list[dict[str, Any]]
-    pools: list[list[int]]
-
-
-def load_problems(arguments: RLArguments, stages: Sequence[Stage], seed: int) -> Problems:
-    """Load each data set once, however many stages use it. DataError names every stage that lacks its
-    levels."""
-    table: list[dict[str, Any]] = []
-    loaded: dict[tuple[str, str, int | None], range] = {}
-    pools, faults = [], []
-    for stage in stages or [Stage("rl")]:
-        named = arguments.easy_dataset if stage.dataset == "easy" else stage.dataset
-        source = (
-            named or arguments.dataset,
-            stage.dataset_split or arguments.dataset_split,
-            stage.limit or arguments.limit,
-        )
-        if source not in loaded:
-            rows = _load(arguments, *source, seed)
-            loaded[source] = range(len(table), len(table) + len(rows))
-            table += rows
-        held = {table[index]["level"] for index in loaded[source]} - {None}
-        if stage.levels and not held:
-            faults.append(
-                f"stage {stage.name}: {source[0]} has no level; leave levels out, or give one that has"
-            )
-        elif missing := sorted(set(stage.levels) - held):
-            levels = ", ".join(map(str, sorted(held)))
-            faults.append(f"stage {stage.name}: {source[0]} has no level {missing[0]}, only {levels}")
-        pools.append(
-            [index for index in loaded[source] if not stage.levels or table[index]["level"] in stage.levels]
-        )
-    if faults:
-        raise DataError("; ".join(faults))
-    return Problems(table, pools)
-
-
 def _checkpoint(arguments: RLArguments, training: Any) -> Path | None:
     """What a run that is resumed goes on from: it keeps the tags as it began with them."""
     if not arguments.resume:
         return None
     kept = reversed(checkpoints.checkpoints(training.output_dir))
     return next((each for each in kept if not checkpoints.fault(each)), None)
-
-
-def within_context(
-    problems: Problems, tokenizer: PreTrainedTokenizerBase, context: int | None, completion: int
-) -> tuple[Problems, str]:
-    """The problems that leave a response its `completion` tokens, and what is to be said of the others.
-    DataError where none does."""
-    prompts = [row["prompt"] for row in problems.table]
-    found = beyond(prompts, tokenizer, context, completion)
-    if not found:
-        return problems, ""
-    told = beyond_told(found, len(prompts), context, completion)
-    if len(found) == len(prompts):
-        raise DataError(f"{told}; none is left")
-    kept = [index for index in range(len(prompts)) if index not in found]
-    place = {index: new for new, index in enumerate(kept)}
-    pools = [[place[index] for index in pool if index in place] for pool in problems.pools]
-    return Problems([problems.table[index] for index in kept], pools), told
-
-
-def _check_problems(
-    arguments: RLArguments, stages: Sequence[Stage], problems: Problems, training: Any
-) -> None:
-    """TRL's sampler drops an incomplete batch, and trains on nothing where there is no other."""
-    needed = training.generation_batch_size // training.num_generations
-    names = [f"stage {stage.name}" for stage in stages] or [arguments.dataset]
-    if short := [
-        (name, len(pool)) for name, pool in zip(names, problems.pools, strict=True) if len(pool) < needed
-    ]:
-        gives = ", ".join(f"{name} gives {count} problems" for name, count in short)
-        raise DataError(
-            f"{gives}, one generation takes {needed} "
-            f"({training.generation_batch_size} responses, {training.num_generations} a problem): "
-            "give more, or lower --per_device_train_batch_size or --gradient_accumulation_steps"
-        )
 
 
 def probe(
@@ -389,37 +311,6 @@ def probe(
         f"probed {len(table)} problems, {samples} responses each: {mean:.0%} right, {dead:.0%} dead groups",
         markup=False,
     )
-
-
-def _load_held_out(arguments: RLArguments, seed: int) -> list[dict[str, Any]]:
-    """What --eval_dataset names; nothing where it names nothing."""
-    if not arguments.eval_dataset:
-        return []
-    split, limit = arguments.eval_dataset_split, arguments.eval_limit
-    return _load(arguments, arguments.eval_dataset, split, limit, seed)
-
-
-def _load(
-    arguments: RLArguments, dataset: str, split: str, limit: int | None, seed: int
-) -> list[dict[str, Any]]:
-    rows = load_rows(
-        dataset,
-        split=split,
-        need=("problem", "answer"),
-        limit=limit,
-        seed=seed,
-        on_bad=arguments.on_bad_rows,
-        graded=True,
-    )
-    return [
-        {
-            "prompt": render_prompt(row["problem"], arguments.prompt_style, row.get("history")),
-            "problem": transcript(row["problem"], row.get("history")),
-            "answer": row["answer"],
-            "level": row.get("level"),
-        }
-        for row in rows
-    ]
 
 
 def _line(logs: Mapping[str, Any]) -> str:

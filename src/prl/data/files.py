@@ -28,12 +28,12 @@ Record = tuple[str, dict[str, Any] | str]
 Records = Generator[Record, None, None]
 
 
-def parquet_records(path: Path, need: Sequence[str]) -> Records:
+def parquet_records(path: Path, need: Sequence[str], all_columns: bool = False) -> Records:
     import pyarrow.parquet as pq
 
     try:
         with pq.ParquetFile(path) as file:
-            wanted = wanted_columns(str(path), file.schema_arrow.names, need)
+            wanted = wanted_columns(str(path), file.schema_arrow.names, need, all_columns)
             yield from arrow_records(file.iter_batches(batch_size=BATCH, columns=wanted))
     except OSError as error:
         raise DataError(f"{path} cannot be read: {first_line(error)}. Copy it again") from error

@@ -80,6 +80,7 @@ def load_rows(
     seed: int | None = None,
     on_bad: Literal["error", "skip"] = "error",
     graded: bool = False,
+    all_columns: bool = False,
     notes: Counter[str] | None = None,
 ) -> list[dict[str, Any]]:
     """The rows of `dataset` in the schema of this module.
@@ -91,9 +92,10 @@ def load_rows(
     holds several splits.
 
     `need` names the fields that every row must have; `problem` is always one. An answer that is not needed
-    is read where there is one, a trace only when needed. `limit` takes the first rows, and no more are read;
-    with a `seed`, a sample of all rows, in an order that the seed decides. Procedural rows are made from
-    `seed` (0 if None).
+    is read where there is one, a trace only when needed. With `all_columns` a row of a file or of the Hub has
+    the field `columns`: every cell as it is written, by its column. `limit` takes the first rows, and no more
+    are read; with a `seed`, a sample of all rows, in an order that the seed decides. Procedural rows are made
+    from `seed` (0 if None).
 
     Bad rows (an empty problem, a missing answer, a wrong type, a line that is not JSON, a wrong number of
     CSV fields, a turn marker inside a trace; where answers are to be `graded`, one that `prl.answers` cannot
@@ -118,13 +120,13 @@ def load_rows(
     if dataset.partition(":")[0] == "arithmetic":
         return _procedural_rows(dataset, split, need, limit or PROCEDURAL_ROWS, seed or 0)
 
-    records = _open(dataset, split, need)
+    records = _open(dataset, split, need, all_columns)
     unique = HUB_SETS.get(dataset, (dataset,))[0] == _REPEATING
     found: Counter[str] = Counter() if notes is None else notes
     with contextlib.closing(records):
         rows = _read(
             dataset,
-            _rows(dataset, records, need, graded=graded),
+            _rows(dataset, records, need, graded=graded, all_columns=all_columns),
             limit if seed is None else None,
             unique=unique,
             skip=on_bad == "skip",
@@ -135,19 +137,19 @@ def load_rows(
     return rows if limit is None or seed is None else Random(seed).sample(rows, min(limit, len(rows)))
 
 
-def _open(dataset: str, split: str, need: Sequence[str]) -> Records:
+def _open(dataset: str, split: str, need: Sequence[str], all_columns: bool = False) -> Records:
     if dataset in HUB_SETS:
-        return _hub_records(*HUB_SETS[dataset], split, need)
+        return _hub_records(*HUB_SETS[dataset], split, need, all_columns)
     path = Path(dataset).expanduser()
     is_path = dataset.startswith((".", "~")) or path.is_absolute() or "\\" in dataset
     if is_path or path.suffix.lower() in _SUFFIXES or path.exists():
-        return _file_records(path, split, need)
+        return _file_records(path, split, need, all_columns)
     name, _, config = dataset.partition(":")
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
         raise DataError(
             f"{dataset}: no such file or data set{nearest(dataset, HUB_SETS)}. {_what_it_takes()}"
         )
-    return _hub_records(name, config or dict(HUB_SETS.values()).get(name), split, need)
+    return _hub_records(name, config or dict(HUB_SETS.values()).get(name), split, need, all_columns)
 
 
 def stream_rows(
@@ -181,7 +183,12 @@ def stream_rows(
 
 
 def _rows(
-    name: str, records: Records, need: Sequence[str], keep_trace: bool = False, graded: bool = False
+    name: str,
+    records: Records,
+    need: Sequence[str],
+    keep_trace: bool = False,
+    graded: bool = False,
+    all_columns: bool = False,
 ) -> Iterator[tuple[str, Read]]:
     """Of each record: where it stands, and its row.
 
@@ -204,6 +211,8 @@ def _rows(
             read.wrong.extend(_ungraded(read.row["answer"]))
         if keep_trace and "trace" not in read.row and (trace := own_trace(record)):
             read.row["trace"] = trace
+        if all_columns:
+            read.row["columns"] = dict(record)
         yield where, read
     if columns and nowhere:
         raise missing_column(name, sorted(nowhere)[0], columns)
@@ -271,7 +280,7 @@ def bad_rows(name: str, bad: int, read: int, faults: Sequence[str]) -> str:
     return f"{name}: bad rows: {bad} of {read}\n  " + "\n  ".join(faults) + more
 
 
-def _file_records(path: Path, split: str, need: Sequence[str]) -> Records:
+def _file_records(path: Path, split: str, need: Sequence[str], all_columns: bool) -> Records:
     if path.is_dir():
         inside = sorted(child.name for child in path.iterdir() if child.suffix.lower() in _SUFFIXES)
         held = f": {', '.join(inside[:5])}" if inside else f"; it holds no {', '.join(_SUFFIXES)} file"
@@ -280,7 +289,7 @@ def _file_records(path: Path, split: str, need: Sequence[str]) -> Records:
         raise DataError(f"{path}: no such file{_sibling(path)}. {_what_it_takes()}")
     match path.suffix.lower():
         case ".parquet":
-            return parquet_records(path, need)
+            return parquet_records(path, need, all_columns)
         case ".csv":
             return csv_records(path, need)
         case ".json" | ".jsonl":
@@ -291,7 +300,9 @@ def _file_records(path: Path, split: str, need: Sequence[str]) -> Records:
             )
 
 
-def _hub_records(name: str, config: str | None, split: str, need: Sequence[str]) -> Records:
+def _hub_records(
+    name: str, config: str | None, split: str, need: Sequence[str], all_columns: bool
+) -> Records:
     import datasets
 
     try:
@@ -311,7 +322,7 @@ def _hub_records(name: str, config: str | None, split: str, need: Sequence[str])
         raise DataError(
             f"{name}, split {split!r}: {first_line(error)}. Name a split, or a configuration ({name}:NAME)"
         ) from error
-    wanted = wanted_columns(name, loaded.column_names, need)
+    wanted = wanted_columns(name, loaded.column_names, need, all_columns)
     yield from arrow_records(loaded.select_columns(wanted).with_format("arrow").iter(batch_size=BATCH))
 
 

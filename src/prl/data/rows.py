@@ -397,13 +397,15 @@ def _twice(columns: Iterable[str]) -> list[str]:
     return [column for column in columns if column.strip().lower() in again]
 
 
-def wanted_columns(name: str, columns: Sequence[str], need: Sequence[str]) -> list[str]:
+def wanted_columns(
+    name: str, columns: Sequence[str], need: Sequence[str], all_columns: bool = False
+) -> list[str]:
     """The columns of a table to read. Raises DataError when a needed field has none, or one stands twice."""
     for field in need:
         if column_of(field, by_column(dict.fromkeys(columns))) is None:
             raise missing_column(name, field, columns)
     known = known_columns()
-    wanted = [column for column in columns if column.strip().lower() in known]
+    wanted = [column for column in columns if all_columns or column.strip().lower() in known]
     if _twice(wanted):
         raise DataError(f"{name} has one column twice: {', '.join(columns)}. Rename or drop one")
     return wanted

@@ -6,7 +6,7 @@
 `prl rl --rewards accuracy mine.py:short_answer`, or `rl.run(settings, rewards=[short_answer])`. A function
 gets `prompts`, `completions`, `completion_ids` and the columns of the data set by name, one entry a response,
 and returns a number for each, or None where it judges nothing. A file's code is run because whoever types the
-command names it; no recipe, run or model folder can.
+command, or calls `prl.config.resolve`, names it; no recipe, run or model folder can.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ import math
 import sys
 import tokenize
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from keyword import iskeyword
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,9 @@ from prl.rewards.responses import Reward
 RewardFunction = Callable[..., Sequence[float | None]]
 
 
+_MARK = ".py:"
+
+
 @dataclass(frozen=True)
 class OwnReward:
     """A reward that tells its faults in one line, and a fingerprint of its code."""
@@ -39,9 +43,37 @@ class OwnReward:
     fingerprint: str
 
 
-def is_file(name: str) -> bool:
-    """Whether a reward's name is that of a function in a file, `mine.py:short_answer`."""
-    return name.rpartition(":")[0].endswith(".py")
+def is_own(name: object) -> bool:
+    """Whether an entry of --rewards names a file.
+
+    >>> is_own("mine.py:short_answer"), is_own("mine.py"), is_own("accuracy")
+    (True, True, False)
+    """
+    return isinstance(name, str) and (_MARK in name or name.endswith(".py"))
+
+
+def file_and_function(name: str) -> tuple[Path, str]:
+    """The file that `PATH.py:NAME` names, and the function in it.
+
+    >>> file_and_function("mine.py:short_answer")[1]
+    'short_answer'
+    """
+    path, _, function = name.rpartition(_MARK)
+    return Path(f"{path}.py").expanduser(), function
+
+
+def faults_of_own(names: Iterable[str]) -> list[str]:
+    """What is wrong with those of `names` that stand in files, a line each. No file is run."""
+    found = []
+    for name in filter(is_own, names):
+        file, function = file_and_function(name)
+        if _MARK not in name:
+            found.append(f"{name!r} names no function; write PATH.py:NAME, such as {name}:short_answer")
+        elif not function.isidentifier() or iskeyword(function):
+            found.append(f"{name!r}: {function!r} is no name of a function; write PATH.py:NAME")
+        elif not file.is_file():
+            found.append(f"{name!r}: no such file; give its path from the working folder, or in full")
+    return found
 
 
 def own_rewards(named: Sequence[str], functions: Sequence[RewardFunction]) -> dict[str, OwnReward]:
@@ -50,7 +82,7 @@ def own_rewards(named: Sequence[str], functions: Sequence[RewardFunction]) -> di
     Runs the files. Raises UsageError for a file or a function that is not there or cannot be run, for what is
     no plain function, and for a name that stands twice.
     """
-    found = {name: _guarded(_load(name), name) for name in named if is_file(name)}
+    found = {name: _guarded(_load(name), name) for name in named if is_own(name)}
     for function in functions:
         name = getattr(function, "__name__", None) or type(function).__name__
         if name in found:
@@ -70,10 +102,9 @@ def fingerprint(own: dict[str, OwnReward]) -> str:
 
 
 def _load(name: str) -> RewardFunction:
-    file, _, wanted = name.rpartition(":")
-    path = Path(file).expanduser()
-    if not path.is_file():
-        raise UsageError(f"reward {name}: there is no file {path}")
+    if faults := faults_of_own([name]):
+        raise UsageError("; ".join(faults))
+    path, wanted = file_and_function(name)
     spec = importlib.util.spec_from_file_location(f"prl_own_{path.stem}", path)
     if spec is None or spec.loader is None:
         raise UsageError(f"reward {name}: {path} is no Python file")
@@ -100,7 +131,7 @@ def _guarded(function: RewardFunction, name: str) -> OwnReward:
         raise UsageError(f"reward {name} is no plain function that takes completions and columns")
     try:
         path = Path(inspect.getsourcefile(inspect.unwrap(function)) or "")
-        code = path.read_text(encoding="utf-8") if is_file(name) else inspect.getsource(function)
+        code = path.read_text(encoding="utf-8") if is_own(name) else inspect.getsource(function)
     except (OSError, TypeError, SyntaxError, tokenize.TokenError):  # typed into a shell, or an object
         path, code = Path(), _compiled(function)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from prl.rewards import REWARDS
-from prl.settings.own_rewards import is_own
+from prl.rewards.own import is_own
 
 Rule = tuple[str, str, Callable[[Any], bool]]
 """Flags, what must hold in words, and whether it does."""

@@ -20,8 +20,8 @@ from prl import recipes
 from prl.errors import nearest
 from prl.recipes import Given
 from prl.rewards import REWARDS
+from prl.rewards.own import faults_of_own, is_own
 from prl.settings.arguments import COMMANDS, POSITIONAL, TRAINER_CONFIGS
-from prl.settings.own_rewards import faults_of_own, is_own
 from prl.settings.ranges import RANGES
 from prl.settings.trainer_flags import trainer_class, trl
 

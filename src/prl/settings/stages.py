@@ -13,7 +13,7 @@ from typing import Any
 from prl.curriculum import COLD_START, QUANTITIES, SAMPLINGS, Entry, Stage, shown
 from prl.errors import nearest
 from prl.rewards import REWARDS
-from prl.settings.own_rewards import is_own
+from prl.rewards.own import is_own
 
 
 class _Fault(Exception):

@@ -101,6 +101,8 @@ def compare(
         for part in known
         if inputs[part] != stored_inputs[part]
     }
+    if "own_rewards" in stored_inputs and inputs["own_rewards"] != stored_inputs["own_rewards"]:
+        changed.setdefault("rewards", "of one's own have other code now")
     told = {
         name: TOLD[KIND[name]].format(change=change, checkpoint=checkpoint.name)
         for name, change in changed.items()

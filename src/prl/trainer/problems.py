@@ -1,0 +1,141 @@
+"""The problems that GRPO draws from: loaded, rendered as prompts, and which leave a response its room."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from prl.curriculum import Stage
+from prl.data.hub import load_rows
+from prl.decoding.context import beyond, beyond_told
+from prl.errors import DataError
+from prl.prompts import render_prompt, transcript
+from prl.settings.arguments import RLArguments
+
+READ_BY_TRL = {
+    "completion", "completions", "completion_ids", "prompts", "image", "images", "tools", "environment",
+    "environments", "chat_template_kwargs", "trainer_state", "log_extra", "log_metric",
+}  # fmt: skip
+"""Columns of a data set that reach no reward: GRPOTrainer (trl 1.16) reads these names, or passes something
+else under them."""
+
+
+@dataclass(frozen=True)
+class Problems:
+    """The rows of all stages (`prompt`, `problem`, `answer`, `level`), and which of them each stage draws
+    from."""
+
+    table: list[dict[str, Any]]
+    pools: list[list[int]]
+
+
+def load_problems(
+    arguments: RLArguments, stages: Sequence[Stage], seed: int, *, all_columns: bool = False
+) -> Problems:
+    """Load each data set once, however many stages use it. With `all_columns` a row has those of its data set
+    too. DataError names every stage that lacks its levels."""
+    table: list[dict[str, Any]] = []
+    loaded: dict[tuple[str, str, int | None], range] = {}
+    pools, faults = [], []
+    for stage in stages or [Stage("rl")]:
+        named = arguments.easy_dataset if stage.dataset == "easy" else stage.dataset
+        source = (
+            named or arguments.dataset,
+            stage.dataset_split or arguments.dataset_split,
+            stage.limit or arguments.limit,
+        )
+        if source not in loaded:
+            rows = _load(arguments, *source, seed, all_columns)
+            loaded[source] = range(len(table), len(table) + len(rows))
+            table += rows
+        held = {table[index]["level"] for index in loaded[source]} - {None}
+        if stage.levels and not held:
+            faults.append(
+                f"stage {stage.name}: {source[0]} has no level; leave levels out, or give one that has"
+            )
+        elif missing := sorted(set(stage.levels) - held):
+            levels = ", ".join(map(str, sorted(held)))
+            faults.append(f"stage {stage.name}: {source[0]} has no level {missing[0]}, only {levels}")
+        pools.append(
+            [index for index in loaded[source] if not stage.levels or table[index]["level"] in stage.levels]
+        )
+    if faults:
+        raise DataError("; ".join(faults))
+    return Problems(_of_one_shape(table), pools)
+
+
+def within_context(
+    problems: Problems, tokenizer: PreTrainedTokenizerBase, context: int | None, completion: int
+) -> tuple[Problems, str]:
+    """The problems that leave a response its `completion` tokens, and what is to be said of the others.
+    DataError where none does."""
+    prompts = [row["prompt"] for row in problems.table]
+    found = beyond(prompts, tokenizer, context, completion)
+    if not found:
+        return problems, ""
+    told = beyond_told(found, len(prompts), context, completion)
+    if len(found) == len(prompts):
+        raise DataError(f"{told}; none is left")
+    kept = [index for index in range(len(prompts)) if index not in found]
+    place = {index: new for new, index in enumerate(kept)}
+    pools = [[place[index] for index in pool if index in place] for pool in problems.pools]
+    return Problems([problems.table[index] for index in kept], pools), told
+
+
+def check_problems(
+    arguments: RLArguments, stages: Sequence[Stage], problems: Problems, training: Any
+) -> None:
+    """TRL's sampler drops an incomplete batch, and trains on nothing where there is no other."""
+    needed = training.generation_batch_size // training.num_generations
+    names = [f"stage {stage.name}" for stage in stages] or [arguments.dataset]
+    if short := [
+        (name, len(pool)) for name, pool in zip(names, problems.pools, strict=True) if len(pool) < needed
+    ]:
+        gives = ", ".join(f"{name} gives {count} problems" for name, count in short)
+        raise DataError(
+            f"{gives}, one generation takes {needed} "
+            f"({training.generation_batch_size} responses, {training.num_generations} a problem): "
+            "give more, or lower --per_device_train_batch_size or --gradient_accumulation_steps"
+        )
+
+
+def load_held_out(arguments: RLArguments, seed: int, *, all_columns: bool = False) -> list[dict[str, Any]]:
+    """What --eval_dataset names; nothing where it names nothing."""
+    if not arguments.eval_dataset:
+        return []
+    split, limit = arguments.eval_dataset_split, arguments.eval_limit
+    return _of_one_shape(_load(arguments, arguments.eval_dataset, split, limit, seed, all_columns))
+
+
+def _load(
+    arguments: RLArguments, dataset: str, split: str, limit: int | None, seed: int, all_columns: bool
+) -> list[dict[str, Any]]:
+    rows = load_rows(
+        dataset,
+        split=split,
+        need=("problem", "answer"),
+        limit=limit,
+        seed=seed,
+        on_bad=arguments.on_bad_rows,
+        graded=True,
+        all_columns=all_columns,
+    )
+    return [
+        {name: cell for name, cell in row.get("columns", {}).items() if name not in READ_BY_TRL}
+        | {
+            "prompt": render_prompt(row["problem"], arguments.prompt_style, row.get("history")),
+            "problem": transcript(row["problem"], row.get("history")),
+            "answer": row["answer"],
+            "level": row.get("level"),
+        }
+        for row in rows
+    ]
+
+
+def _of_one_shape(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """`rows` with the same columns in each, None where a row had none: TRL takes them from the first."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    return [{name: row.get(name) for name in names} for row in rows]
