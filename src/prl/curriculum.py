@@ -1,17 +1,23 @@
 """Which problems RL draws, and when one stage gives way to the next: a pure scheduler for any training loop.
 
-    stages, faults = read_stages(
-        [{"name": "rl-easy", "dataset": "gsm8k"},
-         {"name": "rl-general", "dataset": "dapo", "sampling": "adaptive", "enter": {"accuracy": 0.8}}],
-        max_steps=300,
-    )
-    curriculum = Curriculum(stages, pools, levels, seed=0, group_size=8)
-    problems = curriculum.draw(32)                                        # for each generation batch
-    curriculum.record([(problem, 3, 8) for problem in problems])          # 3 of 8 responses were right
-    reason = curriculum.advance(step, accuracy=0.4, parallel_ratio=0.2)   # after each optimizer step
+The loop is yours, and so are sampling and judging; the curriculum says which problems come next and hears how
+they went. Problems are indices into a table that you keep.
 
-It knows no trainer and reads no clock: the same seed and the same calls give the same draws, and `state` and
-`restore` carry that over a checkpoint. The stages are Parallel-R1's: easy problems, then general ones.
+    >>> later = Stage("rl-general", sampling="adaptive", enter=Entry(accuracy=0.8, window=2))
+    >>> pools, levels = [[0, 1], [0, 1, 2, 3]], [1, 1, 2, 3]
+    >>> curriculum = Curriculum([Stage("rl-easy"), later], pools, levels, seed=0, group_size=8)
+    >>> for step in range(1, 4):
+    ...     problems = curriculum.draw(2)  # for each generation batch; sample 8 responses to each
+    ...     right = [7, 6]  # so many of the 8 were right
+    ...     curriculum.record(zip(problems, right, [8, 8]))
+    ...     reason = curriculum.advance(step, accuracy=sum(right) / 16, parallel_ratio=0.2)
+    ...     if reason:  # after each optimizer step
+    ...         print(f"{curriculum.stage.name} after step {step}: {reason}")
+    rl-general after step 2: accuracy 0.812 of 2 steps reached 0.8
+
+It knows no trainer and reads no clock: the same seed and the same calls give the same draws, in every process
+of a run, and `state` and `restore` carry that over a checkpoint. The stages are Parallel-R1's: easy problems,
+then general ones. `prl.settings.stages` reads them from a recipe.
 """
 
 from __future__ import annotations
