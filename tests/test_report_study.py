@@ -16,9 +16,9 @@ import yaml
 from prl.errors import RunError, UsageError
 from prl.runs import open_run
 from prl.statistics import SeedEstimate
-from prl.study import arms, claims, figures, report
-from prl.study.arms import Evaluation, Study, gain, pooled
+from prl.study import claims, figures, report, results
 from prl.study.claims import CLAIMS, QUANTITIES, verdict
+from prl.study.results import Evaluation, Study, gain, pooled
 
 
 @dataclass(frozen=True)
@@ -164,7 +164,7 @@ def numbers(made: Path) -> dict[str, Any]:
 
 
 def evaluated(scores: dict[str, float]) -> Evaluation:
-    return Evaluation("sums", {name: scores for name in arms.SCORES}, {"responses": len(scores)})
+    return Evaluation("sums", {name: scores for name in results.SCORES}, {"responses": len(scores)})
 
 
 def rows_of(page: str, section: str) -> dict[str, list[str]]:
@@ -235,11 +235,11 @@ def test_a_verdict_is_where_the_interval_lies(
 
 def test_claims_tables_and_figures_name_arms_that_a_study_has() -> None:
     from prl.study.page import PAPER
-    from prl.study.runner import ARMS
+    from prl.study.plan import ARMS
 
     named = {arm for claim in CLAIMS for arm in claim.arms}
     named |= {arm for panel in figures.PANELS.values() for arm in panel}
-    assert named | {*PAPER, arms.BASELINE, *arms.REWARD_ARMS, *arms.LEVEL_ARMS} == {*ARMS}
+    assert named | {*PAPER, results.BASELINE, *results.REWARD_ARMS, *results.LEVEL_ARMS} == {*ARMS}
     assert {claim.quantity for claim in CLAIMS} == {*QUANTITIES}
 
 
@@ -253,8 +253,8 @@ def test_every_claim_gets_its_verdict(numbers: dict[str, Any]) -> None:
 
 def test_negative_results_stay_in(made: Path) -> None:
     """The claims about two arms, each with its arms exchanged."""
-    whole = arms.read(made)
-    exchanged = [claim for claim in CLAIMS if len(claim.arms) == 2 and claim.quantity in arms.SCORES]
+    whole = results.read(made)
+    exchanged = [claim for claim in CLAIMS if len(claim.arms) == 2 and claim.quantity in results.SCORES]
     for claim in exchanged:
         measured = QUANTITIES[claim.quantity].measure(whole, *reversed(claim.arms))
         expected = "supported" if claim.side == "within" else "not supported"
@@ -266,10 +266,12 @@ def test_negative_results_stay_in(made: Path) -> None:
 
 def training(
     positions: dict[int, float], *, blocks: int = 10, ratios: dict[int, float] | None = None, **curves: Any
-) -> arms.Training:
+) -> results.Training:
     logged = {"loss": dict.fromkeys(range(1, 13), 0.1), "parallel_ratio": ratios or {}, **curves}
     counts = {step: blocks for step in positions}
-    return arms.Training({**logged, "block_position": positions}, counts, {9: "rl-general"} if ratios else {})
+    return results.Training(
+        {**logged, "block_position": positions}, counts, {9: "rl-general"} if ratios else {}
+    )
 
 
 def test_block_positions_are_compared_between_the_first_and_the_last_third() -> None:
@@ -283,7 +285,7 @@ def test_block_positions_are_compared_between_the_first_and_the_last_third() -> 
 def test_few_blocks_say_nothing_of_their_position() -> None:
     late_only = {step: 0.5 for step in range(9, 13)}
     few = training({step: 0.5 for step in range(1, 13)}, blocks=4)  # 16 in a third, where it takes 20
-    for run in (training(late_only), few, training({}), arms.Training({"block_position": {}}, {}, {})):
+    for run in (training(late_only), few, training({}), results.Training({"block_position": {}}, {}, {})):
         assert claims.block_position(Study(Path(), {}, {"causal": {0: run}})) is None
     enough = training({step: 0.5 for step in range(1, 13)}, blocks=5)
     assert claims.block_position(Study(Path(), {}, {"causal": {0: enough}})) is not None
@@ -306,7 +308,7 @@ def test_the_ratio_is_compared_before_the_switch_and_at_the_end() -> None:
 def test_ten_steps_on_either_side_are_compared() -> None:
     """0.6 and 1.0 before the switch at step 16, 0.4 and 0.0 at the end of 30; nothing else counts."""
     five = (0.0, 0.6, 1.0, 0.5, 0.4, 0.0)
-    run = arms.Training(
+    run = results.Training(
         {"parallel_ratio": {step: five[(step - 1) // 5] for step in range(1, 31)}}, {}, {16: "rl-general"}
     )
     found = QUANTITIES["ratio_after_switch"].measure(Study(Path(), {}, {"scaffold": {0: run}}), "scaffold")
@@ -322,7 +324,7 @@ def test_claims_are_judged_by_the_numbers_that_they_state() -> None:
 
 
 def test_dead_groups_are_a_multiple_of_the_others() -> None:
-    def arm(share: float) -> dict[int, arms.Training]:
+    def arm(share: float) -> dict[int, results.Training]:
         return {0: training({}, frac_reward_zero_std=dict.fromkeys(range(1, 13), share))}
 
     measure = QUANTITIES["dead_groups"].measure
@@ -351,7 +353,7 @@ def test_a_training_run_is_read_by_its_steps(tmp_path: Path) -> None:
         run.finish()
     settings = {"arms": ["scaffold"], "seeds": 1}
     (tmp_path / "study.yaml").write_text(yaml.safe_dump(settings))
-    found = arms.read(tmp_path).trainings["scaffold"][0]
+    found = results.read(tmp_path).trainings["scaffold"][0]
     assert found.curves["correct"] == {1: 0.1, 2: 0.7, 3: pytest.approx(0.3)}
     assert found.curves["block_position"] == {1: pytest.approx(0.1), 2: pytest.approx(0.3)}
     assert found.blocks == {1: 1, 2: 2, 3: 0}
@@ -370,7 +372,7 @@ def test_an_evaluation_is_read_by_its_problems(tmp_path: Path) -> None:
         run.log_samples(0, [row | {"mode": "sampled"} for row in rows] + [rows[0] | {"mode": "greedy"}])
         run.finish()
     (tmp_path / "study.yaml").write_text("{arms: [], seeds: 1}")
-    found = arms.read(tmp_path).evaluations["base"][0]
+    found = results.read(tmp_path).evaluations["base"][0]
     assert found.scores == {
         "accuracy": {"a": 0.5, "b": 1.0},
         "parallel_ratio": {"a": 0.5, "b": 0.0},
@@ -448,7 +450,7 @@ def test_tables_say_what_was_measured_beside_what_the_paper_found(
         "48.9%, 27.3%",
     ]
     assert t1["sequential"][2] == "–"
-    assert [*rows_of(page, "T2")] == list(arms.REWARD_ARMS)
+    assert [*rows_of(page, "T2")] == list(results.REWARD_ARMS)
     assert rows_of(page, "T2")["parallel-only"][1].startswith("−")
     assert [*rows_of(page, "T3")] == ["uniform", "adaptive"]
     assert rows_of(page, "T3")["adaptive"][3].endswith(" at 8")
@@ -510,7 +512,7 @@ def test_an_evaluation_without_samples_is_missing_too(tmp_path: Path) -> None:
     with open_run(tmp_path / "base" / "seed-0-eval", command="eval", config={}) as run:
         run.finish()
     (tmp_path / "study.yaml").write_text("{arms: [], seeds: 1}")
-    assert arms.read(tmp_path).missing == ["base/seed-0-eval: holds no sampled responses"]
+    assert results.read(tmp_path).missing == ["base/seed-0-eval: holds no sampled responses"]
 
 
 def test_without_matplotlib_the_page_says_why_it_has_no_figures(
@@ -540,7 +542,7 @@ def lines_of(axes: Any) -> dict[str, tuple[list[float], list[float]]]:
 
 
 def test_block_positions_have_a_panel_for_each_family(made: Path) -> None:
-    figure = figures.block_positions(arms.read(made))
+    figure = figures.block_positions(results.read(made))
     assert figure is not None
     shown = {axes.get_title(): [*lines_of(axes)] for axes in figure.axes}
     assert shown == {title: list(panel) for title, panel in figures.PANELS.items()}
@@ -553,7 +555,7 @@ def test_block_positions_have_a_panel_for_each_family(made: Path) -> None:
 
 
 def test_the_scaffold_is_drawn_with_its_switch(made: Path) -> None:
-    whole = arms.read(made)
+    whole = results.read(made)
     figure = figures.scaffold(whole)
     assert figure is not None
     assert [axes.get_ylabel() for axes in figure.axes] == ["parallel ratio", "share correct"]
@@ -570,7 +572,7 @@ def test_the_scaffold_is_drawn_with_its_switch(made: Path) -> None:
 
 
 def test_levels_fill_the_whole(made: Path) -> None:
-    figure = figures.levels(arms.read(made))
+    figure = figures.levels(results.read(made))
     assert figure is not None
     assert [axes.get_title() for axes in figure.axes] == ["uniform", "adaptive"]
     assert all(len(axes.collections) == 2 for axes in figure.axes)

@@ -20,7 +20,7 @@ from prl.decoding import ForkJoinDecoder
 from prl.errors import DataError, RunError, UsageError
 from prl.settings import Settings
 from prl.study import pipeline
-from prl.study.runner import ARMS, COLD_STARTS
+from prl.study.plan import ARMS, COLD_STARTS
 from prl.trainer import rollouts
 from prl.trainer.staging import Staging
 

@@ -24,9 +24,10 @@ from prl import config, recipes, runs
 from prl.errors import PrlError, RunError, UsageError
 from prl.settings import Settings
 from prl.settings.arguments import StudyArguments
-from prl.study import runner
+from prl.study import runner, tasks
 from prl.study.claims import CLAIMS
-from prl.study.runner import ARMS, COLD_STARTS, Schedule, Task, execute, plan
+from prl.study.plan import ARMS, COLD_STARTS, QUICK, Schedule, plan
+from prl.study.tasks import Task, execute
 
 FAKE = """
 import json, os, signal, sys, time
@@ -134,7 +135,7 @@ def between_polls(monkeypatch: pytest.MonkeyPatch, act: Callable[[], None]) -> N
         act()
         time.sleep(seconds / 10)
 
-    monkeypatch.setattr(runner, "time", SimpleNamespace(sleep=sleep, monotonic=time.monotonic))
+    monkeypatch.setattr(tasks, "time", SimpleNamespace(sleep=sleep, monotonic=time.monotonic))
 
 
 NEW, AGAIN = "--overwrite_output_dir", "--resume"
@@ -400,14 +401,14 @@ def test_each_task_begins_with_what_the_one_before_it_wrote(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("arm", ARMS)
 def test_prl_understands_every_task(tmp_path: Path, arm: str) -> None:
-    for task in planned(tmp_path, arm, sizes=dict.fromkeys(ARMS, runner.QUICK), threads=1).values():
+    for task in planned(tmp_path, arm, sizes=dict.fromkeys(ARMS, QUICK), threads=1).values():
         settings = config.parse(task.argv[0], task.argv[1:])
         assert settings.output_dir == str(task.folder)
         assert settings.arguments.threads == "1"
         if task.argv[0] == "eval":
             assert (settings.arguments.greedy, settings.arguments.limit) == (False, 8)
         else:
-            assert settings.trainer.max_steps == runner.QUICK[task.argv[0]]["max_steps"]
+            assert settings.trainer.max_steps == QUICK[task.argv[0]]["max_steps"]
         if task.argv[0] == "sft":
             structured = ARMS[arm].cold_start == "structured"
             assert settings.arguments.attention == ("structured" if structured else "causal")
@@ -482,7 +483,7 @@ def test_quick_is_quick_whatever_the_arm(executed: SimpleNamespace, tmp_path: Pa
     """Also where a cold start or the base go by the recipe of another arm."""
     ask(tmp_path, arms=[arm], quick=True)
     for task in executed.tasks:
-        quick = runner.QUICK[task.argv[0]]
+        quick = QUICK[task.argv[0]]
         assert {key: flags(task)[key] for key in quick} == {key: str(value) for key, value in quick.items()}
 
 

@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 
 from prl.statistics import SeedEstimate, Units, over_seeds
-from prl.study.arms import Evaluation, Study, Training, gain
+from prl.study.results import Evaluation, Study, Training, gain
 
 Side = Literal["above", "below", "within"]
 Unit = Literal["points", "times"]

@@ -10,7 +10,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 from prl.report.curves import Curve, _as_shares, _figure, _latest_means
-from prl.study.arms import LEVEL_ARMS, Study, Training
+from prl.study.results import LEVEL_ARMS, Study, Training
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

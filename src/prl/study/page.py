@@ -7,9 +7,9 @@ from typing import Any
 
 from prl.runs.cards import table
 from prl.statistics import SeedEstimate
-from prl.study.arms import BASELINE, Study
 from prl.study.claims import QUANTITIES, Judged, verdict
 from prl.study.figures import SMOOTH
+from prl.study.results import BASELINE, Study
 
 PAPER: dict[str, tuple[float | None, float | None]] = {
     "sequential": (45.1, None),

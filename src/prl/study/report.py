@@ -19,7 +19,9 @@ from prl import runs
 from prl.errors import UsageError
 from prl.statistics import SeedEstimate, itself, over_seeds
 from prl.study import figures
-from prl.study.arms import (
+from prl.study.claims import block_position, dead_groups, judge, thirds
+from prl.study.page import page
+from prl.study.results import (
     BASELINE,
     LEVEL_ARMS,
     REWARD_ARMS,
@@ -30,8 +32,6 @@ from prl.study.arms import (
     read,
     score,
 )
-from prl.study.claims import block_position, dead_groups, judge, thirds
-from prl.study.page import page
 
 _ENVIRONMENT = ("prl", "git_commit", "python", "platform", "cpu_count", "gpus", "versions")
 _CURVES = ("correct", "parallel_ratio", "frac_reward_zero_std", "block_position", "reward")
