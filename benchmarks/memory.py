@@ -124,11 +124,13 @@ def measure(command: str, given: dict[str, Any]) -> dict[str, Any]:
 
     from prl import rl, sft
     from prl.config import resolve
-    from prl.machine import memory
-    from prl.trainer import oom
+    from prl.machine.load import load_of
+    from prl.machine.memory import forecast
+    from prl.machine.shape import read_shape
+    from prl.trainer.micro_batches import MicroBatches
 
     lengths: list[tuple[int, int]] = []
-    step_on = oom.MicroBatches.step_on
+    step_on = MicroBatches.step_on
 
     def noted(self: Any, prepared: dict[str, Any], *args: Any) -> None:
         if "input_ids" in prepared:
@@ -137,7 +139,7 @@ def measure(command: str, given: dict[str, Any]) -> dict[str, Any]:
             lengths.append((prepared["prompt_ids"].shape[1], prepared["completion_ids"].shape[1]))
         step_on(self, prepared, *args)
 
-    oom.MicroBatches.step_on = noted
+    MicroBatches.step_on = noted
     with tempfile.TemporaryDirectory() as folder:
         base = SFT if command == "sft" else RL
         settings = resolve(
@@ -153,14 +155,13 @@ def measure(command: str, given: dict[str, Any]) -> dict[str, Any]:
         peak = max(peak, live)
     prompt, completion = lengths[0]
     if command == "sft":
-        load = memory.load_of(settings)
+        load = load_of(settings)
         load = replace(load, prompt=min(load.prompt, completion // 2))
         load = replace(load, completion=completion - load.prompt)
     else:
-        load = memory.load_of(settings, longest_prompt=prompt)
-    forecast = memory.forecast(memory.read_shape(settings.arguments.model_name_or_path), load)
-    error = forecast.peak / peak - 1
-    return {"measured": peak, "forecast": forecast.peak, "at": forecast.at, "error": error}
+        load = load_of(settings, longest_prompt=prompt)
+    found = forecast(read_shape(settings.arguments.model_name_or_path), load)
+    return {"measured": peak, "forecast": found.peak, "at": found.at, "error": found.peak / peak - 1}
 
 
 if __name__ == "__main__":

@@ -19,7 +19,9 @@ from prl.errors import RunError
 from prl.machine import fitting, hardware
 from prl.machine.fitting import Extent, check_fits
 from prl.machine.hardware import Machine, group_free
-from prl.machine.memory import GIB, forecast, load_of, read_shape
+from prl.machine.load import load_of
+from prl.machine.memory import GIB, forecast
+from prl.machine.shape import read_shape
 from prl.settings import Settings
 from prl.settings.reading import flags_of
 from prl.trainer import setup

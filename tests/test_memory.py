@@ -19,10 +19,12 @@ from prl import tiny
 from prl.config import resolve
 from prl.decoding.rows import grown, last_growth
 from prl.errors import ModelError
-from prl.machine import memory
+from prl.machine import load, memory, shape
 from prl.machine.fitting import advice, changes, flags_of, merged
 from prl.machine.hardware import Machine
-from prl.machine.memory import GIB, Load, Shape, forecast, load_of, read_shape, smaller
+from prl.machine.load import Load, load_of
+from prl.machine.memory import GIB, forecast
+from prl.machine.shape import Shape, read_shape, smaller
 
 QWEN3 = {"0.6B": 596_049_920, "1.7B": 1_720_574_976, "4B": 4_022_468_096, "8B": 8_190_735_360}
 """Parameters as the published weights have them."""
@@ -193,8 +195,8 @@ def test_it_counts_as_the_libraries_do() -> None:
     kernels, trl = (
         importlib.import_module(f"trl.{name}") for name in ("kernels.chunked_logprob", "trainer.utils")
     )
-    assert memory.TILE_ROWS == kernels.TOKEN_CHUNK_SIZE
-    assert memory.TILE_COLUMNS == trl._CHUNKED_LOGPROB_CHUNK_SIZE
+    assert load.TILE_ROWS == kernels.TOKEN_CHUNK_SIZE
+    assert load.TILE_COLUMNS == trl._CHUNKED_LOGPROB_CHUNK_SIZE
     forkjoin = importlib.import_module("prl.decoding.forkjoin")
     packing = importlib.import_module("prl.decoding.packing")
     rows = importlib.import_module("prl.decoding.rows")
@@ -204,7 +206,7 @@ def test_it_counts_as_the_libraries_do() -> None:
         forkjoin.PREFILL_TOKENS,
     )
     assert memory.PACKED_FROM == packing.SMALLEST
-    assert importlib.import_module("prl.structure").LAYER_KINDS == memory.LAYER_KINDS
+    assert importlib.import_module("prl.structure").LAYER_KINDS == shape.LAYER_KINDS
 
 
 def test_torch_stays_out() -> None:

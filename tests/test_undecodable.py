@@ -17,7 +17,7 @@ from transformers import (
 
 from prl import cli, tiny
 from prl.errors import ModelError
-from prl.machine.memory import read_shape
+from prl.machine.shape import read_shape
 from prl.model import check_loadable
 
 SAID = (

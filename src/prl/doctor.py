@@ -25,7 +25,9 @@ from prl.errors import RunError, UsageError
 from prl.machine import hardware
 from prl.machine.fitting import Change, changes, command_of, flags_of, merged
 from prl.machine.hardware import Machine
-from prl.machine.memory import GIB, Forecast, forecast, load_of, read_shape
+from prl.machine.load import load_of
+from prl.machine.memory import GIB, Forecast, forecast
+from prl.machine.shape import read_shape
 from prl.recipes import Given
 from prl.runs.disk import check_replaceable, replacing
 from prl.settings import Settings

@@ -1,4 +1,4 @@
-"""What to change, and in which order, when a stage does not fit the memory."""
+"""What to change, and in which order, when a command does not fit the memory."""
 
 from __future__ import annotations
 
@@ -6,10 +6,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from prl.console import console
 from prl.errors import ModelError, RunError
+from prl.machine import hardware
+from prl.machine.load import Load, load_of
+from prl.machine.memory import forecast
+from prl.machine.shape import Shape, read_shape, smaller
 
 if TYPE_CHECKING:
-    from prl.machine.memory import Load, Shape
     from prl.settings import Settings
 
 SHORTEST = 256
@@ -37,10 +41,8 @@ def changes(shape: Shape, load: Load, available: int) -> list[Change]:
     mildest that is enough, else the furthest that helps. Stops when it fits; the last `peak` says whether it
     does. Fewer responses to a problem (`num_generations`) save nothing, since only `rollout_batch_size` of
     them are in memory at once. `load` is what
-    `prl.machine.memory.load_of` gives.
+    `prl.machine.load.load_of` gives.
     """
-    from prl.machine.memory import forecast
-
     found: list[Change] = []
     peak = forecast(shape, load).peak
     batches = (_micro_batch, _side_by_side)
@@ -62,7 +64,7 @@ def changes(shape: Shape, load: Load, available: int) -> list[Change]:
     return found
 
 
-Step = tuple[dict[str, Any], str, "Shape", "Load"]
+Step = tuple[dict[str, Any], str, Shape, Load]
 
 
 def _micro_batch(shape: Shape, load: Load) -> Iterator[Step]:
@@ -119,8 +121,6 @@ def _quantisation(shape: Shape, load: Load) -> Iterator[Step]:
 
 
 def _smaller_model(shape: Shape, load: Load) -> Iterator[Step]:
-    from prl.machine.memory import smaller
-
     while found := smaller(shape):
         name, shape = found
         yield {"model_name_or_path": name}, "a smaller model, from its base on", shape, load
@@ -135,8 +135,6 @@ def advice(
 ) -> str:
     """One line: forecast, what is free (`available`, bytes), and what to change in which order, with the
     command. Raises ModelError where the model's shape is not known."""
-    from prl.machine.memory import load_of, read_shape
-
     shape = shape or read_shape(settings.arguments.model_name_or_path)
     return _advice(settings, shape, load_of(settings, longest_prompt), available)
 
@@ -145,8 +143,6 @@ def _advice(
     settings: Settings[Any], shape: Shape, load: Load, available: int, first: Change | None = None
 ) -> str:
     """`first`: a change before the others, which another of its kind stands in for."""
-    from prl.machine.memory import forecast
-
     now = forecast(shape, load)
     told = f"forecast {_gib(now.peak)} GiB, {_gib(available)} are free"
     if now.peak <= available:
@@ -214,18 +210,14 @@ published of GPUs (docs/memory.md)."""
 
 
 def check_fits(settings: Settings[Any], extent: Extent | None = None) -> None:
-    """Refuse a stage (sft, rl, eval) that is sure to run out of memory, before it allocates anything: by its
-    weights alone before they are loaded, and by its batches once the `extent` of its data is known.
+    """Refuse a command (sft, rl, eval) that is sure to run out of memory, before it allocates anything: by
+    its weights alone before they are loaded, and by its batches once the `extent` of its data is known.
 
     The kernel would kill it on a CPU: RunError where the least that the data asks for is more than there is,
     swap included. On a GPU prl halves batches until they fit: RunError where one row is too much, by however
     much the forecast lies too high. One line where the most that may be asked for is more than is free. A
     model whose shape is not known passes; what is wrong with it shows when it is loaded.
     """
-    from prl.console import console
-    from prl.machine import hardware
-    from prl.machine.memory import forecast, load_of, read_shape
-
     try:
         shape, load = read_shape(settings.arguments.model_name_or_path), load_of(settings)
     except ModelError:
@@ -284,8 +276,6 @@ def _of_length(load: Load, tokens: int) -> Load:
 
 def _cut(shape: Shape, load: Load, most: Load) -> Change | None:
     """The first change where a batch is bounded by the data: to a power of two, which can be halved."""
-    from prl.machine.memory import forecast
-
     if most.rows == load.rows or most.rows < 2:
         return None
     rows = 2 ** (most.rows.bit_length() - 1) // (2 if most.rows.bit_count() == 1 else 1)

@@ -52,7 +52,7 @@ def halving(work: Callable[[int], Result], size: int, what: str, advise: Advise)
 
 
 def advise(settings: Settings[Any]) -> str:
-    """What to change so that the stage of `settings` fits what this process may hold, in a line."""
+    """What to change so that the command of `settings` fits what this process may hold, in a line."""
     try:
         return advice(settings, hardware.usable_memory(settings.arguments.device))
     except ModelError:  # an architecture that the forecast does not know
