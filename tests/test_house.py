@@ -7,6 +7,8 @@ only, also inside functions, so that what is pure stays so.
 from __future__ import annotations
 
 import ast
+import importlib
+import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -144,3 +146,30 @@ def test_files_and_functions_are_small() -> None:
         and (count := (node.end_lineno or 0) - node.lineno + 1) > MOST_LINES_OF_A_FUNCTION
     ]
     assert long_functions == []
+
+
+def test_what_the_texts_name_is_there() -> None:
+    """`prl.room.name`, in docs and docstrings, is a module or an attribute of one."""
+    root = PACKAGE.parents[1]
+    texts = [
+        root / "README.md",
+        *root.glob("docs/*.md"),
+        *PACKAGE.rglob("*.py"),
+        *root.glob("benchmarks/*.py"),
+    ]
+    named = {
+        name: path.relative_to(root)
+        for path in texts
+        for name in re.findall(r"`(prl(?:\.\w+)+)`", path.read_text(encoding="utf-8"))
+        if name != "prl.json"  # a file
+    }
+    gone = []
+    for name, path in sorted(named.items()):
+        parts = name.split(".")
+        count = next(n for n in range(len(parts), 0, -1) if ".".join(parts[:n]) in trees())
+        found = importlib.import_module(".".join(parts[:count]))
+        for attribute in parts[count:]:
+            found = getattr(found, attribute, None)
+        if found is None:
+            gone.append(f"{path}: {name}")
+    assert gone == []
