@@ -284,14 +284,13 @@ def probe(
     rows = table[first : first + share]
     prompts = [row["prompt"] for row in rows]
     seeds = [[row_seed(training.seed, first + i, j) for j in range(samples)] for i in range(len(rows))]
-    sampling = Sampling(training.temperature, training.top_p, training.top_k or 0, training.min_p or 0.0)
     with batches_bar("probe", len(rows) * samples) as on_batch:
         answers, _ = halving(
             lambda size: ForkJoinDecoder(
                 model,
                 tokenizer,
                 limits=Limits.of(arguments, training.max_completion_length),
-                sampling=sampling,
+                sampling=Sampling.of(training),
                 batch_size=size,
             ).generate(prompts, seeds=seeds, on_batch=on_batch),
             arguments.rollout_batch_size or training.generation_batch_size,

@@ -114,7 +114,7 @@ class Rollouts(TrainerCallback, ExportableState):
             trainer.accelerator.unwrap_model(trainer.model),
             trainer.processing_class,
             limits=self.limits,
-            sampling=Sampling(args.temperature, args.top_p, args.top_k or 0, args.min_p or 0.0),
+            sampling=Sampling.of(args),
             batch_size=batch_size,
         )
 
