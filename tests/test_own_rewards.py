@@ -195,7 +195,7 @@ def test_a_reward_that_fails_ends_the_run_in_one_line(
     assert last == f"prl rl: reward {tmp_path / 'bad.py'}:bad, line 2, failed: KeyError: 'weight'"
 
 
-def test_functions_of_a_python_caller_are_paid_last(tmp_path: Path) -> None:
+def test_functions_of_a_python_caller_are_paid_last_and_in_every_stage(tmp_path: Path) -> None:
     def short(completions: list[str], **columns: Any) -> list[float]:
         return [float(len(text) < 20) for text in completions]
 
@@ -205,7 +205,8 @@ def test_functions_of_a_python_caller_are_paid_last(tmp_path: Path) -> None:
         "rewards": ["format"],
         "reward_weights": [2.0],
     }
-    asked = resolve("rl", max_steps=1, output_dir=str(tmp_path / "run"), **given)
+    stages = [{"name": "one", "rewards": ["format"]}]
+    asked = resolve("rl", max_steps=1, output_dir=str(tmp_path / "run"), stages=stages, **given)
     result = rl.run(asked, rewards=[short])
     mean = 2 * result.metrics["rewards/format_reward/mean"] + result.metrics["rewards/short/mean"]
     assert result.metrics["reward"] == pytest.approx(mean, rel=1e-5)

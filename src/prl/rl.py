@@ -44,7 +44,7 @@ from prl.model import (
     tags_of,
 )
 from prl.rewards import AlternatingReward, Reward, read_pattern, reward_functions
-from prl.rewards.own import OwnReward, RewardFunction, fingerprint, own_rewards
+from prl.rewards.own import OwnReward, RewardFunction, by_call, fingerprint, own_rewards
 from prl.runs import checkpoints, processes
 from prl.settings import Settings
 from prl.settings.arguments import RLArguments
@@ -80,8 +80,8 @@ def run(
     """Train on the problems of `settings` and write the run folder. Raises PrlError for what the user can
     mend.
 
-    `rewards` are functions of your own (`prl.rewards.own`), paid besides those of `settings`, each with a
-    weight of 1. `callbacks` are of transformers; what they add to the logs is kept in the run.
+    `rewards` are functions of your own (`prl.rewards.own`), paid in every stage besides those of `settings`,
+    each with a weight of 1. `callbacks` are of transformers; what they add to the logs is kept in the run.
     """
     quiet_libraries()
     environment.keep()
@@ -101,7 +101,7 @@ def run(
         # The rewards before the curriculum, which switches them; the recorder tells it what came of its draw.
         paid = paid_rewards(settings, stages, tokenizer, own)
         alternating = cast(AlternatingReward | None, paid.get("alternating"))
-        staging = _staging(settings, stages, problems, [*arguments.rewards, *own], alternating)
+        staging = _staging(settings, stages, problems, alternating, by_call(own))
         advised = functools.partial(advise, settings)
         limits = Limits.of(arguments, training.max_completion_length)
         size = arguments.rollout_batch_size
@@ -198,7 +198,7 @@ def paid_rewards(
     """All that some stage pays, by name, in the order of --reward_weights; `own` ones stand where they are
     named, those of a Python caller last."""
     arguments = settings.arguments
-    names = list(dict.fromkeys([*rewards_of(stages, arguments.rewards), *own]))
+    names = [*rewards_of(stages, arguments.rewards), *by_call(own)]
     shipped = reward_functions(
         [name for name in names if name not in own],
         eos_token_id=tokenizer.eos_token_id,
@@ -214,8 +214,8 @@ def _staging(
     settings: Settings[RLArguments],
     stages: Sequence[Stage],
     problems: Problems,
-    rewards: Sequence[str],
     alternating: AlternatingReward | None,
+    always: Sequence[str],
 ) -> Staging | None:
     """The curriculum of `stages`, None where there are none: TRL's own order of problems."""
     if not stages:
@@ -229,7 +229,7 @@ def _staging(
         group_size=training.num_generations,
         band=(arguments.band[0], arguments.band[1]),
     )
-    return Staging(curriculum, problems.table, rewards, alternating)
+    return Staging(curriculum, problems.table, arguments.rewards, alternating, always)
 
 
 def _rehearsal(

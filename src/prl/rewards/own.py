@@ -94,6 +94,11 @@ def own_rewards(named: Sequence[str], functions: Sequence[RewardFunction]) -> di
     return found
 
 
+def by_call(own: Iterable[str]) -> list[str]:
+    """The names of those that a Python caller passed, and no setting names."""
+    return [name for name in own if not is_own(name)]
+
+
 def fingerprint(own: dict[str, OwnReward]) -> str:
     """Of all of them, in their order; "" without any."""
     return (

@@ -29,9 +29,9 @@ from prl.trainer.sealing import exported_state
 class Staging(TrainerCallback, ExportableState):
     """Drives a `Curriculum` over `table`, the rows of all its stages, while GRPOTrainer trains.
 
-    A stage that names no rewards pays the `default` ones; the window of `alternating` counts from its
-    beginning. Logs with every step what the curriculum says of its draws; a new stage is a line for people.
-    The curriculum's state is in every checkpoint's trainer_state.json.
+    A stage that names no rewards pays the `default` ones, and each pays those of `always`; the window of
+    `alternating` counts from its beginning. Logs with every step what the curriculum says of its draws; a new
+    stage is a line for people. The curriculum's state is in every checkpoint's trainer_state.json.
     """
 
     def __init__(
@@ -40,15 +40,17 @@ class Staging(TrainerCallback, ExportableState):
         table: Sequence[Mapping[str, Any]],
         default: Sequence[str] = (),
         alternating: AlternatingReward | None = None,
+        always: Sequence[str] = (),
     ) -> None:
-        self.curriculum, self.table, self.default, self.alternating = curriculum, table, default, alternating
+        self.curriculum, self.table, self.alternating = curriculum, table, alternating
+        self.default, self.always = default, always
         self.drawn: list[int] = []  # problems of the last generation, of all processes
         self.correct: list[bool] = []  # of the responses of the step at hand
         self.parallel: list[bool] = []
 
     def pays(self, reward: str) -> bool:
         """Whether the stage at hand pays it."""
-        return reward in (self.curriculum.stage.rewards or self.default)
+        return reward in self.always or reward in (self.curriculum.stage.rewards or self.default)
 
     def staged(self, rewards: Mapping[str, Reward]) -> dict[str, Reward]:
         """`rewards` by name; in a stage that does not pay one, it judges nothing (None, which TRL skips)."""
