@@ -9,6 +9,7 @@ problems, because the samples of one problem are not independent of each other.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
@@ -33,7 +34,6 @@ from prl.grammar import Trace, parse
 from prl.machine.fitting import check_fits, extent_of_prompts
 from prl.model import add_results, check_loadable, load_model, settle_tags
 from prl.prompts import render_prompt, transcript
-from prl.runs.disk import read_json
 from prl.settings import Settings
 from prl.settings.arguments import EvalArguments, GenerateArguments
 from prl.statistics import Estimate, bootstrap, pass_at_k
@@ -217,12 +217,25 @@ def _told(ungraded: Sequence[tuple[str, str]], of: int) -> str:
 
 def read_result(folder: Path) -> EvalResult:
     """What `run` returned when it wrote `folder`. Raises RunError for another results.json than it writes."""
-    results = read_json(folder / "results.json")
+    results = read_results(folder)
     try:
         metrics = {name: Estimate(**found) for name, found in results["metrics"].items()}
         return EvalResult(folder, metrics, dict(results["scores"]))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (TypeError, ValueError, AttributeError) as error:
         raise RunError(f"{folder / 'results.json'} cannot be read: evaluate again") from error
+
+
+def read_results(folder: Path) -> dict[str, Any]:
+    """What results.json of an evaluation holds. Raises RunError."""
+    path = folder / "results.json"
+    try:
+        results: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        missing = {"metrics", "scores", "seed", "dataset"} - results.keys()
+    except (OSError, ValueError, AttributeError) as error:
+        raise RunError(f"{path} cannot be read ({error}): evaluate again") from error
+    if missing:
+        raise RunError(f"{path} holds no {', '.join(sorted(missing))}: evaluate again")
+    return results
 
 
 def remarks(described: Mapping[str, float | None]) -> list[str]:
@@ -312,11 +325,11 @@ def summarise(
     return {name: bootstrap(values, resamples=resamples, seed=seed) for name, values in per_problem.items()}
 
 
-def table(metrics: dict[str, Estimate], title: str) -> Table:
-    """The metrics for people: a row a metric, a column a decoding mode."""
+def table(metrics: dict[str, Estimate], title: str, *, heading: str = "95 % interval") -> Table:
+    """The metrics, "mode/metric" by name, for people: a row a metric, a column a mode (or a model)."""
     modes = list(dict.fromkeys(name.split("/")[0] for name in metrics))
     grid = Table(title=title, title_justify="left")
-    grid.add_column("95 % interval")
+    grid.add_column(heading)
     for mode in modes:
         grid.add_column(mode, justify="right")
     for name in dict.fromkeys(name.split("/")[1] for name in metrics):

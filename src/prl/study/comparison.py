@@ -2,14 +2,13 @@
 
     prl compare runs/demo runs/demo-structured
 
-For each stage: the metrics of both with their 95 % intervals, and the paired difference in accuracy, second
+For each model: the metrics of both with their 95 % intervals, and the paired difference in accuracy, second
 minus first. Both answered the same problems, so the difference problem by problem is known better than the
 two intervals suggest. Results that are not of the same problems are refused.
 """
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from typing import Any
 from prl import runs
 from prl.console import console
 from prl.errors import RunError
-from prl.evaluation import table
+from prl.evaluation import read_results, table
 from prl.settings import Settings
 from prl.settings.arguments import CompareArguments
 from prl.statistics import Estimate, paired_difference
@@ -37,7 +36,7 @@ SAME = {
 
 @dataclass(frozen=True)
 class Comparison:
-    """One stage: the metrics of both, and the paired difference in accuracy, second minus first.
+    """One model: the metrics of both, and the paired difference in accuracy, second minus first.
 
     `problems` is how many were answered, `mode` how: "sampled" or "greedy".
     """
@@ -50,25 +49,25 @@ class Comparison:
 
 
 def run(settings: Settings[CompareArguments]) -> dict[str, Comparison]:
-    """Compare two folders, stage by stage, and print it. Raises RunError where they cannot be compared."""
+    """Compare two folders, model by model, and print it. Raises RunError where they cannot be compared."""
     arguments = settings.arguments
     first, second = Path(str(arguments.first)).expanduser(), Path(str(arguments.second)).expanduser()
     ours, theirs = _evaluations(first), _evaluations(second)
     if ours.keys() != theirs.keys():
         raise RunError(f"{first} and {second}: one is a demo, the other an evaluation; name two of a kind")
-    stages = {name: compare(ours[name], theirs[name], resamples=arguments.bootstrap) for name in ours}
-    for name, stage in stages.items():
+    compared = {name: compare(ours[name], theirs[name], resamples=arguments.bootstrap) for name in ours}
+    for name, each in compared.items():
         labels = (f"A {_attention(ours[name])}", f"B {_attention(theirs[name])}")
         columns = {
             f"{label}/{metric}": metrics[metric]
-            for label, metrics in zip(labels, (stage.first, stage.second), strict=True)
+            for label, metrics in zip(labels, (each.first, each.second), strict=True)
             for metric in METRICS
             if metric in metrics
         }
-        console.print(table(columns, title=f"{name}, {stage.mode}, {stage.problems} problems"))
-        console.print(f"accuracy, B - A, paired: {stage.difference}\n", markup=False)
+        console.print(table(columns, title=f"{name}, {each.mode}, {each.problems} problems"))
+        console.print(f"accuracy, B - A, paired: {each.difference}\n", markup=False)
     console.print(f"A {first}\nB {second}", markup=False)
-    return stages
+    return compared
 
 
 def compare(first: Path, second: Path, *, resamples: int = 1000) -> Comparison:
@@ -77,7 +76,7 @@ def compare(first: Path, second: Path, *, resamples: int = 1000) -> Comparison:
     Raises RunError: a folder without results, other problems, or settings that make them harder to answer.
     """
     refused = f"{first} and {second} cannot be compared"
-    ours, theirs = _results(first), _results(second)
+    ours, theirs = read_results(first), read_results(second)
     for key, flag in SAME.items():
         if ours.get(key) != theirs.get(key):
             raise RunError(
@@ -96,27 +95,15 @@ def compare(first: Path, second: Path, *, resamples: int = 1000) -> Comparison:
 
 
 def _evaluations(folder: Path) -> dict[str, Path]:
-    """Stage -> the folder of its evaluation."""
+    """Model -> the folder of its evaluation."""
     if (folder / "demo.json").is_file():
-        return {stage: folder / name for stage, name in EVALUATIONS.items()}
+        return {model: folder / name for model, name in EVALUATIONS.items()}
     if (folder / "results.json").is_file():
         return {"evaluation": folder}
     raise RunError(
         f"{folder} holds neither a finished demo (demo.json) nor a finished evaluation (results.json): "
         "name an --output_dir of `prl demo` or `prl eval`"
     )
-
-
-def _results(folder: Path) -> dict[str, Any]:
-    path = folder / "results.json"
-    try:
-        results = json.loads(path.read_text(encoding="utf-8"))
-        missing = {"metrics", "scores", "seed", "dataset"} - results.keys()
-    except (OSError, ValueError, AttributeError) as error:
-        raise RunError(f"{path} cannot be read ({error}): evaluate again") from error
-    if missing:
-        raise RunError(f"{path} holds no {', '.join(sorted(missing))}: evaluate again")
-    return results
 
 
 def _metrics(results: dict[str, Any], mode: str) -> dict[str, Estimate]:

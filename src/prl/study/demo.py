@@ -1,13 +1,13 @@
-"""The whole method in minutes on a CPU: cold start, RL, and held-out accuracy at each stage (`prl demo`,
-`make demo`).
+"""The whole method in minutes on a CPU: cold start, RL, and held-out accuracy before, between and after (`prl
+demo`, `make demo`).
 
-Runs the stages of the recipe `tiny` one after another, as `make sft && make rl && make eval` would, and
+Runs the commands of the recipe `tiny` one after another, as `make sft && make rl && make eval` would, and
 evaluates the base, the cold start and the RL model on the same held-out problems. The base solves them
 sequentially, without a tag: what the format costs a model of this size stands beside what RL wins. The cold
 start decides on the attention, and all that follows keeps to it.
 
 `.demo.json` says that a demo has begun, how and when; it goes when demo.json is written. While it is there,
-the same command goes on: stages that are done since then are kept, one that was interrupted is resumed.
+the same command goes on: runs that are done since then are kept, one that was interrupted is resumed.
 """
 
 from __future__ import annotations
@@ -42,41 +42,27 @@ QUICK: dict[str, dict[str, Any]] = {
 STATE = ".demo.json"
 
 EVALUATIONS = {"base": "eval-base", "SFT": "eval-sft", "RL": "eval-rl"}
-"""Stage -> where its evaluation is in the folder of a demo."""
+"""Model -> where its evaluation is in the folder of a demo."""
 
 
 @dataclass(frozen=True)
 class DemoResult:
-    """The evaluations of base, SFT and RL; and the gain of RL over SFT in sampled held-out accuracy,
-    paired."""
+    """The evaluations of the models base, SFT and RL, in `stages`; and the gain of RL over SFT in sampled
+    held-out accuracy, paired."""
 
     stages: dict[str, EvalResult]
     gain: Estimate
 
 
 def run(settings: Settings[DemoArguments]) -> DemoResult:
-    """Run the demo, or what is left of it; write a run folder for each stage and evaluation, and demo.json.
+    """Run the demo, or what is left of it; write a run folder for each command, and demo.json.
 
     Raises RunError: the folder cannot be written, or holds an interrupted demo with other settings; and what
-    the stages raise.
+    the commands raise.
     """
     arguments, started = settings.arguments, time.monotonic()
     folder = Path(arguments.output_dir)
     begun, seconds = _begin(folder, arguments), 0.0
-
-    def stage(command: str, output: str, model: str | Path, **given: Any) -> Settings[Any]:
-        resume = command != "eval" and _is_of_this(folder / output, begun)
-        return resolve(
-            command,
-            recipe="tiny",
-            model_name_or_path=str(model),
-            threads=arguments.threads,
-            seed=arguments.seed,
-            output_dir=str(folder / output),
-            **({"resume": True} if resume else {"overwrite_output_dir": True}),
-            **(QUICK[command] if arguments.quick else {}),
-            **given,
-        )
 
     def is_done(output: str) -> bool:
         nonlocal seconds
@@ -87,47 +73,71 @@ def run(settings: Settings[DemoArguments]) -> DemoResult:
         return bool(done)
 
     def train(command: str, run: Callable[[Settings[Any]], Any], model: str | Path, **given: Any) -> Path:
-        return folder / command if is_done(command) else run(stage(command, command, model, **given)).folder
+        if not is_done(command):
+            run(_asked(arguments, command, folder / command, model, begun, **given))
+        return folder / command
 
     def evaluate(name: str, model: str | Path) -> EvalResult:
-        output = EVALUATIONS[name]
-        return (
-            read_result(folder / output) if is_done(output) else evaluation.run(stage("eval", output, model))
-        )
+        output = folder / EVALUATIONS[name]
+        if is_done(EVALUATIONS[name]):
+            return read_result(output)
+        return evaluation.run(_asked(arguments, "eval", output, model, begun))
 
-    stages = {"base": evaluate("base", NAME)}
+    found = {"base": evaluate("base", NAME)}
     cold_start = train("sft", sft.run, NAME, attention=arguments.attention)
-    stages["SFT"] = evaluate("SFT", cold_start)
+    found["SFT"] = evaluate("SFT", cold_start)
     skill = train("rl", rl.run, cold_start)
-    stages["RL"] = evaluate("RL", skill)
-    before, after = (stages[name].scores["sampled"] for name in ("SFT", "RL"))
+    found["RL"] = evaluate("RL", skill)
+    before, after = (found[name].scores["sampled"] for name in ("SFT", "RL"))
     gain = paired_difference(before, after, seed=arguments.seed)
 
     minutes = (seconds + time.monotonic() - started) / 60
-    runs.write_json(
-        folder / "demo.json",
-        {
-            "attention": arguments.attention,
-            "seed": arguments.seed,
-            "quick": arguments.quick,
-            "minutes": minutes,
-            "gain": asdict(gain),
-            "stages": {
-                name: {metric: asdict(estimate) for metric, estimate in result.metrics.items()}
-                for name, result in stages.items()
-            },
-        },
-    )
+    runs.write_json(folder / "demo.json", _written(arguments, minutes, gain, found))
     with writing(folder):
         (folder / STATE).unlink(missing_ok=True)
-    console.print(_comparison(stages))
+    console.print(_comparison(found))
     console.print(f"gain of RL over SFT in sampled accuracy: {gain}", markup=False)
     console.print(
         f"{arguments.attention} attention, seed {arguments.seed}, {minutes:.1f} minutes; "
         f"the runs are in {folder}",
         markup=False,
     )
-    return DemoResult(stages, gain)
+    return DemoResult(found, gain)
+
+
+def _asked(
+    arguments: DemoArguments, command: str, output: Path, model: str | Path, begun: str, **given: Any
+) -> Settings[Any]:
+    """One command of the demo; a training that this demo began is resumed."""
+    resume = command != "eval" and _is_of_this(output, begun)
+    return resolve(
+        command,
+        recipe="tiny",
+        model_name_or_path=str(model),
+        threads=arguments.threads,
+        seed=arguments.seed,
+        output_dir=str(output),
+        **({"resume": True} if resume else {"overwrite_output_dir": True}),
+        **(QUICK[command] if arguments.quick else {}),
+        **given,
+    )
+
+
+def _written(
+    arguments: DemoArguments, minutes: float, gain: Estimate, found: dict[str, EvalResult]
+) -> dict[str, Any]:
+    """What demo.json holds."""
+    return {
+        "attention": arguments.attention,
+        "seed": arguments.seed,
+        "quick": arguments.quick,
+        "minutes": minutes,
+        "gain": asdict(gain),
+        "stages": {
+            name: {metric: asdict(estimate) for metric, estimate in result.metrics.items()}
+            for name, result in found.items()
+        },
+    }
 
 
 def _begin(folder: Path, arguments: DemoArguments) -> str:
@@ -164,12 +174,12 @@ def _is_of_this(folder: Path, begun: str) -> bool:
     return str(read_json(folder / "environment.json").get("started_at", "")) >= begun
 
 
-def _comparison(stages: dict[str, EvalResult]) -> Table:
-    problems = len(next(iter(stages.values())).scores["sampled"])
-    grid = Table(title=f"{problems} held-out problems, 95 % intervals", title_justify="left")
-    grid.add_column("sampled at temperature 1")
-    for name in stages:
-        grid.add_column(name, justify="right")
-    for metric in ("accuracy", "parallel_ratio", "format_valid"):
-        grid.add_row(metric, *(str(result.metrics[f"sampled/{metric}"]) for result in stages.values()))
-    return grid
+def _comparison(found: dict[str, EvalResult]) -> Table:
+    problems = len(next(iter(found.values())).scores["sampled"])
+    metrics = {
+        f"{name}/{metric}": result.metrics[f"sampled/{metric}"]
+        for metric in ("accuracy", "parallel_ratio", "format_valid")
+        for name, result in found.items()
+    }
+    title = f"{problems} held-out problems, 95 % intervals"
+    return evaluation.table(metrics, title, heading="sampled at temperature 1")
