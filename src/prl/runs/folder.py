@@ -29,7 +29,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
-import yaml
 from filelock import BaseFileLock, FileLock, Timeout
 
 from prl.errors import RunError, UsageError
@@ -206,6 +205,8 @@ def _open(
     inputs: Mapping[str, str],
     compare: Compare | None,
 ) -> Run:
+    import yaml
+
     if resume and overwrite:
         raise UsageError(
             f"{folder} cannot be both resumed and overwritten: pass --resume or --overwrite_output_dir"

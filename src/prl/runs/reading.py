@@ -11,8 +11,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from prl.errors import RunError, first_line
 from prl.runs.disk import read_json
 
@@ -21,6 +19,8 @@ log = logging.getLogger(__name__)
 
 def read_config(run_dir: str | os.PathLike[str]) -> dict[str, Any]:
     """The resolved settings of a run. Raises RunError when the folder is no run."""
+    import yaml
+
     path = run_folder(run_dir) / "config.yaml"
     try:
         config = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
