@@ -24,8 +24,9 @@ from prl.machine.choosing import choose_recipe, machine_asked_for, place, settle
 from prl.recipes import Given
 from prl.runs.disk import read_json
 from prl.settings import Settings, trainer_flags
-from prl.settings.arguments import COMMANDS, FORECAST, TRAINER_CONFIGS, DoctorArguments, PromptStyle
+from prl.settings.arguments import COMMANDS, FORECAST, TRAINER_CONFIGS, DoctorArguments
 from prl.settings.clashes import contradictions, trainer_faults
+from prl.settings.flags import PromptStyle
 from prl.settings.ranges import RANGES
 from prl.settings.reading import RENAMED, flags_of, hint, keys_of, read_flags, read_recipe, words_of
 from prl.settings.reading import knows as knows
@@ -54,16 +55,16 @@ def parse(command: str, argv: Iterable[str]) -> Settings[Any]:
 
 
 def parse_doctor(argv: Iterable[str]) -> tuple[Settings[DoctorArguments], list[Given]]:
-    """The settings of `prl doctor ARGV...`, and the flags that are for the stages it looks at."""
+    """The settings of `prl doctor ARGV...`, and the flags that are for the commands it looks at."""
     own = {"", *(item.name for item in fields(DoctorArguments))}
     flags = flags_of(argv)
     settings = _settle("doctor", [given for given in flags if given.key in own])
     passed = [given for given in flags if given.key not in own]
-    stages = settings.arguments.stage.split()
-    faults = [f"{stage!r} is no stage{nearest(stage, FORECAST)}" for stage in stages if stage not in FORECAST]
+    commands = settings.arguments.stage.split()
+    faults = [f"{name!r} is no stage{nearest(name, FORECAST)}" for name in commands if name not in FORECAST]
     for given in passed if not faults else []:
-        if not any(knows(stage, given.key) for stage in stages):
-            known = [key for stage in stages for key in keys_of(stage).types]
+        if not any(knows(name, given.key) for name in commands):
+            known = [key for name in commands for key in keys_of(name).types]
             faults.append(f"{given.where}: unknown setting{hint(given.key, known)}")
     if faults:
         raise UsageError(_report("doctor", faults))

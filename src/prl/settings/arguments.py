@@ -10,7 +10,6 @@ from dataclasses import dataclass, fields
 from typing import Literal
 
 from prl.settings.evaluating import CompareArguments, EvalArguments, GenerateArguments, RewardsArguments
-from prl.settings.flags import PromptStyle as PromptStyle
 from prl.settings.flags import flag
 from prl.settings.traces import (
     DataArguments,
