@@ -11,7 +11,7 @@ from prl.errors import nearest
 from prl.rewards import REWARDS, read_pattern
 from prl.runs import processes
 from prl.settings import trainer_flags
-from prl.settings.arguments import RLArguments
+from prl.settings.arguments import COMMANDS, POSITIONAL, RLArguments
 from prl.settings.stages import read_stages
 from prl.settings.trainer_flags import (
     HARMLESS,
@@ -26,22 +26,14 @@ from prl.settings.trainer_flags import (
     word_of,
 )
 
-_REQUIRED = {
-    "merge": ("model_name_or_path", "output_dir"),
-    "compare": ("first", "second"),
-    "rewards replay": ("run",),
-    "data traces": ("problems",),
-    "data check": ("file",),
-    "data stats": ("file",),
-    "data show": ("file",),
-    "data mix": ("sets",),
-    "data push": ("folder", "repo"),
-}
+_NEEDED = POSITIONAL | {"merge": ("model_name_or_path", "output_dir"), "generate": ()}
+"""command -> the flags that it cannot do without, unless they have a default."""
 
 
 def contradictions(command: str, values: dict[str, Any]) -> list[str]:
     """What is missing or wrong beside others among prl's own settings of `command`, a line each."""
-    faults = [f"--{key} is missing" for key in _REQUIRED.get(command, ()) if not values.get(key)]
+    needed, defaults = _NEEDED.get(command, ()), COMMANDS[command]()
+    faults = [f"--{key} is missing" for key in needed if not values.get(key, getattr(defaults, key))]
     rewards, weights = values.get("rewards", ["accuracy"]), values.get("reward_weights")
     if command == "rl":
         rewards = _curriculum(values, rewards, faults)
