@@ -103,7 +103,7 @@ def read_turns(text: str) -> list[tuple[str, str]] | None:
         return None
     turns: list[tuple[str, str]] = []
     if before := bare(text[: heads[0].start()])[0]:
-        if not bare(text[heads[0].start() :])[0]:  # turns that nobody takes
+        if not bare(text[heads[0].start() :])[0]:  # headers without a turn behind them
             return None
         if heads[0][0] not in ("<｜User｜>", "<|User|>"):  # DeepSeek's system turn has no header
             raise ValueError(f"has text before the turn marker {heads[0][0].strip()!r}: {before[:40]!r}")
@@ -150,7 +150,8 @@ def bare(text: str) -> tuple[str, list[str]]:
         return text.strip(), []
     found: dict[str, None] = {}
     start, stop = 0, len(text)
-    is_struck = _BETWEEN.fullmatch(text.partition("</s>")[2]) is None  # HTML
+    # <s> with </s> behind it and text after that is HTML, which strikes words out.
+    is_struck = _BETWEEN.fullmatch(text.partition("</s>")[2]) is None
     while (mark := _LEADING.match(text, start)) and not (is_struck and mark[1] == "<s>"):
         found[mark[1]] = None
         start = mark.end()
@@ -217,7 +218,7 @@ def said(text: str) -> str:
         start = mark.end()
     if (head := _HEADS.match(text, start)) and _role(head) == "assistant":
         start = head.end()
-    struck = text.find("<s>", start)  # HTML
+    struck = text.find("<s>", start)  # HTML, where a </s> follows
     for end in _ENDS.finditer(text, start):
         if end[0] != "</s>" or not 0 <= struck < end.start():
             stop = end.start()

@@ -87,7 +87,8 @@ class _Comparison:
         if gold.kind == "relation" and pred.kind != "relation":
             return self.assigned(gold, pred)
         many, one = (gold, pred) if pred.kind == "expression" else (pred, gold)
-        if many.kind == "set" or (many.kind == "list" and many.text in ("±", "or")):  # {5}, ±0, 3/4 or 0.75
+        # One value, written as several: {5}, ±0, 3/4 or 0.75
+        if many.kind == "set" or (many.kind == "list" and many.text in ("±", "or")):
             return one.kind == "expression" and all(self.same(item, one) for item in many.items)
         return False
 
@@ -201,7 +202,7 @@ class _Comparison:
         if {pred.text, gold.text} == {"and", "or"} and all(
             item.kind == "choice" or is_name(item) for item in pred.items
         ):
-            return False  # of statements; of solutions, "2 and 3" says what "2 or 3" does
+            return False  # "A and B" is not "A or B", where the solutions "2 and 3" are those of "2 or 3"
         named = [bool(assigned_names(answer.items)) for answer in (pred, gold)]
         if named[0] != named[1]:
             names, other = (pred.items, gold.items) if named[0] else (gold.items, pred.items)

@@ -1,4 +1,4 @@
-"""When a decimal of many digits is a number whose decimals go on."""
+"""Whether a decimal of many digits is a rounding of a number whose decimals never end."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def agree(decimal: Fraction, digits: int, exact: Fraction) -> bool:
     if not exact:
         return False
     bits = exact.numerator.bit_length() - exact.denominator.bit_length()
-    unit = Fraction(10) ** round(bits * math.log10(2))  # of the first digit, or one beside it
+    unit = Fraction(10) ** round(bits * math.log10(2))  # the place of the first digit, or one beside it
     while abs(exact) < unit:
         unit /= 10
     while abs(exact) >= 10 * unit:

@@ -1,4 +1,4 @@
-"""The kinds of answers, as `reading.read` finds them, and what is asked of any."""
+"""`Answer`, what `reading.read` makes of a text: a number, a list, an interval …; and questions about one."""
 
 from __future__ import annotations
 

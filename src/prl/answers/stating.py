@@ -46,13 +46,13 @@ _STATING = frozenset(  # before a preposition: a total of 5, left with 5, comes 
     "total equal equals sum value result answer left ends up out comes come came amounts adds simplifies "
     "evaluates rounds reduces increases decreases rises drops".split()
 )
-_NEGATING = frozenset("not t never cannot neither nor without".split())  # isn't is isn and t
+_NEGATING = frozenset("not t never cannot neither nor without".split())  # "isn't" is read as isn and t
 _QUALIFYING = frozenset(
     "except than least most above below between under about approximately roughly around nearly almost "
     "multiple multiples divisible base twice half double triple thrice minus plus times power maybe perhaps "
     "possibly might may could either".split()
 )
-_CHANGING = frozenset(  # anywhere in the sentence: its number alone does not say it
+_CHANGING = frozenset(  # with these anywhere in a sentence, its number alone is not what it states
     "otherwise unless except mod modulo grader reference".split()
 )
 _DATE = re.compile(

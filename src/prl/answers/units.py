@@ -76,7 +76,7 @@ def split_unit(items: list[str]) -> tuple[list[str], tuple[str, Fraction] | None
     ):
         return items, None
     body, tail = items[:start], "".join(items[start:])
-    if re.search(r"\bor\b", tail):  # two units are none
+    if re.search(r"\bor\b", tail):  # of two units it has neither
         return items, None
     while body and body[-1] == r"\cdot":
         body = body[:-1]

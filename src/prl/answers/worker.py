@@ -61,8 +61,8 @@ def main() -> None:
     threading.Thread(target=_listen, args=(reader, requests), daemon=True).start()
     send(writer, {"ready": os.getpid()})
     while request := requests.get():
-        # The parent kills at the deadline. Should it be gone, and one C call keep `_listen` from seeing that,
-        # this ends the process: a C thread, without GIL.
+        # The parent kills this process at the deadline. Should the parent be gone while one call into C holds
+        # the GIL, `_listen` cannot see that; this timer ends the process then, as it needs no GIL.
         faulthandler.dump_traceback_later(6 * deadline + 5, exit=True, file=sys.stderr)
         try:
             verdict = judge(str(request["pred"]), str(request["gold"]), algebra)

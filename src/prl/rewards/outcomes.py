@@ -1,4 +1,4 @@
-"""Rewards of what a response comes to: the right answer, a sound format, and valid blocks beside them."""
+"""Rewards for the outcome: a right answer, a format without faults, and valid blocks beside them."""
 
 from __future__ import annotations
 
