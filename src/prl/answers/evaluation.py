@@ -4,6 +4,8 @@ Two readings of roots and logarithms: over the reals, where the cube root of -8 
 -4 is undefined, for expressions that do not speak of i; and principal complex values for those that do.
 """
 
+# ruff: noqa: SIM905 (lists of names read better as words)
+
 from __future__ import annotations
 
 import mpmath  # type: ignore[import-untyped]
@@ -16,27 +18,11 @@ Point = dict[sympy.Symbol, mpmath.mpf]
 _MAX_EXPONENT = 10**6
 _MAX_FACTORIAL = 5000
 _FUNCTIONS = {
-    "sin": mpmath.sin,
-    "cos": mpmath.cos,
-    "tan": mpmath.tan,
-    "cot": mpmath.cot,
-    "sec": mpmath.sec,
-    "csc": mpmath.csc,
-    "asin": mpmath.asin,
-    "acos": mpmath.acos,
-    "atan": mpmath.atan,
-    "acot": mpmath.acot,
-    "asec": mpmath.asec,
-    "acsc": mpmath.acsc,
-    "sinh": mpmath.sinh,
-    "cosh": mpmath.cosh,
-    "tanh": mpmath.tanh,
-    "exp": mpmath.exp,
+    **{name: getattr(mpmath, name) for name in "sin cos tan cot sec csc sinh cosh tanh exp".split()},
+    **{name: getattr(mpmath, name) for name in "asin acos atan acot asec acsc".split()},
+    **{name: getattr(mpmath, name) for name in "floor factorial binomial".split()},
     "Abs": mpmath.fabs,
-    "floor": mpmath.floor,
     "ceiling": mpmath.ceil,
-    "factorial": mpmath.factorial,
-    "binomial": mpmath.binomial,
 }
 
 
