@@ -8,15 +8,17 @@ the table of these places; where a text holds none of them, its last sentence ma
 the text, whatever the text is.
 """
 
+# ruff: noqa: SIM905 (lists of names read better as words)
+
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from itertools import pairwise
 from operator import itemgetter
 from typing import NamedTuple
 
-from prl.answers.formulas import DISPLAY, display_at, strip_wrapping
+from prl.answers.boxes import BOX, last_box
+from prl.answers.formulas import display_at, usable
 from prl.answers.limits import MAX_CHARS
 from prl.answers.stating import stated
 from prl.grammar import END_PATH, PATH, TAGS, parse
@@ -25,13 +27,10 @@ from prl.turns import said, spoken
 MAX_RESPONSE = 2_000_000  # characters looked at, from the end
 _MAX_TRIES = 50  # marks without an answer behind them, from the end
 _MAX_LINE = 5_000
-_LONGEST_JOINT = 80  # characters between two boxes of one answer
 
 PLAIN = re.compile(r"[+-]?\d{1,40}(?:\.\d{1,40})?")
 """Numbers as most answers are written; a look at them costs next to nothing."""
 
-_BOX = re.compile(r"\\(?:boxed|fbox)\s*(?:(?=\{)|(\\?[^\s{}$\\]+))")
-_BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 _BEHIND_LABEL = r"[ \t\u3000*_]{0,6}(?::|：|\n|(?<=[*_])\s|is\s*:)[ \t\u3000*_]{0,6}"
 _LABEL = re.compile(
     r"(?:\bfinal\s{1,4}answer|^[ \t>*_#\"-]{0,12}answer)s?[\"']?" + _BEHIND_LABEL,
@@ -86,22 +85,13 @@ _NEXT_TURN = re.compile(
     r"[ \t*]{0,4}[:.]\D",
     re.IGNORECASE,
 )
-# What takes an answer back: of a later one only what follows counts.
+# What takes an answer back, as in "Wait, that is wrong": then only what is stated behind it counts.
 _RETREAT = re.compile(
     r"\b(?:wait|hold on|hmm|oops|actually|no(?=[,.!:]))\b[^\n]{0,200}?"
     r"\b(?:wrong|mistaken?|misread|incorrect|error|can['’]t|cannot|not\s(?:right|correct|true))\b",
     re.IGNORECASE,
 )
 _QUANTITY = re.compile(r"(?!(?:[a-z]{2,}|a) +[a-z]).*(?:\d|\\[a-zA-Z]|\$)|\(?[A-Z]\)?$", re.DOTALL)
-_MEANING = re.compile(r"[^\W_]|\\[a-zA-Z]")
-_EMPTY = ("N/A", "answer", r"\boxed{}", r"\boxed")
-# Between boxes that are one answer: commas, "and", "or", names to be filled in.
-_DENIED = re.compile(r"\bnot\s*(?:\$|\\\()?$")
-_BETWEEN_BOXES = re.compile(
-    r"(?:\s|\$|\\[()\[\],;!: ]|\\text\s*\{\s*,?\s*(?:and|or)?\s*,?\s*\}|\\q?quad|\\\\|[,;&.]|\b(?:and|or)\b"
-    r"|\\?[a-zA-Z](?:_\{?\w\}?)?\s*(?:=|\\in))*"
-)
-_JOINED = re.compile(r"[,;&]|\b(?:and|or)\b|\\q?quad")
 
 
 class Place(NamedTuple):
@@ -141,7 +131,7 @@ def bare_answer(text: object, paths: bool = True) -> str | None:
     commitment."""
     if not isinstance(text, str):
         return None
-    if len(text) < 90 and PLAIN.fullmatch(text):
+    if PLAIN.fullmatch(text):
         return text
     possible = _possible(text)
     if len(text) > MAX_CHARS or PATH in text or _holds_mark(text, possible):
@@ -162,7 +152,7 @@ def _answer(text: str, possible: list[Place], strict: bool) -> str | None:
     """The last commitment of a thread, to be found at the `possible` places; else, unless `strict`, what it
     states."""
     text = own_turn(text)
-    box = _last_box(text)
+    box = last_box(text)
     found: list[tuple[int, str | None]] = [
         each for place in possible if (each := _last(place.mark, _READERS[place.name], text))
     ]
@@ -171,11 +161,11 @@ def _answer(text: str, possible: list[Place], strict: bool) -> str | None:
     if not found and possible:
         found = [each for mark in (_SENTENCE, _FOREIGN_SENTENCE) if (each := _last(mark, _sentence, text))]
     if not found:
-        return None if strict else _usable(stated(text) or "")
+        return None if strict else usable(stated(text) or "")
     start, answer = max(found, key=itemgetter(0))
     if answer is None or (retreat := _RETREAT.search(text, start)) is None:
         return answer
-    return None if strict else _usable(stated(text[retreat.start() :]) or "")
+    return None if strict else usable(stated(text[retreat.start() :]) or "")
 
 
 def _possible(text: str) -> list[Place]:
@@ -222,7 +212,7 @@ def commits(text: str) -> bool:
 
 
 def _holds_mark(text: str, possible: list[Place]) -> bool:
-    return _BOX.search(text) is not None or any(place.mark.search(text) for place in possible)
+    return BOX.search(text) is not None or any(place.mark.search(text) for place in possible)
 
 
 def _last(mark: re.Pattern[str], read: Callable[[str], str | None], text: str) -> tuple[int, str] | None:
@@ -234,69 +224,6 @@ def _last(mark: re.Pattern[str], read: Callable[[str], str | None], text: str) -
         if answer := read(text[end : end + _MAX_LINE]):
             return start, answer
     return None
-
-
-Box = tuple[int, int, str | None]
-"""Start, end and content of a box, or of several that are one answer; no content where it is cut off."""
-
-
-def _last_box(text: str) -> Box | None:
-    """The last run of boxes that hold something."""
-    boxes = _boxes(text)
-    if not boxes or boxes[-1][2] is None:
-        return boxes[-1] if boxes else None
-    run = [boxes[-1]]
-    for box in reversed(boxes[:-1]):
-        if box[2] is None or not _are_joined(text, box, run[0]):
-            break
-        run.insert(0, box)
-    contents = list(dict.fromkeys(content for _, _, content in run if content))
-    word = " or " if any(re.search(r"\bor\b", text[a[1] : b[0]]) for a, b in pairwise(run)) else " and "
-    return run[0][0], run[-1][1], contents[0] if len(contents) == 1 else word.join(contents)
-
-
-def _boxes(text: str) -> list[Box]:
-    """Place and content of each box that holds something and no other box; no content where it is cut off."""
-    if "boxed" not in text and "fbox" not in text:
-        return []
-    closing = _braces(text)
-    boxes: list[Box] = []
-    for match in _BOX.finditer(text):
-        if boxes and match.start() < boxes[-1][1]:
-            boxes.pop()  # \boxed{\boxed{5}}
-        end = match.end() if match[1] else closing.get(match.end())
-        if end is None:
-            boxes.append((match.start(), len(text), None))
-        elif _DENIED.search(text, max(0, match.start() - 10), match.start()):
-            continue
-        elif content := _usable(match[1] or text[match.end() + 1 : end]):
-            boxes.append((match.start(), end + (not match[1]), content))
-    return boxes
-
-
-def _are_joined(text: str, one: Box, other: Box) -> bool:
-    between = text[one[1] : other[0]]
-    if len(between) > _LONGEST_JOINT or not _BETWEEN_BOXES.fullmatch(between):
-        return False
-    if _JOINED.search(between):
-        return True
-    around = text[max(0, one[0] - _MAX_LINE) : other[1] + _MAX_LINE]
-    place = min(one[0], _MAX_LINE)
-    return any(
-        show.start() < place < place + other[0] - one[0] < show.end() for show in DISPLAY.finditer(around)
-    )
-
-
-def _braces(text: str) -> dict[int, int]:
-    """Position of each `{` -> position of the `}` that closes it; escaped braces are text."""
-    closing: dict[int, int] = {}
-    open_: list[int] = []
-    for match in _BRACE.finditer(text):
-        if match.group() == "{":
-            open_.append(match.start())
-        elif match.group() == "}" and open_:
-            closing[open_.pop()] = match.start()
-    return closing
 
 
 def _labelled(rest: str) -> str | None:
@@ -313,7 +240,7 @@ def _labelled(rest: str) -> str | None:
 
 def _tagged(rest: str) -> str | None:
     inside = re.split("</?answer>", rest, maxsplit=1, flags=re.IGNORECASE)[0]
-    return _answer(inside, _possible(inside), strict=True) or _usable(inside)
+    return _answer(inside, _possible(inside), strict=True) or usable(inside)
 
 
 def _sentence(rest: str, *, quantity: bool = False) -> str | None:
@@ -332,16 +259,11 @@ def _sentence(rest: str, *, quantity: bool = False) -> str | None:
 
 def _inner(answer: str) -> str | None:
     """`answer`, or the box or sentence inside it."""
-    if (box := _last_box(answer)) and box[2]:
+    if (box := last_box(answer)) and box[2]:
         return box[2]
     if sentence := _SENTENCE.search(answer):
         answer = answer[sentence.end() :]
-    return _usable(answer)
-
-
-def _usable(answer: str) -> str | None:
-    answer = strip_wrapping(answer)
-    return answer if _MEANING.search(answer) and answer not in _EMPTY else None
+    return usable(answer)
 
 
 def _hashed(rest: str) -> str | None:
@@ -352,26 +274,14 @@ def _quantity(rest: str) -> str | None:
     return _sentence(rest, quantity=True)
 
 
-_OTHER_LANGUAGES = (
-    *(
-        "ans:",
-        "ans.",
-        "reponse",
-        "respuesta",
-        "resposta",
-        "risposta",
-        "antwo",
-        "ergebnis",
-        "odpowied",
-        "cevap",
-    ),
-    "jawaban",
+_OTHER_LANGUAGES = tuple(
+    "ans: ans. reponse respuesta resposta risposta antwo ergebnis odpowied cevap jawaban".split()
 )
 COMMITTED = (
     Place(
         "box",
         ("boxed", "fbox"),
-        _BOX,
+        BOX,
         "what MATH's solutions say and mathematics models are taught",
         "the last, or the run that commas, and, or join: of several boxes with one right none pays; one "
         "that is cut off takes back what was committed before",

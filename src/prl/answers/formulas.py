@@ -12,6 +12,8 @@ _ROWS = re.compile(
 )
 ASSIGNED = re.compile(r"[$(\s]*\\?[a-zA-Z](?:_\{?\w+\}?)?\s*=")
 _PAIRS = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), ("__", "__"), ("_", "_"), ("'", "'"))
+_MEANING = re.compile(r"[^\W_]|\\[a-zA-Z]")
+_EMPTY = ("N/A", "answer", r"\boxed{}", r"\boxed")
 
 
 def display_at(text: str) -> str | None:
@@ -49,3 +51,9 @@ def strip_wrapping(answer: str) -> str:
             if inner and answer.startswith(opening) and answer.endswith(closing) and opening not in inner:
                 answer = inner.strip()
     return answer
+
+
+def usable(answer: str) -> str | None:
+    """`answer` without its wrapping; None where that says nothing: signs alone, "N/A", an empty box."""
+    answer = strip_wrapping(answer)
+    return answer if _MEANING.search(answer) and answer not in _EMPTY else None
