@@ -25,7 +25,7 @@ class AlternatingReward:
     and 2 by the tiered reward, which brings them back. The step is the trainer's `global_step`,
     from 0, when the responses are generated. Windows are counted from the step `start`; set it at any time.
 
-    `rewards` are the parts by name; those not given are built by `reward_functions`. UsageError for a pattern
+    `rewards` are the parts by name; those not given are made as they are by default. UsageError for a pattern
     that names an unknown reward or `alternating` itself, or a count below 1; DataError where no
     `trainer_state` is passed.
 

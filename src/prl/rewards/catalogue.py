@@ -1,5 +1,7 @@
 """Every reward by its name, and the one that a name stands for."""
 
+# ruff: noqa: SIM905 (lists of names read better as words)
+
 from __future__ import annotations
 
 import functools
@@ -16,18 +18,9 @@ from prl.rewards.experimental import (
 from prl.rewards.outcomes import ParallelReward, TieredReward, accuracy_reward, format_reward
 from prl.rewards.responses import Reward
 
-REWARDS = (
-    "accuracy",
-    "format",
-    "parallel",
-    "bonus",
-    "tiered",
-    "alternating",
-    "diversity",
-    "set_diversity",
-    "efficiency",
-    "gated_efficiency",
-    "overlong",
+REWARDS = tuple(
+    "accuracy format parallel bonus tiered alternating diversity set_diversity efficiency gated_efficiency "
+    "overlong".split()
 )
 
 EXPERIMENTAL = ("bonus", "diversity", "set_diversity", "efficiency", "gated_efficiency", "overlong")

@@ -65,10 +65,7 @@ class BonusReward:
 
 
 def diversity_reward(
-    completions: Sequence[Completion],
-    *,
-    log_extra: LogExtra | None = None,
-    **kwargs: Any,
+    completions: Sequence[Completion], *, log_extra: LogExtra | None = None, **kwargs: Any
 ) -> list[float | None]:
     """− the mean self-BLEU of the paths: −1.0 where they are all alike, 0.0 where they share no word.
 
@@ -94,10 +91,7 @@ def diversity_reward(
 
 
 def set_diversity_reward(
-    completions: Sequence[Completion],
-    *,
-    log_extra: LogExtra | None = None,
-    **kwargs: Any,
+    completions: Sequence[Completion], *, log_extra: LogExtra | None = None, **kwargs: Any
 ) -> list[float | None]:
     """How far the paths differ in the words they use, 0.0 (the same) to 1.0 (none shared).
 
