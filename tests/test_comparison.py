@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 from typing import Any
 
@@ -143,3 +145,19 @@ def test_folders_that_hold_nothing_to_compare(tmp_path: Path) -> None:
         with pytest.raises(RunError, match="evaluate again") as error:
             run(first, first)
         assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["shut", "shut/run"])
+def test_a_folder_that_may_not_be_looked_into_is_told_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    def refuse(path: Path) -> bool:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(Path, "is_file", refuse)  # whoever runs this may look into everything
+    with pytest.raises(RunError) as error:
+        comparison.run(resolve("compare", first=str(tmp_path / name), second=str(tmp_path / name)))
+    assert str(error.value) == (
+        f"{tmp_path / name} cannot be read: Permission denied. Let it and the folders above it be searched, "
+        "or name another"
+    )

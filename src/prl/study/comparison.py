@@ -96,10 +96,16 @@ def compare(first: Path, second: Path, *, resamples: int = 1000) -> Comparison:
 
 def _evaluations(folder: Path) -> dict[str, Path]:
     """Model -> the folder of its evaluation."""
-    if (folder / "demo.json").is_file():
-        return {model: folder / name for model, name in EVALUATIONS.items()}
-    if (folder / "results.json").is_file():
-        return {"evaluation": folder}
+    try:
+        if (folder / "demo.json").is_file():
+            return {model: folder / name for model, name in EVALUATIONS.items()}
+        if (folder / "results.json").is_file():
+            return {"evaluation": folder}
+    except OSError as error:
+        raise RunError(
+            f"{folder} cannot be read: {error.strerror or error}. Let it and the folders above it be "
+            "searched, or name another"
+        ) from error
     raise RunError(
         f"{folder} holds neither a finished demo (demo.json) nor a finished evaluation (results.json): "
         "name an --output_dir of `prl demo` or `prl eval`"
