@@ -90,14 +90,17 @@ def merge_and_verify(
         on_proof(f"tags: {TAGS_ARE['text'].format(name)}")
     on_proof(f"{len(problems)} problems of {source}, {samples} responses each, prompt style {style}")
 
-    # The adapter is asked before it is merged, which changes the weights of its base in place.
+    # The adapter is asked before it is merged, which changes the weights of its base in place. Here and below
+    # `expected`, `reference` and `got` are logits, (tokens, vocabulary), at the same positions.
     expected, before = last_logits(model, tokenizer, asked.texts), asked.respond(model, tokenizer)
     merged = model.merge_and_unload()
     reference = _prove_merged(merge, merged, tokenizer, expected)
 
     # Until the last proof all is in a hidden folder: what has the name that was asked for has been proved.
     with drafting(folder) as draft:
-        _save(_cast(merged, dtype), tokenizer, _handed_over(merge.attention, settings), draft)
+        kept = {key: settings[key] for key in ("prompt_style", "paths", "recipe") if key in settings}
+        handed_over = {"attention": merge.attention} | kept
+        _save(_cast(merged, dtype), tokenizer, handed_over, draft)
         if dtype != torch.float32:  # what is read back has the weights as rounded, and is compared with these
             reference = last_logits(_cast(merged, torch.float32), tokenizer, asked.texts)
         del model, merged  # else two models were held while what was written is proved
@@ -110,7 +113,7 @@ def merge_and_verify(
             on_proof(OTHER_ENGINES)
         agreed = {"top_1_agreement": agreement(expected, got), "trained_in_4bit": four_bit}
         runs.write_json(draft / RECORD, _record(merge, adapter, has_tags(tokenizer), agreed))
-        difference = merge.largest_difference
+        difference = max(proof.numbers.get("largest_difference", 0.0) for proof in merge.proofs)
         write_merged_card(draft, adapter, _name(dtype), difference)
         put(draft, folder)
     return difference
@@ -167,11 +170,6 @@ class _Merge:
         self.proofs.append(proof)
         self.on_proof(proof.line)
 
-    @property
-    def largest_difference(self) -> float:
-        """Of logits, by merging or by writing."""
-        return max(each.numbers["largest_difference"] for each in self.proofs if "logits" in each.name)
-
 
 def _adapter_to_merge(name: str, folder: Path, trust_remote_code: bool) -> Path:
     """The adapter of `name`; raises what can be told before anything is loaded."""
@@ -188,12 +186,6 @@ def _adapter_to_merge(name: str, folder: Path, trust_remote_code: bool) -> Path:
     attention_of(name)
     _refuse_quantised(runs.base_of_adapter(adapter), trust_remote_code)
     return adapter
-
-
-def _handed_over(attention: str | None, settings: dict[str, Any]) -> dict[str, Any]:
-    """What `prl.json` beside the merged weights says: how the adapter was trained."""
-    kept = {key: settings[key] for key in ("prompt_style", "paths", "recipe") if key in settings}
-    return {"attention": attention} | kept
 
 
 def _prove_merged(

@@ -152,6 +152,12 @@ class Budget:
     def cost(self, prompt_tokens: float, completion_tokens: float) -> float:
         return (prompt_tokens * self.prompt_price + completion_tokens * self.completion_price) / 1e6
 
+    def spent(self, spent: Spent) -> float | None:
+        """What was spent in money; None where no price is given."""
+        if not (self.prompt_price or self.completion_price):
+            return None
+        return self.cost(spent.prompt_tokens, spent.completion_tokens)
+
     def exceeded_by(self, requests: float, prompt_tokens: float, completion_tokens: float) -> str | None:
         """The limit that this much would break, with its flag; None where it fits."""
         if self.requests is not None and requests > self.requests:

@@ -52,7 +52,10 @@ def run(settings: Settings[DataTracesArguments]) -> dict[str, Any]:
     Raises PrlError: bad problems, a teacher that cannot be asked, nothing accepted. Answers are kept.
     """
     given = settings.arguments
-    mode, budget = mode_of(given), _budget(given)
+    mode = mode_of(given)
+    budget = Budget(
+        given.max_requests, given.max_total_tokens, given.max_cost, given.prompt_price, given.completion_price
+    )
     teacher = teacher_of(given)
     if not given.dry_run:
         default_checker().start()  # before anything is paid for
@@ -77,7 +80,7 @@ def run(settings: Settings[DataTracesArguments]) -> dict[str, Any]:
             return {}
         asking = asyncio.run(_ask_all(work, found, spent, budget))
         facts = work.build(found) | {
-            "spent": _spent(spent, given),
+            "spent": dataclasses.asdict(spent) | {"money": budget.spent(spent)},
             "partial": asking.stopped is not None,
             "teacher": public_name(teacher.name),
             "settings": _stated(settings),
@@ -246,26 +249,13 @@ class _Shown:
         told = []
         if self.judged:
             told.append(f"{self.passed / self.judged:.0%} of {self.judged} judged pass")
-        if money := _spent(self.asking.spent, self.work.given)["money"]:
+        if money := self.asking.budget.spent(self.asking.spent):
             told.append(f"{money:.2f} spent")
         if self.failed:
             told.append(f"{self.failed} without an answer")
         if self.asking.last_failure and self.asking.spent.failed:
             told.append(f"{self.asking.spent.failed} tries failed, the last: {self.asking.last_failure[:60]}")
         self.bar.update(self.task, advance=1, told=", ".join(told))
-
-
-def _budget(given: DataTracesArguments) -> Budget:
-    return Budget(
-        given.max_requests, given.max_total_tokens, given.max_cost, given.prompt_price, given.completion_price
-    )
-
-
-def _spent(spent: Spent, given: DataTracesArguments) -> dict[str, Any]:
-    money = _budget(given).cost(spent.prompt_tokens, spent.completion_tokens)
-    return dataclasses.asdict(spent) | {
-        "money": money if given.prompt_price or given.completion_price else None
-    }
 
 
 def _stated(settings: Settings[DataTracesArguments]) -> dict[str, Any]:
