@@ -32,7 +32,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prl import runs
+from prl.answers import Verdict
 from prl.errors import RunError, UsageError
+from prl.grammar import parse
 from prl.runs import (
     SAMPLE_COLUMNS,
     adapter_dir,
@@ -46,6 +48,7 @@ from prl.runs import (
     read_samples,
     read_settings,
     read_summary,
+    sample_row,
 )
 from prl.runs import folder as run_folder
 from prl.runs.checkpoints import seal
@@ -695,6 +698,38 @@ def test_a_full_row_survives_with_its_types(tmp_path: Path) -> None:
         "difficulty": 3.0,
         "extra": '{"a": [1]}',
     }
+
+
+def test_a_sample_row_says_what_was_asked_sampled_and_found() -> None:
+    trace = parse("<Parallel><Path>one</Path></Parallel> Final Answer: 4", truncated=True)
+    row = sample_row("2+2?", "4", trace, [5, 6, 7], truncated=True, mode="greedy", reward_format=-1.0)
+    assert row == {
+        "problem": "2+2?",
+        "answer": "4",
+        "text": trace.text,
+        "token_ids": [5, 6, 7],
+        "length": 3,
+        "truncated": True,
+        "faults": ["fewer_than_two_paths", "missing_summary", "truncated"],
+        "mode": "greedy",
+        "reward_format": -1.0,
+    }
+
+
+@pytest.mark.parametrize(
+    ("stated", "reason", "correct"),
+    [
+        ("4", "identical", 1.0),
+        ("5", "different", 0.0),
+        (None, "no answer", 0.0),
+        ("4", "unparseable gold", None),  # says nothing of the response
+    ],
+)
+def test_a_sample_row_that_was_judged_says_so(stated: str | None, reason: str, correct: float | None) -> None:
+    judged = (stated, Verdict(correct == 1, reason))
+    row = sample_row("2+2?", "4", parse(f"Final Answer: {stated}"), [5], truncated=False, judged=judged)
+    assert (row["extracted"], row["verdict"], row["correct"]) == (stated, reason, correct)
+    assert (row["faults"], row["truncated"]) == ([], False)
 
 
 def test_many_steps_keep_their_order_beyond_six_digits(tmp_path: Path) -> None:

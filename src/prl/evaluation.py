@@ -144,14 +144,15 @@ def measure(
     asked, groups = [rows[i] for i in answers], [*answers.values()]
     traces = [[parse(each.text, truncated=each.truncated) for each in group] for group in groups]
     judged = judge(asked, groups)
-    samples = dict(zip(answers, _samples(mode, asked, groups, traces, judged), strict=True))
+    samples = {
+        i: [_sample(mode, rows[i], *each) for each in zip(group, shapes, verdicts, strict=True)]
+        for (i, group), shapes, verdicts in zip(answers.items(), traces, judged, strict=True)
+    }
     right = {i: [verdict.equal for _, verdict in group] for i, group in zip(answers, judged, strict=True)}
     wrong = [False] * len(groups[0])
     correct = [right.get(i, wrong) for i in range(len(rows))]
     return Measured(
-        samples=[
-            sample for i, row in enumerate(rows) for sample in samples.get(i, [_of_row(mode, row) | _UNASKED])
-        ],
+        samples=[sample for i, row in enumerate(rows) for sample in samples.get(i, [_not_asked(mode, row)])],
         metrics=summarise(correct, traces, groups, resamples=arguments.bootstrap, seed=arguments.seed),
         scores=[float(np.mean(group)) for group in correct],
         described=describe([sample for group in samples.values() for sample in group]),
@@ -385,52 +386,24 @@ def _say_engine(attention: str) -> None:
         )
 
 
-_UNASKED = {
-    "text": "",
-    "token_ids": [],
-    "length": 0,
-    "critical_path": 0,
-    "truncated": True,
-    "extracted": None,
-    "verdict": "beyond context",
-    "correct": 0.0,
-    "faults": [],
-}
-"""The sample of a problem that leaves a response no room: it stays in every list of problems."""
+def _sample(
+    mode: str, row: dict[str, Any], response: Response, trace: Trace, judged: tuple[str | None, Any] | None
+) -> dict[str, Any]:
+    return runs.sample_row(
+        transcript(row["problem"], row.get("history")),
+        row["answer"],
+        trace,
+        response.token_ids,
+        truncated=response.truncated,
+        judged=judged,
+        mode=mode,
+        level=row.get("level"),
+        critical_path=response.critical_path,
+    )
 
 
-def _of_row(mode: str, row: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "mode": mode,
-        "problem": transcript(row["problem"], row.get("history")),
-        "answer": row["answer"],
-        "level": row.get("level"),
-    }
-
-
-def _samples(
-    mode: str,
-    rows: Sequence[dict[str, Any]],
-    answers: Sequence[Sequence[Response]],
-    traces: Sequence[Sequence[Trace]],
-    judged: Sequence[Sequence[tuple[str | None, Any]]],
-) -> list[list[dict[str, Any]]]:
-    """The samples of each problem."""
-    return [
-        [
-            {
-                **_of_row(mode, row),
-                "text": response.text,
-                "token_ids": response.token_ids,
-                "length": len(response.token_ids),
-                "critical_path": response.critical_path,
-                "truncated": response.truncated,
-                "extracted": extracted,
-                "verdict": str(verdict.reason),
-                "correct": float(verdict.equal),
-                "faults": [fault.kind.value for fault in trace.faults],
-            }
-            for response, trace, (extracted, verdict) in zip(group, shapes, verdicts, strict=True)
-        ]
-        for row, group, shapes, verdicts in zip(rows, answers, traces, judged, strict=True)
-    ]
+def _not_asked(mode: str, row: dict[str, Any]) -> dict[str, Any]:
+    """The sample of a problem that leaves a response no room: it stays in every list of problems."""
+    none = Response([], "", True, [], [], [], 0)
+    told = {"extracted": None, "verdict": "beyond context", "correct": 0.0}
+    return _sample(mode, row, none, parse(""), None) | told

@@ -9,7 +9,7 @@ from prl.runs.disk import write_atomic, write_json
 from prl.runs.folder import Run, open_run, seal_checkpoint
 from prl.runs.provenance import LIBRARIES, describe_environment
 from prl.runs.reading import read_config, read_metrics, read_settings, read_summary
-from prl.runs.samples import SAMPLE_COLUMNS, read_samples
+from prl.runs.samples import SAMPLE_COLUMNS, read_samples, sample_row
 
 __all__ = [
     "LIBRARIES",
@@ -27,6 +27,7 @@ __all__ = [
     "read_samples",
     "read_settings",
     "read_summary",
+    "sample_row",
     "seal_checkpoint",
     "write_atomic",
     "write_json",

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prl.errors import first_line
+from prl.grammar import Trace
 from prl.runs.disk import plain, replacing, to_json, writing
 from prl.runs.reading import read_environment, run_folder
 
@@ -45,6 +46,39 @@ SAMPLE_COLUMNS: dict[str, str] = {
 of a reward schedule and `mode` of decoding (greedy, sampled), each null where there is none; `answer` is the
 gold, `length` is in tokens. There may be more: a `reward_<name>` (double) for each reward, and what else a
 command logs, numbers as double, other things as string."""
+
+
+def sample_row(
+    problem: str,
+    answer: str | None,
+    trace: Trace,
+    token_ids: Sequence[int],
+    *,
+    truncated: bool,
+    judged: tuple[str | None, Any] | None = None,
+    **more: Any,
+) -> dict[str, Any]:
+    """One sampled response as `Run.log_samples` takes it: the `problem` it was asked, the gold `answer`, and
+    the response, with `more` columns as they are.
+
+    `judged`, where it was, is what `check_responses` says: the answer found in it, None where there is none,
+    and the verdict. `correct` is then 1 or 0, or None where the gold answer cannot be read, which says
+    nothing of a response: neither right nor wrong.
+    """
+    row: dict[str, Any] = {
+        "problem": problem,
+        "answer": answer,
+        "text": trace.text,
+        "token_ids": token_ids,
+        "length": len(token_ids),
+        "truncated": truncated,
+        "faults": [fault.kind.value for fault in trace.faults],
+    }
+    if judged:
+        extracted, verdict = judged
+        correct = float(verdict.equal) if verdict.judges else None
+        row |= {"extracted": extracted, "verdict": str(verdict.reason), "correct": correct}
+    return row | more
 
 
 def read_samples(run_dir: str | os.PathLike[str]) -> pa.Table:

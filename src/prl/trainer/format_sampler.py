@@ -76,15 +76,13 @@ class FormatSampler(TrainerCallback):
         self.folder.log_samples(
             state.global_step,
             [
-                {
-                    "problem": transcript(row["problem"], row.get("history")),
-                    "answer": row.get("answer"),
-                    "text": response.text,
-                    "token_ids": response.token_ids,
-                    "length": len(response.token_ids),
-                    "truncated": response.truncated,
-                    "faults": [fault.kind.value for fault in trace.faults],
-                }
+                runs.sample_row(
+                    transcript(row["problem"], row.get("history")),
+                    row.get("answer"),
+                    trace,
+                    response.token_ids,
+                    truncated=response.truncated,
+                )
                 for row, (response,), trace in zip(self.rows, answers, traces, strict=True)
             ],
         )

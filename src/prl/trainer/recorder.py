@@ -49,33 +49,27 @@ class SampleRecorder(TrainerCallback):
         truncated = [not ids or ids[-1] != self.eos_token_id for ids in completion_ids]
         traces = [parse(text, truncated=cut) for text, cut in zip(completions, truncated, strict=True)]
         judged = default_checker().check_responses(completions, [row["answer"] for row in rows])
-        # A gold that cannot be read says nothing of a response: neither right nor wrong.
-        correct = [float(verdict.equal) if verdict.judges else None for _, verdict in judged]
+        self.batch = [
+            runs.sample_row(
+                row["problem"],
+                row["answer"],
+                trace,
+                ids,
+                truncated=cut,
+                judged=found,
+                level=row.get("level"),
+                parallel=float(trace.uses_parallel),
+                critical_path=row.get("critical_path"),
+            )
+            for row, trace, ids, cut, found in zip(
+                rows, traces, completion_ids, truncated, judged, strict=True
+            )
+        ]
         shares: dict[str, list[Any]] = {
-            "correct": [hit for hit in correct if hit is not None],
+            "correct": [row["correct"] for row in self.batch if row["correct"] is not None],
             "format_valid": [trace.is_valid for trace in traces],
             "parallel_ratio": [trace.uses_parallel for trace in traces],
         }
-        self.batch = [
-            {
-                "problem": row["problem"],
-                "answer": row["answer"],
-                "level": row.get("level"),
-                "extracted": stated,
-                "verdict": str(verdict.reason),
-                "correct": hit,
-                "parallel": float(trace.uses_parallel),
-                "text": text,
-                "token_ids": ids,
-                "length": len(ids),
-                "critical_path": row.get("critical_path"),
-                "truncated": cut,
-                "faults": [fault.kind.value for fault in trace.faults],
-            }
-            for row, text, ids, cut, trace, hit, (stated, verdict) in zip(
-                rows, completions, completion_ids, truncated, traces, correct, judged, strict=True
-            )
-        ]
         for name, hits in shares.items():
             if hits:
                 log_metric(name, sum(hits) / len(hits))
