@@ -576,7 +576,16 @@ def test_import_sets_nothing_of_others() -> None:
     assert (done.stdout.strip(), done.stderr) == ("[]", "")
 
 
-@pytest.mark.parametrize("code", ["import prl.model", "from prl.config import parse; parse('data', [])"])
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import prl.model",
+        "import prl.trainer.rollouts",
+        "from prl import sft",
+        "from prl import rl",
+        "from prl.config import parse; parse('data', [])",
+    ],
+)
 def test_what_libraries_say_at_their_import_is_not_shown(code: str) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")

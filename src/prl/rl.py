@@ -17,10 +17,9 @@ from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from datasets import Dataset
-from transformers import PreTrainedTokenizerBase, TrainerCallback
 
 from prl import runs
 from prl.answers import default_checker
@@ -58,6 +57,9 @@ from prl.trainer.rollouts import Rollouts
 from prl.trainer.setup import load_trained, open_training
 from prl.trainer.staging import Staging
 from prl.trainer.training import finish, train
+
+if TYPE_CHECKING:  # its import would bring bitsandbytes before prl.console has silenced it
+    from transformers import PreTrainedTokenizerBase, TrainerCallback
 
 REHEARSED = render(["1", "2"], "3")
 """What the rehearsal writes: a block, so that paths are kept apart."""

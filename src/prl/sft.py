@@ -14,10 +14,9 @@ from collections.abc import Mapping, Sequence, Sized
 from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from datasets import Dataset
-from transformers import PreTrainedTokenizerBase, TrainerCallback
 
 from prl.console import announce, console, quiet_libraries
 from prl.data.hub import load_rows
@@ -40,6 +39,9 @@ from prl.trainer.rehearsal import rehearse_sft
 from prl.trainer.setup import load_trained, open_training
 from prl.trainer.sft import SFT
 from prl.trainer.training import finish, of_best, train
+
+if TYPE_CHECKING:  # its import would bring bitsandbytes before prl.console has silenced it
+    from transformers import PreTrainedTokenizerBase, TrainerCallback
 
 HELD_OUT_SHARE, HELD_OUT_MOST = 0.1, 128
 """Traces kept from training for the evaluations, where no --eval_dataset is given."""
