@@ -23,6 +23,7 @@ from prl.config import resolve
 from prl.errors import RunError, UsageError
 from prl.grammar import TAGS, render
 from prl.statistics import Estimate
+from prl.study import lab_measures
 from prl.study import reward_lab as lab
 from prl.study.reward_lab import PAID, SUM, Replay, lines, replay, tables
 
@@ -182,9 +183,9 @@ def test_the_window_counts_from_the_start_of_each_stage(tmp_path: Path) -> None:
     staged = rl_run(tmp_path / "staged", [[[MALFORMED, WRONG]]] * 6, stages=["easy"] * 2 + ["general"] * 4)
 
     def paid(run: Path) -> list[float]:
-        read = lab._read(run)
+        read = lab_measures.read(run)
         rewards = lab.reward_functions(["alternating"], pattern=pattern)
-        return lab._score(read, rewards, with_ids=False)["alternating"].tolist()
+        return lab_measures.score(read, rewards, with_ids=False)["alternating"].tolist()
 
     assert paid(whole) == [1, -1, 1, -1, 0, 1] * 2
     assert paid(staged) == [1, -1, 1, -1, 1, -1, 1, -1, 0, 1, 1, -1]
@@ -254,15 +255,15 @@ def test_verdicts_that_changed_since_are_counted(tmp_path: Path) -> None:
 )
 def test_groups_and_sums_as_counted_one_by_one(pairs: list[list[float]]) -> None:
     first, second = np.array(pairs).T
-    total = lab._weighted_sum([first, second], [1, -2])
+    total = lab_measures.weighted_sum([first, second], [1, -2])
     expected = [np.nan if np.isnan(pair).all() else np.nansum([pair[0], -2 * pair[1]]) for pair in pairs]
     np.testing.assert_array_equal(total, expected)
     size = 3
-    samples = lab._Samples(
+    samples = lab_measures.Samples(
         table=None, steps=first, begins=first, texts=[], answers=[], lengths=[], truncated=[], stored=first,
         group=np.arange(len(pairs)) % size, group_steps=np.arange(size), paid=None,
     )  # fmt: skip
-    found = lab._groups(samples, total)
+    found = lab_measures._groups(samples, total)
     for number in range(size):
         members = total[number::size]
         judged = members[~np.isnan(members)]
@@ -270,7 +271,7 @@ def test_groups_and_sums_as_counted_one_by_one(pairs: list[list[float]]) -> None
         if len(judged) > 1:
             assert found.std[number] == pytest.approx(np.std(judged, ddof=1), abs=1e-12)
             np.testing.assert_allclose(found.centred[number::size], members - judged.mean(), atol=1e-12)
-            assert (found.std[number] <= lab._EQUAL) == (np.ptp(judged) == 0)
+            assert (found.std[number] <= lab_measures._EQUAL) == (np.ptp(judged) == 0)
 
 
 # The alarm
