@@ -79,10 +79,10 @@ def quiet_libraries() -> None:
     warnings.filterwarnings("ignore", module=r"(transformers|trl|peft|accelerate|datasets|torch)(\.|$)")
 
 
-def announce(stage: str, chosen: Mapping[str, str], facts: Mapping[str, Any]) -> None:
-    """Say once what this stage works on, and what was chosen for the user and why."""
+def announce(command: str, chosen: Mapping[str, str], facts: Mapping[str, Any]) -> None:
+    """Say once what this command works on, and what was chosen for the user and why."""
     told = "  ".join(f"{key} {value}" for key, value in facts.items())
-    console.print(f"[bold]prl {stage}[/bold]  {escape(told)}")
+    console.print(f"[bold]prl {command}[/bold]  {escape(told)}")
     for name, reason in chosen.items():
         console.print(f"  {name}: {reason}", style="dim", markup=False)
 

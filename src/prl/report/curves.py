@@ -44,8 +44,8 @@ METRICS: dict[str, dict[str, str]] = {
         "frac_reward_zero_std": "dead groups",
     },
 }
-"""Stage -> key in metrics.jsonl -> name of its curve. Of a cold start, format and parallel ratio are those of
-responses sampled to held-out problems; of RL, those of the responses it trains on."""
+"""Command -> key in metrics.jsonl -> name of its curve. Of a cold start, format and parallel ratio are those
+of responses sampled to held-out problems; of RL, those of the responses it trains on."""
 
 _PANELS: dict[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
     "sft": (("loss", ("loss", "held-out loss")), ("share of responses", ("valid format", "parallel ratio"))),
@@ -58,7 +58,7 @@ _PANELS: dict[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
         ("share of groups", ("dead groups",)),
     ),
 }
-"""Stage -> axis label and curves of each panel."""
+"""Command -> axis label and curves of each panel."""
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart; a name has one colour in every figure.
 _COLOURS = {
@@ -83,9 +83,9 @@ def read_curves(run_dir: str | os.PathLike[str]) -> dict[str, Curve]:
     """The curves that an sft or rl run has logged so far, by name (`METRICS`).
 
     A value that is no finite number is left out; of two at one step the later counts, as after a resumed run.
-    RunError: no run, a stage without curves, or nothing logged yet.
+    RunError: no run, one of a command without curves, or nothing logged yet.
     """
-    return _stage_and_curves(run_dir)[1]
+    return _command_and_curves(run_dir)[1]
 
 
 def read_stages(run_dir: str | os.PathLike[str]) -> list[tuple[int, str]]:
@@ -107,12 +107,12 @@ def plot_run(run_dir: str | os.PathLike[str], *, smooth: int = 1) -> Figure:
     """
     if smooth < 1:
         raise UsageError(f"smooth {smooth} must be 1 or more: the number of steps to average over")
-    stage, curves = _stage_and_curves(run_dir)
+    command, curves = _command_and_curves(run_dir)
     panels = [
-        (label, drawn) for label, names in _PANELS[stage] if (drawn := [n for n in names if n in curves])
+        (label, drawn) for label, names in _PANELS[command] if (drawn := [n for n in names if n in curves])
     ]
-    figure = _figure(width=4.2 * len(panels), height=3.2)
-    figure.suptitle(f"{stage}: {'/'.join(Path(run_dir).resolve().parts[-2:])}")
+    figure = empty_figure(width=4.2 * len(panels), height=3.2)
+    figure.suptitle(f"{command}: {'/'.join(Path(run_dir).resolve().parts[-2:])}")
     grid = figure.subplots(1, len(panels), sharex=True, squeeze=False)[0]
     for axes, (label, names) in zip(grid, panels, strict=True):
         for name in names:
@@ -132,7 +132,7 @@ def plot_run(run_dir: str | os.PathLike[str], *, smooth: int = 1) -> Figure:
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.legend(frameon=False)
         if label.startswith("share"):
-            _as_shares(axes)
+            as_shares(axes)
     return figure
 
 
@@ -150,7 +150,7 @@ def plot_evaluations(run_dirs: Mapping[str, str | os.PathLike[str]]) -> Figure:
     modes = [mode for mode in ("greedy", "sampled") if all(f"{mode}/{key}" in common for key in _EVALUATED)]
     if not modes:
         raise RunError(f"the evaluations {', '.join(found)} have no decoding mode in common: run one again")
-    figure = _figure(width=4.2 * len(modes), height=3.2)
+    figure = empty_figure(width=4.2 * len(modes), height=3.2)
     figure.suptitle("held-out problems, 95 % intervals")
     for axes, mode in zip(figure.subplots(1, len(modes), squeeze=False)[0], modes, strict=True):
         for number, (name, metrics) in enumerate(found.items()):
@@ -160,25 +160,25 @@ def plot_evaluations(run_dirs: Mapping[str, str | os.PathLike[str]]) -> Figure:
         axes.set_xticks(range(len(_EVALUATED)), list(_EVALUATED.values()))
         axes.set(xlim=(-0.5, len(_EVALUATED) - 0.5), ylabel="share of responses", title=mode)
         axes.legend(frameon=False)
-        _as_shares(axes)
+        as_shares(axes)
     return figure
 
 
 # What was logged
 
 
-def _stage_and_curves(run_dir: str | os.PathLike[str]) -> tuple[str, dict[str, Curve]]:
-    stage = str(runs.read_config(run_dir).get("command"))
-    if stage not in METRICS:
-        raise RunError(f"{run_dir} is a run of command {stage}, which has no curves: name an sft or rl run")
+def _command_and_curves(run_dir: str | os.PathLike[str]) -> tuple[str, dict[str, Curve]]:
+    command = str(runs.read_config(run_dir).get("command"))
+    if command not in METRICS:
+        raise RunError(f"{run_dir} is a run of command {command}, which has no curves: name an sft or rl run")
     points: dict[str, dict[int, float]] = {}
     for line in runs.read_metrics(run_dir):
-        for key, name in METRICS[stage].items():
+        for key, name in METRICS[command].items():
             if _is_number(line.get("step")) and _is_number(line.get(key)):
                 points.setdefault(name, {})[line["step"]] = line[key]
     if not points:
         raise RunError(f"{run_dir} has logged nothing to draw yet: wait for its first steps")
-    return stage, {name: sorted(of_name.items()) for name, of_name in points.items()}
+    return command, {name: sorted(of_name.items()) for name, of_name in points.items()}
 
 
 def _is_number(value: object) -> bool:
@@ -203,7 +203,7 @@ def _read_evaluation(folder: Path) -> dict[str, Any]:
 # Drawing
 
 
-def _figure(width: float, height: float) -> Figure:
+def empty_figure(width: float, height: float) -> Figure:
     """An empty figure of that many inches; without pyplot, which would keep it and look for a window."""
     try:
         from matplotlib.figure import Figure
@@ -217,11 +217,11 @@ def _draw_curve(axes: Axes, name: str, curve: Curve, smooth: int) -> None:
     marker = "o" if len(curve) <= _FEW else None
     if smooth > 1:
         axes.plot(steps, values, color=_COLOURS[name], alpha=0.25, linewidth=1)
-        values = _latest_means(curve, smooth)
+        values = latest_means(curve, smooth)
     axes.plot(steps, values, color=_COLOURS[name], label=name, marker=marker, markersize=4)
 
 
-def _latest_means(curve: Curve, steps: int) -> tuple[float, ...]:
+def latest_means(curve: Curve, steps: int) -> tuple[float, ...]:
     """At each point, the mean of those that lie less than `steps` before it, and itself."""
     means, first = [], 0
     for at, (step, _) in enumerate(curve):
@@ -241,7 +241,8 @@ def _draw_estimates(
     axes.errorbar(at, means, yerr=[below, above], fmt="o", capsize=4, color=colour, label=name)
 
 
-def _as_shares(axes: Axes) -> None:
+def as_shares(axes: Axes) -> None:
+    """From 0 to 100 %."""
     from matplotlib.ticker import PercentFormatter
 
     axes.set_ylim(-0.03, 1.03)

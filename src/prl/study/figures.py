@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from prl.report.curves import Curve, _as_shares, _figure, _latest_means
+from prl.report.curves import Curve, as_shares, empty_figure, latest_means
 from prl.study.results import LEVEL_ARMS, Study, Training
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def block_positions(study: Study) -> Figure | None:
     }
     if not panels:
         return None
-    figure = _figure(width=4.2 * len(panels), height=3.4)
+    figure = empty_figure(width=4.2 * len(panels), height=3.4)
     grid = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for axes, (title, arms) in zip(grid, panels.items(), strict=True):
         for arm, colour in arms.items():
@@ -73,7 +73,7 @@ def block_positions(study: Study) -> Figure | None:
             _mark_switches(axes, study.trainings[arm].values(), colour)
         axes.set(title=title, xlabel="step")
         axes.legend(frameon=False)
-        _as_shares(axes)
+        as_shares(axes)
     grid[0].autoscale(axis="y")
     grid[0].set_ylabel("start of blocks / length")
     return figure
@@ -84,7 +84,7 @@ def scaffold(study: Study) -> Figure | None:
     arms = [arm for arm in _SCAFFOLD_ARMS if _logged(study, arm, "parallel_ratio")]
     if not arms:
         return None
-    figure = _figure(width=8.4, height=3.4)
+    figure = empty_figure(width=8.4, height=3.4)
     panels = {"parallel_ratio": "parallel ratio", "correct": "share correct"}
     for axes, (key, label) in zip(figure.subplots(1, 2), panels.items(), strict=True):
         for arm in arms:
@@ -93,7 +93,7 @@ def scaffold(study: Study) -> Figure | None:
             _mark_switches(axes, study.trainings[arm].values(), colour, label=f"{arm}: accuracy alone")
         axes.set(xlabel="step", ylabel=label)
         axes.legend(frameon=False)
-        _as_shares(axes)
+        as_shares(axes)
     return figure
 
 
@@ -105,7 +105,7 @@ def levels(study: Study) -> Figure | None:
     from matplotlib import colormaps
 
     known = sorted({level for found in shares.values() for level in found})
-    figure = _figure(width=4.2 * len(shares) + 0.8, height=3.4)
+    figure = empty_figure(width=4.2 * len(shares) + 0.8, height=3.4)
     grid = figure.subplots(1, len(shares), sharey=True, squeeze=False)[0]
     for axes, (arm, found) in zip(grid, shares.items(), strict=True):
         steps = sorted({step for curve in found.values() for step in curve})
@@ -113,7 +113,7 @@ def levels(study: Study) -> Figure | None:
         colours = [colormaps["cividis"](at / max(1, len(known) - 1)) for at in range(len(known))]
         axes.stackplot(steps, stack, colors=colours, labels=[f"level {level}" for level in known])
         axes.set(title=arm, xlabel="step", xlim=(steps[0], steps[-1]))
-        _as_shares(axes)
+        as_shares(axes)
         axes.set_ylim(0, 1)
     grid[0].set_ylabel("share of problems")
     handles, labels = grid[-1].get_legend_handles_labels()
@@ -140,7 +140,7 @@ def _over_seeds(curves: Iterable[Mapping[int, float]]) -> dict[int, list[float]]
     found: dict[int, list[float]] = {}
     for curve in curves:
         points: Curve = sorted(curve.items())
-        for (step, _), value in zip(points, _latest_means(points, SMOOTH), strict=True):
+        for (step, _), value in zip(points, latest_means(points, SMOOTH), strict=True):
             found.setdefault(step, []).append(value)
     return dict(sorted(found.items()))
 
