@@ -316,6 +316,8 @@ def test_any_text_survives_every_format(
             "not JSON that can be read: the number 1e99999999999999999999999 is out of range",
         ),
         ('{"problem": "?", "Problem": "!", "answer": "7"}', "has one column twice: problem, Problem"),
+        ('{"problem": "?", "answer": "8", "answer": "7"}', "has one column twice: answer"),
+        ('{"problem": "?", "problem": "?", "answer": "7"}', "has one column twice: problem"),
         ('{"problem": "?", "answer": ' + "9" * 5000 + "}", "not JSON that can be read: Exceeds the limit"),
         ("\x00", "not JSON"),
     ],
@@ -433,6 +435,26 @@ def test_a_wrong_column_names_what_is_there_and_the_nearest(tmp_path: Path, suff
         load_rows(
             write(tmp_path / f"bare{suffix}", [{"problem": "?", "answer": "1"}]), need=("problem", "trace")
         )
+
+
+def test_a_key_that_stands_twice_and_is_not_read_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "set.jsonl"
+    path.write_text('{"problem": "1 + 1?", "id": 1, "id": 2, "answer": {"answer": "2", "of": 1, "of": 1}}')
+    assert [(row["problem"], row["answer"]) for row in load_rows(str(path))] == [("1 + 1?", "2")]
+
+
+def test_a_document_in_which_a_key_stands_twice_is_refused(tmp_path: Path) -> None:
+    row = '{"problem": "?", "answer": "7"}'
+    for text, twice in (
+        (f'{{"train": [{row}], "train": [{row}]}}', "'train'"),
+        ('{"problem": ["?"], "answer": ["7"], "answer": ["8"]}', "'answer'"),
+    ):
+        (tmp_path / "set.json").write_text(text)
+        with pytest.raises(DataError, match=f"set.json has {twice} twice. Rename or drop one"):
+            load_rows(str(tmp_path / "set.json"))
+    (tmp_path / "set.json").write_text(f'[{row}, {{"problem": "?", "answer": "7", "answer": "8"}}]')
+    with pytest.raises(DataError, match="row 2: has one column twice: answer"):
+        load_rows(str(tmp_path / "set.json"))
 
 
 def test_a_column_that_stands_twice_is_refused(tmp_path: Path) -> None:

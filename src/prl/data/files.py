@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from prl.data.layouts import rows_of
-from prl.data.literals import EXACT
+from prl.data.literals import EXACT, Repeated
 from prl.data.rows import known_columns, wanted_columns
 from prl.errors import DataError, first_line
 
@@ -112,6 +112,8 @@ def _rows_in(document: dict[str, Any], path: Path, split: str) -> list[Any] | No
         raise DataError(f"{path} {error}") from None
     if found is None:
         return None
+    if isinstance(document, Repeated):
+        raise DataError(f"{path} has {', '.join(map(repr, document.again))} twice. Rename or drop one")
     if cut:
         raise DataError(
             f"{path}: only the Hub cuts a split, as in {split!r}: name {name!r}, and give a limit"
@@ -132,6 +134,10 @@ def _json_line(line: bytes) -> dict[str, Any] | str:
 
 
 def _object(item: object) -> dict[str, Any] | str:
+    if isinstance(item, Repeated) and (
+        twice := [name for name in item.again if name.strip().lower() in known_columns()]
+    ):
+        return f"has one column twice: {', '.join(twice)}"
     return item if isinstance(item, dict) else f"is of type {type(item).__name__}, not an object"
 
 

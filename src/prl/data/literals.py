@@ -6,6 +6,7 @@ import ast
 import json
 import re
 import warnings
+from collections import Counter
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
@@ -18,8 +19,23 @@ def _exact(number: str) -> Decimal:
         raise ValueError(f"the number {number[:40]} is out of range") from None
 
 
-EXACT = json.JSONDecoder(parse_float=_exact)
-"""Reads JSON; a number keeps the digits that it is written with."""
+class Repeated(dict[str, Any]):
+    """A JSON object in which the keys `again` stand more than once; it holds the last value of each."""
+
+    again: list[str]
+
+
+def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) == len(pairs):
+        return found
+    repeated = Repeated(found)
+    repeated.again = [key for key, count in Counter(key for key, _ in pairs).items() if count > 1]
+    return repeated
+
+
+EXACT = json.JSONDecoder(parse_float=_exact, object_pairs_hook=_pairs)
+"""Reads JSON; a number keeps the digits that it is written with, an object says what stands in it twice."""
 
 MAX_STORED = 1_000_000
 """Characters of a list or a dictionary that is decoded."""
