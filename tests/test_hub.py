@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import logging
 import os
@@ -484,6 +485,41 @@ def test_one_line_errors_about_whole_files(tmp_path: Path) -> None:
             load_rows(str(tmp_path / name))
         assert message in str(error.value)
         assert "\n" not in str(error.value)
+
+
+@pytest.mark.skipif(
+    os.name == "nt" or (hasattr(os, "geteuid") and os.geteuid() == 0), reason="permissions do not bind here"
+)
+def test_a_file_in_a_folder_that_may_not_be_searched(tmp_path: Path) -> None:
+    path = tmp_path / "closed" / "in" / "set.jsonl"
+    path.parent.mkdir(parents=True)
+    path.write_text('{"problem": "1 + 1?", "answer": "2"}')
+    for mode, named in ((0o000, (path, path.parent, path.parents[1])), (0o100, (path.parents[1],))):
+        path.parents[1].chmod(mode)
+        for each in named:
+            with pytest.raises(DataError) as caught:
+                load_rows(str(each))
+            assert str(caught.value) == (
+                f"{each} cannot be read: Permission denied. Let it and the folders above it be searched, or "
+                "name another"
+            )
+    with pytest.raises(DataError, match=r"no such file\. A data set"):
+        load_rows(str(path.parents[1] / "sett.jsonl"))
+    path.parents[1].chmod(0o700)
+
+
+@pytest.mark.parametrize("name", ["is_dir", "exists"])
+def test_a_path_that_may_not_be_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """As the one above, for root, whom every folder is open to."""
+
+    def refuse(path: Path) -> bool:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, name, refuse)
+    with pytest.raises(
+        DataError, match=r"set\.jsonl cannot be read: Permission denied\. Let it and the folders"
+    ):
+        load_rows(str(tmp_path / "set.jsonl"))
 
 
 @pytest.mark.skipif(

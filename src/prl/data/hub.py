@@ -51,6 +51,7 @@ from prl.data.rows import (
     wanted_columns,
 )
 from prl.errors import DataError, first_line, nearest
+from prl.runs.reading import looking_into
 
 log = logging.getLogger(__name__)
 
@@ -142,8 +143,9 @@ def _open(dataset: str, split: str, need: Sequence[str], all_columns: bool = Fal
         return _hub_records(*HUB_SETS[dataset], split, need, all_columns)
     path = Path(dataset).expanduser()
     is_path = dataset.startswith((".", "~")) or path.is_absolute() or "\\" in dataset
-    if is_path or path.suffix.lower() in _SUFFIXES or path.exists():
-        return _file_records(path, split, need, all_columns)
+    with looking_into(path, DataError):
+        if is_path or path.suffix.lower() in _SUFFIXES or path.exists():
+            return _file_records(path, split, need, all_columns)
     name, _, config = dataset.partition(":")
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
         raise DataError(
@@ -349,5 +351,7 @@ def _what_it_takes() -> str:
 
 def _sibling(path: Path) -> str:
     """The file beside `path` that may have been meant."""
-    siblings = [child.name for child in path.parent.iterdir()] if path.parent.is_dir() else []
+    siblings: list[str] = []
+    with contextlib.suppress(OSError):  # no such folder, or none that may be listed
+        siblings = [child.name for child in path.parent.iterdir()]
     return nearest(path.name, siblings)

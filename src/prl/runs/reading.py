@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from prl.errors import RunError, first_line
+from prl.errors import PrlError, RunError, first_line
 from prl.runs.disk import read_json
 
 log = logging.getLogger(__name__)
@@ -86,12 +86,12 @@ def run_folder(run_dir: str | os.PathLike[str]) -> Path:
 
 
 @contextlib.contextmanager
-def looking_into(folder: Path) -> Iterator[None]:
-    """Turns what the system says of a folder that may not be searched into a RunError that names it."""
+def looking_into(folder: Path, kind: type[PrlError] = RunError) -> Iterator[None]:
+    """Turns what the system says of a path that may not be looked at into an error that names it."""
     try:
         yield
     except PermissionError as error:
-        raise RunError(
+        raise kind(
             f"{folder} cannot be read: {error.strerror or error}. Let it and the folders above it be "
             "searched, or name another"
         ) from error
