@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from prl.data.columns import COLUMNS
 from prl.data.literals import decoded, once_escaped, written
-from prl.data.rows import COLUMNS, to_row
+from prl.data.rows import to_row
 from prl.turns import marker_inside
 
 SFT, RL = ("problem", "trace"), ("problem", "answer")

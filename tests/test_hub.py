@@ -18,8 +18,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from prl.data.columns import COLUMNS
 from prl.data.hub import HUB_SETS, PROCEDURAL_ROWS, load_rows, stream_rows
-from prl.data.rows import COLUMNS
 from prl.errors import DataError
 
 ROWS = [

@@ -10,9 +10,9 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from prl.data.columns import known_columns, wanted_columns
 from prl.data.layouts import rows_of
 from prl.data.literals import EXACT, Repeated
-from prl.data.rows import known_columns, wanted_columns
 from prl.errors import DataError, first_line
 
 log = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ dapo            BytedTsinghua-SIA/DAPO-Math-17k: prompt [{role, content}], with 
 parallel-gsm8k  Parallel-R1/parallel-r1-cold-start-filter: JSON, train only, a few thousand rows: problem, and
                 text (a trace that ends with "Final Answer:", which is the gold answer too).
 
-Any other set is read by the names of its columns (`prl.data.rows.COLUMNS`); where none fits, it is refused
+Any other set is read by the names of its columns (`prl.data.columns.COLUMNS`); where none fits, it is refused
 with the list of what it has.
 """
 
@@ -32,6 +32,7 @@ from pathlib import Path
 from random import Random
 from typing import Any, Literal
 
+from prl.data.columns import COLUMNS, by_column, column_of, missing_column, wanted_columns
 from prl.data.files import (
     BATCH,
     Records,
@@ -40,16 +41,7 @@ from prl.data.files import (
     json_records,
     parquet_records,
 )
-from prl.data.rows import (
-    COLUMNS,
-    Read,
-    by_column,
-    column_of,
-    missing_column,
-    own_trace,
-    to_row,
-    wanted_columns,
-)
+from prl.data.rows import Read, own_trace, to_row
 from prl.errors import DataError, first_line, nearest
 from prl.runs.reading import looking_into
 

@@ -15,8 +15,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from prl.data.columns import column_of, known_columns
 from prl.data.conversations import is_conversation
-from prl.data.rows import column_of, known_columns
 
 _SPLITS = ("train", "test", "validation", "valid", "val", "dev", "eval", "heldout")
 _DEEPEST = 4

@@ -1,4 +1,4 @@
-"""A row of the schema from the cells of a record: which column holds what, and what a cell says.
+"""A row of the schema from the cells of a record: what each cell says.
 
 A conversation is rendered whole: its last answer is the trace, the turn before it the problem, and the turns
 before that the history. Whatever comes out is text that a model may be shown: markers that another template
@@ -7,47 +7,17 @@ put around it are taken off, and where that would be a guess, the row is wrong.
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
-from functools import cache
 from typing import Any, NamedTuple
 
+from prl.data.columns import EARLIER, HISTORY, SYSTEM, WHOLE, by_column, column_of, repeated_columns
 from prl.data.conversations import Turn, check_end, is_filled, last_answer, question, read_conversation
 from prl.data.golds import ESCAPED, gold, is_cut_off, mend, text_of
 from prl.data.literals import decoded, once_escaped, written
-from prl.errors import DataError
 from prl.grammar import PARALLEL
-from prl.turns import bare, has_turns, is_marked, marker_inside, without_thoughts
-
-COLUMNS: dict[str, tuple[str, ...]] = {
-    "problem": (
-        *("problem", "question", "prompt", "query", "messages", "conversations", "conversation"),
-        *("instruction", "input", "text"),
-    ),
-    "answer": (
-        *("final_answer", "expected_answer", "ground_truth", "reward_model", "answer", "solution", "text"),
-    ),
-    "trace": (
-        *("trace", "response", "completion", "solution", "messages", "conversations", "conversation"),
-        *("output", "text"),
-    ),
-    "level": ("level",),
-    "source": ("source", "data_source"),
-}
-"""field -> the columns that it is read from, whatever their case; of several the first. To `instruction` an
-`input` is added. `text` is the trace beside a problem, and its answer the one that it commits to; alone it is
-a conversation that a chat template was applied to."""
-
-WHOLE = ("messages", "conversations", "conversation", "text")
-"""Columns of conversations that hold the answer too; in others they end with the question."""
-
-HISTORY, SYSTEM = ("history",), ("system", "system_prompt")
-"""Columns of what stands before the problem: turns, or pairs of question and answer; a turn of the system."""
-
-_EARLIER = frozenset(HISTORY + SYSTEM)
+from prl.turns import bare, is_marked, marker_inside, without_thoughts
 
 # DAPO-Math's instruction around the problem, and the variants of sets made from it.
 _BEFORE_PROBLEM = re.compile(
@@ -58,22 +28,6 @@ _BEFORE_PROBLEM = re.compile(
 _AFTER_PROBLEM = re.compile(
     r'Remember to put your answer on its own line after "Answer:"\.?\s*\Z', re.IGNORECASE
 )
-
-# Names that are like none of those in COLUMNS, for the hint.
-_ALIKE = {
-    "problem": ("task", "statement", "exercise"),
-    "answer": ("gold", "target", "label", "result"),
-    "trace": ("generation", "generations", "reasoning", "cot", "rationale", "chosen"),
-}
-_LIKE = 0.75  # of 1, at which a name is taken for a variant of another
-
-
-class MissingColumn(DataError):
-    """No column of a data set is one that `field` is read from."""
-
-    def __init__(self, message: str, field: str) -> None:
-        super().__init__(message)
-        self.field = field
 
 
 class Read(NamedTuple):
@@ -95,7 +49,7 @@ class _Wrong(ValueError):
 def to_row(record: Mapping[str, Any], need: Sequence[str], source: str) -> Read:
     """The row that a record holds."""
     cells = by_column(record)
-    if len(cells) < len(record) and (twice := _twice(record)):
+    if len(cells) < len(record) and (twice := repeated_columns(record)):
         return Read({}, [f"has one column twice: {', '.join(twice)}"], [])
     row: dict[str, Any] = {}
     wrong: list[tuple[str, str]] = []  # field, what is wrong with it
@@ -131,21 +85,6 @@ def own_trace(record: Mapping[str, Any]) -> str | None:
         return _clean(text_of(by_column(record).get("trace")), "traces", [], "assistant")
     except ValueError:
         return None
-
-
-def by_column(record: Mapping[str, Any]) -> dict[str, Any]:
-    return {column.strip().lower(): value for column, value in record.items()}
-
-
-def column_of(field: str, cells: Mapping[str, Any]) -> str | None:
-    """The column that holds `field`; a `text` is a problem only where it is a conversation, or not known."""
-    for column in COLUMNS[field]:
-        if column in cells:
-            value = cells[column]
-            is_told = field == "problem" and column == "text" and value is not None
-            if not is_told or (isinstance(value, str) and has_turns(value)):
-                return column
-    return None
 
 
 def _gold(column: str | None, cells: Mapping[str, Any], notes: list[str]) -> str:
@@ -215,7 +154,7 @@ def _problem_turns(column: str, cells: Mapping[str, Any], notes: list[str]) -> l
             turns = [Turn("user", text)]
     except ValueError as error:
         raise _Wrong("problem", f"{column} {error}") from None
-    if not (_EARLIER & cells.keys()):
+    if not (EARLIER & cells.keys()):
         return turns
     for earlier in HISTORY:
         try:
@@ -382,52 +321,3 @@ def _level(value: object) -> int | None:
     """5 for 5, "5" and "Level 5"; None where the level is not known ("Level ?" in MATH)."""
     found = re.fullmatch(r"(?:level\s*)?(\d{1,3})(?:\.0)?", str(value).strip(), re.IGNORECASE)
     return int(found[1]) if found else None
-
-
-@cache
-def known_columns() -> frozenset[str]:
-    """All columns that are read, in lower case."""
-    return _EARLIER.union(*COLUMNS.values())
-
-
-def _twice(columns: Iterable[str]) -> list[str]:
-    """Of columns that are read, those whose names differ in case and space alone."""
-    names = Counter(column.strip().lower() for column in columns)
-    again = {name for name, count in names.items() if count > 1} & known_columns()
-    return [column for column in columns if column.strip().lower() in again]
-
-
-def wanted_columns(
-    name: str, columns: Sequence[str], need: Sequence[str], all_columns: bool = False
-) -> list[str]:
-    """The columns of a table to read. Raises DataError when a needed field has none, or one stands twice."""
-    for field in need:
-        if column_of(field, by_column(dict.fromkeys(columns))) is None:
-            raise missing_column(name, field, columns)
-    known = known_columns()
-    wanted = [column for column in columns if all_columns or column.strip().lower() in known]
-    if _twice(wanted):
-        raise DataError(f"{name} has one column twice: {', '.join(columns)}. Rename or drop one")
-    return wanted
-
-
-def missing_column(name: str, field: str, columns: Collection[str]) -> MissingColumn:
-    """What to say where no column is `field`: which one may be it, of those that are not read as another."""
-    taken = {column for other, names in COLUMNS.items() if other != field for column in names} - {"text"}
-    free = [column for column in columns if column.strip().lower() not in taken]
-
-    def likeness(column: str) -> float:
-        known = (*COLUMNS[field], *_ALIKE.get(field, ()))
-        name = column.strip().lower()
-        return max(1 if each in name else difflib.SequenceMatcher(None, name, each).ratio() for each in known)
-
-    advice = f"Add one of the name {field!r}"
-    if free:
-        nearest = max(free, key=likeness)
-        hint = f" (perhaps {nearest!r})" if likeness(nearest) >= _LIKE else ""
-        advice = f"Rename the one that holds it{hint} to {field!r}"
-    return MissingColumn(
-        f"{name} has no column for the {field}; it has {', '.join(columns)}. {advice}; "
-        f"read as {field}: {', '.join(COLUMNS[field])}",
-        field,
-    )

@@ -15,8 +15,8 @@ from statistics import fmean
 from typing import Any
 
 from prl.analysis import Shape, diversity, self_bleu, shape, words
+from prl.data.columns import MissingColumn
 from prl.data.hub import load_rows
-from prl.data.rows import MissingColumn
 from prl.errors import DataError, UsageError, nearest
 from prl.grammar import TAGS, parse, parse_ids
 from prl.runs.disk import check_replaceable
