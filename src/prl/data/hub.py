@@ -345,5 +345,5 @@ def _sibling(path: Path) -> str:
     """The file beside `path` that may have been meant."""
     siblings: list[str] = []
     with contextlib.suppress(OSError):  # no such folder, or none that may be listed
-        siblings = [child.name for child in path.parent.iterdir()]
+        siblings = [child.name for child in path.parent.iterdir() if child.is_file()]
     return nearest(path.name, siblings)
