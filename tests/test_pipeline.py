@@ -26,7 +26,7 @@ from prl.errors import DataError, RunError
 from prl.grammar import parse
 from prl.model import load_model, merge_and_verify
 from prl.sft import hold_out, tokenize
-from prl.trainer import training
+from prl.trainer import signals
 
 SFT = {
     "limit": 64, "max_steps": 6, "per_device_train_batch_size": 8, "sample_count": 4, "eval_steps": 2,
@@ -250,10 +250,11 @@ def test_a_signal_finishes_the_step_saves_and_says_how_to_go_on(tmp_path: Path) 
     code = (
         "import os, signal, sys\n"
         "from transformers import TrainerCallback\n"
-        "from prl import cli, training\n"
+        "from prl import cli\n"
+        "from prl.trainer import signals\n"
         "def on_log(self, args, state, control, **kwargs):\n"
         "    if state.global_step == 1: os.kill(os.getpid(), signal.SIGINT)\n"
-        "training.StopOnSignal.on_log = on_log\n"
+        "signals.StopOnSignal.on_log = on_log\n"
         "sys.exit(cli.main(sys.argv[1:]))"
     )
     stopped = subprocess.run(
@@ -275,16 +276,16 @@ def test_sigterm_stops_as_ctrl_c_does_and_gives_the_signals_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert threading.current_thread() is threading.main_thread(), "else the signal would end the tests"
-    before = [signal.getsignal(number) for number in training.StopOnSignal.SIGNALS]
+    before = [signal.getsignal(number) for number in signals.StopOnSignal.SIGNALS]
 
     def on_log(self: Any, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.global_step == 1:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(training.StopOnSignal, "on_log", on_log)
+    monkeypatch.setattr(signals.StopOnSignal, "on_log", on_log)
     assert cli.main(stoppable(tmp_path / "run")) == 1
     check_stopped(tmp_path / "run", "SIGTERM", capsys.readouterr().err)
-    assert [signal.getsignal(number) for number in training.StopOnSignal.SIGNALS] == before
+    assert [signal.getsignal(number) for number in signals.StopOnSignal.SIGNALS] == before
 
 
 def stoppable(folder: Path) -> list[str]:
