@@ -1,4 +1,4 @@
-"""Rewards by the names that settings and command lines give."""
+"""The rewards of a run, made by the names that its settings give; `catalogue` has what there is."""
 
 from __future__ import annotations
 

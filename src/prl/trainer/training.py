@@ -15,7 +15,7 @@ from transformers import Trainer, TrainerState, TrainingArguments
 from prl import runs
 from prl.console import console
 from prl.errors import RunError, UsageError
-from prl.trainer.schedule import ScheduleCheck
+from prl.trainer.learning_rate import ScheduleCheck
 
 
 def train(trainer: Any, checkpoint: Path | None) -> None:

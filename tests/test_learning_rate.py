@@ -13,7 +13,7 @@ from transformers import TrainingArguments
 from prl import cli, runs, sft
 from prl.config import resolve
 from prl.errors import UsageError
-from prl.trainer.schedule import FEW, _batch, learning_steps
+from prl.trainer.learning_rate import FEW, _batch, learning_steps
 
 
 def arguments(**given: Any) -> TrainingArguments:
