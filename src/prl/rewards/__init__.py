@@ -16,7 +16,7 @@
     gated_efficiency  the same, where the answer is right and the format has no fault             0 … 1
     overlong          responses that keep away from the length limit                              −1 … 0
 
-A new one is written beside its like (`outcomes`, `experimental`) and entered in `catalogue` and in this table.
+A new one is written beside its like (`outcomes`, `experimental`) and entered in `catalogue` and the table.
 `bonus` and all from `diversity` on are experimental (`EXPERIMENTAL`): no shipped recipe or overlay uses them,
 and so no arm of the study.
 

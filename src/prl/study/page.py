@@ -1,4 +1,5 @@
-"""The page of a study: study.md, from what was read, measured and drawn."""
+"""The page of a study: study.md, its tables and their columns, from what was read (`prl.study.results`),
+measured (`prl.study.report`) and drawn (`prl.study.figures`)."""
 
 from __future__ import annotations
 
