@@ -8,25 +8,38 @@ stopped.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prl import rl, runs, sft
 from prl.answers import default_checker
 from prl.config import resolve
 from prl.curriculum import COLD_START
+from prl.rewards.own import RewardFunction
 from prl.rl import RLResult
 from prl.settings import Settings
 from prl.settings.arguments import RLArguments
 
+if TYPE_CHECKING:
+    from transformers import TrainerCallback
 
-def run(settings: Settings[RLArguments]) -> RLResult:
-    """RL, after the cold start where the first stage is one. Raises PrlError for what the user can mend."""
+
+def run(
+    settings: Settings[RLArguments],
+    *,
+    rewards: Sequence[RewardFunction] = (),
+    callbacks: Sequence[TrainerCallback] = (),
+) -> RLResult:
+    """RL, after the cold start where the first stage is one. Raises PrlError for what the user can mend.
+
+    `rewards` and `callbacks` are for the RL, as in `prl.rl.run`.
+    """
     arguments = settings.arguments
     stages = [json.loads(stage) for stage in arguments.stages or []]
     if not stages or stages[0].get("name") != COLD_START:
-        return rl.run(settings)
+        return rl.run(settings, rewards=rewards, callbacks=callbacks)
     output = Path(str(settings.output_dir))
     cold_start = output.with_name(f"{output.name}-{COLD_START}")
     if not _is_done(cold_start) or arguments.overwrite_output_dir:
@@ -38,7 +51,7 @@ def run(settings: Settings[RLArguments]) -> RLResult:
         stages=[json.dumps(stage) for stage in stages[1:]] or None,
         resume=arguments.resume and (output / "environment.json").exists(),
     )
-    return rl.run(replace(settings, arguments=arguments))
+    return rl.run(replace(settings, arguments=arguments), rewards=rewards, callbacks=callbacks)
 
 
 def _cold_start(settings: Settings[RLArguments], folder: Path) -> Settings[Any]:
