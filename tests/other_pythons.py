@@ -13,8 +13,12 @@ import sys
 from pathlib import Path
 
 VERSIONS = ("3.12", "3.13")
-NEEDS = ["hypothesis", "latex2sympy2", "psutil", "pytest", "pytest-timeout", "pytest-xdist"]
-PURE = ("analysis", "curriculum", "data_rows", "examples", "grammar", "prompts", "rewards", "turns")
+NEEDS = [
+    "filelock", "hypothesis", "latex2sympy2", "numpy", "psutil", "pytest", "pytest-timeout", "pytest-xdist",
+]  # fmt: skip
+PURE = (
+    "analysis", "curriculum", "data_rows", "examples", "grammar", "prompts", "rewards", "statistics", "turns",
+)  # fmt: skip
 TRACES = ("asking", "journal", "modes")
 TESTS = [
     "tests/answers",
