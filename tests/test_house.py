@@ -9,11 +9,13 @@ from __future__ import annotations
 import ast
 import importlib
 import re
+import zipfile
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
 import pytest
+from hatchling.builders.wheel import WheelBuilder
 
 PACKAGE = Path(__file__).parents[1] / "src" / "prl"
 NO_ROOMS = {"__init__", "__main__", "py", "__pycache__"}
@@ -173,3 +175,12 @@ def test_what_the_texts_name_is_there() -> None:
         if found is None:
             gone.append(f"{path}: {name}")
     assert gone == []
+
+
+def test_the_wheel_holds_every_package(tmp_path: Path) -> None:
+    """Also src/prl/runs, which a `runs/` in .gitignore would have kept out, with all that is no code."""
+    (built,) = WheelBuilder(str(PACKAGE.parents[1])).build(directory=str(tmp_path), versions=["standard"])
+    with zipfile.ZipFile(built) as wheel:
+        held = {name for name in wheel.namelist() if name.startswith("prl/")}
+    there = {path.relative_to(PACKAGE.parent).as_posix() for path in PACKAGE.rglob("*") if path.is_file()}
+    assert held == {name for name in there if "__pycache__" not in name}
