@@ -43,14 +43,22 @@ from prl.model import (
     tags_of,
 )
 from prl.rewards import AlternatingReward, Reward, read_pattern, reward_functions
-from prl.rewards.own import OwnReward, RewardFunction, by_call, fingerprint, own_rewards
+from prl.rewards.own import RewardFunction, fingerprint, own_rewards, with_columns
 from prl.runs import checkpoints, processes
 from prl.settings import Settings
 from prl.settings.arguments import RLArguments
 from prl.settings.stages import read_stages
 from prl.trainer.grpo import GRPO
 from prl.trainer.micro_batches import MicroBatches
-from prl.trainer.problems import Problems, check_problems, load_held_out, load_problems, within_context
+from prl.trainer.problems import (
+    Cells,
+    Problems,
+    all_of,
+    check_problems,
+    load_held_out,
+    load_problems,
+    within_context,
+)
 from prl.trainer.recorder import SampleRecorder
 from prl.trainer.rehearsal import rehearse_rl
 from prl.trainer.rollouts import Rollouts
@@ -92,18 +100,21 @@ def run(
     arguments, training = settings.arguments, settings.trainer
     own = own_rewards(arguments.rewards, rewards)
     # Data before the model, which takes minutes to load; the folder once nothing in them is wrong.
-    problems = load_problems(arguments, stages, training.seed, all_columns=bool(own))
-    held_out = load_held_out(arguments, training.seed, all_columns=bool(own))
+    cells: Cells | None = [] if own else None
+    problems = load_problems(arguments, stages, training.seed, cells)
+    held_out = load_held_out(arguments, training.seed, cells)
+    called = {name: with_columns(each, name, cells or []) for name, each in own.items()}
     check_problems(arguments, stages, problems, training)
     check_fits(settings)
     default_checker().start()
-    with open_training(settings, problems.table, held_out, own_rewards=fingerprint(own)) as folder:
+    read, read_too = all_of(problems.table, cells), all_of(held_out, cells)
+    with open_training(settings, read, read_too, own_rewards=fingerprint(own)) as folder:
         model, tokenizer = load_trained(settings, folder, tags)
         problems, held_out, facts = _told(settings, folder, model, tokenizer, stages, problems, held_out)
         # The rewards before the curriculum, which switches them; the recorder tells it what came of its draw.
-        paid = paid_rewards(settings, stages, tokenizer, own)
+        paid = paid_rewards(settings, stages, tokenizer, called)
         alternating = cast(AlternatingReward | None, paid.get("alternating"))
-        staging = _staging(settings, stages, problems, alternating, by_call(own))
+        staging = _staging(settings, stages, problems, alternating, [*own])
         advised = functools.partial(advise, settings)
         limits = Limits.of(arguments, training.max_completion_length)
         size = arguments.rollout_batch_size
@@ -195,12 +206,12 @@ def paid_rewards(
     settings: Settings[RLArguments],
     stages: Sequence[Stage],
     tokenizer: PreTrainedTokenizerBase,
-    own: Mapping[str, OwnReward],
+    own: Mapping[str, Reward],
 ) -> dict[str, Reward]:
-    """All that some stage pays, by name, in the order of --reward_weights; `own` ones stand where they are
-    named, those of a Python caller last."""
+    """All that some stage pays, by name, in the order of --reward_weights; `own` ones, which each pays, stand
+    where they are named, those of a Python caller last."""
     arguments = settings.arguments
-    names = [*rewards_of(stages, arguments.rewards), *by_call(own)]
+    names = list(dict.fromkeys([*rewards_of(stages, arguments.rewards), *own]))
     shipped = reward_functions(
         [name for name in names if name not in own],
         eos_token_id=tokenizer.eos_token_id,
@@ -209,7 +220,7 @@ def paid_rewards(
         overlong_buffer=arguments.overlong_buffer,
         pattern=read_pattern(arguments.alternate, arguments.alternate_window)[0],
     )
-    return {name: own[name].pay if name in own else shipped[name] for name in names}
+    return {name: own[name] if name in own else shipped[name] for name in names}
 
 
 def _staging(

@@ -28,6 +28,7 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from decimal import Decimal
 from pathlib import Path
 from random import Random
 from typing import Any, Literal
@@ -206,12 +207,21 @@ def _rows(
         if keep_trace and "trace" not in read.row and (trace := own_trace(record)):
             read.row["trace"] = trace
         if all_columns:
-            read.row["columns"] = dict(record)
+            read.row["columns"] = {column: _without_decimals(cell) for column, cell in record.items()}
         yield where, read
     if columns and nowhere:
         raise missing_column(name, sorted(nowhere)[0], columns)
     if is_empty:
         raise DataError(f"{name} is empty: it has no rows. Choose another. {_what_it_takes()}")
+
+
+def _without_decimals(cell: Any) -> Any:
+    """A cell with floats for the decimals that JSON is read as, so that a gold stays as it is written."""
+    if isinstance(cell, Decimal):
+        return float(cell)
+    if isinstance(cell, dict):
+        return {key: _without_decimals(value) for key, value in cell.items()}
+    return [_without_decimals(value) for value in cell] if isinstance(cell, list) else cell
 
 
 def _ungraded(answer: str) -> list[str]:

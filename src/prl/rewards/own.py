@@ -5,24 +5,26 @@
 
 `prl rl --rewards accuracy mine.py:short_answer`, or `rl.run(settings, rewards=[short_answer])`. A function
 gets `prompts`, `completions`, `completion_ids` and the columns of the data set by name, one entry a response,
-and returns a number for each, or None where it judges nothing. A file's code is run because whoever types the
-command, or calls `prl.config.resolve`, names it; no recipe, run or model folder can.
+and returns a number for each, or None where it judges nothing. It is paid in every stage. A file's code is
+run because whoever types the command, or calls `prl.config.resolve`, names it; no recipe, run or model folder
+can.
 """
 
 from __future__ import annotations
 
+import copy
 import functools
 import hashlib
 import importlib.util
 import inspect
-import math
 import sys
 import tokenize
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from keyword import iskeyword
 from pathlib import Path
+from types import CodeType, ModuleType
 from typing import Any
 
 from prl.errors import PrlError, UsageError, first_line, nearest
@@ -31,15 +33,23 @@ from prl.rewards.responses import Reward
 
 RewardFunction = Callable[..., Sequence[float | None]]
 
+PASSED = (
+    "prompts", "completions", "completion_ids", "problem", "answer", "level", "trainer_state", "log_extra",
+    "log_metric", "critical_path",
+)  # fmt: skip
+"""What each reward is called with beside the columns of the data set; these names are no column's. `problem`,
+`answer` and `level` are as prl reads them."""
 
 _MARK = ".py:"
+_MOST = 3e38  # near float32's largest, in which TRL adds rewards up
 
 
 @dataclass(frozen=True)
 class OwnReward:
-    """A reward that tells its faults in one line, and a fingerprint of its code."""
+    """A reward that tells its faults in one line; the function itself, and a fingerprint of its code."""
 
     pay: Reward
+    function: RewardFunction
     fingerprint: str
 
 
@@ -53,25 +63,30 @@ def is_own(name: object) -> bool:
 
 
 def file_and_function(name: str) -> tuple[Path, str]:
-    """The file that `PATH.py:NAME` names, and the function in it.
+    """The file that `PATH.py:NAME` names, in full, and the function in it.
 
     >>> file_and_function("mine.py:short_answer")[1]
     'short_answer'
     """
     path, _, function = name.rpartition(_MARK)
-    return Path(f"{path}.py").expanduser(), function
+    return Path(f"{path}.py").expanduser().resolve(), function
 
 
 def faults_of_own(names: Iterable[str]) -> list[str]:
     """What is wrong with those of `names` that stand in files, a line each. No file is run."""
     found = []
     for name in filter(is_own, names):
-        file, function = file_and_function(name)
+        try:
+            file, function = file_and_function(name)
+            is_there = file.is_file()
+        except (OSError, RuntimeError) as error:  # a folder that may not be searched, a home that is none
+            found.append(f"{name!r}: {first_line(error)}; give its path in full")
+            continue
         if _MARK not in name:
             found.append(f"{name!r} names no function; write PATH.py:NAME, such as {name}:short_answer")
         elif not function.isidentifier() or iskeyword(function):
             found.append(f"{name!r}: {function!r} is no name of a function; write PATH.py:NAME")
-        elif not file.is_file():
+        elif not is_there:
             found.append(f"{name!r}: no such file; give its path from the working folder, or in full")
     return found
 
@@ -79,86 +94,153 @@ def faults_of_own(names: Iterable[str]) -> list[str]:
 def own_rewards(named: Sequence[str], functions: Sequence[RewardFunction]) -> dict[str, OwnReward]:
     """By name: those of `named` that stand in files, as they are named, and `functions` by their own names.
 
-    Runs the files. Raises UsageError for a file or a function that is not there or cannot be run, for what is
-    no plain function, and for a name that stands twice.
+    Runs each file once. Raises UsageError for a file or a function that is not there or cannot be run, for
+    what is no plain function, and for a name that stands twice.
     """
-    found = {name: _guarded(_load(name), name) for name in named if is_own(name)}
+    modules: dict[Path, ModuleType] = {}
+    found = {name: _from_file(name, modules) for name in named if is_own(name)}
+    _check_beside(modules)
     for function in functions:
-        name = getattr(function, "__name__", None) or type(function).__name__
+        name = _name_of(function)
         if name in found:
             raise UsageError(f"reward {name} stands twice: rename one of the functions")
-        found[name] = _guarded(function, name)
+        found[name] = _guarded(function, name, name, _code_of(function))
     logged = [each.pay.__name__.removesuffix("_reward") for each in found.values()]
     if taken := next((name for name in logged if name in REWARDS or logged.count(name) > 1), None):
         raise UsageError(f"reward {taken}: another has that name in logs and samples; rename the function")
     return found
 
 
-def by_call(own: Iterable[str]) -> list[str]:
-    """The names of those that a Python caller passed, and no setting names."""
-    return [name for name in own if not is_own(name)]
+def fingerprint(own: Mapping[str, OwnReward]) -> str:
+    """Of the code of all of them, in their order; "" without any. What they import is not in it."""
+    if not own:
+        return ""
+    return hashlib.sha256("".join(each.fingerprint for each in own.values()).encode()).hexdigest()
 
 
-def fingerprint(own: dict[str, OwnReward]) -> str:
-    """Of all of them, in their order; "" without any."""
-    return (
-        hashlib.sha256("".join(each.fingerprint for each in own.values()).encode()).hexdigest() if own else ""
-    )
+def with_columns(own: OwnReward, name: str, cells: Sequence[Mapping[str, Any]]) -> Reward:
+    """The reward with columns of its data set: `cells[row]` for each response, whose column `row` says which.
+
+    Shipped rewards do without, so that no column takes the place of what prl passes. A cell is the function's
+    own to change. UsageError where the function cannot be called with what there is.
+    """
+    columns = [each for each in dict.fromkeys(key for row in cells for key in row) if each not in PASSED]
+    try:
+        inspect.signature(own.function).bind(**dict.fromkeys([*PASSED, *columns]))
+    except TypeError as error:
+        told = f"it is called with {', '.join([*PASSED, *columns])} by name, so end it with **columns"
+        raise UsageError(f"reward {name}: {first_line(error)}; {told}") from None
+    except ValueError:  # a built-in tells no signature
+        pass
+
+    def pay(*, row: Sequence[int] | None = None, **passed: Any) -> list[float | None]:
+        given = {each: [copy.deepcopy(cells[n].get(each)) for n in row or ()] for each in columns}
+        return own.pay(**given, **passed)
+
+    functools.update_wrapper(pay, own.pay)
+    return pay
 
 
-def _load(name: str) -> RewardFunction:
+# --- Loading
+
+
+def _from_file(name: str, modules: dict[Path, ModuleType]) -> OwnReward:
     if faults := faults_of_own([name]):
         raise UsageError("; ".join(faults))
     path, wanted = file_and_function(name)
-    spec = importlib.util.spec_from_file_location(f"prl_own_{path.stem}", path)
+    if path not in modules:
+        modules[path] = _run(path, name)
+    function = getattr(modules[path], wanted, None)
+    if function is None:
+        defined = [key for key, value in vars(modules[path]).items() if inspect.isfunction(value)]
+        raise UsageError(f"reward {name}: {path} defines no {wanted}{nearest(wanted, defined)}")
+    return _guarded(function, name, wanted, path.read_bytes(), path)
+
+
+def _run(path: Path, name: str) -> ModuleType:
+    """The module of a file. Its folder stays on the path, as a script's does: what is beside it can be
+    imported, also when a function is called."""
+    own = f"prl_own_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
+    spec = importlib.util.spec_from_file_location(own, path)
     if spec is None or spec.loader is None:
         raise UsageError(f"reward {name}: {path} is no Python file")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    sys.path.insert(0, str(path.parent))  # as for a script: it may import what stands beside it
+    sys.modules[own] = module  # dataclasses look their module up
+    if str(path.parent) not in sys.path:
+        sys.path.insert(0, str(path.parent))
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UsageError(
             f"reward {name}: {path}{_line(error, path)} cannot be run: {_told(error)}"
         ) from error
-    finally:
-        sys.path.remove(str(path.parent))
-    function = getattr(module, wanted, None)
-    if function is None:
-        defined = [key for key, value in vars(module).items() if inspect.isfunction(value)]
-        raise UsageError(f"reward {name}: {path} defines no {wanted}{nearest(wanted, defined)}")
-    return function
+    return module
 
 
-def _guarded(function: RewardFunction, name: str) -> OwnReward:
+def _check_beside(modules: Iterable[Path]) -> None:
+    """Python holds one module of a name: two folders with a file of one name would share it."""
+    folders = list(dict.fromkeys(path.parent for path in modules))
+    for first, second in ((a, b) for n, a in enumerate(folders) for b in folders[n + 1 :]):
+        shared = sorted({p.name for p in first.glob("*.py")} & {p.name for p in second.glob("*.py")})
+        if held := next((file for file in shared if Path(file).stem in sys.modules), None):
+            told = f"rewards: {first} and {second} both have {held}"
+            raise UsageError(f"{told}, of which Python reads one alone: put the functions into one folder")
+
+
+def _name_of(function: RewardFunction) -> str:
+    inner = function.func if isinstance(function, functools.partial) else function
+    name = getattr(inner, "__name__", None) or type(inner).__name__
+    if not name.isidentifier():
+        raise UsageError(f"a reward is called {name}, by which no log can name it: define it with def")
+    return name
+
+
+def _code_of(function: Any) -> bytes:
+    """What stands for a function's code: its text, or what it was compiled to where that is not to be had."""
+    if isinstance(function, functools.partial):
+        bound = repr((function.args, sorted(function.keywords.items())))
+        return _code_of(function.func) + bound.encode()
+    try:
+        has_text = inspect.isfunction(function) or inspect.ismethod(function)
+        return inspect.getsource(function if has_text else type(function)).encode()
+    except (OSError, TypeError, SyntaxError, tokenize.TokenError):  # typed into a shell, or built in
+        call = function if inspect.isfunction(function) else type(function).__call__
+        return _compiled(getattr(call, "__code__", None)).encode()
+
+
+def _compiled(code: CodeType | None) -> str:
+    if code is None:
+        return ""
+    constants = [_compiled(each) if isinstance(each, CodeType) else repr(each) for each in code.co_consts]
+    return repr((code.co_code, code.co_names, constants))
+
+
+# --- Paying
+
+
+def _guarded(
+    function: RewardFunction, name: str, logged: str, code: bytes, path: Path | None = None
+) -> OwnReward:
     if not callable(function) or inspect.iscoroutinefunction(function) or inspect.isclass(function):
         raise UsageError(f"reward {name} is no plain function that takes completions and columns")
-    try:
-        path = Path(inspect.getsourcefile(inspect.unwrap(function)) or "")
-        code = path.read_text(encoding="utf-8") if is_own(name) else inspect.getsource(function)
-    except (OSError, TypeError, SyntaxError, tokenize.TokenError):  # typed into a shell, or an object
-        path, code = Path(), _compiled(function)
+    if path is None and inspect.isfunction(inspect.unwrap(function)):
+        path = Path(inspect.unwrap(function).__code__.co_filename)
 
-    def pay(*, completions: Sequence[Any], **columns: Any) -> list[float | None]:
+    def pay(*, completions: Sequence[Any], completion_ids: Any = None, **passed: Any) -> list[float | None]:
+        count = len(completions)
+        # Copies: the run keeps what was sampled, whatever a function does with its arguments.
+        passed["completion_ids"] = [list(ids) for ids in completion_ids or ()]
         try:
-            paid = function(completions=completions, **columns)
+            paid = function(completions=copy.deepcopy([*completions]), **passed)
         except PrlError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise UsageError(f"reward {name}{_line(error, path)} failed: {_told(error)}") from error
-        return _checked(paid, len(completions), name)
+        return _checked(paid, count, name)
 
     functools.update_wrapper(pay, function)
-    pay.__name__ = getattr(function, "__name__", name)
-    return OwnReward(pay, hashlib.sha256(code.encode()).hexdigest())
-
-
-def _compiled(function: RewardFunction) -> str:
-    """What stands for a function's code where its text is not to be had."""
-    call = function if inspect.isfunction(function) else type(function).__call__
-    code = getattr(call, "__code__", None)
-    return repr((code.co_code, code.co_names)) if code else type(function).__qualname__
+    pay.__name__ = logged
+    return OwnReward(pay, function, hashlib.sha256(code).hexdigest())
 
 
 def _checked(paid: Any, count: int, name: str) -> list[float | None]:
@@ -170,22 +252,27 @@ def _checked(paid: Any, count: int, name: str) -> list[float | None]:
         raise UsageError(
             f"reward {name} returned {len(values)} numbers for {count} responses: return one each"
         )
-    numbers = [value.item() if hasattr(value, "item") else value for value in values]
-    for value in numbers:
-        if value is not None and not (isinstance(value, int | float) and math.isfinite(value)):
-            raise UsageError(f"reward {name} returned {value!r:.60}: return finite numbers, or None")
-    return [None if value is None else float(value) for value in numbers]
+    return [_number(value, name) for value in values]
 
 
-def _line(error: Exception, path: Path) -> str:
+def _number(value: Any, name: str) -> float | None:
+    try:
+        number = value.item() if hasattr(value, "item") else value
+        if number is None or (isinstance(number, int | float) and abs(number) <= _MOST):
+            return None if number is None else float(number)
+    except (TypeError, ValueError, RuntimeError):  # a tensor of several numbers
+        pass
+    raise UsageError(f"reward {name} returned {value!r:.60}: return finite numbers, or None")
+
+
+def _line(error: BaseException, path: Path | None) -> str:
     """The last line of `path` that an error passed through."""
-    if isinstance(error, SyntaxError) and error.lineno:
+    if isinstance(error, SyntaxError) and error.lineno and Path(error.filename or "") == path:
         return f", line {error.lineno},"
-    lines = [
-        frame.lineno for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename) == path
-    ]
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if path and Path(frame.filename) == path]
     return f", line {lines[-1]}," if lines else ""
 
 
-def _told(error: Exception) -> str:
+def _told(error: BaseException) -> str:
     return f"{type(error).__name__}: {first_line(error)}"

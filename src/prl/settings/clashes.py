@@ -9,6 +9,7 @@ from typing import Any
 from prl.curriculum import Stage, rewards_of
 from prl.errors import nearest
 from prl.rewards import REWARDS, read_pattern
+from prl.rewards.own import is_own
 from prl.runs import processes
 from prl.settings import trainer_flags
 from prl.settings.arguments import COMMANDS, POSITIONAL, RLArguments
@@ -75,7 +76,7 @@ def _curriculum(values: dict[str, Any], rewards: list[str], faults: list[str]) -
     if values.get("stages"):
         stages, stage_faults = read_stages(items, max_steps=values.get("max_steps", -1), rewards=REWARDS)
         faults += stage_faults
-    paid = rewards_of(stages, rewards)
+    paid = list(dict.fromkeys([*rewards_of(stages, rewards), *filter(is_own, rewards)]))
     if "alternating" in paid:
         default = RLArguments()
         faults += read_pattern(

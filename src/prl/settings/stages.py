@@ -214,7 +214,7 @@ def _rewards(value: Any, known: Sequence[str]) -> tuple[str, ...]:
     if not isinstance(names, list | tuple) or not names or not all(isinstance(name, str) for name in names):
         raise _Fault(f"must be of {', '.join(known)}")
     reasons = [
-        f"holds {shown(name)}, and no stage can say whose code to run; pass it with --rewards"
+        f"holds {shown(name)}, and no stage can say whose code to run; pass it with --rewards, each pays it"
         if is_own(name)
         else f"holds no reward {shown(name)}{nearest(name, known)}"
         for name in names

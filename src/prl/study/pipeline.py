@@ -17,7 +17,7 @@ from prl import rl, runs, sft
 from prl.answers import default_checker
 from prl.config import resolve
 from prl.curriculum import COLD_START
-from prl.rewards.own import RewardFunction
+from prl.rewards.own import RewardFunction, own_rewards
 from prl.rl import RLResult
 from prl.settings import Settings
 from prl.settings.arguments import RLArguments
@@ -43,7 +43,8 @@ def run(
     output = Path(str(settings.output_dir))
     cold_start = output.with_name(f"{output.name}-{COLD_START}")
     if not _is_done(cold_start) or arguments.overwrite_output_dir:
-        default_checker().start()  # RL needs it
+        default_checker().start()  # RL needs it, and its rewards: not amid the night
+        own_rewards(arguments.rewards, rewards)
         sft.run(_cold_start(settings, cold_start))
     arguments = replace(
         arguments,

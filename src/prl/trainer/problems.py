@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,12 +15,9 @@ from prl.errors import DataError
 from prl.prompts import render_prompt, transcript
 from prl.settings.arguments import RLArguments
 
-READ_BY_TRL = {
-    "completion", "completions", "completion_ids", "prompts", "image", "images", "tools", "environment",
-    "environments", "chat_template_kwargs", "trainer_state", "log_extra", "log_metric",
-}  # fmt: skip
-"""Columns of a data set that reach no reward: GRPOTrainer (trl 1.16) reads these names, or passes something
-else under them."""
+Cells = list[dict[str, Any]]
+"""What else the rows of data sets hold, by the number that a row of prl's has as `row`: for rewards of the
+user's own (`prl.rewards.own`), and out of TRL's sight."""
 
 
 @dataclass(frozen=True)
@@ -33,10 +30,10 @@ class Problems:
 
 
 def load_problems(
-    arguments: RLArguments, stages: Sequence[Stage], seed: int, *, all_columns: bool = False
+    arguments: RLArguments, stages: Sequence[Stage], seed: int, cells: Cells | None = None
 ) -> Problems:
-    """Load each data set once, however many stages use it. With `all_columns` a row has those of its data set
-    too. DataError names every stage that lacks its levels."""
+    """Load each data set once, however many stages use it. `cells` takes up what else they hold.
+    DataError names every stage that lacks its levels."""
     table: list[dict[str, Any]] = []
     loaded: dict[tuple[str, str, int | None], range] = {}
     pools, faults = [], []
@@ -48,7 +45,7 @@ def load_problems(
             stage.limit or arguments.limit,
         )
         if source not in loaded:
-            rows = _load(arguments, *source, seed, all_columns)
+            rows = _load(arguments, *source, seed, cells)
             loaded[source] = range(len(table), len(table) + len(rows))
             table += rows
         held = {table[index]["level"] for index in loaded[source]} - {None}
@@ -64,7 +61,7 @@ def load_problems(
         )
     if faults:
         raise DataError("; ".join(faults))
-    return Problems(_of_one_shape(table), pools)
+    return Problems(table, pools)
 
 
 def within_context(
@@ -102,18 +99,24 @@ def check_problems(
         )
 
 
-def load_held_out(arguments: RLArguments, seed: int, *, all_columns: bool = False) -> list[dict[str, Any]]:
-    """What --eval_dataset names; nothing where it names nothing."""
+def load_held_out(arguments: RLArguments, seed: int, cells: Cells | None = None) -> list[dict[str, Any]]:
+    """What --eval_dataset names; nothing where it names nothing. `cells` takes up what else it holds."""
     if not arguments.eval_dataset:
         return []
     split, limit = arguments.eval_dataset_split, arguments.eval_limit
-    return _of_one_shape(_load(arguments, arguments.eval_dataset, split, limit, seed, all_columns))
+    return _load(arguments, arguments.eval_dataset, split, limit, seed, cells)
+
+
+def all_of(rows: Sequence[Mapping[str, Any]], cells: Cells | None) -> Iterator[Mapping[str, Any]]:
+    """`rows` with what else they hold, for a fingerprint."""
+    for row in rows:
+        yield row if cells is None else {**row, "row": None, "columns": repr(cells[row["row"]])}
 
 
 def _load(
-    arguments: RLArguments, dataset: str, split: str, limit: int | None, seed: int, all_columns: bool
+    arguments: RLArguments, dataset: str, split: str, limit: int | None, seed: int, cells: Cells | None
 ) -> list[dict[str, Any]]:
-    rows = load_rows(
+    read = load_rows(
         dataset,
         split=split,
         need=("problem", "answer"),
@@ -121,21 +124,19 @@ def _load(
         seed=seed,
         on_bad=arguments.on_bad_rows,
         graded=True,
-        all_columns=all_columns,
+        all_columns=cells is not None,
     )
-    return [
-        {name: cell for name, cell in row.get("columns", {}).items() if name not in READ_BY_TRL}
-        | {
+    rows = [
+        {
             "prompt": render_prompt(row["problem"], arguments.prompt_style, row.get("history")),
             "problem": transcript(row["problem"], row.get("history")),
             "answer": row["answer"],
             "level": row.get("level"),
         }
-        for row in rows
+        for row in read
     ]
-
-
-def _of_one_shape(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """`rows` with the same columns in each, None where a row had none: TRL takes them from the first."""
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    return [{name: row.get(name) for name in names} for row in rows]
+    if cells is None:
+        return rows
+    first = len(cells)
+    cells += [row.get("columns", {}) for row in read]
+    return [row | {"row": first + number} for number, row in enumerate(rows)]

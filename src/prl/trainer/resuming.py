@@ -101,8 +101,14 @@ def compare(
         for part in known
         if inputs[part] != stored_inputs[part]
     }
-    if "own_rewards" in stored_inputs and inputs["own_rewards"] != stored_inputs["own_rewards"]:
-        changed.setdefault("rewards", "of one's own have other code now")
+    own = stored_inputs.get("own_rewards", ""), inputs.get("own_rewards", "")
+    if own[0] != own[1] and "rewards" not in changed:
+        what = "has some now" if not own[0] else "has none now" if not own[1] else "has other code now"
+        raise UsageError(
+            f"{run} was begun with other rewards of your own, it {what}: pass the functions that it began "
+            f"with (--rewards PATH.py:NAME, or rl.run(rewards=...)), or begin another run from {checkpoint} "
+            "with --model_name_or_path and another --output_dir"
+        )
     told = {
         name: TOLD[KIND[name]].format(change=change, checkpoint=checkpoint.name)
         for name, change in changed.items()

@@ -97,7 +97,8 @@ class Staging(TrainerCallback, ExportableState):
             return outputs
 
         trainer._generate_and_score_completions = staged
-        trainer.add_callback(self)
+        # In front: what it adds to the logs reaches the trainer's own loggers.
+        trainer.callback_handler.callbacks.insert(0, self)
 
     def observe(self, correct: Sequence[bool], parallel: Sequence[bool]) -> None:
         """Outcomes of the last generation: a value a response of all processes, in the order of the draw."""
