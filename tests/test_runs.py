@@ -804,6 +804,22 @@ def test_a_run_of_before_command_and_mode_is_read_with_them(tmp_path: Path) -> N
             adapter_dir(run.folder)
 
 
+def test_a_stage_named_like_the_command_keeps_its_name_in_a_run_of_before(tmp_path: Path) -> None:
+    config = {"command": "rl", "rl": {"stages": [{"name": "rl"}, {"name": "hard"}]}}
+    with open_run(tmp_path, command="rl", config=config) as run:
+        run.log_samples(1, [{"text": "a", "stage": "rl"}, {"text": "b", "stage": "hard"}])
+    as_before(tmp_path)
+    assert read_samples(tmp_path)["stage"].to_pylist() == ["rl", "hard"]
+
+
+def test_a_torn_environment_still_lets_the_mode_of_before_be_known(tmp_path: Path) -> None:
+    with open_run(tmp_path, command="eval", config={"command": "eval", "eval": {}}) as run:
+        run.log_samples(1, [{"text": "a", "mode": "greedy"}])
+    as_before(tmp_path)
+    (tmp_path / "environment.json").write_text("{}")
+    assert read_samples(tmp_path)["mode"].to_pylist() == ["greedy"]
+
+
 def test_a_run_of_before_command_goes_on_and_is_overwritten(tmp_path: Path) -> None:
     with open_run(tmp_path, command="rl", config={}, inputs={"model": "a"}) as run:
         for step in (1, 2):

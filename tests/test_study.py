@@ -19,7 +19,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-import prl.report
+import prl.study
 from prl import config, recipes, runs
 from prl.errors import PrlError, RunError, UsageError
 from prl.settings import Settings
@@ -445,7 +445,7 @@ def executed(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     module = ModuleType("prl.study.report")
     module.write = write  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "prl.study.report", module)
-    monkeypatch.setattr(prl.report, "study", module, raising=False)
+    monkeypatch.setattr(prl.study, "report", module, raising=False)
     monkeypatch.setattr(runner, "execute", fake_execute)
     return seen
 

@@ -93,3 +93,24 @@ def test_a_callback_of_ones_own_adds_to_the_metrics(tmp_path: Path) -> None:
     for command in ("sft", "rl"):
         lines = [line for line in runs.read_metrics(tmp_path / command) if "loss" in line]
         assert [line["mine"] for line in lines] == [1.0]
+
+
+def test_a_reward_sees_what_the_run_keeps_and_the_run_keeps_what_it_pays(tmp_path: Path) -> None:
+    seen: list[tuple[str, list[int], str, float]] = []
+
+    def noted(
+        completions: list[str], completion_ids: list[list[int]], answer: list[str], **columns: Any
+    ) -> list[float]:
+        paid = [float(len(seen) + number) for number in range(len(completions))]
+        seen.extend(zip(completions, completion_ids, answer, paid, strict=True))
+        return paid
+
+    asked = resolve(
+        "rl", recipe="tiny", threads=1, output_dir=str(tmp_path), limit=30, max_completion_length=16,
+        per_device_train_batch_size=8, gradient_accumulation_steps=1, num_generations=4, max_steps=2,
+        warmup_steps=0, rewards=["format"],
+    )  # fmt: skip
+    rl.run(asked, rewards=[noted])
+    kept = runs.read_samples(tmp_path).to_pylist()
+    assert [(row["text"], row["token_ids"], row["answer"], row["reward_noted"]) for row in kept] == seen
+    assert len(seen) == 16

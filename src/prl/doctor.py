@@ -1,4 +1,4 @@
-"""`prl doctor`: what this machine offers, how much memory each stage will take, and what to change.
+"""`prl doctor`: what this machine offers, how much memory each command will take, and what to change.
 
     prl doctor                                            this machine, and the recipe that suits it
     prl doctor rl --recipe 8gb --memory 8                 before there is a card
@@ -45,7 +45,7 @@ _PATIENCE = 60.0  # seconds; a first import from a slow disk
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """A stage, the forecast for its settings, and what to change where `available` bytes are too few."""
+    """A command, the forecast for its settings, and what to change where `available` bytes are too few."""
 
     settings: Settings[Any]
     forecast: Forecast
@@ -64,11 +64,11 @@ class Diagnosis:
 
 
 def run(settings: Settings[DoctorArguments], flags: Sequence[Given]) -> list[Diagnosis]:
-    """Look at the machine and at every stage asked for, say it, and write the recipe that fits if one is
+    """Look at the machine and at every command asked for, say it, and write the recipe that fits if one is
     wanted.
 
-    `flags` are for the stages (`prl.config.parse_doctor`). Raises UsageError where settings are wrong,
-    ModelError where the model's config.json cannot be read or is of no known type, RunError where a stage
+    `flags` are for the commands (`prl.config.parse_doctor`). Raises UsageError where settings are wrong,
+    ModelError where the model's config.json cannot be read or is of no known type, RunError where a command
     does not fit; with `fit` only where no setting makes it.
     """
     given = settings.arguments
@@ -106,7 +106,7 @@ def run(settings: Settings[DoctorArguments], flags: Sequence[Given]) -> list[Dia
 
 
 def examine(given: DoctorArguments, flags: Sequence[Given], planned: Machine) -> list[Diagnosis]:
-    """Each stage asked for, on `planned`. An evaluation is one of what would be trained."""
+    """Each command asked for, on `planned`. An evaluation is one of what would be trained."""
     is_cuda = planned.device == "cuda"
     available = int(planned.free_gib * GIB) if is_cuda else hardware.usable_memory(planned.device)
     named = [(key, getattr(given, key)) for key in ("recipe", "model_name_or_path")]
@@ -212,7 +212,7 @@ def _size(count: int) -> str:
 
 
 def _fit(given: DoctorArguments, flags: Sequence[Given], planned: Machine, file: Path) -> None:
-    """Write what `examine` finds, with the changes; all stages share the model."""
+    """Write what `examine` finds, with the changes; all commands share the model."""
     wanted = replace(given, stage=" ".join(FORECAST))
     found = examine(wanted, flags, planned)
     while models := [m for each in found if (m := merged(each.changes).get("model_name_or_path"))]:
@@ -225,7 +225,7 @@ def _fit(given: DoctorArguments, flags: Sequence[Given], planned: Machine, file:
     with replacing(file, "--fit") as target:
         target.write(text.encode())
     config.validate(str(file))
-    print(f"\n{file}: fits; `prl sft --recipe {file}`, and the later stages the same way")
+    print(f"\n{file}: fits; `prl sft --recipe {file}`, and the later commands the same way")
 
 
 def recipe_that_fits(

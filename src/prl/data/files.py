@@ -112,14 +112,20 @@ def _rows_in(document: dict[str, Any], path: Path, split: str) -> list[Any] | No
         raise DataError(f"{path} {error}") from None
     if found is None:
         return None
-    if isinstance(document, Repeated):
-        raise DataError(f"{path} has {', '.join(map(repr, document.again))} twice. Rename or drop one")
+    if twice := [key for key in _again(document) if key.strip().lower() in known_columns() or key == name]:
+        raise DataError(f"{path} has {', '.join(map(repr, twice))} twice. Rename or drop one")
     if cut:
         raise DataError(
             f"{path}: only the Hub cuts a split, as in {split!r}: name {name!r}, and give a limit"
         )
     log.warning("%s is one object, read as rows: %s", path, found[1])
     return found[0]
+
+
+def _again(document: dict[str, Any]) -> list[str]:
+    """The keys that stand twice in a document or in an object right below it: a split, a column, its rows."""
+    objects = [document, *(value for value in document.values() if isinstance(value, dict))]
+    return [key for each in objects if isinstance(each, Repeated) for key in each.again]
 
 
 def _parsed(text: bytes) -> Any:

@@ -43,7 +43,7 @@ class Lora:
 
 
 def save_adapter(model: PeftModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Write adapter, tag rows, attention, tokenizer and card; the next stage, PEFT and vLLM read this folder.
+    """Write adapter, tag rows, attention, tokenizer and card; the next command, PEFT and vLLM read it.
 
     Of several processes the main one does. The reference of `--beta` stays in the checkpoints.
     """

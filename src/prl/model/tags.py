@@ -42,7 +42,7 @@ def add_tags(
     """Make the tags and the chat turns single tokens with rows of their own; the ids whose rows are new,
     ascending. `faint`: rows that no hidden state favours, for a model that answers before it is trained.
 
-    Also sets what every stage relies on: EOS is the template's end of turn for tokenizer, config and
+    Also sets what every command relies on: EOS is the template's end of turn for tokenizer, config and
     generation (a base Qwen3's generation config says `<|endoftext|>` and never stops: open-r1 #603, TRL
     #1623), pad is another token, and the chat template is the one that `prl.prompts` renders by hand.
     """

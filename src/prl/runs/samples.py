@@ -6,19 +6,20 @@ are merged into samples.parquet when the run is done.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import math
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prl.errors import first_line
+from prl.errors import RunError, first_line
 from prl.grammar import Trace
 from prl.runs.disk import plain, replacing, to_json, writing
-from prl.runs.reading import read_environment, run_folder
+from prl.runs.reading import read_config, read_environment, run_folder
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -93,8 +94,8 @@ def read_samples(run_dir: str | os.PathLike[str]) -> pa.Table:
     folder = run_folder(run_dir)
     paths = [folder / "samples.parquet"] if (folder / "samples.parquet").exists() else shards(folder)
     tables = [table for path in paths if (table := _read_parquet(path)) is not None]
-    schema, command = _union(table.schema for table in tables), read_environment(folder).get("command")
-    fitting = [_fit(table, schema, command) for table in tables]
+    schema, wrote = _union(table.schema for table in tables), _wrote(folder)
+    fitting = [_fit(table, schema, wrote) for table in tables]
     return pa.concat_tables(fitting) if tables else schema.empty_table()
 
 
@@ -120,14 +121,14 @@ def merge_shards(folder: Path) -> None:
     schemas = {path: schema for path, schema in read.items() if schema is not None}
     if not schemas:
         return
-    schema, command = _union(schemas.values()), read_environment(folder).get("command")
+    schema, wrote = _union(schemas.values()), _wrote(folder)
     with (
         replacing(folder / "samples.parquet") as file,
         pq.ParquetWriter(file, schema, compression="zstd") as writer,
     ):
         for path in schemas:
             if (table := _read_parquet(path)) is not None:
-                writer.write_table(_fit(table, schema, command))
+                writer.write_table(_fit(table, schema, wrote))
 
 
 def shards(folder: Path) -> list[Path]:
@@ -196,13 +197,23 @@ def _union(schemas: Iterable[pa.Schema]) -> pa.Schema:
     return pa.schema(list(types.items()))
 
 
-def _fit(table: pa.Table, schema: pa.Schema, command: str | None) -> pa.Table:
-    """`table` with the columns of `schema`, as a run of `command` writes them now."""
+def _wrote(folder: Path) -> tuple[str | None, set[str]]:
+    """The command of a run, and the stages of its curriculum by name."""
+    command, stages = read_environment(folder).get("command"), set()
+    with contextlib.suppress(RunError, KeyError, TypeError, AttributeError):
+        config = read_config(folder)
+        command = command or config["command"]
+        stages = {stage["name"] for stage in config[command].get("stages") or ()}
+    return command, stages
+
+
+def _fit(table: pa.Table, schema: pa.Schema, wrote: tuple[str | None, set[str]]) -> pa.Table:
+    """`table` with the columns of `schema`, as `_wrote` says that a run writes them now."""
     import pyarrow as pa
 
-    have = {*table.column_names}
+    have, (command, stages) = {*table.column_names}, wrote
     if command and "command" not in have and {"stage", "phase"} <= have:
-        table = _with_command(table, command)
+        table = _with_command(table, command, stages)
         have = {*table.column_names}
     columns = [
         table[name].cast(kind) if name in have else pa.nulls(len(table), kind)
@@ -211,16 +222,17 @@ def _fit(table: pa.Table, schema: pa.Schema, command: str | None) -> pa.Table:
     return pa.table(columns, schema=schema)
 
 
-def _with_command(table: pa.Table, command: str) -> pa.Table:
+def _with_command(table: pa.Table, command: str, stages: Collection[str]) -> pa.Table:
     """A table from before there were `command` and `mode`: `stage` held the command where there was no
-    curriculum, and `phase` the mode of an evaluation."""
+    curriculum of `stages`, and `phase` the mode of an evaluation."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
     nothing = pa.nulls(len(table), pa.string())
     columns = {name: table[name] for name in table.column_names}
     columns["command"] = pa.array([command] * len(table), pa.string())
-    columns["stage"] = pc.if_else(pc.equal(table["stage"], command), nothing, table["stage"])
+    if command not in stages:
+        columns["stage"] = pc.if_else(pc.equal(table["stage"], command), nothing, table["stage"])
     if command == "eval":
         columns |= {"mode": table["phase"], "phase": nothing}
     return pa.table(columns)

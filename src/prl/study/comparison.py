@@ -17,6 +17,7 @@ from prl import runs
 from prl.console import console
 from prl.errors import RunError
 from prl.evaluation import read_results, table
+from prl.runs.reading import looking_into
 from prl.settings import Settings
 from prl.settings.arguments import CompareArguments
 from prl.statistics import Estimate, paired_difference
@@ -96,16 +97,11 @@ def compare(first: Path, second: Path, *, resamples: int = 1000) -> Comparison:
 
 def _evaluations(folder: Path) -> dict[str, Path]:
     """Model -> the folder of its evaluation."""
-    try:
+    with looking_into(folder):
         if (folder / "demo.json").is_file():
             return {model: folder / name for model, name in EVALUATIONS.items()}
         if (folder / "results.json").is_file():
             return {"evaluation": folder}
-    except OSError as error:
-        raise RunError(
-            f"{folder} cannot be read: {error.strerror or error}. Let it and the folders above it be "
-            "searched, or name another"
-        ) from error
     raise RunError(
         f"{folder} holds neither a finished demo (demo.json) nor a finished evaluation (results.json): "
         "name an --output_dir of `prl demo` or `prl eval`"

@@ -115,7 +115,7 @@ class Endpoint:
         except TimeoutError:
             raise Retry(f"no answer within {self._timeout:g} s") from None
         except openai.APIConnectionError as error:
-            message = f"{self.base_url}: {self._redacted(first_line(error.__cause__ or error))}"
+            message = f"{self.base_url}: {first_line(self._redacted(str(error.__cause__ or error)))}"
             raise Retry(message, unreachable=_is_unreachable(error)) from error
         if said.lstrip()[:1] == "<":
             raise Retry(

@@ -230,5 +230,7 @@ def _decoding(request: Request) -> tuple[int, float, float]:
 
 
 def _line(error: Exception) -> str:
-    """What went wrong; the type too where it is none of ours."""
-    return str(error) if isinstance(error, PrlError) else f"{type(error).__name__}: {first_line(error)}"
+    """What went wrong, in one line; the type too where it is none of ours."""
+    if isinstance(error, PrlError):
+        return " ".join(str(error).split())
+    return f"{type(error).__name__}: {first_line(error)}"
