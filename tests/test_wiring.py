@@ -183,8 +183,8 @@ def test_a_cold_start_among_the_stages_is_made_as_the_run_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[Any] = []
-    monkeypatch.setattr(pipeline.sft, "run", made.append)
-    monkeypatch.setattr(pipeline.rl, "run", made.append)
+    monkeypatch.setattr(pipeline.sft, "run", lambda settings, **doors: made.append(settings))
+    monkeypatch.setattr(pipeline.rl, "run", lambda settings, **doors: made.append(settings))
     stages = [{"name": "cold-start"}, {"name": "rl-general"}]
     given = {"seed": 11, "attention": "structured", "prompt_style": "sequential", "dtype": "bfloat16"}
     pipeline.run(
