@@ -76,7 +76,7 @@ data: $(INSTALLED) ## write data/ again, to the same bytes
 	$(PRL) data $(ARGS)
 
 test: $(INSTALLED) ## the test suite, two files at a time; ARGS="-n 0 -x" for one after the other
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-slow: $(INSTALLED) ## the tests marked slow
 	$(BIN)/python -m pytest -m slow $(ARGS)

@@ -18,6 +18,9 @@ from hypothesis import settings
 ROOT = Path(__file__).resolve().parents[1]
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before any test imports huggingface_hub, and for its child processes
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # A thread for each worker: two workers with two threads each, on two cores, wait for each other.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 # What a script puts in the background ignores Ctrl-C, and so would all that the tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 # On a busy machine any example may take long; what has to be fast is measured by a test of its own.

@@ -616,7 +616,7 @@ def test_real_135m_model_merges_and_exports(real_model: Path, tmp_path: Path) ->
     generator = torch.Generator().manual_seed(0)
     for parameter in model.parameters():
         if parameter.requires_grad:
-            parameter.data += 0.02 * torch.randn(parameter.shape, generator=generator)
+            parameter.data += 0.05 * torch.randn(parameter.shape, generator=generator)
     save_adapter(model, tokenizer, tmp_path / "adapter")
     del model
     lines: list[str] = []
