@@ -69,7 +69,7 @@ eval: $(INSTALLED) ## evaluation: $(RUN)/eval of $(RUN)/rl
 generate: $(INSTALLED) ## answer PROBLEM="..." with $(RUN)/rl
 	@$(PRL) generate "$$PROBLEM_TEXT" --model_name_or_path '$(or $(MODEL),$(RUN)/rl)' $(ATTENDING) $(SEEDED) $(ARGS)
 
-doctor: $(INSTALLED) ## what this machine offers, how much memory each stage will take, what to change where it does not fit
+doctor: $(INSTALLED) ## what this machine offers, how much memory each command will take, what to change where it does not fit
 	$(PRL) doctor $(if $(RECIPE),--recipe '$(RECIPE)') $(if $(MODEL),--model_name_or_path '$(MODEL)') $(ATTENDING) $(ARGS)
 
 data: $(INSTALLED) ## write data/ again, to the same bytes

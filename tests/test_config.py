@@ -580,9 +580,7 @@ def test_import_sets_nothing_of_others() -> None:
     "code",
     [
         "import prl.model",
-        "import prl.trainer.rollouts",
-        "from prl import sft",
-        "from prl import rl",
+        "import prl.trainer.rollouts; from prl import rl, sft",
         "from prl.config import parse; parse('data', [])",
     ],
 )

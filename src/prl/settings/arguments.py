@@ -76,7 +76,7 @@ class StudyArguments:
 
 @dataclass
 class DoctorArguments:
-    """Look at this machine, and say how much memory each stage will take and whether that fits.
+    """Look at this machine, and say how much memory each command will take and whether that fits.
 
     Any flag of the stages works too: `prl doctor rl --recipe 8gb --max_completion_length 2048`.
     """
