@@ -15,6 +15,7 @@ from pathlib import Path
 VERSIONS = ("3.12", "3.13")
 NEEDS = [
     "filelock", "hypothesis", "latex2sympy2", "numpy", "psutil", "pytest", "pytest-timeout", "pytest-xdist",
+    "pyyaml",
 ]  # fmt: skip
 PURE = (
     "analysis", "curriculum", "data_rows", "examples", "grammar", "prompts", "rewards", "statistics", "turns",
