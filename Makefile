@@ -85,7 +85,7 @@ test-pythons: ## the tests that need no torch on Python 3.12 and 3.13, where the
 	@$(PYTHON) tests/other_pythons.py $(ARGS)
 
 chaos: $(INSTALLED) ## kill SFT and RL at 30 random moments, resume, compare to the bit; SEED= of the moments
-	PRL_CHAOS_KILLS=15 PRL_CHAOS_SEED='$(or $(SEED),0)' $(BIN)/python -m pytest tests/test_chaos.py $(ARGS)
+	PRL_CHAOS_KILLS=15 PRL_CHAOS_SEED='$(or $(SEED),0)' $(BIN)/python -m pytest --timeout 1200 tests/test_chaos.py $(ARGS)
 
 soak: $(INSTALLED) ## 2,000 steps of RL on the tiny model: memory flat, step time flat
 	$(BIN)/python -m pytest -m slow -s tests/test_soak.py $(ARGS)
