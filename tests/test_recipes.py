@@ -249,3 +249,18 @@ def test_an_overlay_takes_the_place_of_the_arm_of_the_run_that_the_model_comes_f
     assert alone.recipe == "tiny+paper-mini+scaffold"
     same = config.resolve("rl", model_name_or_path=model, threads=1)
     assert same.recipe == "tiny+paper-mini+causal"
+
+
+@pytest.mark.parametrize("asked", ["is_file", "read_text"])
+def test_a_recipe_that_may_not_be_read_is_told_in_one_line(
+    asked: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("seed: 1\n")
+
+    def refuse(path: Path, *words: object, **given: object) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, asked, refuse)
+    with pytest.raises(UsageError, match=r"mine\.yaml cannot be read: Permission denied\. "):
+        recipes.read(str(mine))

@@ -68,7 +68,7 @@ class Given:
 
 def parts(recipe: str) -> list[str]:
     """The recipes that add up to `recipe`; a file may have a `+` in its name."""
-    return [recipe] if not ships(recipe) and Path(recipe).is_file() else recipe.split("+")
+    return [recipe] if not ships(recipe) and _is_file(Path(recipe)) else recipe.split("+")
 
 
 def ships(recipe: str) -> bool:
@@ -109,10 +109,18 @@ def locate(recipe: str) -> Path:
     path = Path(recipe)
     if recipe in (*NAMES, *OVERLAYS):
         path = Path(__file__).parent / ("overlays" if recipe in OVERLAYS else "") / f"{recipe}.yaml"
-    if path.is_file():
+    if _is_file(path):
         return path
     near = nearest(recipe, (*NAMES, *OVERLAYS))
     raise UsageError(f"recipe {recipe!r} neither ships nor is a file{near}; `prl recipes` lists them")
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except PermissionError as error:
+        told = f"recipe {path} cannot be read: {error.strerror}"
+        raise UsageError(f"{told}. Let the folders above it be searched, or name another") from error
 
 
 def title(name: str) -> str:
@@ -141,6 +149,8 @@ def read(recipe: str) -> tuple[list[Given], list[str]]:
                 f"{path}: holds no `key: value` lines; `prl recipes show tiny` prints an example"
             )
         return _settings(root, path.name)
+    except PermissionError as error:
+        raise UsageError(f"recipe {path} cannot be read: {error.strerror}. Name another") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
 
