@@ -9,6 +9,8 @@ import logging
 import os
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -487,11 +489,29 @@ def test_one_line_errors_about_whole_files(tmp_path: Path) -> None:
         assert "\n" not in str(error.value)
 
 
-@pytest.mark.skipif(
-    os.name == "nt" or (hasattr(os, "geteuid") and os.geteuid() == 0), reason="permissions do not bind here"
-)
-def test_a_file_in_a_folder_that_may_not_be_searched(tmp_path: Path) -> None:
-    path = tmp_path / "closed" / "in" / "set.jsonl"
+NOBODY = 65534
+
+
+@pytest.fixture
+def bound(tmp_path: Path) -> Iterator[Path]:
+    """A folder of somebody whom permissions bind: where root runs the test, another user for its length."""
+    (tmp_path / "open.jsonl").write_text('{"problem": "1 + 1?", "answer": "2"}')
+    load_rows(str(tmp_path / "open.jsonl"))  # what it imports may be open to root alone
+    is_root = os.geteuid() == 0
+    with tempfile.TemporaryDirectory() as folder:  # pytest's own is open to its owner alone
+        if is_root:
+            os.chown(folder, NOBODY, NOBODY)
+            os.seteuid(NOBODY)
+        try:
+            yield Path(folder)
+        finally:
+            if is_root:
+                os.seteuid(0)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has other permissions")
+def test_a_file_in_a_folder_that_may_not_be_searched(bound: Path) -> None:
+    path = bound / "closed" / "in" / "set.jsonl"
     path.parent.mkdir(parents=True)
     path.write_text('{"problem": "1 + 1?", "answer": "2"}')
     for mode, named in ((0o000, (path, path.parent, path.parents[1])), (0o100, (path.parents[1],))):
@@ -510,7 +530,7 @@ def test_a_file_in_a_folder_that_may_not_be_searched(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["is_dir", "exists"])
 def test_a_path_that_may_not_be_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """As the one above, for root, whom every folder is open to."""
+    """Whichever question to the system is refused."""
 
     def refuse(path: Path) -> bool:
         raise PermissionError(errno.EACCES, "Permission denied", str(path))
@@ -522,11 +542,9 @@ def test_a_path_that_may_not_be_looked_at(tmp_path: Path, monkeypatch: pytest.Mo
         load_rows(str(tmp_path / "set.jsonl"))
 
 
-@pytest.mark.skipif(
-    os.name == "nt" or (hasattr(os, "geteuid") and os.geteuid() == 0), reason="permissions do not bind here"
-)
-def test_an_unreadable_file(tmp_path: Path) -> None:
-    path = tmp_path / "set.jsonl"
+@pytest.mark.skipif(os.name == "nt", reason="Windows has other permissions")
+def test_an_unreadable_file(bound: Path) -> None:
+    path = bound / "set.jsonl"
     path.write_text("{}")
     path.chmod(0)
     with pytest.raises(DataError, match="cannot be read"):
