@@ -103,7 +103,7 @@ class Worker:
         self.kill()
         if first:
             fault = " ".join(str(first["fault"]).split())
-            return fault, FREE if fault.startswith("MemoryError") else REINSTALL
+            return fault, FREE if first["full"] else REINSTALL
         if self.expired:
             return f"it was not ready within {self.waited:.3g} s", FREE
         return f"it ended with status {self.process.returncode}", FREE

@@ -13,10 +13,12 @@ import queue
 import struct
 import sys
 import threading
+from pathlib import Path
 from typing import IO
 
 HEADER = struct.Struct(">I")
 MAX_FRAME = 1 << 20
+NEAR_THE_CAP = 16 << 20  # bytes: twice a thread's stack, the largest thing that the start asks for at once
 # latex2sympy2's parser builds its tables at the first expression of each form, sympy's solver at the first
 # relation; that is part of the start.
 WARM_UP = [r"x^2-3xy+1", r"(x+1)(y-2)", r"\frac{-1+\sqrt{5}}{2}", r"2\sin x\cos 2y", r"e^{x+1}-\ln y"]
@@ -55,7 +57,7 @@ def main() -> None:
             algebra.equal(read(text).text, f"{read(text).text}+1")
         algebra.solve((read(r"\sqrt{x}").text, "2"), "<")
     except BaseException as error:  # whatever a broken library raises, SystemExit too: the parent tells it
-        send(writer, {"fault": f"{type(error).__name__}: {error}"[:300]})
+        send(writer, {"fault": f"{type(error).__name__}: {error}"[:300], "full": _is_full(error, memory)})
         raise
     requests: queue.SimpleQueue[dict[str, object]] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(reader, requests), daemon=True).start()
@@ -98,6 +100,19 @@ def _cap_memory(limit: int) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     except (ValueError, OSError):
         return
+
+
+def _is_full(error: BaseException, limit: int) -> bool:
+    """Whether memory is what the start lacked. An interpreter that runs into its cap says so with a
+    MemoryError at best: as often with a SystemError, or an ImportError of whatever module came next."""
+    try:
+        status = Path("/proc/self/status").read_text()
+        peak = next(int(line.split()[1]) << 10 for line in status.splitlines() if line.startswith("VmPeak"))
+    except (MemoryError, SystemError):
+        return True
+    except (OSError, StopIteration):  # not Linux: nothing is capped there
+        peak = 0
+    return isinstance(error, MemoryError) or peak + NEAR_THE_CAP > limit
 
 
 if __name__ == "__main__":
