@@ -35,7 +35,7 @@ def test_examples_give_what_they_say(module: str, capsys: pytest.CaptureFixture[
 
 def test_the_pure_modules_have_examples() -> None:
     assert {
-        "prl.analysis",
+        "prl.analysis.decisions",
         "prl.curriculum",
         "prl.grammar",
         "prl.prompts",

@@ -1,0 +1,39 @@
+"""What the traces show: lengths, the critical path, where blocks stand, how much their paths differ, and what
+summaries make of paths that disagree.
+
+    shape(trace, ids), summarise(shapes)     one response in numbers, and the means of many
+    decide(block, gold)                      what the paths conclude and which side the summary takes
+    describe(rows)                           all of it for the samples of a run
+
+All functions are pure and count in the unit of a trace's spans: tokens after `grammar.parse_ids`, which is
+what evaluation reports, characters after `grammar.parse`. Blocks count as they are parsed, valid or not;
+only decisions are looked for in valid ones.
+"""
+
+from prl.analysis.decisions import Decision, conclusion, decide
+from prl.analysis.describing import describe
+from prl.analysis.shapes import (
+    Shape,
+    block_positions,
+    critical_path,
+    diversity,
+    self_bleu,
+    shape,
+    summarise,
+    words,
+)
+
+__all__ = [
+    "Decision",
+    "Shape",
+    "block_positions",
+    "conclusion",
+    "critical_path",
+    "decide",
+    "describe",
+    "diversity",
+    "self_bleu",
+    "shape",
+    "summarise",
+    "words",
+]

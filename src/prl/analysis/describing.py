@@ -1,0 +1,85 @@
+"""The samples of a run in numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from prl.analysis.decisions import Decision, decide
+from prl.analysis.shapes import block_positions, critical_path, diversity, mean, self_bleu, words
+from prl.grammar import Trace, parse
+
+
+def describe(rows: Iterable[Mapping[str, Any]]) -> dict[str, float | None]:
+    """The samples of a run in numbers; `rows` as `runs.read_samples(run).to_pylist()` gives them.
+
+    Read are `text`, `truncated`, `answer`, `correct` or else `verdict`, and, in tokens, `length` and
+    `critical_path`; what is missing makes its numbers None. A share that is not of all responses has its
+    denominator beside it, as `<name>_of`.
+
+    responses, accuracy, parallel_ratio, length, critical_path
+    accuracy_with_block, accuracy_without_block     with or without a valid block
+    blocks_per_response, paths_per_block
+    block_position, saved   as in `Shape`, but in characters, which need no tokenizer; `saved` means the same
+                            in both attentions, what decoding side by side does save or would
+    path_diversity          `diversity` of the paths' `words`, mean over blocks
+    agreement               as in `Decision`, mean over valid blocks
+    disagreeing             share of these blocks whose paths disagree; and of the disagreeing:
+    takes_majority          share whose summary takes the majority, where there is one
+    takes_right_minority    share whose summary is right, where the majority is wrong and a minority right
+    right_of_any            share whose summary is right, where any path is
+
+    Right means the answer to the whole problem, so a block that settles a step on the way has no right path.
+    """
+    traces: list[Trace] = []
+    correct: list[bool | None] = []
+    decisions: list[Decision] = []
+    lengths: list[float] = []
+    critical_paths: list[float] = []
+    for row in rows:
+        trace = parse(row.get("text") or "", truncated=bool(row.get("truncated")))
+        traces.append(trace)
+        readable = row.get("verdict") != "unparseable gold"
+        correct.append(_is_correct(row) if readable else None)
+        gold = row.get("answer") if readable else None
+        decisions += [decide(block, gold) for block in trace.blocks if block.is_valid]
+        lengths += [] if row.get("length") is None else [row["length"]]
+        critical_paths += [] if row.get("critical_path") is None else [row["critical_path"]]
+    blocks = [block for trace in traces for block in trace.blocks]
+    paths = [[words(path.text) for path in block.paths] for block in blocks]
+    judged = [(right, trace.uses_parallel) for right, trace in zip(correct, traces, strict=True)]
+    voted = [decision for decision in decisions if decision.agreement is not None]
+    split = [decision for decision in voted if decision.disagree]
+    shares: dict[str, list[Any]] = {
+        "accuracy": [right for right, _ in judged],
+        "accuracy_with_block": [right for right, parallel in judged if parallel],
+        "accuracy_without_block": [right for right, parallel in judged if not parallel],
+        "agreement": [decision.agreement for decision in voted],
+        "disagreeing": [decision.disagree for decision in voted],
+        "takes_majority": [each.takes == "majority" for each in split if each.majority is not None],
+        "takes_right_minority": [each.right_minority for each in split],
+        "right_of_any": [each.right for each in split if any(each.right_paths)],
+    }
+    described: dict[str, float | None] = {
+        "responses": len(traces),
+        "parallel_ratio": mean(trace.uses_parallel for trace in traces),
+        "length": mean(lengths),
+        "critical_path": mean(critical_paths),
+        "saved": mean(1 - critical_path(trace) / trace.length if trace.length else 0.0 for trace in traces),
+        "blocks_per_response": len(blocks) / len(traces) if traces else None,
+        "paths_per_block": mean(len(block.paths) for block in blocks),
+        "block_position": mean(position for trace in traces for position in block_positions(trace)),
+        "path_diversity": mean(value for value in map(diversity, paths) if value is not None),
+        "self_bleu": mean(value for value in map(self_bleu, paths) if value is not None),
+    }
+    for name, values in shares.items():
+        known = [float(value) for value in values if value is not None]
+        described |= {name: mean(known), f"{name}_of": len(known)}
+    return described
+
+
+def _is_correct(row: Mapping[str, Any]) -> bool | None:
+    """Whether a sample's answer is right; None where nobody judged it."""
+    if row.get("correct") is not None:
+        return bool(row["correct"])
+    return row["verdict"] in ("identical", "equal") if row.get("verdict") else None
