@@ -27,6 +27,9 @@ from typing import NamedTuple
 TAGS = ("<Parallel>", "</Parallel>", "<Path>", "</Path>", "<Summary>", "</Summary>")
 PARALLEL, END_PARALLEL, PATH, END_PATH, SUMMARY, END_SUMMARY = TAGS
 
+FOUND = "Found:"
+"""How a path says that it holds the answer, where paths divide the work: `Found: 42` at its end."""
+
 _TAG = re.compile("|".join(TAGS))
 
 
