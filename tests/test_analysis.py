@@ -247,9 +247,9 @@ def test_decisions_held_against_the_right_answer(
 
 def test_a_malformed_block_is_decided_as_far_as_it_goes() -> None:
     (cut_off,) = parse("<Parallel><Path>1</Path><Path>2 and").blocks
-    assert decide(cut_off, "1") == Decision(("1", "2"), None, None, 0, None, (True, False), False)
+    assert decide(cut_off, "1") == Decision(("1", "2"), None, None, 0, None, (True, False), False, 0.5)
     (empty,) = parse("<Parallel></Parallel>").blocks
-    assert decide(empty, "1") == Decision((), None, None, None, None, (), False)
+    assert decide(empty, "1") == Decision((), None, None, None, None, (), False, 0)
 
 
 def test_a_hundred_thousand_paths_are_decided_in_linear_time() -> None:
@@ -336,7 +336,75 @@ def test_a_run_described_by_hand() -> None:
         "takes_right_minority_of": 1,
         "right_of_any": 1,
         "right_of_any_of": 2,
+        "path_oracle": 1,
+        "path_oracle_of": 3,
+        "path_majority": pytest.approx((1 + 1 / 2 + 0) / 3),
+        "path_majority_of": 3,
+        "summary_accuracy": 1,
+        "summary_accuracy_of": 3,
+        "path_accuracy": 4 / 7,
+        "path_accuracy_of": 7,
     }
+
+
+METHODS = "47*30=1410. 47*6=282. 1410+282={}.|36*40=1440. 7*36=252. 1440+252={}.|47*40=1880. 47*4=188. \
+1880-188={}.|36*50=1800. 36*3=108. 1800-108={}."
+
+
+@pytest.mark.parametrize(
+    ("results", "summary", "oracle", "majority", "right", "alone"),
+    [
+        ((1692, 1692, 1692, 1692), "1692, 1692, 1692, 1692: 1692", 1, 1, 1, 1),
+        ((1692, 1702, 1692, 1692), "1692, 1702, 1692, 1692: 1692", 1, 1, 1, 3 / 4),
+        ((1692, 1702, 1692, 1692), "1692, 1702, 1692, 1692: 1702", 1, 1, 0, 3 / 4),
+        ((1692, 1702, 1702, 1592), "1692, 1702, 1702, 1592: 1702", 1, 0, 0, 1 / 4),
+        ((1692, 1702, 1692, 1702), "1692, 1702, 1692, 1702: 1692", 1, 1 / 2, 1, 1 / 2),
+        ((1692, 1702, 1592, 1682), "1692, 1702, 1592, 1682: 1592", 1, 1 / 4, 0, 1 / 4),
+        ((1702, 1702, 1592, 1682), "1702, 1702, 1592, 1682: 1702", 0, 0, 0, 0),
+    ],
+)
+def test_votes_of_four_methods(
+    results: tuple[int, ...], summary: str, oracle: float, majority: float, right: float, alone: float
+) -> None:
+    paths = [
+        f"{number}\n{method.format(result)}"
+        for number, (method, result) in enumerate(zip(METHODS.split("|"), results, strict=True), 1)
+    ]
+    text = render(paths, summary) + "\nFinal Answer: 1692"
+    found = describe([row(text) | {"answer": "1692"}])
+    measures = ("path_oracle", "path_majority", "summary_accuracy", "path_accuracy")
+    assert [found[name] for name in measures] == [oracle, majority, right, alone]
+    assert found["accuracy_with_block"] == 1, "a wrong summary need not lose the answer"
+
+
+@pytest.mark.parametrize(
+    ("paths", "summary", "oracle", "majority", "right"),
+    [
+        (("5: 40-2=38. 38 38. Found: 5", "6: 40+2=42. 42 38."), "5", 1, 1, 1),  # the others have no vote
+        (("5: 40-2=38. 38 38. Found: 5.", "6: 40+2=42. 42 38. no"), "Found: 5", 1, 1, 1),
+        (("5: 40-2=38. 38 38. Found: 5", "6: 40+2=38. 38 38. Found: 6"), "6", 1, 1 / 2, 0),
+        (("5: 40-2=42. 42 38. no", "6: 40+2=38. 38 38. Found: 6"), "6", 0, 0, 0),
+        (("5: 40-2=42. 42 5. no", "6: 40+2=42. 42 5. None."), "5", 0, 0, 1),  # a guess of the summary
+        (("5: 40-2=42. Found: ", "6: 40+2=42. 42 5. no"), "5", 0, 0, 1),  # found what? the 42 before it
+    ],
+)
+def test_of_divided_work_those_vote_who_found(
+    paths: tuple[str, ...], summary: str, oracle: float, majority: float, right: float
+) -> None:
+    found = describe([row(render(paths, summary)) | {"answer": "5"}])
+    measures = ("path_oracle", "path_majority", "summary_accuracy")
+    assert [found[name] for name in measures] == [oracle, majority, right]
+
+
+def test_the_last_valid_block_of_a_response_is_the_one_that_counts() -> None:
+    step, last, broken = (
+        render(["3+4=7", "4+3=7"], "7"),
+        render(["7+1=8", "7+1=9"], "8"),
+        "<Parallel><Path>7",
+    )
+    found = describe([row(step + last + broken) | {"answer": "8"}, row("none") | {"answer": "8"}])
+    assert (found["path_oracle"], found["path_majority"], found["path_oracle_of"]) == (1, 0.5, 1)
+    assert (found["path_accuracy"], found["path_accuracy_of"]) == (0.5, 2)
 
 
 def test_rows_of_an_evaluation_say_themselves_what_is_correct() -> None:

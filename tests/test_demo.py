@@ -12,8 +12,10 @@ import torch
 from safetensors.torch import load_file
 
 from prl import runs
+from prl.analysis import describe
 from prl.config import resolve
 from prl.evaluation import EvalResult
+from prl.grammar import render
 from prl.rl import RLResult
 from prl.sft import SFTResult
 from prl.statistics import bootstrap
@@ -40,7 +42,9 @@ def stages(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         called.append(settings)
         names = ("accuracy", "parallel_ratio", "format_valid")
         metrics = {f"sampled/{name}": bootstrap([0.0, 1.0]) for name in names}
-        return EvalResult(Path(settings.output_dir), metrics, {"sampled": [0.0, 1.0]})
+        described = describe([{"text": render(["7", "8"], "7"), "answer": "7", "correct": 1.0}])
+        scores = {"sampled": [0.0, 1.0]}
+        return EvalResult(Path(settings.output_dir), metrics, scores, {"sampled": described})
 
     monkeypatch.setattr(demo.evaluation, "run", evaluate)
     monkeypatch.setattr(demo.sft, "run", lambda settings: SFTResult(train(settings), {}))
@@ -50,7 +54,7 @@ def stages(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 @pytest.mark.parametrize("attention", ["causal", "structured"])
 def test_the_cold_start_decides_on_the_attention_of_all_that_follows(
-    stages: list[Any], tmp_path: Path, attention: str
+    stages: list[Any], tmp_path: Path, attention: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     given = resolve("demo", attention=attention, seed=5, threads=1, quick=True, output_dir=str(tmp_path))
     result = demo.run(given)
@@ -67,6 +71,9 @@ def test_the_cold_start_decides_on_the_attention_of_all_that_follows(
     assert [*result.stages] == [*demo.EVALUATIONS]
     written = json.loads((tmp_path / "demo.json").read_text())
     assert (written["attention"], written["seed"], written["quick"]) == (attention, 5, True)
+    assert written["analysis"]["RL"]["sampled"]["path_majority"] == 0.5
+    told = "RL: 1 responses with a block: any path right (oracle) 100.0%, most (majority) 50.0%"
+    assert told in " ".join(capsys.readouterr().err.split())
 
 
 FEW: dict[str, dict[str, Any]] = {

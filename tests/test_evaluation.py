@@ -104,6 +104,11 @@ def test_what_blocks_do_is_said_where_there_are_any() -> None:
     assert remarks(nothing | {"right_of_any": 1.0, "right_of_any_of": 2}) == [
         "where they do and one is right, the summary is right in 100.0% of 2"
     ]
+    leaks = {"path_oracle": 0.996, "path_majority": 0.948, "summary_accuracy": 0.915, "path_accuracy": 0.84}
+    assert remarks(nothing | leaks | {"path_oracle_of": 800, "accuracy_with_block": 0.92}) == [
+        "800 responses with a block: any path right (oracle) 99.6%, most (majority) 94.8%, summary 91.5%, "
+        "answer 92.0%, a path alone 84.0%"
+    ]
 
 
 # --- Runs

@@ -411,6 +411,7 @@ def test_the_page_holds_claims_tables_and_figures(made: Path) -> None:
         "## T2: rewards, from one structured cold start",
         "## T3: adaptive difficulty, on problems of all levels",
         "## T4: what the traces show",
+        "## T5: from the paths to the answer",
         "## Figures",
         "## Block position, arm by arm",
     ]
@@ -454,7 +455,9 @@ def test_tables_say_what_was_measured_beside_what_the_paper_found(
     assert rows_of(page, "T2")["parallel-only"][1].startswith("−")
     assert [*rows_of(page, "T3")] == ["uniform", "adaptive"]
     assert rows_of(page, "T3")["adaptive"][3].endswith(" at 8")
-    assert {"base", "sequential"}.isdisjoint(rows_of(page, "T4"))
+    assert {"base", "sequential"}.isdisjoint(rows_of(page, "T4") | rows_of(page, "T5"))
+    of = int(numbers["traces"]["causal"]["path_oracle_of"])
+    assert rows_of(page, "T5")["causal"][:3] == [f"100.0% ({of})"] * 3, "42 on all paths and in the summary"
     moves = {arm: cells[-1] for arm, cells in rows_of(page, "Block position").items()}
     assert (moves["causal"], moves["parallel-only"], moves["tiered-only"]) == (
         "later",

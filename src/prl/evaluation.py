@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -45,11 +45,12 @@ _LISTED = 3  # unreadable golds in a message
 @dataclass(frozen=True)
 class EvalResult:
     """`metrics` by name; `scores` is the share of right samples of each problem (for paired comparisons),
-    shape (problems,)."""
+    shape (problems,); `described`, `prl.analysis.describe` of the samples of each mode."""
 
     folder: Path
     metrics: dict[str, Estimate]
     scores: dict[str, list[float]]
+    described: dict[str, dict[str, float | None]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,7 @@ def run(settings: Settings[EvalArguments]) -> EvalResult:
     for mode, each in measured.items():
         for line in remarks(each.described):
             console.print(f"  {mode}: {line}", style="dim", markup=False)
-    return EvalResult(folder.folder, metrics, results["scores"])
+    return EvalResult(folder.folder, metrics, results["scores"], results["analysis"])
 
 
 def measure(
@@ -221,7 +222,7 @@ def read_result(folder: Path) -> EvalResult:
     results = read_results(folder)
     try:
         metrics = {name: Estimate(**found) for name, found in results["metrics"].items()}
-        return EvalResult(folder, metrics, dict(results["scores"]))
+        return EvalResult(folder, metrics, dict(results["scores"]), dict(results.get("analysis", {})))
     except (TypeError, ValueError, AttributeError) as error:
         raise RunError(f"{folder / 'results.json'} cannot be read: evaluate again") from error
 
@@ -253,7 +254,22 @@ def remarks(described: Mapping[str, float | None]) -> list[str]:
         lines.append(
             f"where they do and one is right, the summary is right in {_share(described, 'right_of_any')}"
         )
-    return lines
+    return lines + paths_told(described)
+
+
+def paths_told(described: Mapping[str, float | None]) -> list[str]:
+    """Where accuracy leaks between paths and answer, in a line; none where no response has a block."""
+    if not described.get("path_oracle_of"):
+        return []
+    shares = {
+        "any path right (oracle)": "path_oracle",
+        "most (majority)": "path_majority",
+        "summary": "summary_accuracy",
+        "answer": "accuracy_with_block",
+        "a path alone": "path_accuracy",
+    }
+    told = ", ".join(f"{name} {described[key]:.1%}" for name, key in shares.items())
+    return [f"{described['path_oracle_of']:.0f} responses with a block: {told}"]
 
 
 def _share(described: Mapping[str, float | None], name: str) -> str:

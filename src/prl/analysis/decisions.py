@@ -12,7 +12,7 @@ from typing import Literal
 from prl.answers import default_checker, extract_answer
 from prl.answers.limits import Refused, Unreadable
 from prl.answers.reading import read
-from prl.grammar import Block
+from prl.grammar import FOUND, Block
 
 Side = Literal["agreed", "majority", "minority", "other"]
 
@@ -26,6 +26,9 @@ _NUMBER = re.compile(
 _EQUALS = re.compile(r"(?<![<>!])=\s*(?:\\?\$)?")
 _END_OF_SIDE = re.compile(r"\\\)|\\\]|[\n$,;]|\.(?=\s|\Z)|\Z")
 _PROSE = re.compile(r"(?<![\\\w])[A-Za-z]{2,}")  # words, where `\sqrt` and the letters of `2xy` are formula
+_FOUND = re.compile(rf"{re.escape(FOUND)}[ \t]*\$?")
+_END_OF_FOUND = re.compile(r"[\n$]|\.(?=\s|\Z)|\Z")
+_NOTHING = re.compile(r"\b(?:no|none|nothing)[\s.]*\Z", re.IGNORECASE)
 _PLAIN = re.compile(r"-?\d+(?:\.\d+)?(?:/\d+)?")
 
 
@@ -33,7 +36,8 @@ _PLAIN = re.compile(r"-?\d+(?:\.\d+)?(?:/\d+)?")
 class Decision:
     """What the paths of a block conclude, and what its summary makes of it.
 
-    paths        `conclusion` of each path, None where none can be read: no vote
+    paths        `conclusion` of each path, None where none can be read: no vote; where one of them says
+                 `Found:`, the others have none, since the work was divided
     summary      that of the summary
     majority     what more paths conclude than anything else; None for a tie
     agreement    share of the pairs of votes that agree; None for fewer than two votes
@@ -41,6 +45,8 @@ class Decision:
                  concludes it); None where nothing can be read, or it takes one side of a tie
     right_paths  which paths conclude the gold answer; empty where none is known
     right        whether the summary does; None where none is known
+    majority_right   chance that what most paths conclude is right, one of them drawn where several tie; 0
+                     without a vote; None where none is known
     """
 
     paths: tuple[str | None, ...]
@@ -50,6 +56,7 @@ class Decision:
     takes: Side | None
     right_paths: tuple[bool, ...]
     right: bool | None
+    majority_right: float | None
 
     @property
     def disagree(self) -> bool:
@@ -71,7 +78,10 @@ def decide(block: Block, gold: str | None = None) -> Decision:
     show to be equal disagrees. Right is what the checker of the rewards finds equal to `gold`. It judges the
     first 16 different conclusions of a block; all else is linear in the text.
     """
-    paths = tuple(conclusion(path.text) for path in block.paths)
+    divided = any(_FOUND.search(path.text) for path in block.paths)
+    paths = tuple(
+        None if divided and not _FOUND.search(path.text) else conclusion(path.text) for path in block.paths
+    )
     summary = conclusion(block.summary.text, among=[*filter(None, paths)]) if block.summary else None
     *keys, taken = (None if value is None else vote_key(value) for value in (*paths, summary))
     votes = Counter(key for key in keys if key is not None)
@@ -91,15 +101,17 @@ def decide(block: Block, gold: str | None = None) -> Decision:
         takes=_side(taken, votes, majority),
         right_paths=() if gold is None else tuple(key in right for key in keys),
         right=None if gold is None else taken in right,
+        majority_right=None if gold is None else _majority_right(votes, right),
     )
 
 
 def conclusion(text: str, among: Collection[str] = ()) -> str | None:
     r"""The value that a path or a summary ends on, read from its last 2,000 characters, or None.
 
-    That is the answer it commits to (`prl.answers`), or else the right side of the last `=` or a number,
-    whichever comes last. A summary in prose goes on after its result ("Both give 15, as 30 is halved"): where
-    there is no `=` in it, its last number `among` the paths' conclusions counts before the last of all.
+    That is what it says to have `Found:`, the answer it commits to (`prl.answers`), or else the right side of
+    the last `=` or a number, whichever comes last; nothing, where its last word is no or none. A summary in
+    prose goes on after its result ("Both give 15, as 30 is halved"): where there is no `=` in it, its last
+    number `among` the paths' conclusions counts before the last of all.
 
     A reading by rule, and no more: of teacher traces for GSM8K, 82 % of the last blocks' paths and 85 % of
     their summaries end on the right answer by it.
@@ -108,10 +120,14 @@ def conclusion(text: str, among: Collection[str] = ()) -> str | None:
     ('9', '2\\sqrt{3}', None)
     >>> conclusion("Both give 15, as 30 is halved.", among=["15", "15"])
     '15'
+    >>> conclusion("3: 40-2=38. 38 38. Found: 3"), conclusion("2: 40+2=42. 42 38. no")
+    ('3', None)
     """
     text = text[-_TAIL:]
-    if committed := extract_answer(text, strict=True):
-        return committed
+    if found := _found(text) or extract_answer(text, strict=True):
+        return found
+    if _NOTHING.search(text):
+        return None
     numbers = [*_NUMBER.finditer(text)]
     equals = [*_EQUALS.finditer(text)]
     if equals and (formula := _formula(text, equals[-1].end(), numbers[-1] if numbers else None)):
@@ -126,6 +142,12 @@ def _agreement(votes: Counter[Hashable]) -> float | None:
     return sum(n * (n - 1) for n in votes.values()) / (count * (count - 1)) if count > 1 else None
 
 
+def _majority_right(votes: Counter[Hashable], right: Collection[Hashable]) -> float:
+    most = max(votes.values(), default=0)
+    tied = [key in right for key, count in votes.items() if count == most]
+    return sum(tied) / len(tied) if tied else 0.0
+
+
 def _side(taken: Hashable, votes: Counter[Hashable], majority: Hashable) -> Side | None:
     if taken is None or not votes:
         return None
@@ -136,6 +158,15 @@ def _side(taken: Hashable, votes: Counter[Hashable], majority: Hashable) -> Side
     if majority is None:
         return None
     return "majority" if taken == majority else "minority"
+
+
+def _found(text: str) -> str | None:
+    """What stands behind the last `Found:`, in its line or sentence."""
+    starts = [match.end() for match in _FOUND.finditer(text)]
+    if not starts:
+        return None
+    end = next(_END_OF_FOUND.finditer(text, starts[-1])).start()
+    return text[starts[-1] : end].strip() or None
 
 
 def _formula(text: str, start: int, last_number: re.Match[str] | None) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from prl.analysis.decisions import Decision, decide
@@ -29,11 +29,18 @@ def describe(rows: Iterable[Mapping[str, Any]]) -> dict[str, float | None]:
     takes_right_minority    share whose summary is right, where the majority is wrong and a minority right
     right_of_any            share whose summary is right, where any path is
 
+    Of the responses with a valid block, by the last of these, whose answer is right in `accuracy_with_block`:
+    path_oracle             share in which any path concludes the right answer
+    path_majority           share in which most paths do; the mean chance of one drawn where several tie
+    summary_accuracy        share in which the summary does
+    path_accuracy           share of all their paths that do: a path alone
+
     Right means the answer to the whole problem, so a block that settles a step on the way has no right path.
     """
     traces: list[Trace] = []
     correct: list[bool | None] = []
     decisions: list[Decision] = []
+    last: list[Decision] = []
     lengths: list[float] = []
     critical_paths: list[float] = []
     for row in rows:
@@ -42,23 +49,20 @@ def describe(rows: Iterable[Mapping[str, Any]]) -> dict[str, float | None]:
         readable = row.get("verdict") != "unparseable gold"
         correct.append(_is_correct(row) if readable else None)
         gold = row.get("answer") if readable else None
-        decisions += [decide(block, gold) for block in trace.blocks if block.is_valid]
+        made = [decide(block, gold) for block in trace.blocks if block.is_valid]
+        decisions += made
+        last += made[-1:] if gold is not None else []
         lengths += [] if row.get("length") is None else [row["length"]]
         critical_paths += [] if row.get("critical_path") is None else [row["critical_path"]]
     blocks = [block for trace in traces for block in trace.blocks]
     paths = [[words(path.text) for path in block.paths] for block in blocks]
     judged = [(right, trace.uses_parallel) for right, trace in zip(correct, traces, strict=True)]
-    voted = [decision for decision in decisions if decision.agreement is not None]
-    split = [decision for decision in voted if decision.disagree]
     shares: dict[str, list[Any]] = {
         "accuracy": [right for right, _ in judged],
         "accuracy_with_block": [right for right, parallel in judged if parallel],
         "accuracy_without_block": [right for right, parallel in judged if not parallel],
-        "agreement": [decision.agreement for decision in voted],
-        "disagreeing": [decision.disagree for decision in voted],
-        "takes_majority": [each.takes == "majority" for each in split if each.majority is not None],
-        "takes_right_minority": [each.right_minority for each in split],
-        "right_of_any": [each.right for each in split if any(each.right_paths)],
+        **_decided(decisions),
+        **_leaking(last),
     }
     described: dict[str, float | None] = {
         "responses": len(traces),
@@ -76,6 +80,33 @@ def describe(rows: Iterable[Mapping[str, Any]]) -> dict[str, float | None]:
         known = [float(value) for value in values if value is not None]
         described |= {name: mean(known), f"{name}_of": len(known)}
     return described
+
+
+def _decided(decisions: Sequence[Decision]) -> dict[str, list[Any]]:
+    """How the summaries of all valid blocks settle what their paths conclude."""
+    voted = [decision for decision in decisions if decision.agreement is not None]
+    split = [decision for decision in voted if decision.disagree]
+    return {
+        "agreement": [decision.agreement for decision in voted],
+        "disagreeing": [decision.disagree for decision in voted],
+        "takes_majority": [each.takes == "majority" for each in split if each.majority is not None],
+        "takes_right_minority": [each.right_minority for each in split],
+        "right_of_any": [each.right for each in split if any(each.right_paths)],
+    }
+
+
+def _leaking(decisions: Sequence[Decision]) -> dict[str, list[Any]]:
+    """What the paths, their majority and the summary get right, where the right answer is known.
+
+    From the oracle to the majority right paths are lost that were too few, from there to the summary those
+    that it does not count, and from there to the answer what the rest of the response makes of it.
+    """
+    return {
+        "path_oracle": [any(each.right_paths) for each in decisions],
+        "path_majority": [each.majority_right for each in decisions],
+        "summary_accuracy": [each.right for each in decisions],
+        "path_accuracy": [right for each in decisions for right in each.right_paths],
+    }
 
 
 def _is_correct(row: Mapping[str, Any]) -> bool | None:

@@ -96,6 +96,9 @@ def run(settings: Settings[DemoArguments]) -> DemoResult:
     with writing(folder):
         (folder / STATE).unlink(missing_ok=True)
     console.print(_comparison(found))
+    for name, result in found.items():
+        for line in evaluation.paths_told(result.described.get("sampled", {})):
+            console.print(f"{name}: {line}", style="dim", markup=False)
     console.print(f"gain of RL over SFT in sampled accuracy: {gain}", markup=False)
     console.print(
         f"{arguments.attention} attention, seed {arguments.seed}, {minutes:.1f} minutes; "
@@ -137,6 +140,7 @@ def _written(
             name: {metric: asdict(estimate) for metric, estimate in result.metrics.items()}
             for name, result in found.items()
         },
+        "analysis": {name: result.described for name, result in found.items()},
     }
 
 

@@ -38,6 +38,15 @@ _TRACES = {
 }
 """Key of `prl.analysis.describe` -> heading in T4."""
 
+_LEAKS = {
+    "path_oracle": "any path (oracle)",
+    "path_majority": "most paths (majority)",
+    "summary_accuracy": "summary",
+    "accuracy_with_block": "answer",
+    "path_accuracy": "a path alone",
+}
+"""Key of `prl.analysis.describe` -> heading in T5."""
+
 _LIBRARIES = ("torch", "transformers", "trl", "peft")
 _COUNTED = ("blocks_per_response", "paths_per_block")  # numbers, where the others are shares
 
@@ -51,6 +60,7 @@ def page(study: Study, numbers: Mapping[str, Any], drawn: Mapping[str, str], no_
         _t2(numbers),
         _t3(numbers),
         _t4(numbers["traces"]),
+        _t5(numbers["traces"]),
         _figures(drawn, no_figures),
         _positions(numbers["positions"]),
         _missing(study.missing),
@@ -203,6 +213,21 @@ def _t4(traces: Mapping[str, Mapping[str, float | None]]) -> str:
         "by side saves, or would save."
     )
     return _section("T4: what the traces show", ["arm", *_TRACES.values()], rows, said)
+
+
+def _t5(traces: Mapping[str, Mapping[str, float | None]]) -> str:
+    rows = [
+        [name, *(_described(found, key) for key in _LEAKS)]
+        for name, found in traces.items()
+        if found.get("path_oracle_of")
+    ]
+    said = (
+        "Right in these shares of the responses with a valid block, by the last of them; where several "
+        "conclusions have the most paths, the majority is the mean chance of one of them. What is lost from "
+        "one column to the next: right paths in a minority, votes that the summary does not count, a summary "
+        "that the answer does not follow. In brackets, how many a share is of; a path alone, of all paths."
+    )
+    return _section("T5: from the paths to the answer", ["arm", *_LEAKS.values()], rows, said)
 
 
 def _described(found: Mapping[str, float | None], key: str) -> str:
