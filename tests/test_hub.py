@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 from prl.data.columns import COLUMNS
 from prl.data.hub import HUB_SETS, PROCEDURAL_ROWS, load_rows, stream_rows
 from prl.errors import DataError
+from prl.grammar import render
 
 ROWS = [
     {"problem": "1+1?", "answer": "2", "trace": "It is 2.\n\nFinal Answer: 2"},
@@ -71,6 +72,53 @@ def test_a_trace_is_carried_only_when_needed_and_an_answer_where_there_is_one(tm
     assert load_rows(path, need=("problem", "trace"))[0]["answer"] == "2"
     no_answer = write(tmp_path / "bare.jsonl", [{"problem": "1+1?", "trace": "2"}])
     assert "answer" not in load_rows(no_answer, need=("problem", "trace"))[0]
+
+
+TWO_PATHS = render(["1+1=3", "1+1=2"], "2")
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".jsonl", ".json", ".csv"])
+def test_context_paths_stand_beside_a_trace(tmp_path: Path, suffix: str) -> None:
+    """None is another thing than an empty list: nobody looked."""
+    places = [[0], [], None]
+    rows = [{"problem": "1+1?", "answer": "2", "trace": TWO_PATHS, "Context_Paths": each} for each in places]
+    path = write(tmp_path / f"set{suffix}", rows)
+    read = load_rows(path, need=("problem", "trace"))
+    assert [row.get("context_paths") for row in read] == places
+    assert [*read[0]] == ["answer", "problem", "trace", "context_paths", "level", "source"]
+    assert "context_paths" not in read[2]
+    assert "context_paths" not in load_rows(path)[0], "of no use without the trace"
+
+
+@pytest.mark.parametrize(
+    ("cell", "said"),
+    [
+        ([2], "names path 2, and the trace has 2: count from 0 to 1"),
+        ([-1], "names path -1, and the trace has 2: count from 0 to 1"),
+        ([1, 0, 1], "names a path twice: [1, 0, 1]"),
+        ([1.0], "is [Decimal('1.0')], not a list of whole numbers such as [0, 2]"),
+        ([True], "is [True], not a list of whole numbers such as [0, 2]"),
+        (1, "is 1, not a list of whole numbers such as [0, 2]"),
+        ("the first", "is 'the first', not a list of whole numbers such as [0, 2]"),
+        ("[" * 5000, f"is '{'[' * 38}…, not a list of whole numbers such as [0, 2]"),
+        ([10**40], f"names path {10**40}, and the trace has 2: count from 0 to 1"),
+    ],
+)
+def test_context_paths_that_cannot_be(tmp_path: Path, cell: Any, said: str) -> None:
+    row = {"problem": "1+1?", "trace": TWO_PATHS, "context_paths": cell}
+    need = ("problem", "trace")
+    assert f"line 1: context_paths {said}" in fault(tmp_path / "set.jsonl", json.dumps(row), need=need)
+    good = json.dumps({**row, "context_paths": []})
+    path = tmp_path / "two.jsonl"
+    path.write_text(json.dumps(row) + "\n" + good + "\n")
+    assert len(load_rows(str(path), need=need, on_bad="skip")) == 1
+    assert len(load_rows(str(path), need=("problem",))) == 2
+
+
+def test_a_trace_without_paths_has_no_context_paths(tmp_path: Path) -> None:
+    row = {"problem": "1+1?", "trace": "2", "context_paths": [0]}
+    said = "context_paths names path 0, and the trace has 0: leave the list empty"
+    assert said in fault(tmp_path / "set.jsonl", json.dumps(row), need=("problem", "trace"))
 
 
 @pytest.mark.parametrize(

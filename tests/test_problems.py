@@ -41,7 +41,7 @@ def test_answers_are_right_and_levels_count_the_terms(split: str) -> None:
         assert row["answer"] == str(sum(terms_of(row["problem"])))
         assert row["level"] == len(terms_of(row["problem"])) - 1
         assert row["level"] in problems.LEVELS[split]
-        assert ("trace" in row) == (split in ("coldstart", "mixed"))
+        assert ("trace" in row) == ("context_paths" in row) == (split in ("coldstart", "mixed"))
 
 
 @given(st.sampled_from(SPLITS), st.integers(0, 10**6), st.integers(0, 10**6))
@@ -111,6 +111,9 @@ def test_paths_use_different_strategies_and_summaries_decide(split: Any) -> None
                 assert summary.endswith(f"={row['answer']}.")
             else:
                 assert summary in (f"Both give {row['answer']}.", " ".join([f"{row['answer']}."] * 3))
+            assert row["context_paths"] == [i for i, total in enumerate(totals) if total != row["answer"]]
+        else:
+            assert row["context_paths"] == []
     blocks = sum(block_of(row) is not None for row in rows)
     assert disagreed / blocks == pytest.approx(problems.DISAGREE_SHARE[split], abs=0.03)
 

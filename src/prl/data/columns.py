@@ -39,6 +39,10 @@ HISTORY, SYSTEM = ("history",), ("system", "system_prompt")
 EARLIER = frozenset(HISTORY + SYSTEM)
 """All of these."""
 
+CONTEXT_PATHS = "context_paths"
+"""The column beside a trace that says which of its paths are context and no targets: a list of their places,
+from 0, counted over all blocks as they are written. An empty list: none. No cell: nobody looked."""
+
 # Names that are like none of those in COLUMNS, for the hint.
 _ALIKE = {
     "problem": ("task", "statement", "exercise"),
@@ -75,7 +79,7 @@ def column_of(field: str, cells: Mapping[str, Any]) -> str | None:
 @cache
 def known_columns() -> frozenset[str]:
     """All columns that are read, in lower case."""
-    return EARLIER.union(*COLUMNS.values())
+    return EARLIER.union({CONTEXT_PATHS}, *COLUMNS.values())
 
 
 def wanted_columns(

@@ -1,12 +1,13 @@
 """Load a data set from the Hub, a local file or the procedural generator, as rows of one schema.
 
-    row = {"problem": str, "answer": str, "trace": str, "level": int | None, "source": str,
-           "history": [{"role": str, "content": str}, …]}
+    row = {"problem": str, "answer": str, "trace": str, "context_paths": [int, …], "level": int | None,
+           "source": str, "history": [{"role": str, "content": str}, …]}
 
 `answer` is the gold answer alone: what follows `####` in GSM8K, the box of a MATH solution. `trace` is there
-when asked for, `history` where turns stand before the problem (`prl.prompts.render_prompt` renders them).
-What is read otherwise than written, turn markers for one, is told with the number of rows. The public sets,
-by their cards and by code that reads them:
+when asked for, and beside it `context_paths` where it is recorded which paths are not to be learned
+(`prl.data.columns`); `history` where turns stand before the problem (`prl.prompts.render_prompt` renders
+them). What is read otherwise than written, turn markers for one, is told with the number of rows. The public
+sets, by their cards and by code that reads them:
 
 gsm8k           openai/gsm8k, configuration main: question, answer ("... #### 72"); 7,473 train, 1,319 test.
 math            DigitalLearningGmbH/MATH-lighteval: problem, solution (boxed), level ("Level 5"), type; 7,500
@@ -92,12 +93,12 @@ def load_rows(
     from `seed` (0 if None).
 
     Bad rows (an empty problem, a missing answer, a wrong type, a line that is not JSON, a wrong number of
-    CSV fields, a turn marker inside a trace; where answers are to be `graded`, one that `prl.answers` cannot
-    read) are reported together in one DataError. With `on_bad="skip"` they are left out, and the same report
-    is logged as a warning. An answer that is cut off, braces open, is taken from the row's `solution` where
-    it is the beginning of that one's answer. Of DAPO-Math's repeated problems the first is kept. What is read
-    otherwise than written is logged in one line with its number of rows, or counted in `notes` where that is
-    given.
+    CSV fields, a turn marker inside a trace, `context_paths` that it does not have; where answers are to be
+    `graded`, one that `prl.answers` cannot read) are reported together in one DataError. With
+    `on_bad="skip"` they are left out, and the same report is logged as a warning. An answer that is cut off,
+    braces open, is taken from the row's `solution` where it is the beginning of that one's answer. Of
+    DAPO-Math's repeated problems the first is kept. What is read otherwise than written is logged in one line
+    with its number of rows, or counted in `notes` where that is given.
 
     Raises DataError: no such file or set, the Hub out of reach, an unknown suffix, a missing column, bad
     rows, no rows.

@@ -7,7 +7,8 @@ no held-out sum, in either wording, is seen in training, whatever the seeds.
 
 A parallel trace solves the same sum by two or three different strategies side by side. In a share of them one
 path slips and the paths disagree, so that the summary has something to decide: it recomputes and keeps the
-right total. Another share of the traces is sequential, because a cold start that is 100 % parallel leaves a
+right total. The path that slipped is named in `context_paths`: it is there to be decided about, not to be
+learned. Another share of the traces is sequential, because a cold start that is 100 % parallel leaves a
 reward on parallel thinking nothing to move.
 """
 
@@ -79,7 +80,8 @@ class Problem:
 
 
 def generate(split: Split, count: int, seed: int = 0) -> list[dict[str, Any]]:
-    """Rows 0..count-1 of `split` in the schema of `prl.data`; rows of "coldstart" hold a `trace`."""
+    """Rows 0..count-1 of `split` in the schema of `prl.data`; rows of "coldstart" hold a `trace` and its
+    `context_paths`."""
     return [make_row(split, index, seed) for index in range(count)]
 
 
@@ -129,7 +131,9 @@ def make_row(split: Split, index: int, seed: int = 0) -> dict[str, Any]:
     }
     if split in PARALLEL_SHARE:
         parallel = rng.random() < PARALLEL_SHARE[split]
-        row["trace"] = make_trace(rng, problem, parallel=parallel, disagree_share=DISAGREE_SHARE[split])
+        row["trace"], row["context_paths"] = make_trace(
+            rng, problem, parallel=parallel, disagree_share=DISAGREE_SHARE[split]
+        )
     return row
 
 
@@ -149,9 +153,9 @@ def is_held_out(terms: Sequence[int]) -> bool:
 
 def make_trace(
     rng: Random, problem: Problem, *, parallel: bool, disagree_share: float = DISAGREE_SHARE["coldstart"]
-) -> str:
-    """A response that solves `problem`: one block of two or three strategies, or one strategy without a
-    block."""
+) -> tuple[str, list[int]]:
+    """A response that solves `problem`, one block of two or three strategies or one strategy without a block;
+    and the places of the paths that slipped."""
     opening, terms = "", problem.terms
     if parallel and len(terms) > 3 and rng.random() < LATE_BLOCK_SHARE:
         first = terms[0] + terms[1]
@@ -159,20 +163,22 @@ def make_trace(
     strategies = applicable_strategies(terms)
     rng.shuffle(strategies)
     if not parallel or len(strategies) < 2:
-        return f"{opening}{strategies[0](terms, _add)[0]}\n\n{FINAL_ANSWER} {problem.answer}"
+        return f"{opening}{strategies[0](terms, _add)[0]}\n\n{FINAL_ANSWER} {problem.answer}", []
 
     chosen = strategies[: 3 if rng.random() < THREE_PATHS_SHARE else 2]
     paths = [strategy(terms, _add) for strategy in chosen]
     summary = f"Both give {problem.answer}."
+    slipped: list[int] = []
     if rng.random() < disagree_share:
-        wrong = rng.randrange(len(paths))
-        paths[wrong] = _slip(rng, chosen[wrong], terms)
+        slipped = [rng.randrange(len(paths))]
+        paths[slipped[0]] = _slip(rng, chosen[slipped[0]], terms)
     totals = [total for _, total in paths]
     if len(totals) > 2 or len(set(totals)) > 1:
         summary = " ".join(f"{total}." for total in totals)
     if len(set(totals)) > 1:
         summary += f" {in_order(terms, _add)[0]}"
-    return f"{opening}{render([text for text, _ in paths], summary)}\n\n{FINAL_ANSWER} {problem.answer}"
+    block = render([text for text, _ in paths], summary)
+    return f"{opening}{block}\n\n{FINAL_ANSWER} {problem.answer}", slipped
 
 
 def applicable_strategies(terms: Sequence[int]) -> list[Callable[[Sequence[int], Add], tuple[str, int]]]:
@@ -324,7 +330,8 @@ Sums in words, made by `prl.data.problems` (seed 0). `make data` writes these fi
 A problem of level n has n + 1 terms of {_TERMS[0]} to {_TERMS[1]}, added or subtracted;
 {STORY_SHARE:.0%} are told as a story.
 
-Columns: `problem`, `answer`, `level`, `source`, and `trace` where there are traces.
+Columns: `problem`, `answer`, `level`, `source`; where there are traces `trace`, and `context_paths`, the
+places of its paths that slip, from 0: a cold start reads them and does not learn them.
 
 - Held out: a tenth of all sums, by a hash of their terms, is in `heldout` only, whatever the seed or wording.
 - Traces: {parallel:.0%} hold one block of two paths ({THREE_PATHS_SHARE:.0%} of these: three),

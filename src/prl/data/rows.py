@@ -9,14 +9,24 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from decimal import Decimal
 from typing import Any, NamedTuple
 
-from prl.data.columns import EARLIER, HISTORY, SYSTEM, WHOLE, by_column, column_of, repeated_columns
+from prl.data.columns import (
+    CONTEXT_PATHS,
+    EARLIER,
+    HISTORY,
+    SYSTEM,
+    WHOLE,
+    by_column,
+    column_of,
+    repeated_columns,
+)
 from prl.data.conversations import Turn, check_end, is_filled, last_answer, question, read_conversation
 from prl.data.golds import ESCAPED, gold, is_cut_off, mend, text_of
-from prl.data.literals import decoded, once_escaped, written
-from prl.grammar import PARALLEL
+from prl.data.literals import EXACT, decoded, once_escaped, written
+from prl.grammar import PARALLEL, parse
 from prl.turns import bare, is_marked, marker_inside, without_thoughts
 
 # DAPO-Math's instruction around the problem, and the variants of sets made from it.
@@ -134,9 +144,36 @@ def _asked(
             found["trace"] = _clean(turns[at].text, "traces", notes, "assistant")
             if column == "text" and PARALLEL not in found["trace"] and not _commits(found["trace"]):
                 raise ValueError("holds no trace: neither a block nor a final answer")
+            column = CONTEXT_PATHS
+            if (context := _context_paths(cells.get(CONTEXT_PATHS), found["trace"])) is not None:
+                found[CONTEXT_PATHS] = context
     except ValueError as error:
         raise _Wrong(field, f"{column} {error}") from None
     return found
+
+
+def _context_paths(value: object, trace: str) -> list[int] | None:
+    """The places of paths that a cell holds, also as JSON in a text; None for an empty one. Raises
+    ValueError."""
+    if isinstance(value, str):
+        with suppress(ValueError, RecursionError):  # else it is told as what it is: a text
+            value = EXACT.decode(value.strip() or "null")
+    if value is None:
+        return None
+    if not isinstance(value, list) or any(type(place) is not int for place in value):
+        raise ValueError(f"is {_shown(value)}, not a list of whole numbers such as [0, 2]")
+    paths = sum(len(block.paths) for block in parse(trace).blocks)
+    if beyond := [place for place in value if not 0 <= place < paths]:
+        places = f"count from 0 to {paths - 1}" if paths else "leave the list empty"
+        raise ValueError(f"names path {beyond[0]}, and the trace has {paths}: {places}")
+    if len({*value}) < len(value):
+        raise ValueError(f"names a path twice: {_shown(value)}")
+    return value
+
+
+def _shown(value: object) -> str:
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 40 else f"{text[:39]}…"
 
 
 def _problem_turns(column: str, cells: Mapping[str, Any], notes: list[str]) -> list[Turn]:
