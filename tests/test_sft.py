@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import pytest
 import torch
+import yaml
 from transformers import PreTrainedTokenizerBase
 
 from prl import evaluation, runs, sft, tiny
@@ -78,6 +80,38 @@ def test_causal_attention_reads_the_trace_as_written(tokenizer: Any) -> None:
     (example,), left_out = tokenize([{"problem": "2 * 3?", "trace": TRACE}], tokenizer, "bare", None)
     assert tokenizer.decode([i for i in example["labels"] if i != -100]) == TRACE + "<|im_end|>"
     assert left_out == {"too_long": 0}
+
+
+@pytest.mark.parametrize(
+    ("places", "structured", "causal"),
+    [
+        ([], " 2*3=6. </Path> 3+3=6. </Path> 3*2=6. </Path>", None),
+        ([1], " 2*3=6. </Path> 3*2=6. </Path>", ("<Path> 3+3=6. </Path>", "<Path>")),
+        (
+            [0, 2],
+            " 3+3=6. </Path>",
+            (" 2*3=6. </Path>", ""),
+        ),
+        ([4], " 2*3=6. </Path> 3+3=6. </Path> 3*2=6. </Path>", ("b</Path>", "")),
+    ],
+)
+def test_no_loss_on_a_path_that_is_context(
+    tokenizer: Any, places: list[int], structured: str, causal: tuple[str, str] | None
+) -> None:
+    """Its `<Path>` stays what it is without: the decoder's own with structured attention, else a target."""
+    row = {"problem": "2 * 3?", "trace": TRACE, "context_paths": places}
+    counts: Counter[str] = Counter()
+    (example,), _ = tokenize([row], tokenizer, "bare", None, tags=Tags.of(tokenizer), counts=counts)
+    last = "a</Path>" if 4 in places else "a</Path>b</Path>"
+    assert tokenizer.decode([i for i in example["labels"] if i != -100]) == (
+        f"Two ways.\n<Parallel>{structured} All give 6. </Summary>\n<Parallel>{last}<|im_end|>"
+    )
+    assert counts == ({"context_paths": len(places), "context_traces": 1} if places else {})
+
+    (example,), _ = tokenize([row], tokenizer, "bare", None)
+    said = TRACE.replace(*causal) if causal else TRACE
+    said = said.replace(" 3*2=6. </Path>", "") if places == [0, 2] else said
+    assert tokenizer.decode([i for i in example["labels"] if i != -100]) == said + "<|im_end|>"
 
 
 def test_nested_blocks_are_left_out_and_counted(tokenizer: Any) -> None:
@@ -169,6 +203,26 @@ def test_run_keeps_its_attention(finished: Path) -> None:
     summary = runs.read_summary(finished)
     assert summary is not None
     assert (summary["too_long"], summary["nested"]) == (0, 0)
+    trained, _ = sft.hold_out(problems.generate("coldstart", 64, settings(finished).trainer.seed), None)
+    slips = [row["context_paths"] for row in trained if row["context_paths"]]
+    assert (summary["context_paths"], summary["context_traces"]) == (sum(map(len, slips)), len(slips))
+    assert slips
+
+
+def test_a_run_of_an_older_prl_goes_on_learning_every_path(finished: Path, tmp_path: Path) -> None:
+    """Its config.yaml says nothing of it."""
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "DONE").unlink()
+    config = runs.read_config(tmp_path)
+    assert config["sft"].pop("wrong_paths") == "recorded"
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    begun = sft._as_begun(settings(tmp_path, resume=True))
+    assert (begun.arguments.wrong_paths, begun.chosen["wrong_paths"]) == (
+        "learned",
+        "learned: the run was begun so",
+    )
+    with pytest.raises(UsageError, match=r"was begun otherwise .*wrong_paths learned, now judged"):
+        sft.run(settings(tmp_path, attention="structured", wrong_paths="judged", resume=True))
 
 
 def test_interrupted_run_is_not_resumed_with_another_attention(finished: Path, tmp_path: Path) -> None:

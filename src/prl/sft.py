@@ -1,15 +1,18 @@
 """The cold start: supervised fine-tuning on parallel traces (`prl sft`, Parallel-R1 section 3.2).
 
 TRL's SFTTrainer on a LoRA adapter, with the loss on what the model will have to sample: not on the prompt,
-nor, with structured attention, on what the decoder inserts. Differs from a plain SFT script in that prompts
+nor on paths that are there to be decided against (`prl.data.targets`), nor, with structured attention, on
+what the decoder inserts. Differs from a plain SFT script in that prompts
 are rendered and tokenised here, the same way as in RL and evaluation, and that at every evaluation some
 responses are sampled: a falling loss does not say whether the model can hold the format on its own.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence, Sized
 from copy import copy
 from dataclasses import dataclass, replace
@@ -18,12 +21,15 @@ from typing import TYPE_CHECKING, Any
 
 from datasets import Dataset
 
+from prl import runs
 from prl.console import announce, console, quiet_libraries
+from prl.data import targets
+from prl.data.columns import CONTEXT_PATHS
 from prl.data.hub import load_rows
 from prl.decoding import ForkJoinDecoder
 from prl.decoding.context import beyond, context_of
-from prl.errors import DataError, UsageError
-from prl.grammar import FaultKind, canonical_layout, parse
+from prl.errors import DataError, RunError, UsageError
+from prl.grammar import TAGS, FaultKind, canonical_layout, parse, parse_ids
 from prl.machine import environment
 from prl.machine.fitting import Extent, check_fits
 from prl.machine.halving import advise
@@ -64,7 +70,7 @@ def run(settings: Settings[SFTArguments], *, callbacks: Sequence[TrainerCallback
     """
     quiet_libraries()
     environment.keep()
-    settings = replace(settings, trainer=copy(settings.trainer))  # the trainer changes it
+    settings = replace(_as_begun(settings), trainer=copy(settings.trainer))  # the trainer changes it
     arguments, training = settings.arguments, settings.trainer
     check_loadable(arguments.model_name_or_path, trust_remote_code=training.trust_remote_code)
     # Data before the model, which takes minutes to load; the folder once nothing in them is wrong.
@@ -108,6 +114,18 @@ def run(settings: Settings[SFTArguments], *, callbacks: Sequence[TrainerCallback
     return SFTResult(folder.folder, metrics)
 
 
+def _as_begun(settings: Settings[SFTArguments]) -> Settings[SFTArguments]:
+    """`settings`; a resumed run of an older prl, which had loss on every path, goes on so."""
+    if settings.arguments.resume and settings.arguments.wrong_paths == "recorded":
+        with contextlib.suppress(RunError):
+            stored = runs.read_config(settings.trainer.output_dir).get("sft")
+            if stored and "wrong_paths" not in stored:
+                arguments = replace(settings.arguments, wrong_paths="learned")
+                chosen = settings.chosen | {"wrong_paths": "learned: the run was begun so"}
+                return replace(settings, arguments=arguments, chosen=chosen)
+    return settings
+
+
 def _load_both(arguments: SFTArguments, training: Any) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Rows to train on, and those to evaluate on: their own data set, or some held out."""
     rows = _load(arguments, arguments.dataset, arguments.dataset_split, arguments.limit, training.seed)
@@ -143,11 +161,13 @@ def _tokenize_both(
         paths=arguments.paths,
         context=context,
     )
-    train_set, left_out = tokenized(rows)
+    counts = Counter({} if arguments.wrong_paths == "learned" else {"context_paths": 0, "context_traces": 0})
+    train_set, left_out = tokenized(rows, counts=counts)
     eval_set, not_held_out = tokenized(held_out)
     check_fits(settings, extent_of(train_set, eval_set, training))
     _check_evaluated(eval_set, training)
-    facts = describe(model) | {"traces": len(train_set), "held_out": len(eval_set)} | left_out
+    facts = describe(model) | {"traces": len(train_set), "held_out": len(eval_set)}
+    facts |= left_out | counts
     if any(not_held_out.values()):
         facts["held_out_left_out"] = sum(not_held_out.values())
     return train_set, eval_set, facts
@@ -204,12 +224,15 @@ def tokenize(
     tags: Tags | None = None,
     paths: str = "2",
     context: int | None = None,
+    counts: Counter[str] | None = None,
 ) -> tuple[Dataset, dict[str, int]]:
     """Rows as `input_ids` and `labels` (-100 where no loss is wanted); and how many were left out, by reason.
 
     Prompt and response are tokenised apart, as they are at generation. A trace longer than `max_length` is
     left out whole: cut short, it would teach to leave a block open. So is one longer than the model's
     `context`. Raises DataError when none is left.
+
+    There is no loss on a path that a row's `context_paths` name; `counts` takes up how many these are.
 
     With the `tags` of structured attention, blocks are laid out as the decoder lays them out, there is no
     loss on what it inserts by itself when it decodes with `paths`, and a trace with a nested `<Parallel>` is
@@ -235,7 +258,8 @@ def tokenize(
             left_out["beyond_context"] = left_out.get("beyond_context", 0) + 1
             continue
         forced = forced_tokens(response, tags, paths=paths) if tags else [False] * len(response)
-        learned = [-100 if is_forced else token for token, is_forced in zip(response, forced, strict=True)]
+        shown = context_tokens(response, row.get(CONTEXT_PATHS), tokenizer, counts)
+        learned = [-100 if any(off) else token for token, *off in zip(response, forced, shown, strict=True)]
         examples.append({"input_ids": prompt + response, "labels": [-100] * len(prompt) + learned})
     if rows and not examples:
         if left_out.get("beyond_context"):
@@ -254,12 +278,37 @@ def tokenize(
     return Dataset.from_list(examples), left_out
 
 
+def context_tokens(
+    ids: Sequence[int],
+    places: Sequence[int] | None,
+    tokenizer: PreTrainedTokenizerBase,
+    counts: Counter[str] | None = None,
+) -> list[bool]:
+    """Which tokens of a response are those of a context path: its text and `</Path>`, not its `<Path>`.
+
+    `places` are from 0, over all blocks as they are written; None and none are as good. `counts` takes up
+    how many they are (`context_paths`), and in how many traces (`context_traces`).
+    """
+    shown = [False] * len(ids)
+    if not places:
+        return shown
+    if counts is not None:
+        counts.update({"context_paths": len(places), "context_traces": 1})
+    blocks = parse_ids(ids, tokenizer.convert_tokens_to_ids(list(TAGS))).blocks
+    paths = [path for block in blocks for path in block.paths]
+    for place in places:
+        start, end = paths[place].body_start, paths[place].end
+        shown[start:end] = [True] * (end - start)
+    return shown
+
+
 def _load(
     arguments: SFTArguments, dataset: str, split: str, limit: int | None, seed: int
 ) -> list[dict[str, Any]]:
-    return load_rows(
+    rows = load_rows(
         dataset, split=split, need=("problem", "trace"), limit=limit, seed=seed, on_bad=arguments.on_bad_rows
     )
+    return [targets.apply(row, arguments.wrong_paths) for row in rows]
 
 
 def _line(logs: Mapping[str, Any]) -> str:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from prl.data.columns import WrongPaths
 from prl.settings.flags import DataFlags, ModelFlags, PathFlags, flag
 
 Sampling = Literal["uniform", "adaptive"]
@@ -49,6 +50,12 @@ class SFTArguments(TrainingFlags):
     dataset_split: str = "train"
     sample_count: int = flag(32, "responses sampled at each evaluation to see the format; 0: none")
     paths: str = "2"
+    wrong_paths: WrongPaths = flag(
+        "recorded",
+        "paths that end in another result than their trace. recorded: no loss on those that the column "
+        "context_paths names; judged: also, where it is missing, on those that the verifier finds; learned: "
+        "loss on every path",
+    )
 
 
 @dataclass

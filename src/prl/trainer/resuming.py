@@ -83,10 +83,7 @@ def compare(
         )
     defaults = plain(trainer_defaults(command))
     now = defaults | plain(settings.as_dict())[command]
-    said = dict(stored.get(command) or {})
-    if command == "rl":  # an older prl left it to TRL, and says nothing of it
-        said.setdefault("disable_dropout", now["disable_dropout"])
-    then = defaults | said
+    then = defaults | _said(command, stored.get(command) or {}, now)
     if _is_adapter(now["model_name_or_path"]):  # an older prl wrote the recipe's, which did nothing
         then |= {name: now[name] for name in (LORA[-1:] if stored_inputs else LORA)}
     known = [name for name in BY_CONTENT if name in inputs and name in stored_inputs]
@@ -158,6 +155,13 @@ def of_model(name: str) -> str:
     for file_ in sorted(folder.glob("*.safetensors")):
         digest.update(f"{file_.name} {file_.stat().st_size}\n".encode())
     return digest.hexdigest()
+
+
+def _said(command: str, stored: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run's config.yaml says of its command, or what an older prl did without a word."""
+    if command == "rl":  # left to TRL
+        return {"disable_dropout": now["disable_dropout"], **stored}
+    return {"wrong_paths": "learned", **stored}
 
 
 def _is_adapter(name: str) -> bool:
