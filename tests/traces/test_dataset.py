@@ -20,8 +20,9 @@ from prl.traces.checks import Reason, Rejection
 
 TRACE = render(["6 * 7 = 42 cats", "Seven sixes: 42 in all"], "42 it is.") + "\nFinal Answer: 42"
 ROW = {
-    "problem": "Six times seven?", "answer": "42", "trace": TRACE, "level": None, "source": "s",
-    "teacher": "t", "mode": "write", "attempt": 0, "sample": 1, "repairs": ["whitespace between tags"],
+    "problem": "Six times seven?", "answer": "42", "trace": TRACE, "context_paths": [1], "level": None,
+    "source": "s", "teacher": "t", "mode": "write", "attempt": 0, "sample": 1,
+    "repairs": ["whitespace between tags"],
 }  # fmt: skip
 FACTS: dict[str, Any] = {
     "teacher": "big", "mode": "write", "prompt": "Solve.\n{problem}", "served": ["big-7"],

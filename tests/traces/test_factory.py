@@ -185,6 +185,16 @@ def test_what_a_teacher_thinks_is_kept_and_no_part_of_the_trace(tmp_path: Path) 
         assert [record["text"] for record in journal.records()] == [message["content"]]
 
 
+def test_paths_that_end_in_another_result_are_recorded(tmp_path: Path) -> None:
+    file = tmp_path / "problems.jsonl"
+    file.write_text('{"problem": "12 + 30", "answer": "42"}\n')
+    trace = completion("12 + 30", {"model": "teacher"})["choices"][0]["message"]["content"]
+    for said, places in ((trace, []), (trace.replace("apart give 42", "apart give 52"), [1])):
+        with served(body=json.dumps({"choices": [{"message": {"content": said}}]})) as server:
+            assert cli.main(words(file, server, tmp_path / "out", "--overwrite_output_dir")) == 0
+        assert [row["context_paths"] for row in table(tmp_path / "out")] == [places]
+
+
 def test_duplicates_bad_rows_and_problems_of_a_benchmark_are_left_out(
     file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -113,6 +113,24 @@ def test_accepted_and_rejected_are_kept(
     assert say(capsys, "check", str(good)) == (0, f"{good}: 2 traces, 2 pass (100.0%), 0 are rejected\n", "")
 
 
+def test_wrong_paths_are_counted_recorded_and_judged(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    slip = render(["6 * 7 = 42 cats", "Seven sixes: 36", "Twice 21 makes 42"], "42.") + "\nFinal Answer: 42"
+    rows = [ROWS[0] | {"trace": slip, **context} for context in ({"context_paths": [1]}, {}, {})]
+    rows.append(ROWS[3] | {"context_paths": []})
+    path, good = tmp_path / "traces.jsonl", tmp_path / "good.parquet"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    _, out, _ = say(capsys, "check", str(path), "--repair", "--accepted", str(good))
+    recorded = "  wrong paths, recorded: 1 in 1 of 2 traces\n"
+    judged = "  wrong paths, judged: 2 in 2 of 2 traces; --wrong_paths judged has `prl sft` not learn them\n"
+    assert recorded + judged in out
+    kept = load_rows(str(good), need=("problem", "trace"))
+    assert [row.get("context_paths") for row in kept] == [[1], None, None, []]
+    assert say(capsys, "stats", str(path))[1].endswith(recorded)
+    assert judged not in say(capsys, "check", str(path), "--judge_answers", "false")[1]
+
+
 def test_what_may_be_let_go_is_named(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert say(capsys, "check", str(file), "--ignore", "wrong_answer", "--allow_sequential")[0] == 0
     status, _, err = say(capsys, "check", str(file), "--ignore", "wrong_anser")

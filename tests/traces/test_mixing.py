@@ -76,7 +76,7 @@ def test_all_of_all_when_nothing_is_asked_for() -> None:
 
 
 def test_a_file_of_shares(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    one = write(tmp_path / "one.jsonl", rows("one", 60, 0))
+    one = write(tmp_path / "one.jsonl", [row | {"context_paths": [1]} for row in rows("one", 60, 0)])
     two = write(tmp_path / "two.jsonl", rows("two", 10, 40, level=2) + rows("one", 5, 0))
     mixed = tmp_path / "mix.parquet"
     given_words = ["data", "mix", f"{one}:3", f"{two}:1", "--parallel_share", "1", "--output", str(mixed)]
@@ -87,6 +87,8 @@ def test_a_file_of_shares(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
         f"  prl sft --dataset {mixed}\n"
     )
     table = pq.read_table(mixed).to_pylist()
+    assert {row["context_paths"][0] for row in table if row["level"] == 1} == {1}
+    assert all(row["context_paths"] is None for row in table if row["level"] == 2)
     assert {row["set"] for row in table} == {"one.jsonl", "two.jsonl"}, "no path of this machine"
     assert cli.main(["data", "check", str(mixed)]) == 0
 

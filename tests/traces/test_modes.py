@@ -48,6 +48,7 @@ def test_write_asks_for_each_sample_and_takes_every_answer() -> None:
 def test_the_turns_before_a_problem_are_asked_with_it() -> None:
     history = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello!"}]
     problem = PROBLEM | {"history": history}
+    assert [mode.paths_are_right for mode in (write(), annotate(), rewrite())] == [False, False, True]
     for mode in (write(), annotate(), rewrite()):
         request, *_ = mode.requests(problem, [])
         assert [*request.messages[:2]] == history

@@ -35,6 +35,7 @@ _COLUMNS = {
     "problem": "the problem as given",
     "answer": "its gold answer",
     "trace": "the checked trace",
+    "context_paths": "its paths that end in another result than its final answer, from 0: not to be learned",
     "level": "difficulty, where the problems say one",
     "source": "where the problem is from",
     "teacher": "who wrote the trace",

@@ -1,11 +1,11 @@
 """The data set of `prl data traces`: the traces that pass, those that do not with the reasons, and its card.
 
-    traces.parquet      problem, answer, trace, level, source; teacher, mode, attempt, sample, repairs;
-                        history, where problems have turns before them
+    traces.parquet      problem, answer, trace, context_paths, level, source; teacher, mode, attempt, sample,
+                        repairs; history, where problems have turns before them
     rejected.parquet    the same, with reasons and details
     README.md           the card, as the Hub and `datasets.load_dataset(folder)` read it
 
-The first five columns are the schema of `prl.data.hub`, which `prl sft` reads. Files are written row group
+The first six columns are the schema of `prl.data.hub`, which `prl sft` reads. Files are written row group
 by row group, and take their names when they are whole.
 """
 
@@ -37,6 +37,7 @@ SCHEMA = pa.schema(
         "problem": pa.string(),
         "answer": pa.string(),
         "trace": pa.string(),
+        "context_paths": pa.list_(pa.int64()),
         "level": pa.int64(),
         "source": pa.string(),
         "teacher": pa.string(),

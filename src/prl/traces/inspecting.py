@@ -15,8 +15,9 @@ from statistics import fmean
 from typing import Any
 
 from prl.analysis import Shape, diversity, self_bleu, shape, words
-from prl.data.columns import MissingColumn
+from prl.data.columns import CONTEXT_PATHS, MissingColumn
 from prl.data.hub import load_rows
+from prl.data.targets import wrong_paths
 from prl.errors import DataError, UsageError, nearest
 from prl.grammar import TAGS, parse, parse_ids
 from prl.runs.disk import check_replaceable
@@ -68,7 +69,7 @@ def run(settings: Settings[Any]) -> None:
         _check(given)
     elif isinstance(given, DataStatsArguments):
         rows = load_rows(str(given.file), split=given.split, need=("problem", "trace"))
-        print(*_stats(given, [row["trace"] for row in rows]), sep="\n")
+        print(*_stats(given, rows), sep="\n")
     else:
         print(*_drawn(given), sep="\n")
 
@@ -104,6 +105,21 @@ def check_file(given: DataCheckArguments) -> Report:
         else:
             accepted.append(row)
     return Report(rows, accepted, rejected, repairs, notes)
+
+
+def wrong_paths_of(rows: Rows, *, judged: bool = False) -> Iterator[str]:
+    """How many wrong paths `rows` hold, in lines: those that their `context_paths` record and, if `judged`,
+    those that the verifier finds in the others."""
+    recorded = [row[CONTEXT_PATHS] for row in rows if CONTEXT_PATHS in row]
+    if recorded:
+        yield f"wrong paths, recorded: {_counted(recorded)}"
+    unknown = [row for row in rows if CONTEXT_PATHS not in row] if judged else []
+    if any(found := [wrong_paths(row["trace"], row["answer"]) for row in unknown]):
+        yield f"wrong paths, judged: {_counted(found)}; --wrong_paths judged has `prl sft` not learn them"
+
+
+def _counted(found: Sequence[Sequence[int]]) -> str:
+    return f"{sum(map(len, found))} in {sum(map(bool, found))} of {len(found)} traces"
 
 
 def rules_of(given: DataCheckArguments | DataTracesArguments) -> Rules:
@@ -146,6 +162,8 @@ def _check(given: DataCheckArguments) -> None:
         print("  final answers were not judged")
     for reason, count in report.reasons.most_common():
         print(f"  {reason.value:16}{count:6}  {reason.meaning}")
+    for line in wrong_paths_of(report.rows, judged=given.judge_answers):
+        print(f"  {line}")
     for what, count in report.notes.most_common():
         print(f"  as read: {count} {what}")
     for what, count in report.repairs.most_common():
@@ -231,7 +249,8 @@ def _quantiles(counted: Counter[int]) -> list[int]:
     return [ordered[round(share * (len(ordered) - 1))] for share in SHARES]
 
 
-def _stats(given: DataStatsArguments, traces: Sequence[str]) -> Iterator[str]:
+def _stats(given: DataStatsArguments, rows: Rows) -> Iterator[str]:
+    traces = [row["trace"] for row in rows]
     found = describe(traces, encoder(given.tokenizer) if given.tokenizer else None)
     unit = "tokens" if given.tokenizer else "characters"
     shares = " / ".join(f"{share:.0%}" for share in SHARES)
@@ -248,6 +267,7 @@ def _stats(given: DataStatsArguments, traces: Sequence[str]) -> Iterator[str]:
         ("self_bleu", "self-BLEU of paths"),
     ):
         yield f"  {label:21} {'none' if found[name] is None else format(found[name], '.3f')}"
+    yield from (f"  {line}" for line in wrong_paths_of(rows))
 
 
 def _drawn(given: DataShowArguments) -> Iterator[str]:

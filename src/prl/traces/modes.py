@@ -57,7 +57,8 @@ class Mode:
     `requests(problem, texts)`: the next round of an attempt, given the answers of its earlier rounds; no
     requests: the attempt is done. `trace(problem, texts)`: its candidate traces.
     `check(problem, texts, candidate)`: what speaks against one beside `prl.traces.checks.check`.
-    `template` is what the data card shows as the prompt.
+    `template` is what the data card shows as the prompt. `paths_are_right`: each path is a solution that was
+    judged right as a whole, whatever a verifier makes of the part that is left of it.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Mode:
     trace: Callable[[Problem, Texts], list[str]]
     template: str = ""
     check: Callable[[Problem, Texts, str], list[Rejection]] | None = None
+    paths_are_right: bool = False
 
 
 def write(
@@ -237,7 +239,7 @@ def rewrite(
     template = user_message("{problem}", style)
     if summary == "teacher":
         template = f"{template}\n\n---\n\n{_SUMMARISE}"
-    return Mode("rewrite", requests, trace, template=template, check=check)
+    return Mode("rewrite", requests, trace, template=template, check=check, paths_are_right=True)
 
 
 def _groups(paths: list[tuple[str, str]], most: int, size: int) -> list[list[tuple[str, str]]]:

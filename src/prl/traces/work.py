@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from prl.data.hub import LISTED_FAULTS, bad_rows, stream_rows
+from prl.data.targets import wrong_paths
 from prl.errors import DataError
 from prl.settings.arguments import DataTracesArguments
 from prl.traces import dataset
@@ -206,6 +207,7 @@ class Work:
                 )
             made = {
                 "trace": trace,
+                "context_paths": [] if self.mode.paths_are_right else wrong_paths(trace, row["answer"]),
                 "teacher": dataset.public_name(self.teacher.name),
                 "mode": self.mode.name,
                 "attempt": attempt,
