@@ -18,7 +18,8 @@ NEEDS = [
     "pyyaml",
 ]  # fmt: skip
 PURE = (
-    "analysis", "curriculum", "data_rows", "examples", "grammar", "prompts", "rewards", "statistics", "turns",
+    "analysis", "budgets", "curriculum", "data_rows", "examples", "grammar", "prompts", "rewards",
+    "statistics", "turns",
 )  # fmt: skip
 TRACES = ("asking", "journal", "modes")
 TESTS = [

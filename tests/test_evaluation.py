@@ -13,10 +13,11 @@ import pytest
 from prl import evaluation, runs, tiny
 from prl.config import resolve
 from prl.decoding import ForkJoinDecoder, Limits, Response, Sampling
-from prl.evaluation import remarks, summarise, table
+from prl.evaluation import summarise
 from prl.grammar import parse
 from prl.model import Lora, load_model, save_adapter
 from prl.prompts import render_prompt
+from prl.report.tables import levels_told, remarks, table, votes_told
 from prl.statistics import Estimate, bootstrap
 
 BLOCK = "<Parallel><Path>a</Path><Path>b</Path></Parallel><Summary>c</Summary>"
@@ -45,13 +46,17 @@ def test_every_metric_by_hand() -> None:
         ],
     ]
     traces = [[parse(each.text, truncated=each.truncated) for each in group] for group in answers]
-    correct = [[True, False, False, False], [True, True, True, False]]
-    found = summarise(correct, traces, answers, resamples=20, seed=0)
+    verdicts = [
+        [("7", True), ("8", False), ("8", False), (None, False)],
+        [("7", True), ("7.0", True), ("7", True), ("8", False)],
+    ]
+    found = summarise(verdicts, traces, answers, resamples=20, seed=0)
     assert {name: estimate.mean for name, estimate in found.items()} == pytest.approx(
         {
             "accuracy": (1 / 4 + 3 / 4) / 2,
             "pass@2": (3 / 6 + 1) / 2,  # of 6 pairs 3 hold the one that is right
             "pass@4": 1,
+            "maj@4": (0 + 1) / 2,
             "parallel_ratio": (1 / 4 + 1 / 4) / 2,
             "format_valid": (2 / 4 + 3 / 4) / 2,
             "truncated": (1 / 4 + 0) / 2,
@@ -109,6 +114,14 @@ def test_what_blocks_do_is_said_where_there_are_any() -> None:
         "800 responses with a block: any path right (oracle) 99.6%, most (majority) 94.8%, summary 91.5%, "
         "answer 92.0%, a path alone 84.0%"
     ]
+
+
+def test_votes_and_levels_are_told_in_a_line() -> None:
+    votes = {"4": {"accuracy": 0.952, "tokens": 180.4, "critical_path": 50}}
+    levels = {"2": {"accuracy": {"mean": 0.9}}, "6": {"accuracy": {"mean": 0.25}}}
+    assert votes_told(votes) == ["majority of samples (maj@k): 4 in 180 tokens 95.2%"]
+    assert levels_told(levels) == ["accuracy by level: 2 90.0%, 6 25.0%"]
+    assert votes_told({}) == levels_told({"3": levels["2"]}) == []
 
 
 # --- Runs

@@ -2,9 +2,10 @@
 problem.
 
 Every problem is answered once greedily and k times by sampling. Reported: accuracy (greedy, and mean@k as in
-Parallel-R1's tables), the unbiased pass@k of Chen et al. (arXiv 2107.03374), parallel ratio, format validity
-and lengths; and what the traces show (`prl.analysis.describe`). Intervals are percentile bootstraps over
-problems, because the samples of one problem are not independent of each other.
+Parallel-R1's tables), the unbiased pass@k of Chen et al. (arXiv 2107.03374), maj@k (self-consistency: the
+majority of k samples, arXiv 2203.11171), parallel ratio, format validity and lengths; all of it level by
+level where problems have levels; and what the traces show (`prl.analysis.describe`). Intervals are percentile
+bootstraps over problems, because the samples of one problem are not independent of each other.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ from typing import Any
 import numpy as np
 import torch
 from rich.markup import escape
-from rich.table import Table
 
 from prl import runs
 from prl.analysis import describe
+from prl.analysis.budgets import by_level, chance, held_to, majority_at_k, votes
 from prl.answers import default_checker, unreadable_gold
 from prl.console import announce, batches_bar, console, quiet_libraries
 from prl.data.hub import load_rows
@@ -34,12 +35,14 @@ from prl.grammar import Trace, parse
 from prl.machine.fitting import check_fits, extent_of_prompts
 from prl.model import add_results, check_loadable, load_model, settle_tags
 from prl.prompts import render_prompt, transcript
+from prl.report.tables import levels_told, remarks, table, votes_told
 from prl.settings import Settings
 from prl.settings.arguments import EvalArguments, GenerateArguments
 from prl.statistics import Estimate, bootstrap, pass_at_k
 from prl.statistics import paired_difference as paired_difference
 
 _LISTED = 3  # unreadable golds in a message
+_KS = (2, 4, 8, 16, 32, 64)  # of pass@k and maj@k, as far as there are samples
 
 
 @dataclass(frozen=True)
@@ -56,12 +59,15 @@ class EvalResult:
 @dataclass(frozen=True)
 class Measured:
     """One decoding mode. `samples` are the rows for samples.parquet, in order of the problems; `scores` as in
-    `EvalResult`; `described` is `prl.analysis.describe` of the samples of problems that were asked."""
+    `EvalResult`. Of the problems that were asked, `described` is `prl.analysis.describe`, `votes` maps each k
+    of maj@k to what so many votes take, `levels` each level to its figures."""
 
     samples: list[dict[str, Any]]
     metrics: dict[str, Estimate]
     scores: list[float]
     described: dict[str, float | None]
+    votes: dict[str, dict[str, float]]
+    levels: dict[str, dict[str, Any]]
 
 
 def run(settings: Settings[EvalArguments]) -> EvalResult:
@@ -129,7 +135,7 @@ def run(settings: Settings[EvalArguments]) -> EvalResult:
     _add_to_card(results)
     console.print(table(metrics, title=escape(f"{arguments.model_name_or_path} on {len(rows)} problems")))
     for mode, each in measured.items():
-        for line in remarks(each.described):
+        for line in [*remarks(each.described), *votes_told(each.votes), *levels_told(each.levels)]:
             console.print(f"  {mode}: {line}", style="dim", markup=False)
     return EvalResult(folder.folder, metrics, results["scores"], results["analysis"])
 
@@ -149,14 +155,21 @@ def measure(
         i: [_sample(mode, rows[i], *each) for each in zip(group, shapes, verdicts, strict=True)]
         for (i, group), shapes, verdicts in zip(answers.items(), traces, judged, strict=True)
     }
-    right = {i: [verdict.equal for _, verdict in group] for i, group in zip(answers, judged, strict=True)}
-    wrong = [False] * len(groups[0])
-    correct = [right.get(i, wrong) for i in range(len(rows))]
+    stated = {
+        i: [(answer, bool(verdict.equal)) for answer, verdict in group]
+        for i, group in zip(answers, judged, strict=True)
+    }
+    nothing = [(None, False)] * len(groups[0])
+    verdicts = [stated.get(i, nothing) for i in range(len(rows))]
+    known = [sample for group in samples.values() for sample in group]
+    drawing = {"resamples": arguments.bootstrap, "seed": arguments.seed}
     return Measured(
         samples=[sample for i, row in enumerate(rows) for sample in samples.get(i, [_not_asked(mode, row)])],
-        metrics=summarise(correct, traces, groups, resamples=arguments.bootstrap, seed=arguments.seed),
-        scores=[float(np.mean(group)) for group in correct],
-        described=describe([sample for group in samples.values() for sample in group]),
+        metrics=summarise(verdicts, traces, groups, **drawing),
+        scores=[float(np.mean([right for _, right in group])) for group in verdicts],
+        described=describe(known),
+        votes={str(k): asdict(votes(known, k)) for k in _voters(len(nothing))},
+        levels=levels(known, **drawing),
     )
 
 
@@ -194,6 +207,8 @@ def _results(
         "metrics": {name: asdict(estimate) for name, estimate in metrics.items()},
         "scores": {mode: each.scores for mode, each in measured.items()},
         "analysis": {mode: each.described for mode, each in measured.items()},
+        "votes": {mode: each.votes for mode, each in measured.items() if each.votes},
+        "levels": {mode: each.levels for mode, each in measured.items() if each.levels},
     }
 
 
@@ -238,42 +253,6 @@ def read_results(folder: Path) -> dict[str, Any]:
     if missing:
         raise RunError(f"{path} holds no {', '.join(sorted(missing))}: evaluate again")
     return results
-
-
-def remarks(described: Mapping[str, float | None]) -> list[str]:
-    """What `prl.analysis.describe` found about blocks, in lines for people; none where there is no block."""
-    lines = []
-    if described["accuracy_with_block_of"] and described["accuracy_without_block_of"]:
-        lines.append(
-            f"right with a block {_share(described, 'accuracy_with_block')}, "
-            f"without {_share(described, 'accuracy_without_block')}"
-        )
-    if described["disagreeing_of"]:
-        lines.append(f"paths disagree in {_share(described, 'disagreeing')} blocks")
-    if described["right_of_any_of"]:
-        lines.append(
-            f"where they do and one is right, the summary is right in {_share(described, 'right_of_any')}"
-        )
-    return lines + paths_told(described)
-
-
-def paths_told(described: Mapping[str, float | None]) -> list[str]:
-    """Where accuracy leaks between paths and answer, in a line; none where no response has a block."""
-    if not described.get("path_oracle_of"):
-        return []
-    shares = {
-        "any path right (oracle)": "path_oracle",
-        "most (majority)": "path_majority",
-        "summary": "summary_accuracy",
-        "answer": "accuracy_with_block",
-        "a path alone": "path_accuracy",
-    }
-    told = ", ".join(f"{name} {described[key]:.1%}" for name, key in shares.items())
-    return [f"{described['path_oracle_of']:.0f} responses with a block: {told}"]
-
-
-def _share(described: Mapping[str, float | None], name: str) -> str:
-    return f"{described[name]:.1%} of {described[f'{name}_of']:.0f}"
 
 
 def respond(
@@ -321,19 +300,22 @@ def judge(
 
 
 def summarise(
-    correct: Sequence[Sequence[bool]],
+    verdicts: Sequence[Sequence[tuple[str | None, bool]]],
     traces: Sequence[Sequence[Trace]],
     answers: Sequence[Sequence[Response]],
     *,
     resamples: int,
     seed: int,
 ) -> dict[str, Estimate]:
-    """All metrics of one decoding mode from its (problems × samples) responses. `correct` is of all problems,
-    the rest of those that were asked."""
-    count = len(correct[0])
+    """All metrics of one decoding mode from its (problems × samples) responses. `verdicts`, each response's
+    answer and whether it is right, are of all problems, the rest of those that were asked."""
+    count = len(verdicts[0])
+    correct = [[right for _, right in group] for group in verdicts]
     per_problem: dict[str, list[float]] = {"accuracy": [float(np.mean(group)) for group in correct]}
-    for k in (k for k in (2, 4, 8, 16, 32, 64) if k <= count):
+    for k in (k for k in _KS if k <= count):
         per_problem[f"pass@{k}"] = [pass_at_k(count, sum(group), k) for group in correct]
+    for k in _voters(count):
+        per_problem[f"maj@{k}"] = [majority_at_k(group, k) for group in verdicts]
     per_problem["parallel_ratio"] = [float(np.mean([t.uses_parallel for t in group])) for group in traces]
     per_problem["format_valid"] = [float(np.mean([t.is_valid for t in group])) for group in traces]
     per_problem["truncated"] = [float(np.mean([a.truncated for a in group])) for group in answers]
@@ -342,25 +324,25 @@ def summarise(
     return {name: bootstrap(values, resamples=resamples, seed=seed) for name, values in per_problem.items()}
 
 
-def table(metrics: dict[str, Estimate], title: str, *, heading: str = "95 % interval") -> Table:
-    """The metrics, "mode/metric" by name, for people: a row a metric, a column a mode (or a model)."""
-    modes = list(dict.fromkeys(name.split("/")[0] for name in metrics))
-    grid = Table(title=title, title_justify="left")
-    grid.add_column(heading)
-    for mode in modes:
-        grid.add_column(mode, justify="right")
-    for name in dict.fromkeys(name.split("/")[1] for name in metrics):
-        cells = [metrics.get(f"{mode}/{name}") for mode in modes]
-        shown = [
-            ""
-            if cell is None
-            else f"{cell.mean:.0f}  [{cell.low:.0f}, {cell.high:.0f}]"
-            if name in ("tokens", "critical_path")
-            else str(cell)
-            for cell in cells
-        ]
-        grid.add_row(name, *shown)
-    return grid
+def _voters(count: int) -> list[int]:
+    """The k of maj@k; a vote of two is as good as one of them."""
+    return [k for k in _KS if 2 < k <= count]
+
+
+def levels(samples: Sequence[Mapping[str, Any]], *, resamples: int, seed: int) -> dict[str, dict[str, Any]]:
+    """Level -> problems, accuracy, mean tokens and critical path of the samples of one mode, and what giving
+    the commonest answer to all would score (`chance`); empty where problems have no levels."""
+    found = {}
+    for level, rows in by_level(samples).items():
+        accuracy = held_to(rows, float("inf"))
+        found[level] = {
+            "problems": len(accuracy),
+            "accuracy": asdict(bootstrap([*accuracy.values()], resamples=resamples, seed=seed)),
+            "tokens": float(np.mean([row["length"] for row in rows])),
+            "critical_path": float(np.mean([row["critical_path"] for row in rows])),
+            "chance": chance(rows),
+        }
+    return found
 
 
 def _modes(arguments: EvalArguments) -> list[tuple[str, int, float]]:

@@ -9,7 +9,7 @@ from prl.settings.flags import DataFlags, PathFlags, SamplingFlags, TrustingMode
 
 @dataclass
 class EvalArguments(PathFlags, SamplingFlags, DataFlags, TrustingModelFlags):
-    """Accuracy, pass@k, parallel ratio and format validity, with 95 % intervals."""
+    """Accuracy, pass@k, maj@k, parallel ratio and format validity, with 95 % intervals."""
 
     greedy: bool = True
     samples: int = 4

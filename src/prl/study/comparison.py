@@ -16,7 +16,8 @@ from typing import Any
 from prl import runs
 from prl.console import console
 from prl.errors import RunError
-from prl.evaluation import read_results, table
+from prl.evaluation import read_results
+from prl.report.tables import table
 from prl.runs.reading import looking_into
 from prl.settings import Settings
 from prl.settings.arguments import CompareArguments

@@ -26,6 +26,7 @@ from prl.config import resolve
 from prl.console import console
 from prl.errors import RunError
 from prl.evaluation import EvalResult, read_result
+from prl.report.tables import paths_told, table
 from prl.runs.disk import read_json, writing
 from prl.settings import Settings
 from prl.settings.arguments import DemoArguments
@@ -97,7 +98,7 @@ def run(settings: Settings[DemoArguments]) -> DemoResult:
         (folder / STATE).unlink(missing_ok=True)
     console.print(_comparison(found))
     for name, result in found.items():
-        for line in evaluation.paths_told(result.described.get("sampled", {})):
+        for line in paths_told(result.described.get("sampled", {})):
             console.print(f"{name}: {line}", style="dim", markup=False)
     console.print(f"gain of RL over SFT in sampled accuracy: {gain}", markup=False)
     console.print(
@@ -186,4 +187,4 @@ def _comparison(found: dict[str, EvalResult]) -> Table:
         for name, result in found.items()
     }
     title = f"{problems} held-out problems, 95 % intervals"
-    return evaluation.table(metrics, title, heading="sampled at temperature 1")
+    return table(metrics, title, heading="sampled at temperature 1")

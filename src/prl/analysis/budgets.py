@@ -1,0 +1,176 @@
+"""Accuracy at equal budgets: votes of several samples, responses held to a length, frontiers.
+
+    majority_at_k(values, k)             the chance that the majority of k samples is right (maj@k)
+    votes(rows, k)                       the same over many problems, with what k samples cost
+    held_to(rows, budget, cost)          each problem's accuracy where a response beyond a budget is wrong
+    smallest_budget(rows, accuracy, cost)   what an accuracy takes at least
+    frontier(rows, cost)                 accuracy under every budget
+    by_level(rows), chance(rows)         what all of these are looked at for, and held against
+
+`rows` are samples as `runs.read_samples(run).to_pylist()` gives them, those of one mode: read are `problem`,
+`answer`, `extracted`, `correct` and the cost, which is one of `COSTS`. Every function is pure.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import groupby
+from math import comb
+from statistics import fmean
+from typing import Any
+
+from prl.analysis.decisions import vote_key
+
+Row = Mapping[str, Any]
+
+COSTS = {"critical_path": "critical path", "length": "total tokens", "seconds": "wall clock"}
+"""Column of a sample -> what it is called. `seconds` is there where an evaluation was timed."""
+
+
+@dataclass(frozen=True)
+class Votes:
+    """Accuracy of the majority of k samples a problem, means over problems; `tokens` of all k together,
+    `critical_path` of the longest of them, which is that of k samples decoded side by side."""
+
+    accuracy: float
+    tokens: float
+    critical_path: float
+
+
+def votes(rows: Iterable[Row], k: int) -> Votes:
+    """Self-consistency (arXiv 2203.11171) with k samples, over all ways to draw these from what there is.
+
+    ValueError: a problem has fewer than k samples, or there is none.
+    """
+    problems = [*_problems(rows).values()]
+    if not problems:
+        raise ValueError("no samples to vote: evaluate with --samples")
+    return Votes(
+        fmean(
+            majority_at_k([(row.get("extracted"), row["correct"]) for row in each], k) for each in problems
+        ),
+        fmean(k * fmean(row["length"] for row in each) for each in problems),
+        fmean(longest_of_k([row["critical_path"] for row in each], k) for each in problems),
+    )
+
+
+def majority_at_k(samples: Sequence[tuple[str | None, float]], k: int) -> float:
+    """The chance that the majority of k of these `samples`, (answer, whether it is right), is right.
+
+    The mean over all ways to draw k of them, without replacement. Answers agree as the conclusions of paths
+    do. Where several have the most votes one of them is drawn; who states no answer (None) has no vote, and
+    without a vote the answer is wrong. ValueError for fewer samples than k.
+
+    >>> right, wrong = ("7", 1.0), ("8", 0.0)
+    >>> majority_at_k([right, right, wrong], 3), majority_at_k([right, right, wrong], 2)
+    (1.0, 0.6666666666666666)
+    """
+    if not 1 <= k <= len(samples):
+        raise ValueError(f"k {k} must be between 1 and the {len(samples)} samples of a problem")
+    verdicts: dict[Hashable, list[float]] = {}
+    for answer, right in samples:
+        if answer is not None:
+            verdicts.setdefault(vote_key(answer), []).append(right)
+    counts = sorted(map(len, verdicts.values()))
+    silent = len(samples) - sum(counts)
+    wins = {count: _wins(count, tuple(counts), silent, k) for count in set(counts)}
+    return sum(fmean(each) * wins[len(each)] for each in verdicts.values())
+
+
+@lru_cache(maxsize=4096)
+def _wins(own: int, counts: tuple[int, ...], silent: int, k: int) -> float:
+    """The chance that k samples choose an answer that `own` of them state, where other answers are stated as
+    often as `counts` say (one of which is `own`) and `silent` samples state none."""
+    others = list(counts)
+    others.remove(own)
+    total = 0.0
+    for most in range(1, min(own, k) + 1):
+        # (samples drawn so far, other answers with `most` votes) -> in how many ways
+        ways = Counter(
+            {
+                (most + taken, 0): comb(own, most) * comb(silent, taken)
+                for taken in range(min(silent, k - most) + 1)
+            }
+        )
+        for count in others:
+            further: Counter[tuple[int, int]] = Counter()
+            for (drawn, tied), number in ways.items():
+                for taken in range(min(count, most, k - drawn) + 1):
+                    further[drawn + taken, tied + (taken == most)] += number * comb(count, taken)
+            ways = further
+        total += sum(number / (1 + tied) for (drawn, tied), number in ways.items() if drawn == k)
+    return total / comb(sum(counts) + silent, k)
+
+
+def longest_of_k(values: Sequence[float], k: int) -> float:
+    """The mean of the largest of k of these values, over all ways to draw them.
+
+    >>> longest_of_k([1, 2, 3], 2)
+    2.6666666666666665
+    """
+    ranked = sorted(values)
+    ways = sum(value * comb(below, k - 1) for below, value in enumerate(ranked))
+    return ways / comb(len(ranked), k)
+
+
+def held_to(rows: Iterable[Row], budget: float, cost: str = "critical_path") -> dict[str, float]:
+    """Problem -> share of its responses that are right and cost no more than `budget`.
+
+    What a model would be right in that is cut off there. One that is told of its budget, or trained to it,
+    may do better.
+    """
+    return {
+        problem: fmean(_within(row, budget, cost) for row in each)
+        for problem, each in _problems(rows).items()
+    }
+
+
+def smallest_budget(rows: Iterable[Row], accuracy: float, cost: str = "critical_path") -> float | None:
+    """The least budget under which responses reach an accuracy; None where none does."""
+    return next((budget for budget, reached in frontier(rows, cost) if reached >= accuracy), None)
+
+
+def frontier(rows: Iterable[Row], cost: str = "critical_path") -> list[tuple[float, float]]:
+    """(budget, accuracy of responses held to it), at each budget at which one more response is right.
+
+    >>> shorter, longer = {"correct": 1.0, "length": 9}, {"correct": 1.0, "length": 30}
+    >>> frontier([longer, shorter, {"correct": 0.0, "length": 12}, {"correct": 0.0, "length": 4}], "length")
+    [(9, 0.25), (30, 0.5)]
+    """
+    listed = list(rows)
+    right = sorted(row[cost] for row in listed if row["correct"])
+    points, reached = [], 0
+    for budget, same in groupby(right):
+        reached += len([*same])
+        points.append((budget, reached / len(listed)))
+    return points
+
+
+def by_level(rows: Iterable[Row]) -> dict[str, list[Row]]:
+    """Level of the problem -> its rows, the lowest first; none where problems have no levels."""
+    found: dict[float, list[Row]] = {}
+    for row in rows:
+        if row.get("level") is not None:
+            found.setdefault(row["level"], []).append(row)
+    return {f"{level:g}": found[level] for level in sorted(found)}
+
+
+def chance(rows: Iterable[Row]) -> float:
+    """What one would score who gave the commonest answer to every problem."""
+    golds = Counter(vote_key(str(each[0]["answer"])) for each in _problems(rows).values())
+    return max(golds.values()) / golds.total()
+
+
+def _problems(rows: Iterable[Row]) -> dict[str, list[Row]]:
+    """The samples of each problem."""
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        found.setdefault(row["problem"], []).append(row)
+    return found
+
+
+def _within(row: Row, budget: float, cost: str) -> float:
+    return float(bool(row["correct"]) and row[cost] <= budget)

@@ -1,0 +1,81 @@
+"""What an evaluation found, for people: a table, and remarks below it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.table import Table
+
+from prl.statistics import Estimate
+
+_NUMBERS = ("tokens", "critical_path")  # of tokens, where the others are shares
+
+
+def table(metrics: dict[str, Estimate], title: str, *, heading: str = "95 % interval") -> Table:
+    """The metrics, "mode/metric" by name, for people: a row a metric, a column a mode (or a model)."""
+    modes = list(dict.fromkeys(name.split("/")[0] for name in metrics))
+    grid = Table(title=title, title_justify="left")
+    grid.add_column(heading)
+    for mode in modes:
+        grid.add_column(mode, justify="right")
+    for name in dict.fromkeys(name.split("/")[1] for name in metrics):
+        cells = [metrics.get(f"{mode}/{name}") for mode in modes]
+        shown = [
+            ""
+            if cell is None
+            else f"{cell.mean:.0f}  [{cell.low:.0f}, {cell.high:.0f}]"
+            if name in _NUMBERS
+            else str(cell)
+            for cell in cells
+        ]
+        grid.add_row(name, *shown)
+    return grid
+
+
+def remarks(described: Mapping[str, float | None]) -> list[str]:
+    """What `prl.analysis.describe` found about blocks, in lines for people; none where there is no block."""
+    lines = []
+    if described["accuracy_with_block_of"] and described["accuracy_without_block_of"]:
+        lines.append(
+            f"right with a block {_share(described, 'accuracy_with_block')}, "
+            f"without {_share(described, 'accuracy_without_block')}"
+        )
+    if described["disagreeing_of"]:
+        lines.append(f"paths disagree in {_share(described, 'disagreeing')} blocks")
+    if described["right_of_any_of"]:
+        lines.append(
+            f"where they do and one is right, the summary is right in {_share(described, 'right_of_any')}"
+        )
+    return lines + paths_told(described)
+
+
+def paths_told(described: Mapping[str, float | None]) -> list[str]:
+    """Where accuracy leaks between paths and answer, in a line; none where no response has a block."""
+    if not described.get("path_oracle_of"):
+        return []
+    shares = {
+        "any path right (oracle)": "path_oracle",
+        "most (majority)": "path_majority",
+        "summary": "summary_accuracy",
+        "answer": "accuracy_with_block",
+        "a path alone": "path_accuracy",
+    }
+    told = ", ".join(f"{name} {described[key]:.1%}" for name, key in shares.items())
+    return [f"{described['path_oracle_of']:.0f} responses with a block: {told}"]
+
+
+def votes_told(votes: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """What votes of several samples take, in a line."""
+    each = (f"{k} in {found['tokens']:.0f} tokens {found['accuracy']:.1%}" for k, found in votes.items())
+    return [f"majority of samples (maj@k): {', '.join(each)}"] if votes else []
+
+
+def levels_told(levels: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """The accuracy on each level, in a line; none where all problems are of one."""
+    each = (f"{level} {found['accuracy']['mean']:.1%}" for level, found in levels.items())
+    return [f"accuracy by level: {', '.join(each)}"] if len(levels) > 1 else []
+
+
+def _share(described: Mapping[str, float | None], name: str) -> str:
+    return f"{described[name]:.1%} of {described[f'{name}_of']:.0f}"
