@@ -16,6 +16,7 @@ from trl.trainer.utils import RepeatSampler
 from prl.rewards import Reward
 from prl.runs import Run
 from prl.settings.trainer_flags import generation_period
+from prl.trainer.harm import HarmWatch
 from prl.trainer.micro_batches import MicroBatches
 from prl.trainer.progress import DeadGroups, RunLog, take_over
 from prl.trainer.recorder import SampleRecorder
@@ -68,6 +69,7 @@ class GRPO(GRPOTrainer):
         self.recorder, self.micro_batches = recorder, micro_batches
         self.rollouts, self.staging = rollouts, staging
         self.run_log, self.stop = RunLog(folder, line), StopOnSignal(every=generation_period(vars(args)))
+        self.harm = HarmWatch(problems=len(held_out or ()), is_adaptive=is_adaptive)
         self.epochs_done = 0
         keepers = [each for each in (rollouts, staging) if each]
         settle_ddp(args, model)
@@ -88,6 +90,7 @@ class GRPO(GRPOTrainer):
                 *callbacks,
                 self.run_log,
                 DeadGroups(is_adaptive=is_adaptive),
+                self.harm,
                 sealing,
                 self.stop,
             ],
@@ -100,7 +103,7 @@ class GRPO(GRPOTrainer):
 
     def restore(self, checkpoint: Path) -> None:
         """Give the collaborators what they had when `checkpoint` was written."""
-        for keeper in (self.micro_batches, self.rollouts, self.staging):
+        for keeper in (self.micro_batches, self.rollouts, self.staging, self.harm):
             if keeper:
                 keeper.restore(checkpoint)
 
