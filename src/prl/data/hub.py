@@ -43,6 +43,7 @@ from prl.data.files import (
     json_records,
     parquet_records,
 )
+from prl.data.procedural import is_procedural, procedural_rows
 from prl.data.rows import Read, own_trace, to_row
 from prl.errors import DataError, first_line, nearest
 from prl.runs.reading import looking_into
@@ -82,7 +83,8 @@ def load_rows(
 
     `dataset` is an alias (`gsm8k`, `math`, `dapo`, `parallel-gsm8k`), any Hub name (`owner/name` or
     `owner/name:configuration`), a local .parquet, .jsonl, .json or .csv file, or a procedural set
-    (`arithmetic:coldstart|mixed|easy|hard|wide|heldout`; or `arithmetic`, with that word as `split`).
+    (`arithmetic:coldstart|mixed|easy|hard|wide|heldout`, `search:KIND-PART`; or the word before the colon,
+    with the rest as `split`).
     `split` is the Hub's: "train", "test[:100]"; a local file is read whole, unless it is one JSON object that
     holds several splits.
 
@@ -112,8 +114,8 @@ def load_rows(
             f"a limit of {limit} leaves no row of {dataset}: give 1 or more, or none to take all rows"
         )
     need = tuple(dict.fromkeys(("problem", *need)))
-    if dataset.partition(":")[0] == "arithmetic":
-        return _procedural_rows(dataset, split, need, limit or PROCEDURAL_ROWS, seed or 0)
+    if is_procedural(dataset):
+        return procedural_rows(dataset, split, need, limit or PROCEDURAL_ROWS, seed or 0)
 
     records = _open(dataset, split, need, all_columns)
     unique = HUB_SETS.get(dataset, (dataset,))[0] == _REPEATING
@@ -167,8 +169,8 @@ def stream_rows(
     Raises DataError as `load_rows` does, but not for bad rows; some of it only at the end.
     """
     need = tuple(dict.fromkeys(("problem", *need)))
-    if dataset.partition(":")[0] == "arithmetic":
-        rows = _procedural_rows(dataset, split, need, limit or PROCEDURAL_ROWS, seed)
+    if is_procedural(dataset):
+        rows = procedural_rows(dataset, split, need, limit or PROCEDURAL_ROWS, seed)
         yield from ((f"row {number}", row) for number, row in enumerate(rows, 1))
         return
     with contextlib.closing(_open(dataset, split, need)) as records:
@@ -331,25 +333,10 @@ def _hub_records(
     yield from arrow_records(loaded.select_columns(wanted).with_format("arrow").iter(batch_size=BATCH))
 
 
-def _procedural_rows(
-    dataset: str, split: str, need: Sequence[str], count: int, seed: int
-) -> list[dict[str, Any]]:
-    from prl.data.problems import LEVELS, PARALLEL_SHARE, generate
-
-    name = dataset.partition(":")[2] or split
-    known = {str(option): option for option in LEVELS}
-    if name not in known:
-        options = ", ".join(f"arithmetic:{option}" for option in known)
-        raise DataError(f"{dataset} has no split {name!r}{nearest(name, known)}. Choose one of {options}")
-    if "trace" in need and name not in PARALLEL_SHARE:
-        options = " or ".join(f"arithmetic:{option}" for option in PARALLEL_SHARE)
-        raise DataError(f"arithmetic:{name} holds no traces: choose {options}")
-    return generate(known[name], count, seed)
-
-
 def _what_it_takes() -> str:
     names = ", ".join((*_SUFFIXES, *HUB_SETS))
-    return f"A data set is a file, a name ({names}, arithmetic:easy) or one of the Hub (owner/name)"
+    generated = "arithmetic:easy, search:which-easy"
+    return f"A data set is a file, a name ({names}, {generated}) or one of the Hub (owner/name)"
 
 
 def _sibling(path: Path) -> str:

@@ -143,8 +143,8 @@ def load_of(settings: Settings[Any], longest_prompt: int | None = None) -> Load:
 
 def assumed_prompt(style: str, dataset: str) -> int:
     """Tokens of the longest prompt where nothing is known: the instruction at four letters a token, and 256
-    for the problem (the longest of GSM8K has 239 in Qwen3's tokens), 64 for a procedural sum."""
-    problem = 64 if dataset.startswith("arithmetic:") else 256
+    for the problem (the longest of GSM8K has 239 in Qwen3's tokens), for a procedural sum 64, of nine 192."""
+    problem = {"arithmetic": 64, "search": 192}.get(dataset.partition(":")[0], 256)
     return problem + len(render_prompt("", style)) // 4
 
 

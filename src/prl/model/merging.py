@@ -23,6 +23,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 
 from prl import __version__, runs
 from prl.data.hub import load_rows
+from prl.data.procedural import is_procedural
 from prl.decoding import ForkJoinDecoder, Limits, Response
 from prl.errors import DataError, ModelError, PrlError, RunError, first_line
 from prl.model.card import run_behind, style_of, write_merged_card
@@ -265,7 +266,7 @@ def _problems(run: Path | None, settings: dict[str, Any]) -> tuple[list[str], st
     A data set of the Hub is not asked for, so that merging needs no network.
     """
     dataset, split = settings.get("dataset"), settings.get("dataset_split")
-    if isinstance(dataset, str) and (dataset.startswith("arithmetic") or Path(dataset).is_file()):
+    if isinstance(dataset, str) and (is_procedural(dataset) or Path(dataset).is_file()):
         with contextlib.suppress(DataError):
             rows = load_rows(dataset, split=str(split), need=("problem",), limit=PROBLEMS, on_bad="skip")
             return [row["problem"] for row in rows], f"{dataset}, the run's own"

@@ -1,0 +1,208 @@
+"""Problems with alternatives: an oracle of its own, disjoint sides, traces that hold what they promise."""
+
+import re
+from collections import Counter
+from itertools import islice
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import AutoTokenizer
+
+from prl import tiny
+from prl.analysis import conclusion
+from prl.answers import extract_answer
+from prl.data import search
+from prl.data.hub import load_rows
+from prl.data.search.problems import SHARES, side_of
+from prl.data.search.traces import NOTHING
+from prl.errors import DataError
+from prl.grammar import FOUND, TAGS, parse
+from prl.tiny import build
+
+SPLITS = [f"{kind}-{part}" for kind in search.KINDS for part in search.PARTS]
+BLOCKS = [part for part in search.TRACED if part != "sequential"]
+STEP = re.compile(r"(?<![\d*+-])(\d+)([*+-])(\d+)=(\d+)\.")
+
+
+def rows_of(name: str, count: int = 60, seed: int = 0) -> list[dict]:
+    return search.generate(search.read_split(name), count, seed)
+
+
+def oracle(text: str) -> str:
+    """The answer to a problem, from its words alone."""
+    if product := re.fullmatch(r"Compute (\d+) \* (\d+)\.", text):
+        return str(int(product[1]) * int(product[2]))
+    if equation := re.fullmatch(
+        r"Find x from (\d+) to (\d+): x \* \(x ([+-]) (\d+)\) ([+-]) (\d+) = (\d+)\.", text
+    ):
+        first, last, shift, constant, target = (int(equation[i]) for i in (1, 2, 4, 6, 7))
+        shift, constant = (shift, -shift)[equation[3] == "-"], (constant, -constant)[equation[5] == "-"]
+        found = [x for x in range(first, last + 1) if x * (x + shift) + constant == target]
+    else:
+        target = int(re.match(r"Which gives (\d+)\? ", text)[1])
+        sums = re.findall(r"(\d+): ([\d+ -]+)\.", text)
+        found = [
+            label
+            for label, terms in sums
+            if sum(int(term) for term in re.findall(r"-?\d+", terms.replace(" ", ""))) == target
+        ]
+    assert len(found) == 1, text
+    return str(found[0])
+
+
+@pytest.mark.parametrize("name", SPLITS)
+def test_answers_are_right_and_problems_of_their_side_and_levels(name: str) -> None:
+    split = search.read_split(name)
+    for row in rows_of(name, seed=3):
+        assert row["answer"] == oracle(row["problem"])
+        assert row["level"] in split.levels
+        assert row["source"] == f"search:{name}"
+        assert ("trace" in row) == ("context_paths" in row) == split.is_traced
+
+
+@given(st.sampled_from(SPLITS), st.integers(0, 10**6), st.integers(0, 10**6))
+@settings(max_examples=40)
+def test_an_item_depends_on_seed_split_and_index_alone(name: str, seed: int, index: int) -> None:
+    split = search.read_split(name)
+    assert search.make_row(split, index, seed) == search.make_row(split, index, seed)
+
+
+def test_rows_are_a_prefix_of_more_rows_and_seeds_differ() -> None:
+    assert rows_of("which-hard", 20) == rows_of("which-hard", 40)[:20]
+    first, second = ({row["problem"] for row in rows_of("which-hard", 100, seed)} for seed in (0, 1))
+    assert not first & second
+
+
+def test_no_problem_is_on_two_sides() -> None:
+    for kind in search.KINDS:
+        trained = {
+            row["problem"] for part in ("easy", "hard", "wide") for row in rows_of(f"{kind}-{part}", 400)
+        }
+        held_out = {row["problem"] for row in rows_of(f"{kind}-heldout-wide", 400)}
+        assert trained.isdisjoint(held_out)
+    seen = Counter(side_of(f"products {a} {b}") for a in range(100) for b in range(100))
+    assert all(abs(seen[side] / 1e4 - share) < 0.02 for side, share in SHARES.items())
+
+
+def test_pretraining_sees_no_problem_of_a_split_and_labels_beyond_its_levels() -> None:
+    texts = [text.split("user\n")[1].split("<|im_end|>")[0] for text in islice(build.search(1), 1500)]
+    for kind in search.KINDS:
+        used = {row["problem"] for part in ("hard", "heldout") for row in rows_of(f"{kind}-{part}", 300)}
+        assert used.isdisjoint(texts)
+    labels = {int(label) for text in texts for label in re.findall(r"(\d+): \d", text)}
+    assert labels == set(range(1, 13))
+
+
+@pytest.mark.parametrize("name", [f"{kind}-{part}" for kind in search.KINDS for part in search.TRACED])
+def test_every_trace_is_valid_and_right(name: str) -> None:
+    shares = Counter(len(parse(row["trace"]).blocks) for row in rows_of(name, 200))
+    assert set(shares) == ({0} if name.endswith("sequential") else {0, 1})
+    for row in rows_of(name, 80):
+        trace = parse(row["trace"])
+        assert not trace.faults
+        assert extract_answer(row["trace"]) == row["answer"]
+        wrong = {
+            at
+            for at, path in enumerate(trace.blocks[0].paths if trace.blocks else ())
+            if any(not _holds(step) for step in STEP.findall(path.text))
+        }
+        assert wrong <= set(row["context_paths"])
+        main = row["trace"][: trace.blocks[0].span.start] if trace.blocks else row["trace"]
+        assert all(map(_holds, STEP.findall(main)))
+
+
+def _holds(step: tuple[str, str, str, str]) -> bool:
+    a, sign, b, result = step
+    return {"*": int(a) * int(b), "+": int(a) + int(b), "-": int(a) - int(b)}[sign] == int(result)
+
+
+@pytest.mark.parametrize("kind", ["which", "equations"])
+@pytest.mark.parametrize("paths", [2, 3, 6])
+def test_divided_work_is_done_once_and_the_summary_names_who_found_it(kind: str, paths: int) -> None:
+    for row in rows_of(f"{kind}-coldstart-{paths}", 80):
+        for block in parse(row["trace"]).blocks:
+            assert len(block.paths) == paths
+            labels = [re.findall(r"(?m)^(\d+):", path.text) for path in block.paths]
+            tried = [label for share in labels for label in share]
+            assert len(tried) == len(set(tried)) <= row["level"]
+            found = [path.text for path in block.paths if FOUND in path.text]
+            assert [conclusion(text) for text in found] == [row["answer"]]
+            assert block.summary.text.strip() == f"{FOUND} {row['answer']}"
+            assert all(path.text.strip() == NOTHING for path in block.paths[row["level"] :])
+
+
+def test_a_vote_is_won_by_the_right_result() -> None:
+    slips = 0
+    for row in rows_of("products-coldstart", 300):
+        for block in parse(row["trace"]).blocks:
+            votes = Counter(conclusion(path.text) for path in block.paths)
+            assert votes.most_common(1)[0][0] == row["answer"]
+            assert list(votes.values()).count(max(votes.values())) == 1
+            listed, _, taken = block.summary.text.strip().partition(": ")
+            assert listed.split(", ") == [conclusion(path.text) for path in block.paths]
+            assert taken == row["answer"]
+            slips += len(votes) > 1
+    assert slips > 100
+
+
+def test_plans_name_what_each_path_does() -> None:
+    for row in rows_of("which-plan-3", 40):
+        for block in parse(row["trace"]).blocks:
+            lines = row["trace"][: block.span.start].splitlines()
+            assert len(lines) == 3
+            for line, path in zip(lines, block.paths, strict=True):
+                tried = re.findall(r"(?m)^(\d+):", path.text)
+                assert tried == line.split()[: len(tried)]
+                assert tried or line == NOTHING
+
+
+def test_late_blocks_stand_after_a_solution() -> None:
+    for kind in search.KINDS:
+        late = [row for row in rows_of(f"{kind}-late", 40) if parse(row["trace"]).blocks]
+        for row in late:
+            before = row["trace"][: parse(row["trace"]).blocks[0].span.start]
+            assert conclusion(before) == row["answer"]
+
+
+def test_the_traced_parts_have_the_same_problems() -> None:
+    for kind in search.KINDS:
+        asked = [[row["problem"] for row in rows_of(f"{kind}-{part}", 20)] for part in search.TRACED]
+        assert all(each == asked[0] for each in asked)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("which-coldstrat", r"search has no split 'which-coldstrat'; nearest: which-coldstart"),
+        ("mazes-easy", r"It is KIND-PART, of the kinds which, equations, products"),
+        (
+            "which-coldstart-7",
+            r"search:which-coldstart-7: a number of paths, 2 to 6, stands after a part with blocks",
+        ),
+        ("which-sequential-3", r"after a part with blocks \(coldstart, plan, shuffled, late\)"),
+        ("which-easy-3", r"a number of paths, 2 to 6"),
+        ("", r"search has no split ''"),
+    ],
+)
+def test_another_name_is_refused(name: str, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        search.read_split(name)
+
+
+def test_sets_are_loaded_by_name() -> None:
+    assert load_rows("search:which-easy", limit=3) == rows_of("which-easy", 3)
+    assert load_rows("search", split="products-heldout", limit=2, seed=4) == rows_of("products-heldout", 2, 4)
+    with pytest.raises(
+        DataError, match="search:which-easy holds no traces: choose one of search:which-coldstart, "
+    ):
+        load_rows("search:which-easy", need=("problem", "trace"))
+
+
+def test_the_base_reads_every_problem_and_has_never_seen_a_tag() -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny.FOLDERS["tiny-search"])
+    for kind in search.KINDS:
+        for row in rows_of(f"{kind}-heldout-wide", 20):
+            assert tokenizer.decode(tokenizer(row["problem"])["input_ids"]) == row["problem"]
+    assert not set(TAGS) & set(tokenizer.get_vocab())
+    assert len(tokenizer("12")["input_ids"]) == 2
