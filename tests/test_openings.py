@@ -132,5 +132,5 @@ def test_any_text_is_laid_out_without_a_change_of_its_structure(text: str, openi
 
 
 def test_an_unknown_opening_is_refused() -> None:
-    with pytest.raises(UsageError, match="path_opening 'numbers' is not one of none, number, plan.*number"):
+    with pytest.raises(UsageError, match=r"path_opening 'numbers' is not one of none, number, plan.*number"):
         parse("a", opening="numbers")

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from copy import copy
 from dataclasses import dataclass, replace
 from math import isnan
 
@@ -28,7 +27,7 @@ from prl.decoding.sampling import Sampling, draw, row_seed, uniforms
 from prl.decoding.threads import Limits, OnToken, Row, Thread
 from prl.decoding.trial import NO_NUMBERS, check_decodable
 from prl.errors import ModelError, UsageError
-from prl.structure import Tags, attached_structure
+from prl.structure import Opener, Tags, attached_structure, path_opening
 from prl.structure.reader import Place, Reader
 
 PREFILL_TOKENS = 8192  # prompts are prefilled in portions of about this many tokens
@@ -95,9 +94,13 @@ class ForkJoinDecoder:
         self.tags = attached or (Tags.of(tokenizer) if attention == "structured" else NO_TAGS)
         line_end = tokenizer("\n", add_special_tokens=False)["input_ids"]
         self.joint = [self.tags.end_parallel, *line_end, self.tags.summary]  # what ends a block
+        opening = self.limits.path_opening or path_opening(model)
+        self.opener = None if self.tags is NO_TAGS else Opener.of(opening, tokenizer)
         self.steps = self.cache_bytes = 0
         self.context = context_of(model.config)
         least = 1 + 3 * self.limits.most_paths + len(self.joint)
+        if self.opener:  # numbers are known by now, the lines of a plan are not
+            least += sum(len(self.opener.opening([], i + 1)) for i in range(self.limits.most_paths))
         if self.tags is not NO_TAGS and self.limits.max_blocks and self.limits.max_new_tokens < least:
             raise UsageError(
                 f"max_new_tokens {self.limits.max_new_tokens} cannot hold one block of "
@@ -341,7 +344,7 @@ class _Batch:
         return Row(
             prompt,
             sample,
-            reader=copy(self.prefilled[prompt][0]),
+            reader=self.prefilled[prompt][0].copy(),
             slots=size,
             seed=seed % 2**64,
             limits=decoder.limits_after(size),
@@ -356,7 +359,7 @@ class _Batch:
         read: list[tuple[Reader, int]] = []  # with the column where the prompt ends
         for r, prompt in enumerate(prompts):
             ids = self.prompts[prompt]
-            reader, seen = _read_prompt(ids, self.decoder.tags)
+            reader, seen = _read_prompt(ids, self.decoder.tags, self.decoder.opener)
             columns += [(ids[i], r, i, i, *place) for i, place in enumerate(seen)]
             read.append((reader, len(columns) - 1))
         cache_rows = torch.tensor(places, device=self.passes.device)
@@ -377,12 +380,13 @@ def _ends(ids: Sequence[int], part: tuple[int, ...]) -> list[int]:
     return [i for i in range(size, len(ids) + 1) if tuple(ids[i - size : i]) == part]
 
 
-def _read_prompt(ids: Sequence[int], tags: Tags) -> tuple[Reader, list[Place]]:
-    """The structure of a prompt, and the reader that goes on from it. Tags count from the response on."""
+def _read_prompt(ids: Sequence[int], tags: Tags, opener: Opener | None) -> tuple[Reader, list[Place]]:
+    """The structure of a prompt, and the reader that goes on from it. Tags and openings count from the
+    response on."""
     start = _response_start(ids, tags)
     reader = Reader(NO_TAGS)
     read = [reader.read(token) for token in ids[:start]]
-    reader.tags = tags
+    reader.tags, reader.opener = tags, opener
     return reader, read + [reader.read(token) for token in ids[start:]]
 
 

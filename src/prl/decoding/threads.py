@@ -8,6 +8,9 @@ allowed any more (number of blocks, too little room), `<Parallel>` is text that 
 With `paths="auto"` the model decides how many: two paths start; when the last of them closes by itself, the
 token that the model writes next is either `<Path>`, and one more path starts beside those still running, or
 it is the end of the block. SFT trains exactly that decision (`prl.structure.forced_tokens`).
+
+A path may have an opening (`prl.structure.openings`), which is forced with its `<Path>`. Where a plan says
+what paths there are, `paths="auto"` takes one for each of its lines and asks nothing.
 """
 
 from __future__ import annotations
@@ -34,8 +37,9 @@ class Limits:
     """How long a response may get, and how often and how wide it may fork.
 
     `paths`: a number of paths for every block, or "auto": from 2 to `max_paths`, as the model decides.
-    `max_path_length`: longest path, without its tags; None: an equal share of what is left. A block gets no
-    more than what leaves room to join it.
+    `max_path_length`: longest path, without its tags and its opening; None: an equal share of what is left. A
+    block gets no more than what leaves room to join it. `path_opening`, of `prl.grammar.OPENINGS`, is what
+    paths begin with; None: as the model was trained.
     """
 
     max_new_tokens: int = 512
@@ -43,6 +47,7 @@ class Limits:
     max_paths: int = 4
     max_blocks: int = 4
     max_path_length: int | None = None
+    path_opening: str | None = None
 
     def __post_init__(self) -> None:
         faults = []
@@ -58,9 +63,16 @@ class Limits:
 
     @classmethod
     def of(cls, settings: Any, max_new_tokens: int) -> Limits:
-        """The limits that a command was given: its `paths`, `max_paths`, `max_blocks`, `max_path_length`."""
-        paths = settings.paths if settings.paths == "auto" else int(settings.paths)
-        return cls(max_new_tokens, paths, settings.max_paths, settings.max_blocks, settings.max_path_length)
+        """The limits that a command was given: its `paths`, `max_paths`, `max_blocks`, `max_path_length`,
+        and `path_opening` where it has one."""
+        return cls(
+            max_new_tokens,
+            settings.paths if settings.paths == "auto" else int(settings.paths),
+            settings.max_paths,
+            settings.max_blocks,
+            settings.max_path_length,
+            getattr(settings, "path_opening", None),
+        )
 
     @property
     def most_paths(self) -> int:
@@ -71,13 +83,14 @@ class Limits:
 class Thread:
     """A stretch of the main thread (segment 0), or a path."""
 
-    __slots__ = ("ids", "is_asked", "is_live", "logprobs", "offset", "place", "room", "segment")
+    __slots__ = ("begun", "ids", "is_asked", "is_live", "logprobs", "offset", "place", "room", "segment")
 
     def __init__(self, segment: int, *, offset: int = 0, place: Place | None = None, room: int = 0) -> None:
         self.segment = segment
         self.offset = offset  # tokens of the main thread before this stretch
         self.place = place  # of a path's next token
         self.room = room  # tokens that a path may still write
+        self.begun = 0  # tokens that a path was begun with
         self.ids: list[int] = []
         self.logprobs: list[float] = []
         self.is_live = True  # goes on with a sampled token once the model has seen what it wrote
@@ -152,7 +165,10 @@ class Row:
 
     def _fork(self) -> None:
         most = self.limits.most_paths
-        room = (self.left - len(self.joint)) // most - 2  # a path's tags are not part of its room
+        if self.limits.paths == "auto" and self.reader.plan:
+            most = min(most, len(self.reader.plan))
+        opened = sum(len(self.reader.opening(number)) for number in range(1, most + 1))
+        room = (self.left - len(self.joint) - opened) // most - 2  # a path's tags are not part of its room
         if self.limits.max_path_length is not None:
             room = min(room, self.limits.max_path_length)
         if room < 1:
@@ -169,6 +185,9 @@ class Row:
         self.paths.append(path)
         self.threads.append(path)
         self._extend(path, self.tags.path, logprob)
+        for token in self.reader.opening(len(self.paths)):
+            self._extend(path, token, FORCED)
+        path.begun = len(path.ids)
 
     def _take_in_path(self, path: Thread, token: int, logprob: float) -> None:
         if token == self.tags.end_path:
@@ -194,7 +213,7 @@ class Row:
     def _take_verdict(self, path: Thread, token: int, logprob: float) -> None:
         path.is_asked = path.is_live = False
         if token == self.tags.path:
-            self._open_path(path.room + len(path.ids) - 2, logprob)  # as much as this one had
+            self._open_path(path.room + len(path.ids) - path.begun - 1, logprob)  # as much as this one had
         elif token == self.tags.end_parallel:
             self.end_logprob = logprob
         self._join_if_done()

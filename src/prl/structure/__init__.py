@@ -4,6 +4,7 @@
     structural_positions, path_window_mask  the two things that a model needs of it
     attach_structure(model, tags)           make a model compute with it, inside any trainer
     forced_tokens(ids, tags)                which tokens of a response the decoder inserts by itself
+    Opener(kind, tokenizer)                 what each path begins with
 
 The paths of a block do not see each other and start at the same position; what follows the block sees them
 all and goes on after the longest (Parallel-R1, arXiv 2509.07980, section 3.4, "Unseen").
@@ -27,6 +28,7 @@ from prl.structure.masks import (
     foreign_layers,
     layer_windows,
 )
+from prl.structure.openings import Opener, path_opening, set_path_opening
 from prl.structure.reader import forced_tokens
 from prl.structure.tags import Tags
 
@@ -34,6 +36,7 @@ __all__ = [
     "ATTENTION_FILE",
     "ATTENTION_IMPLEMENTATIONS",
     "LAYER_KINDS",
+    "Opener",
     "Structure",
     "Tags",
     "attach_structure",
@@ -43,7 +46,9 @@ __all__ = [
     "forced_tokens",
     "foreign_layers",
     "layer_windows",
+    "path_opening",
     "path_window_mask",
     "read_structure",
+    "set_path_opening",
     "structural_positions",
 ]
