@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from prl import recipes
-from prl.errors import RunError, UsageError, nearest
+from prl.errors import PrlError, RunError, UsageError, nearest
 from prl.machine import hardware
 from prl.machine.choosing import choose_recipe, machine_asked_for, place, settle_threads, trainer_precision
 from prl.recipes import Given
@@ -109,6 +109,7 @@ def _settle(command: str, flags: list[Given], planned: hardware.Machine | None =
         here = planned or machine_asked_for(values)
         flagged, values = values, _layered(command, values, here, chosen, faults)
         _settle_attention(command, values, flagged, chosen)
+        _settle_path_opening(values, flagged, chosen)
         place(command, values, flagged, here, chosen, faults)
         if command in TRAINER_CONFIGS:
             _settle_adapter(values, flagged, chosen)
@@ -192,6 +193,21 @@ def _settle_attention(
             # Where nothing trains the tags, nothing would fork.
             too = ", and --attention structured is possible too" if command == "sft" else ""
             chosen["attention"] = f"causal: {model} is a base model{too}"
+
+
+def _settle_path_opening(values: dict[str, Any], flagged: dict[str, Any], chosen: dict[str, str]) -> None:
+    """What the model was trained with, but for a flag that says otherwise (loading it will refuse that)."""
+    if flagged.get("path_opening", "auto") != "auto":
+        return
+    from prl.model import path_opening_of
+
+    model, trained = values.get("model_name_or_path", "tiny"), None
+    with contextlib.suppress(PrlError):  # loading it says what is wrong, with the next step
+        trained = path_opening_of(model)
+    if trained or values.get("path_opening", "auto") == "auto":
+        values["path_opening"] = trained or "none"
+    if values["path_opening"] != "none" and trained:
+        chosen["path_opening"] = f"{trained}: {model} was trained with it"
 
 
 def _settle_adapter(values: dict[str, Any], flagged: dict[str, Any], chosen: dict[str, str]) -> None:

@@ -105,7 +105,7 @@ def run(settings: Settings[EvalArguments]) -> EvalResult:
         _say_engine(arguments.attention)
         if ungraded:
             console.print(f"  {_told(ungraded, len(loaded))}", markup=False)
-        prompts = [render_prompt(row["problem"], arguments.prompt_style, row.get("history")) for row in rows]
+        prompts = _prompts(rows, arguments)
         unasked = _unasked(prompts, model, tokenizer, arguments)
         asked = [i for i in range(len(rows)) if i not in unasked]
         extent = extent_of_prompts([prompts[i] for i in asked], tokenizer, max(1, arguments.samples))
@@ -149,7 +149,10 @@ def measure(
     """Judge and count one mode. `answers` maps the index of each problem that was asked to its responses, as
     many for each; the other `rows` are not solved, and in nothing but the accuracy."""
     asked, groups = [rows[i] for i in answers], [*answers.values()]
-    traces = [[parse(each.text, truncated=each.truncated) for each in group] for group in groups]
+    traces = [
+        [parse(each.text, truncated=each.truncated, opening=arguments.path_opening) for each in group]
+        for group in groups
+    ]
     judged = judge(asked, groups)
     samples = {
         i: [_sample(mode, rows[i], *each) for each in zip(group, shapes, verdicts, strict=True)]
@@ -171,6 +174,13 @@ def measure(
         votes={str(k): asdict(votes(known, k)) for k in _voters(len(nothing))},
         levels=levels(known, **drawing),
     )
+
+
+def _prompts(rows: Sequence[Mapping[str, Any]], given: EvalArguments) -> list[str]:
+    return [
+        render_prompt(row["problem"], given.prompt_style, row.get("history"), given.path_opening)
+        for row in rows
+    ]
 
 
 def _unasked(prompts: Sequence[str], model: Any, tokenizer: Any, arguments: EvalArguments) -> Collection[int]:
@@ -202,6 +212,7 @@ def _results(
         "max_completion_length": arguments.max_completion_length,
         "prompt_style": arguments.prompt_style,
         "attention": arguments.attention,
+        "path_opening": arguments.path_opening,
         "tags": tags,
         "seed": arguments.seed,
         "metrics": {name: asdict(estimate) for name, estimate in metrics.items()},
@@ -277,7 +288,9 @@ def respond(
         limits=Limits.of(arguments, arguments.max_completion_length),
         sampling=Sampling.of(arguments, temperature=0.0 if arguments.greedy else arguments.temperature),
     )
-    prompt = render_prompt(str(arguments.problem), arguments.prompt_style)
+    prompt = render_prompt(
+        str(arguments.problem), arguments.prompt_style, path_opening=arguments.path_opening
+    )
     context = context_of(model.config)
     if found := beyond([prompt], tokenizer, context, arguments.max_completion_length):
         raise UsageError(beyond_told(found, 1, context, arguments.max_completion_length))
@@ -362,6 +375,7 @@ def _load(settings: Settings[Any], tags: str) -> Any:
         trust_remote_code=arguments.trust_remote_code,
         seed=arguments.seed,
         tags=tags,
+        path_opening=arguments.path_opening,
     )
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from prl.errors import UsageError, nearest
+from prl.grammar import OPENINGS
 
 IM_START = "<|im_start|>"
 IM_END = "<|im_end|>"
@@ -22,18 +23,32 @@ Whenever you reach a step where several perspectives or independent lines of rea
 
 In every <Parallel> block:
 - write at least two different lines of reasoning, each complete in itself, each between <Path> and </Path>;
-- the paths are written at the same time and unseen by one another: do not number or order them, and do not \
-let one refer to another;
+- the paths are written at the same time and unseen by one another: {{identity}}, and do not let \
+one refer to another;
 - close the block with </Parallel>.
 Right after each </Parallel>, put what follows from all the paths together, in brief, between <Summary> and \
 </Summary>.
 
-Use as many blocks as the reasoning needs, wherever it needs them. Do not announce them or talk about \
-thinking in parallel: let each block stand where the reasoning calls for it.
+Use as many blocks as the reasoning needs, wherever it needs them. {{plan}} announce them or talk \
+about thinking in parallel: let each block stand where the reasoning calls for it.
 
 End with a line that starts with {FINAL_ANSWER} and gives the result.
 
 Problem: """
+
+_IDENTITY = {
+    "none": ("do not number or order them", "Do not"),
+    "number": (
+        "begin each with a line that holds its number in the block, from 1 on, and nothing else",
+        "Do not",
+    ),
+    "plan": (
+        "begin each with its line of the plan, word for word",
+        "Right before a block, plan it: one short line for each of its paths, in order, in a paragraph of "
+        "their own. But for that, do not",
+    ),
+}
+"""By `prl.grammar.OPENINGS`: what tells a path from its siblings, and how they are planned."""
 
 _SEQUENTIAL = f"""\
 Solve the problem below step by step.
@@ -73,28 +88,38 @@ The turns before the problem and `{"role": "user", "content": user_message(probl
 """
 
 
-def user_message(problem: str, style: str = "parallel") -> str:
-    """The user's turn without its ChatML frame: the instruction of the style, then the problem.
+def user_message(problem: str, style: str = "parallel", path_opening: str = "none") -> str:
+    """The user's turn without its ChatML frame: the instruction of the style, then the problem. "parallel"
+    says what paths begin with: `path_opening`, one of `prl.grammar.OPENINGS`.
 
-    UsageError if `style` is none of `STYLES`.
+    UsageError if `style` is none of `STYLES`, or the opening is none.
     """
+    if path_opening not in OPENINGS:
+        hint = nearest(path_opening, OPENINGS)
+        raise UsageError(f"path_opening {path_opening!r} is not one of {', '.join(OPENINGS)}{hint}")
     if style not in _INSTRUCTIONS:
         raise UsageError(f"prompt style {style!r} is not one of {', '.join(STYLES)}{nearest(style, STYLES)}")
-    return _INSTRUCTIONS[style] + _defuse(problem)
+    identity, plan = _IDENTITY[path_opening]
+    instruction = _INSTRUCTIONS[style].replace("{identity}", identity).replace("{plan}", plan)
+    return instruction + _defuse(problem)
 
 
 def render_prompt(
-    problem: str, style: str = "parallel", history: Iterable[Mapping[str, str]] | None = None
+    problem: str,
+    style: str = "parallel",
+    history: Iterable[Mapping[str, str]] | None = None,
+    path_opening: str = "none",
 ) -> str:
     """The prompt as text, up to and including the open assistant turn; the model goes on from there.
 
     `history`: the turns before the problem, as `prl.data` has them: {"role": …, "content": …} each.
+    `path_opening`: as for `user_message`.
 
     >>> render_prompt("What is 6 * 7?", "bare")
     '<|im_start|>user\\nWhat is 6 * 7?<|im_end|>\\n<|im_start|>assistant\\n'
     """
     earlier = (f"{IM_START}{turn['role']}\n{_defuse(turn['content'])}{IM_END}\n" for turn in history or ())
-    asked = f"{IM_START}user\n{user_message(problem, style)}{IM_END}\n"
+    asked = f"{IM_START}user\n{user_message(problem, style, path_opening)}{IM_END}\n"
     return f"{''.join(earlier)}{asked}{IM_START}assistant\n"
 
 

@@ -29,7 +29,7 @@ from prl.data.hub import load_rows
 from prl.decoding import ForkJoinDecoder
 from prl.decoding.context import beyond, context_of
 from prl.errors import DataError, RunError, UsageError
-from prl.grammar import TAGS, FaultKind, canonical_layout, parse, parse_ids
+from prl.grammar import TAGS, FaultKind, canonical_layout, parse, parse_ids, with_openings
 from prl.machine import environment
 from prl.machine.fitting import Extent, check_fits
 from prl.machine.halving import advise
@@ -38,7 +38,7 @@ from prl.prompts import render_prompt, render_response
 from prl.runs import processes
 from prl.settings import Settings
 from prl.settings.arguments import SFTArguments
-from prl.structure import Tags, attached_structure, forced_tokens
+from prl.structure import Opener, Tags, attached_structure, forced_tokens, response_ids
 from prl.trainer.format_sampler import FormatSampler
 from prl.trainer.micro_batches import MicroBatches
 from prl.trainer.rehearsal import rehearse_sft
@@ -159,6 +159,7 @@ def _tokenize_both(
         max_length=training.max_length,
         tags=attached_structure(model),
         paths=arguments.paths,
+        path_opening=arguments.path_opening,
         context=context,
     )
     counts = Counter({} if arguments.wrong_paths == "learned" else {"context_paths": 0, "context_traces": 0})
@@ -182,7 +183,10 @@ def _askable(
 ) -> list[Mapping[str, Any]]:
     """The rows whose problems leave a response room: a long trace may fill the context, what is asked leaves
     half of it, or all that a response may take."""
-    asked = [render_prompt(row["problem"], arguments.prompt_style, row.get("history")) for row in rows]
+    asked = [
+        render_prompt(row["problem"], arguments.prompt_style, row.get("history"), arguments.path_opening)
+        for row in rows
+    ]
     unasked = beyond(asked, tokenizer, context, min(training.max_length or 512, (context or 0) // 2))
     return [row for index, row in enumerate(rows) if index not in unasked]
 
@@ -223,6 +227,7 @@ def tokenize(
     *,
     tags: Tags | None = None,
     paths: str = "2",
+    path_opening: str = "none",
     context: int | None = None,
     counts: Counter[str] | None = None,
 ) -> tuple[Dataset, dict[str, int]]:
@@ -237,18 +242,27 @@ def tokenize(
     With the `tags` of structured attention, blocks are laid out as the decoder lays them out, there is no
     loss on what it inserts by itself when it decodes with `paths`, and a trace with a nested `<Parallel>` is
     left out: its inner `</Parallel>` would close the outer block.
+
+    With a `path_opening`, each path is made to begin with its own, which is tokenised apart from the rest and
+    forced with structured attention, and text as any with causal. A trace in which a block has no plan of a
+    line for each path is left out.
     """
     examples, longest, shortest = [], 0, sys.maxsize
+    opener = Opener.of(path_opening, tokenizer) if tags else None
     left_out = {"too_long": 0} | ({"nested": 0} if tags else {})
     for row in rows:
-        trace = canonical_layout(row["trace"]) if tags else row["trace"]
+        trace = render_response(canonical_layout(row["trace"]) if tags else row["trace"])
         if tags and any(fault.kind == FaultKind.NESTED_BLOCK for fault in parse(trace).faults):
             left_out["nested"] += 1
             continue
+        if (opened := with_openings(parse(trace), path_opening)) is None:
+            left_out["without_plan"] = left_out.get("without_plan", 0) + 1
+            continue
         prompt = tokenizer(
-            render_prompt(row["problem"], prompt_style, row.get("history")), add_special_tokens=False
+            render_prompt(row["problem"], prompt_style, row.get("history"), path_opening),
+            add_special_tokens=False,
         )["input_ids"]
-        response = tokenizer(render_response(trace), add_special_tokens=False)["input_ids"]
+        response = response_ids(opened, tokenizer, opener)
         length = len(prompt) + len(response)
         longest, shortest = max(longest, length), min(shortest, length)
         if max_length is not None and length > max_length:
@@ -257,7 +271,9 @@ def tokenize(
         if context is not None and length > context:
             left_out["beyond_context"] = left_out.get("beyond_context", 0) + 1
             continue
-        forced = forced_tokens(response, tags, paths=paths) if tags else [False] * len(response)
+        forced = [False] * len(response)
+        if tags:
+            forced = forced_tokens(response, tags, paths=paths, opener=opener)
         shown = context_tokens(response, row.get(CONTEXT_PATHS), tokenizer, counts)
         learned = [-100 if any(off) else token for token, *off in zip(response, forced, shown, strict=True)]
         examples.append({"input_ids": prompt + response, "labels": [-100] * len(prompt) + learned})
@@ -268,10 +284,7 @@ def tokenize(
                 "with its prompt: take shorter ones, or another --model_name_or_path"
             )
         if not left_out["too_long"]:
-            raise DataError(
-                f"all {len(rows)} traces have a nested <Parallel>, which structured attention cannot hold: "
-                "give others, or use --attention causal"
-            )
+            raise DataError(_unfit(len(rows), left_out))
         raise DataError(
             f"no trace fits --max_length {max_length}, the longest has {longest} tokens: raise it"
         )
@@ -300,6 +313,20 @@ def context_tokens(
         start, end = paths[place].body_start, paths[place].end
         shown[start:end] = [True] * (end - start)
     return shown
+
+
+def _unfit(count: int, left_out: Mapping[str, int]) -> str:
+    """Why none of `count` traces can be learned, whatever their length."""
+    if left_out.get("without_plan"):
+        return (
+            f"{left_out['without_plan']} of {count} traces have a block without a plan, a paragraph with a "
+            "line for each of its paths right before <Parallel>, and none is left: give others, or another "
+            "--path_opening"
+        )
+    return (
+        f"all {count} traces have a nested <Parallel>, which structured attention cannot hold: give others, "
+        "or use --attention causal"
+    )
 
 
 def _load(

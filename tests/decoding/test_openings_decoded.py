@@ -19,7 +19,15 @@ from prl.decoding import ForkJoinDecoder, Limits, Sampling
 from prl.decoding.threads import Row, Thread
 from prl.errors import UsageError
 from prl.grammar import parse, plan_lines
-from prl.structure import Opener, Tags, attach_structure, forced_tokens, read_structure, set_path_opening
+from prl.structure import (
+    Opener,
+    Tags,
+    attach_structure,
+    forced_tokens,
+    read_structure,
+    response_ids,
+    set_path_opening,
+)
 from prl.structure.reader import Reader
 
 TAGS = Tags(*range(6))
@@ -259,7 +267,7 @@ def test_any_response_is_forced_where_sft_masks_it_and_tokenised_as_sft_does(pat
     opener = Opener(opening, Letters())
     found = forced_tokens(written.ids, TAGS, paths=paths, opener=opener)
     assert found == [isnan(each) for each in written.logprobs]
-    assert opener.tokenize(Letters().decode(written.ids)) == written.ids[:-1]
+    assert response_ids(Letters().decode(written.ids), Letters(), opener) == written.ids[:-1]
 
 
 # --- with models -------------------------------------------------------------------------------------------

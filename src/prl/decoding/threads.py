@@ -21,6 +21,7 @@ from math import isnan, nan
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from prl.errors import UsageError
+from prl.grammar import OPENINGS
 
 if TYPE_CHECKING:
     from prl.structure.reader import Place, Reader
@@ -58,6 +59,8 @@ class Limits:
                 faults.append(f"{name} {getattr(self, name)} must be {least} or more")
         if self.max_path_length is not None and self.max_path_length < 1:
             faults.append(f"max_path_length {self.max_path_length} must be 1 or more")
+        if self.path_opening not in (None, *OPENINGS):
+            faults.append(f"path_opening {self.path_opening!r} must be one of {', '.join(OPENINGS)}")
         if faults:
             raise UsageError("; ".join(faults))
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from prl.errors import UsageError, nearest
 from prl.grammar.trace import TAG, Block, Fault, FaultKind, Passage, Trace, is_blank
 
 OPENINGS = ("none", "number", "plan")
@@ -21,11 +20,9 @@ LONGEST_OPENING = 80
 
 
 def check_opening(opening: str) -> None:
-    """UsageError if it is none of `OPENINGS`."""
+    """ValueError if it is none of `OPENINGS`."""
     if opening not in OPENINGS:
-        raise UsageError(
-            f"path_opening {opening!r} is not one of {', '.join(OPENINGS)}{nearest(opening, OPENINGS)}"
-        )
+        raise ValueError(f"path_opening {opening!r} is not one of {', '.join(OPENINGS)}")
 
 
 def opening_text(line: str) -> str:
@@ -90,6 +87,8 @@ def with_openings(trace: Trace, opening: str) -> str | None:
     >>> with_openings(parse("<Parallel><Path>a</Path><Path> 2\\nb</Path></Parallel>"), "number")
     '<Parallel><Path>\\n1\\na</Path><Path>\\n2\\nb</Path></Parallel>'
     """
+    if opening == "none":
+        return trace.text
     pieces: list[str] = []
     cursor = 0
     for block, plan in _with_plans(trace, opening):

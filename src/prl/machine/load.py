@@ -80,7 +80,9 @@ def load_of(settings: Settings[Any], longest_prompt: int | None = None) -> Load:
     """What `settings` of sft, rl, eval or generate ask for. `longest_prompt` in tokens; None: a guess from
     the prompt style and the data set (`assumed_prompt`)."""
     given, training = settings.arguments, settings.trainer
-    prompt = longest_prompt or assumed_prompt(given.prompt_style, getattr(given, "dataset", ""))
+    prompt = longest_prompt or assumed_prompt(
+        given.prompt_style, getattr(given, "dataset", ""), getattr(given, "path_opening", "none")
+    )
     rank, targets = _adapter_asked_for(given)
     structured = given.attention == "structured"
     forks = given.paths if given.paths != "auto" else getattr(given, "max_paths", 4)
@@ -141,11 +143,11 @@ def load_of(settings: Settings[Any], longest_prompt: int | None = None) -> Load:
     )
 
 
-def assumed_prompt(style: str, dataset: str) -> int:
+def assumed_prompt(style: str, dataset: str, path_opening: str = "none") -> int:
     """Tokens of the longest prompt where nothing is known: the instruction at four letters a token, and 256
     for the problem (the longest of GSM8K has 239 in Qwen3's tokens), for a procedural sum 64, of nine 192."""
     problem = {"arithmetic": 64, "search": 192}.get(dataset.partition(":")[0], 256)
-    return problem + len(render_prompt("", style)) // 4
+    return problem + len(render_prompt("", style, path_opening=path_opening)) // 4
 
 
 def _adapter_asked_for(given: Any) -> tuple[int, tuple[str, ...]]:

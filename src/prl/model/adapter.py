@@ -29,7 +29,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, Trai
 from prl import runs
 from prl.model.card import write_adapter_card
 from prl.runs import processes
-from prl.structure import ATTENTION_FILE, attached_structure
+from prl.structure import ATTENTION_FILE, attached_structure, path_opening, said_of_opening
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,8 @@ def _save_with_attention(model: PeftModel, save_directory: str, *args: Any, **kw
     type(model).save_pretrained(model, save_directory, *args, **{"save_embedding_layers": False} | kwargs)
     if kwargs.get("is_main_process", True):
         attention = "structured" if attached_structure(model) else "causal"
-        runs.write_json(Path(save_directory) / ATTENTION_FILE, {"attention": attention})
+        said = {"attention": attention} | said_of_opening(path_opening(model))
+        runs.write_json(Path(save_directory) / ATTENTION_FILE, said)
 
 
 def forward_head_bias(model: PreTrainedModel | PeftModel) -> None:

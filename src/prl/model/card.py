@@ -17,6 +17,7 @@ import yaml
 from prl import __version__, runs, tiny
 from prl.data.hub import HUB_SETS
 from prl.errors import RunError
+from prl.grammar import OPENINGS
 from prl.prompts import STYLES, user_message
 from prl.recipes import public_name as public_recipe
 from prl.runs import cards
@@ -29,6 +30,10 @@ _MADE_BY = {"sft": "`prl sft`: supervised fine-tuning on traces", "rl": "`prl rl
 _ATTENTION = {
     "causal": "causal: a path of a block sees the paths before it",
     "structured": "structured: the paths of a block do not see each other; only prl's decoder keeps that",
+}
+_OPENING = {
+    "number": "their number in the block, which prl's decoder writes",
+    "plan": "their line of the paragraph before the block, which prl's decoder writes",
 }
 _TAGS = (
     "For parallel thinking ([arXiv 2509.07980](https://arxiv.org/abs/2509.07980)): `<Parallel>` opens a block"
@@ -48,7 +53,7 @@ from prl.prompts import render_prompt
 
 model, tokenizer = load_model("path/to/this/folder")
 decoder = ForkJoinDecoder(model, tokenizer, limits=Limits(max_new_tokens=256))
-((response,),) = decoder.generate([render_prompt("Compute 12 + 30 - 7.", "{style}")])
+((response,),) = decoder.generate([render_prompt("Compute 12 + 30 - 7.", "{style}"{opening})])
 print(response.text)
 ```"""
 _LOAD_WITH_TRANSFORMERS = """\
@@ -68,7 +73,7 @@ print(tokenizer.decode(model.generate(**prompt, max_new_tokens=256)[0]))
 def write_adapter_card(adapter: Path) -> None:
     """Write the card of an adapter from what its folder and the run that it is of hold. Raises RunError."""
     config = read_json(adapter / "adapter_config.json")
-    attention = str(read_json(adapter / ATTENTION_FILE).get("attention", "causal"))
+    said = read_json(adapter / ATTENTION_FILE)
     run, settings = run_behind(adapter)
     settings["lora"] = f"rank {config.get('r')}, alpha {config.get('lora_alpha')}"
     style = style_of(settings)
@@ -76,8 +81,8 @@ def write_adapter_card(adapter: Path) -> None:
         *_head("peft", config, settings, ["lora"]),
         f"# A LoRA adapter made with prl {__version__}",
         _tags(config, "It holds rows of its own for them"),
-        *_origin(config, attention, settings, run),
-        *_use(_LOAD_WITH_PRL.replace("{style}", style), style),
+        *_origin(config, said, settings, run),
+        *_use(_LOAD_WITH_PRL, style, _opening(said)),
     ]
     _write(adapter, blocks, [])
 
@@ -86,18 +91,18 @@ def write_merged_card(folder: Path, adapter: Path, dtype: str, difference: float
     """Write the card of the whole model that `adapter` was merged into, with the figures of its own. Raises
     RunError."""
     config = read_json(adapter / "adapter_config.json")
-    attention = str(read_json(folder / ATTENTION_FILE).get("attention", "causal"))
+    said = read_json(folder / ATTENTION_FILE)
     run, settings = run_behind(adapter)
     style = style_of(settings)
-    load = _LOAD_WITH_PRL.replace("{style}", style) if attention == "structured" else _LOAD_WITH_TRANSFORMERS
+    load = _LOAD_WITH_PRL if said.get("attention") == "structured" else _LOAD_WITH_TRANSFORMERS
     blocks = [
         *_head("transformers", config, settings, []),
         f"# A model made with prl {__version__}",
         _tags(config, "It has rows for them"),
         f"A LoRA adapter merged into its base, in {dtype}; the merged logits differ from the adapter's by at "
         f"most {difference:.1e}. `merge.json` has the proofs.",
-        *_origin(config, attention, settings, run),
-        *_use(load, style),
+        *_origin(config, said, settings, run),
+        *_use(load, style, _opening(said)),
     ]
     _write(folder, blocks, _results(cards.read_own(adapter) or ""))
 
@@ -162,7 +167,7 @@ def _head(
 
 
 def _origin(
-    config: Mapping[str, Any], attention: str, settings: Mapping[str, Any], run: Path | None
+    config: Mapping[str, Any], said: Mapping[str, Any], settings: Mapping[str, Any], run: Path | None
 ) -> Iterator[str]:
     base, start = str(config.get("base_model_name_or_path")), settings.get("model_name_or_path")
     rows = {"base": code(public_name(base))}
@@ -181,16 +186,25 @@ def _origin(
             )
     if settings.get("load_in_4bit"):
         rows["precision"] = "the base held in 4 bits (QLoRA)"
+    attention = str(said.get("attention", "causal"))
     rows["attention"] = _ATTENTION.get(attention, code(attention))
+    if (opening := _opening(said)) != "none":
+        rows["paths begin with"] = _OPENING[opening]
     yield table(("", ""), list(rows.items()))
 
 
-def _use(load: str, style: str) -> Iterator[str]:
+def _opening(said: Mapping[str, Any]) -> str:
+    """What paths begin with, by what `prl.json` has `said`, as far as it is one of `prl.grammar.OPENINGS`."""
+    return next((known for known in OPENINGS if known == said.get("path_opening")), "none")
+
+
+def _use(load: str, style: str, opening: str) -> Iterator[str]:
     yield "## How to load it"
-    yield load
+    named = "" if opening == "none" else f', path_opening="{opening}"'
+    yield load.replace("{style}", style).replace("{opening}", named)
     yield 'On the command line: `prl generate "Compute 12 + 30 - 7." --model path/to/this/folder`.'
     yield f"It was trained with this prompt (style `{style}` of prl) as the user's turn of its chat template:"
-    yield fence(user_message("{problem}", style))
+    yield fence(user_message("{problem}", style, opening))
 
 
 def _write(folder: Path, blocks: Sequence[str], results: Sequence[Mapping[str, Any]]) -> Path:
@@ -230,9 +244,9 @@ def _as_result(results: Mapping[str, Any]) -> dict[str, Any]:
         name: _in_one_line(results[name])
         for name in (
             "problems", "samples", "temperature", "max_completion_length", "prompt_style", "attention",
-            "seed",
+            "path_opening", "seed",
         )
-        if name in results
+        if name in results and results[name] != "none"  # as before there were openings
     }  # fmt: skip
     name = _in_one_line(public_name(str(results["dataset"])))
     metrics = [

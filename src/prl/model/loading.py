@@ -33,6 +33,7 @@ from transformers import (
 
 from prl import runs, tiny
 from prl.errors import ModelError, first_line
+from prl.grammar import OPENINGS
 from prl.machine import hardware
 from prl.model.adapter import (
     Lora,
@@ -44,7 +45,7 @@ from prl.model.adapter import (
 from prl.model.tags import add_tags, check_tags, has_tags, spell_tags
 from prl.runs.disk import read_json, torn_safetensors
 from prl.settings import Settings
-from prl.structure import ATTENTION_FILE, Tags, attach_structure, foreign_layers
+from prl.structure import ATTENTION_FILE, Tags, attach_structure, foreign_layers, set_path_opening
 
 _VOCABULARIES = ("tokenizer.json", "vocab.*", "*.model", "*.tiktoken", "tekken.json")
 
@@ -67,6 +68,7 @@ def load_model(
     trust_remote_code: bool = False,
     seed: int = 0,
     tags: str = "auto",
+    path_opening: str | None = None,
 ) -> tuple[PreTrainedModel | PeftModel, PreTrainedTokenizerBase]:
     """Load `name`, checked: a Hub name, a folder, an adapter, a run, or `tiny`.
 
@@ -80,15 +82,16 @@ def load_model(
     such that none is drawn before it is trained. What is to be trained on traces needs tokens.
 
     `attention` is "causal", "structured" (the model comes back with `prl.structure` attached), or None or
-    "auto": what it was trained with, causal for a base. However an adapter is saved from here on, by the
-    trainer too, its attention is saved with it.
+    "auto": what it was trained with, causal for a base. So is `path_opening` one of `prl.grammar.OPENINGS`,
+    "none" for a base. However an adapter is saved from here on, by the trainer too, both are saved with it.
 
-    Raises ModelError where `name` cannot be loaded, was trained with another attention or knows the tags
-    otherwise than asked for, where structured attention is to go without them, or `check_tags` finds it
-    unfit.
+    Raises ModelError where `name` cannot be loaded, was trained with another attention or opening or knows
+    the tags otherwise than asked for, where structured attention is to go without them, or `check_tags` finds
+    it unfit.
     """
     adapter, base_name = _look_at(name)
     attention = resolve_attention(name, attention)
+    path_opening = resolve_path_opening(name, path_opening)
     tokenizer = load_tokenizer(adapter or base_name, trust_remote_code=trust_remote_code)
     knows_tags = _knows_tags(adapter, tokenizer)
     # The tags of a base that is taken as it is get rows that no hidden state favours: nobody trains them.
@@ -119,6 +122,7 @@ def load_model(
         check_tags(model, tokenizer)
     if attention == "structured":
         attach_structure(model, Tags.of(tokenizer))
+    set_path_opening(model, path_opening)
     if isinstance(model, PeftModel):
         keep_attention_when_saved(model)
     return model, tokenizer
@@ -186,6 +190,37 @@ def resolve_attention(name: str | Path, attention: str | None) -> str:
             f"--attention out, or train another with --attention {attention}"
         )
     return str(attention)
+
+
+def path_opening_of(name: str | Path) -> str | None:
+    """What the paths of an adapter, a run or a merged model were trained to begin with, of
+    `prl.grammar.OPENINGS`; None for a base, which takes any. Raises as `attention_of` does."""
+    if attention_of(name) is None:
+        return None
+    file = (runs.adapter_dir(name) or Path(name).expanduser()) / ATTENTION_FILE
+    opening = read_json(file).get("path_opening", "none")  # without the key it is older than openings
+    if opening not in OPENINGS:
+        raise ModelError(
+            f"{file}: path_opening {str(opening)!r} is none of {', '.join(OPENINGS)}; write in with "
+            "which the model was trained"
+        )
+    return str(opening)
+
+
+def resolve_path_opening(name: str | Path, opening: str | None) -> str:
+    """What the paths of `name` begin with, where `opening` is asked for (None or "auto": what it was trained
+    with). ModelError where it was trained with another, or for what is none."""
+    trained = path_opening_of(name)
+    if opening in (None, "auto"):
+        return trained or "none"
+    if opening not in OPENINGS:
+        raise ModelError(f"path_opening {opening!r} is not one of {', '.join(OPENINGS)}")
+    if trained not in (None, opening):
+        raise ModelError(
+            f"{str(name)!r} was trained with path_opening {trained} and cannot be used with {opening}: leave "
+            f"--path_opening out, or train another with --path_opening {opening}"
+        )
+    return str(opening)
 
 
 def tags_of(name: str | Path, *, trust_remote_code: bool = False) -> str:

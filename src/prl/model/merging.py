@@ -28,7 +28,7 @@ from prl.decoding import ForkJoinDecoder, Limits, Response
 from prl.errors import DataError, ModelError, PrlError, RunError, first_line
 from prl.model.card import run_behind, style_of, write_merged_card
 from prl.model.drafts import drafting, put
-from prl.model.loading import TAGS_ARE, attention_of, config_of, load_model
+from prl.model.loading import TAGS_ARE, attention_of, config_of, load_model, path_opening_of
 from prl.model.proofs import (
     Proof,
     agreement,
@@ -43,7 +43,7 @@ from prl.model.proofs import (
 from prl.model.tags import check_tags, has_tags
 from prl.prompts import render_prompt
 from prl.runs.disk import check_writable, read_json, writing
-from prl.structure import ATTENTION_FILE, Tags, attach_structure
+from prl.structure import ATTENTION_FILE, Tags, attach_structure, said_of_opening, set_path_opening
 
 PROBLEMS = 8  # that the proofs are made on
 RECORD = "merge.json"
@@ -84,7 +84,8 @@ def merge_and_verify(
     run, settings = run_behind(name)
     problems, source = (list(prompts), "given") if prompts else _problems(run, settings)
     style = style_of(settings)
-    asked = _Asked(problems, source, style, samples, max_completion_length, seed)
+    opening = path_opening_of(name) or "none"
+    asked = _Asked(problems, source, style, opening, samples, max_completion_length, seed)
     merge = _Merge(name, folder, attention_of(name), dtype, asked, device, trust_remote_code, on_proof)
     model, tokenizer = load_model(name, device=device, trust_remote_code=trust_remote_code)
     if not has_tags(tokenizer):
@@ -100,7 +101,7 @@ def merge_and_verify(
     # Until the last proof all is in a hidden folder: what has the name that was asked for has been proved.
     with drafting(folder) as draft:
         kept = {key: settings[key] for key in ("prompt_style", "paths", "recipe") if key in settings}
-        handed_over = {"attention": merge.attention} | kept
+        handed_over = {"attention": merge.attention} | said_of_opening(opening) | kept
         _save(_cast(merged, dtype), tokenizer, handed_over, draft)
         if dtype != torch.float32:  # what is read back has the weights as rounded, and is compared with these
             reference = last_logits(_cast(merged, torch.float32), tokenizer, asked.texts)
@@ -127,18 +128,22 @@ class _Asked:
     problems: list[str]
     problems_of: str
     prompt_style: str
+    path_opening: str
     samples: int
     max_completion_length: int
     seed: int
 
     @property
     def prompts(self) -> list[str]:
-        return [render_prompt(problem, self.prompt_style) for problem in self.problems]
+        return [
+            render_prompt(problem, self.prompt_style, path_opening=self.path_opening)
+            for problem in self.problems
+        ]
 
     @property
     def texts(self) -> list[str]:
         """Whose logits are compared."""
-        return texts_to_compare(self.problems, self.prompt_style)
+        return texts_to_compare(self.problems, self.prompt_style, self.path_opening)
 
     def respond(self, model: Any, tokenizer: PreTrainedTokenizerBase) -> list[Response]:
         """`samples` responses to each problem."""
@@ -225,6 +230,7 @@ def _prove_saved(
     # the adapter, under the adapter's own attention.
     if merge.attention == "structured":
         attach_structure(again, Tags.of(reloaded))
+    set_path_opening(again, asked.path_opening)
     got = last_logits(again, reloaded, asked.texts)
     merge.keep(prove_logits(reference, got, "saved", f"those of its weights in {_name(merge.dtype)}"))
     top_1 = agreement(expected, got)

@@ -39,13 +39,13 @@ class Proof:
     fault: str | None = None
 
 
-def texts_to_compare(problems: Sequence[str], style: str) -> list[str]:
+def texts_to_compare(problems: Sequence[str], style: str, path_opening: str = "none") -> list[str]:
     """Each problem as a prompt that a block follows, so that all tags are read.
 
     One path is longer than the other: positions are compared too.
     """
     block = render(["1 + 2 = 3.", "2 + 1 = 3. So 3."], "3.")
-    return [render_prompt(problem, style) + block for problem in problems]
+    return [render_prompt(problem, style, path_opening=path_opening) + block for problem in problems]
 
 
 @torch.no_grad()

@@ -14,6 +14,7 @@ Device = Literal["auto", "cuda", "mps", "cpu"]
 PromptStyle = Literal["parallel", "sequential", "bare"]
 OnBadRows = Literal["error", "skip"]
 Attention = Literal["auto", "causal", "structured"]
+PathOpening = Literal["auto", "none", "number", "plan"]
 
 Value = TypeVar("Value")
 
@@ -44,6 +45,11 @@ class ModelFlags:
     )
     attention: Attention = flag(
         "auto", "structured: the paths of a block do not see each other; auto: as the model was trained"
+    )
+    path_opening: PathOpening = flag(
+        "auto",
+        "what tells the paths of a block apart: number: path i begins with a line that holds i; plan: with "
+        "line i of the paragraph right before the block; none; auto: as the model was trained",
     )
     device: Device = flag("auto", "where to compute; auto: a CUDA GPU if there is one")
     dtype: Dtype = flag("auto", "precision; auto: bfloat16 where the GPU has it, float32 on a CPU")

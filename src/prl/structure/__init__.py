@@ -28,7 +28,7 @@ from prl.structure.masks import (
     foreign_layers,
     layer_windows,
 )
-from prl.structure.openings import Opener, path_opening, set_path_opening
+from prl.structure.openings import Opener, path_opening, response_ids, said_of_opening, set_path_opening
 from prl.structure.reader import forced_tokens
 from prl.structure.tags import Tags
 
@@ -49,6 +49,8 @@ __all__ = [
     "path_opening",
     "path_window_mask",
     "read_structure",
+    "response_ids",
+    "said_of_opening",
     "set_path_opening",
     "structural_positions",
 ]

@@ -19,11 +19,13 @@ from prl.errors import ModelError
 from prl.runs.disk import read_json, write_json
 from prl.structure.batches import read_structure
 from prl.structure.masks import ATTENTION_IMPLEMENTATIONS, backbone_of, mask_for
+from prl.structure.openings import path_opening, said_of_opening
 from prl.structure.tags import Tags
 from prl.structure.trial import check_computes
 
 ATTENTION_FILE = "prl.json"
-"""Says beside the weights of a model or an adapter with which attention it was trained."""
+"""Says beside the weights of a model or an adapter with which attention it was trained, and what its paths
+begin with, if anything."""
 
 
 def attach_structure(
@@ -92,7 +94,9 @@ def _mark_what_is_saved() -> None:
             file = Path(save_directory) / ATTENTION_FILE
             if given.get("is_main_process", True) and (is_attached or file.is_file()):
                 attention = "structured" if is_attached else "causal"
-                write_json(file, read_json(file) | {"attention": attention})
+                kept = {key: value for key, value in read_json(file).items() if key != "path_opening"}
+                said = said_of_opening(path_opening(model))
+                write_json(file, kept | {"attention": attention} | said)
 
         return save_pretrained
 

@@ -35,7 +35,7 @@ class Opener:
 
     @classmethod
     def of(cls, kind: str, tokenizer: PreTrainedTokenizerBase) -> Opener | None:
-        """None for "none". UsageError for a kind that is no opening."""
+        """None for "none". ValueError for a kind that is no opening."""
         check_opening(kind)
         return None if kind == "none" else cls(kind, tokenizer)
 
@@ -52,24 +52,29 @@ class Opener:
         """The ids after `<Path>` of path `number`, from 1 on, of a block with this plan."""
         text = opening_text(lines_of(self.kind, plan, number))
         if text not in self._ids:
-            self._ids[text] = self._as_text(text)
+            self._ids[text] = self.as_text(text)
         return self._ids[text]
 
-    def tokenize(self, response: str) -> list[int]:
-        """The ids of a response whose blocks are in the canonical layout, its openings apart."""
-        ids: list[int] = []
-        for i, piece in enumerate(split_at_openings(parse(response), self.kind)):
-            ids += self._as_text(piece) if i % 2 else self._encoded(piece)
-        return ids
-
-    def _as_text(self, text: str) -> tuple[int, ...]:
+    def as_text(self, text: str) -> tuple[int, ...]:
+        """The ids of a text, none of which is a control token's."""
         cuts = [0, *(match.start() + 1 for match in self._spelled.finditer(text)), len(text)]
         pieces = (text[start:end] for start, end in pairwise(cuts) if start < end)
-        return tuple(i for piece in pieces for i in self._encoded(piece) if i not in self._control_ids)
+        ids = (i for piece in pieces for i in response_ids(piece, self.tokenizer))
+        return tuple(i for i in ids if i not in self._control_ids)
 
-    def _encoded(self, text: str) -> list[int]:
-        ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        return ids
+
+def response_ids(
+    response: str, tokenizer: PreTrainedTokenizerBase, opener: Opener | None = None
+) -> list[int]:
+    """The token ids of a response (text), its openings apart from the rest where there is an `opener`."""
+    ids: list[int] = []
+    pieces = split_at_openings(parse(response), opener.kind) if opener else [response]
+    for i, piece in enumerate(pieces):
+        if opener and i % 2:
+            ids += opener.as_text(piece)
+        else:
+            ids += tokenizer(piece, add_special_tokens=False)["input_ids"]
+    return ids
 
 
 def set_path_opening(model: PreTrainedModel | PeftModel, opening: str) -> None:
@@ -81,3 +86,8 @@ def set_path_opening(model: PreTrainedModel | PeftModel, opening: str) -> None:
 def path_opening(model: PreTrainedModel | PeftModel) -> str:
     """What `set_path_opening` said; "none" where nothing did."""
     return getattr(backbone_of(model), "_prl_path_opening", "none")
+
+
+def said_of_opening(opening: str) -> dict[str, str]:
+    """What `prl.json` says of it: nothing of "none", as before there were openings."""
+    return {} if opening == "none" else {"path_opening": opening}

@@ -35,14 +35,16 @@ class FormatSampler(TrainerCallback):
     ) -> None:
         self.folder, self.tokenizer, self.rows, self.seed = folder, tokenizer, rows, training.seed
         self.prompts = [
-            render_prompt(row["problem"], arguments.prompt_style, row.get("history")) for row in rows
+            render_prompt(row["problem"], arguments.prompt_style, row.get("history"), arguments.path_opening)
+            for row in rows
         ]
         paths = int(arguments.paths) if arguments.paths.isdecimal() else arguments.paths
         most = training.max_length or 512
         if context and rows:
             ids = tokenizer(self.prompts, add_special_tokens=False)["input_ids"]
             most = min(most, context - max(map(len, ids)))
-        self.limits = Limits(max_new_tokens=most, paths=paths)
+        self.limits = Limits(max_new_tokens=most, paths=paths, path_opening=arguments.path_opening)
+        self.path_opening = arguments.path_opening
         self.batch_size, self.advise = training.per_device_eval_batch_size, advise
         self.latest: dict[str, float] = {}
 
@@ -65,7 +67,10 @@ class FormatSampler(TrainerCallback):
             "responses side by side:",
             self.advise,
         )
-        traces = [parse(response.text, truncated=response.truncated) for (response,) in answers]
+        traces = [
+            parse(response.text, truncated=response.truncated, opening=self.path_opening)
+            for (response,) in answers
+        ]
         self.latest = {
             "eval_format_valid": sum(trace.is_valid for trace in traces) / len(traces),
             "eval_parallel_ratio": sum(trace.uses_parallel for trace in traces) / len(traces),

@@ -128,7 +128,9 @@ def _load(
     )
     rows = [
         {
-            "prompt": render_prompt(row["problem"], arguments.prompt_style, row.get("history")),
+            "prompt": render_prompt(
+                row["problem"], arguments.prompt_style, row.get("history"), arguments.path_opening
+            ),
             "problem": transcript(row["problem"], row.get("history")),
             "answer": row["answer"],
             "level": row.get("level"),

@@ -10,7 +10,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from prl import runs
-from prl.model import Lora, load_model, resolve_attention
+from prl.model import Lora, load_model, resolve_attention, resolve_path_opening
 from prl.settings import Settings
 from prl.trainer import resuming
 from prl.trainer.training import check_router
@@ -42,10 +42,11 @@ def open_training(settings: Settings[Any], rows: Rows, held_out: Rows, **more: s
 
 def load_trained(settings: Settings[Any], folder: runs.Run, tags: str) -> tuple[Any, PreTrainedTokenizerBase]:
     """Model and tokenizer of a training: the adapter that `settings` names, or a new one on its base. Raises
-    ModelError, and UsageError for an attention other than that of the checkpoint to go on from."""
+    ModelError, and UsageError for an attention or opening other than that of the checkpoint to go on from."""
     arguments, training = settings.arguments, settings.trainer
     if folder.checkpoint:
         resolve_attention(folder.checkpoint, arguments.attention)
+        resolve_path_opening(folder.checkpoint, arguments.path_opening)
     model, tokenizer = load_model(
         arguments.model_name_or_path,
         attention=arguments.attention,
@@ -59,6 +60,7 @@ def load_trained(settings: Settings[Any], folder: runs.Run, tags: str) -> tuple[
         trust_remote_code=training.trust_remote_code,
         seed=training.seed,
         tags=tags,
+        path_opening=arguments.path_opening,
     )
     check_router(training, model)
     return model, tokenizer
