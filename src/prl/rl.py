@@ -128,7 +128,7 @@ def run(
             tokenizer,
             make_optimizer(model, training, arguments.tag_learning_rate),
             folder,
-            recorder=SampleRecorder(folder, tokenizer, staging, alternating),
+            recorder=SampleRecorder(folder, tokenizer, staging, alternating, arguments.path_opening),
             micro_batches=MicroBatches(advised, _rehearsal(arguments, problems, rollouts)),
             rollouts=rollouts,
             staging=staging,
@@ -219,6 +219,7 @@ def paid_rewards(
         max_completion_length=settings.trainer.max_completion_length,
         overlong_buffer=arguments.overlong_buffer,
         pattern=read_pattern(arguments.alternate, arguments.alternate_window)[0],
+        path_opening=arguments.path_opening,
     )
     return {name: own[name] if name in own else shipped[name] for name in names}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from functools import partial
+from functools import partial, update_wrapper
 
 from prl.errors import UsageError
 from prl.rewards.alternating import ALTERNATING, AlternatingReward
@@ -19,10 +19,12 @@ def reward_functions(
     max_completion_length: int | None = None,
     overlong_buffer: int | None = None,
     pattern: Sequence[tuple[str, int]] = ALTERNATING,
+    path_opening: str = "none",
 ) -> dict[str, Reward]:
     """The rewards of these names, in their order, each told what it needs of the run.
 
-    `eos_token_id` is for `format`, `tag_ids` for `efficiency`, `pattern` for `alternating`. `overlong` falls
+    `eos_token_id` is for `format`, `tag_ids` for `efficiency`, `pattern` for `alternating`; `path_opening`, of
+    `prl.grammar.OPENINGS`, tells those that look at paths what these were to begin with. `overlong` falls
     over the last `overlong_buffer` tokens before `max_completion_length`: a fifth of the limit unless given,
     as in DAPO (4,096 of 20,480). UsageError for names that are unknown and for `overlong` without a limit.
 
@@ -32,13 +34,18 @@ def reward_functions(
     names = list(names)
     if faults := [unknown(name) for name in names if name not in REWARDS]:
         raise UsageError("; ".join(faults))
-    build = partial(
-        reward_named,
-        eos_token_id=eos_token_id,
-        tag_ids=tag_ids,
-        max_completion_length=max_completion_length,
-        overlong_buffer=overlong_buffer,
-    )
+
+    def build(name: str) -> Reward:
+        reward = reward_named(
+            name,
+            eos_token_id=eos_token_id,
+            tag_ids=tag_ids,
+            max_completion_length=max_completion_length,
+            overlong_buffer=overlong_buffer,
+        )
+        if path_opening == "none":
+            return reward
+        return update_wrapper(partial(reward, path_opening=path_opening), reward)
 
     def alternating() -> Reward:
         parts = {part: build(part) for part, _ in pattern if part in REWARDS and part != "alternating"}

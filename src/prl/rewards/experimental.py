@@ -65,7 +65,11 @@ class BonusReward:
 
 
 def diversity_reward(
-    completions: Sequence[Completion], *, log_extra: LogExtra | None = None, **kwargs: Any
+    completions: Sequence[Completion],
+    *,
+    path_opening: str = "none",
+    log_extra: LogExtra | None = None,
+    **kwargs: Any,
 ) -> list[float | None]:
     """− the mean self-BLEU of the paths: −1.0 where they are all alike, 0.0 where they share no word.
 
@@ -84,14 +88,18 @@ def diversity_reward(
     >>> diversity_reward([same, other, "Final Answer: 42"])
     [-1.0, 0.0, 0.0]
     """
-    scores = [_over_blocks(trace, self_bleu) for trace in traces_of(completions)]
+    scores = [_over_blocks(trace, self_bleu) for trace in traces_of(completions, path_opening=path_opening)]
     if log_extra:
         log_extra("self_bleu", scores)
     return [-score if score else 0.0 for score in scores]
 
 
 def set_diversity_reward(
-    completions: Sequence[Completion], *, log_extra: LogExtra | None = None, **kwargs: Any
+    completions: Sequence[Completion],
+    *,
+    path_opening: str = "none",
+    log_extra: LogExtra | None = None,
+    **kwargs: Any,
 ) -> list[float | None]:
     """How far the paths differ in the words they use, 0.0 (the same) to 1.0 (none shared).
 
@@ -107,7 +115,7 @@ def set_diversity_reward(
     >>> set_diversity_reward([block, "Final Answer: 42"])
     [0.5, 0.0]
     """
-    scores = [_over_blocks(trace, diversity) for trace in traces_of(completions)]
+    scores = [_over_blocks(trace, diversity) for trace in traces_of(completions, path_opening=path_opening)]
     if log_extra:
         log_extra("set_diversity", scores)
     return [score or 0.0 for score in scores]
@@ -146,10 +154,11 @@ class EfficiencyReward:
         answer: Sequence[object] | None = None,
         *,
         completion_ids: Sequence[Sequence[int]] | None = None,
+        path_opening: str = "none",
         log_extra: LogExtra | None = None,
         **kwargs: Any,
     ) -> list[float | None]:
-        traces = traces_of(completions)
+        traces = traces_of(completions, path_opening=path_opening)
         if self.tag_ids is None or completion_ids is None:
             measured = traces
         else:
@@ -200,6 +209,6 @@ def overlong(length: int, limit: int, buffer: int) -> float:
 
 def _over_blocks(trace: Trace, measure: Callable[[list[list[str]]], float | None]) -> float | None:
     """The mean of a measure of token sequences over the blocks for which it is not None."""
-    scores = [measure([words(path.text) for path in block.paths]) for block in trace.blocks]
+    scores = [measure([words(path.content) for path in block.paths]) for block in trace.blocks]
     measured = [score for score in scores if score is not None]
     return fmean(measured) if measured else None

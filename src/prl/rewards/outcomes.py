@@ -64,6 +64,7 @@ def format_reward(
     truncated: Sequence[bool] | None = None,
     completion_ids: Sequence[Sequence[int]] | None = None,
     eos_token_id: int | None = None,
+    path_opening: str = "none",
     log_extra: LogExtra | None = None,
     log_metric: LogMetric | None = None,
     **kwargs: Any,
@@ -84,7 +85,7 @@ def format_reward(
     """
     if truncated is None and completion_ids is not None and eos_token_id is not None:
         truncated = [len(ids) == 0 or ids[-1] != eos_token_id for ids in completion_ids]
-    traces = traces_of(completions, truncated)
+    traces = traces_of(completions, truncated, path_opening=path_opening)
     if log_extra:
         log_extra("faults", [",".join(fault.kind for fault in trace.faults) for trace in traces])
     log_parallel_ratio(traces, log_metric)

@@ -36,12 +36,23 @@ def judge(
 def judge_traces(
     completions: Sequence[Completion], answer: Sequence[object] | None, columns: Mapping[str, Any]
 ) -> tuple[list[Verdict], list[Trace]]:
-    return judge(completions, answer, columns)[1], traces_of(completions)
+    opening = columns.get("path_opening", "none")
+    return judge(completions, answer, columns)[1], traces_of(completions, path_opening=opening)
 
 
-def traces_of(completions: Sequence[Completion], truncated: Sequence[bool] | None = None) -> list[Trace]:
+def traces_of(
+    completions: Sequence[Completion],
+    truncated: Sequence[bool] | None = None,
+    *,
+    path_opening: str = "none",
+) -> list[Trace]:
+    """`path_opening`, of `prl.grammar.OPENINGS`: what paths were to begin with, which `reward_functions` binds
+    to each reward that looks at paths."""
     cut_off = [False] * len(completions) if truncated is None else truncated
-    return [parse(text_of(each), truncated=cut) for each, cut in zip(completions, cut_off, strict=True)]
+    return [
+        parse(text_of(each), truncated=cut, opening=path_opening)
+        for each, cut in zip(completions, cut_off, strict=True)
+    ]
 
 
 def text_of(completion: Completion) -> str:

@@ -25,6 +25,7 @@ class CheckFlags:
     max_length: int | None = flag(None, "most characters of a trace; tokens, with --tokenizer")
     tokenizer: str | None = flag(None, "count lengths in the tokens of this model instead of in characters")
     allow_sequential: bool = flag(False, "let traces without a block pass")
+    path_opening: Literal["none", "number", "plan"] = "none"
     ignore: list[str] = flag([], "reasons that do not count, such as ordering")
     repair: bool = flag(
         False, "first put right what is mechanical: whitespace between tags, a code fence around it all"

@@ -20,7 +20,7 @@ from itertools import combinations
 
 from prl.analysis import diversity, words
 from prl.answers import default_checker
-from prl.grammar import Block, Trace, canonical_layout, parse
+from prl.grammar import Block, Trace, canonical_layout, parse, with_openings
 from prl.turns import bare, marker_inside
 
 
@@ -44,6 +44,7 @@ class Reason(StrEnum):
     COPIED_PATHS = "copied_paths", "two paths of a block use nearly the same words"
     CROSS_REFERENCE = "cross_reference", "a path refers to another one, which it cannot see"
     ORDERING = "ordering", "a path begins with its number or its place among the paths"
+    NO_PLAN = "no_plan", "no paragraph with a line for each path stands right before a block"
     TOO_LONG = "too_long", "it is longer than allowed"
     LEAKED_ANSWER = "leaked_answer", "a block's first path opens with the answer, before any reasoning"
     REFUSAL = "refusal", "it refuses, or speaks of itself as an assistant"
@@ -70,13 +71,15 @@ class Rules:
 
     `max_length`: the most characters, or tokens where `check` is given a `count`; None for any. Two paths
     are copies where their `prl.analysis.diversity` is below `min_diversity`: of 341 traces that a teacher
-    wrote on GSM8K, two have such a pair. `need_block` False lets sequential traces pass. Reasons in `ignored`
-    do not count.
+    wrote on GSM8K, two have such a pair. `need_block` False lets sequential traces pass. `path_opening`, of
+    `prl.grammar.OPENINGS`, is what paths are to begin with: numbers make no ordering then, and a plan is
+    asked for. Reasons in `ignored` do not count.
     """
 
     max_length: int | None = None
     min_diversity: float = 0.1
     need_block: bool = True
+    path_opening: str = "none"
     ignored: frozenset[Reason] = frozenset()
 
 
@@ -134,7 +137,7 @@ def check(
 
     `answer`: the gold one; None leaves answers unjudged. `count` measures a trace for `max_length`.
     """
-    parsed = parse(trace)
+    parsed = parse(trace, opening=rules.path_opening)
     found = [
         *(Rejection(Reason.GRAMMAR, fault.message) for fault in parsed.faults),
         *(Rejection(Reason.MARKER, mark) for mark in [marker_inside(trace)] if mark),
@@ -143,7 +146,9 @@ def check(
         *_length(trace, rules, count),
     ]
     for block in parsed.blocks:
-        found += _paths(block, problem, answer)
+        found += _paths(block, problem, answer, rules)
+    if with_openings(parsed, rules.path_opening) is None:
+        found.append(Rejection(Reason.NO_PLAN, "fewer lines than paths"))
     if match := _REFUSAL.search(trace) or _GREETING.match(trace):
         found.append(Rejection(Reason.REFUSAL, _shown(match.group())))
     found += _problem(trace, problem)
@@ -182,7 +187,7 @@ def _blocks(parsed: Trace, rules: Rules) -> Iterator[Rejection]:
     if rules.need_block and not parsed.blocks:
         yield Rejection(Reason.NO_BLOCK, f"{parsed.length} characters without <Parallel>")
     for block in parsed.blocks:
-        paths = [words(path.text) for path in block.paths]
+        paths = [words(path.content) for path in block.paths]
         for (i, one), (j, other) in combinations(enumerate(paths, 1), 2):
             differ = diversity([one, other])
             if differ is not None and differ < rules.min_diversity:
@@ -208,13 +213,13 @@ def _length(trace: str, rules: Rules, count: Callable[[str], int] | None) -> Ite
         yield Rejection(Reason.TOO_LONG, f"{length} {unit}, more than {rules.max_length}")
 
 
-def _paths(block: Block, problem: str, answer: str | None) -> Iterator[Rejection]:
+def _paths(block: Block, problem: str, answer: str | None, rules: Rules) -> Iterator[Rejection]:
     for number, path in enumerate(block.paths, 1):
         if match := _CROSS_REFERENCE.search(path.text):
             yield Rejection(Reason.CROSS_REFERENCE, f"path {number}: {_shown(match.group())}")
-        if match := _ORDERING.match(path.text):
+        if rules.path_opening != "number" and (match := _ORDERING.match(path.content)):
             yield Rejection(Reason.ORDERING, f"path {number}: {_shown(match.group())}")
-    if answer and block.paths and (opening := _leak(block.paths[0].text, problem, answer)):
+    if answer and block.paths and (opening := _leak(block.paths[0].content, problem, answer)):
         yield Rejection(Reason.LEAKED_ANSWER, _shown(opening))
 
 

@@ -109,6 +109,8 @@ def teacher_of(given: DataTracesArguments) -> Teacher:
 
     names = ("model_name_or_path", "device", "load_in_4bit", "trust_remote_code")
     loading = {name: value for name in names if (value := getattr(given, name)) is not None}
+    if given.path_opening != "none":
+        loading["path_opening"] = given.path_opening
     settings = resolve("generate", **loading)
     return Local(settings, concurrency=given.concurrency)
 
@@ -122,7 +124,9 @@ def mode_of(given: DataTracesArguments) -> Mode:
         asked["style"] = given.prompt_style
     if given.mode == "rewrite":
         return modes.rewrite(**asked, solutions=given.solutions, summary=given.summary, seed=given.seed)
-    return modes.annotate(**asked) if given.mode == "annotate" else modes.write(**asked)
+    if given.mode == "annotate":
+        return modes.annotate(**asked)
+    return modes.write(**asked, path_opening=given.path_opening)
 
 
 def _extra(text: str | None) -> dict[str, Any]:

@@ -133,6 +133,7 @@ def rules_of(given: DataCheckArguments | DataTracesArguments) -> Rules:
         max_length=given.max_length,
         min_diversity=given.min_diversity,
         need_block=not given.allow_sequential,
+        path_opening=given.path_opening,
         ignored=frozenset(reason for reason in Reason if reason in given.ignore),
     )
 

@@ -78,6 +78,9 @@ class Local:
         self.name = str(settings.arguments.model_name_or_path)
         self.options = {name: getattr(settings.arguments, name) for name in OPTIONS}
         self.options["weights"] = fingerprint(self.name)
+        if (opening := settings.arguments.path_opening) != "none":
+            # Named there alone, so that answers from before there were openings stay good.
+            self.options["path_opening"] = opening
         self.places = QUEUED * concurrency
         self._settings, self._rows = settings, concurrency
         self._loaded: tuple[Any, Any] | None = None
@@ -191,6 +194,7 @@ class Local:
                 trust_remote_code=given.trust_remote_code,
                 seed=given.seed,
                 tags=tags,
+                path_opening=given.path_opening,
             )
         return self._loaded
 

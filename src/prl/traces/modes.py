@@ -76,19 +76,20 @@ def write(
     temperature: float = 1.0,
     top_p: float = 1.0,
     style: str = "parallel",
+    path_opening: str = "none",
 ) -> Mode:
     """The teacher writes the parallel trace itself; every answer is a candidate. `style`: of `prl.prompts`;
-    "bare" for a model that was trained so."""
+    "bare" for a model that was trained so. `path_opening`: what it is told to begin paths with."""
 
     def requests(problem: Problem, texts: Texts) -> list[Request]:
-        messages = _asked(problem, style)
+        messages = _asked(problem, style, path_opening)
         return [] if texts else [Request(messages, max_tokens, temperature, top_p)] * samples
 
     return Mode(
         "write",
         requests,
         lambda problem, texts: list(texts),
-        template=user_message("{problem}", style),
+        template=user_message("{problem}", style, path_opening),
     )
 
 
@@ -269,9 +270,9 @@ def conversation(problem: Problem) -> str:
     return transcript(problem["problem"], problem.get("history"))
 
 
-def _asked(problem: Problem, style: str) -> tuple[Mapping[str, str], ...]:
+def _asked(problem: Problem, style: str, path_opening: str = "none") -> tuple[Mapping[str, str], ...]:
     """The problem as the turns of a conversation that goes on."""
-    return (*(problem.get("history") or ()), *_said(user_message(problem["problem"], style)))
+    return (*(problem.get("history") or ()), *_said(user_message(problem["problem"], style, path_opening)))
 
 
 def _said(content: str) -> tuple[Mapping[str, str], ...]:

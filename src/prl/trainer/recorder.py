@@ -30,9 +30,10 @@ class SampleRecorder(TrainerCallback):
         tokenizer: PreTrainedTokenizerBase,
         staging: Staging | None = None,
         alternating: AlternatingReward | None = None,
+        path_opening: str = "none",
     ) -> None:
         self.folder, self.eos_token_id = folder, tokenizer.eos_token_id
-        self.staging, self.alternating = staging, alternating
+        self.staging, self.alternating, self.path_opening = staging, alternating, path_opening
         self.batch: list[dict[str, Any]] = []  # of this process's last generation
         self.rows: list[dict[str, Any]] = []  # of the step at hand
         self.labels: dict[str, str] = {}
@@ -47,7 +48,10 @@ class SampleRecorder(TrainerCallback):
         """Remember what was sampled for `rows`, whatever the rewards pay for, and log the shares of right,
         valid and parallel responses. All of this process: a row, a text and its token ids for each."""
         truncated = [not ids or ids[-1] != self.eos_token_id for ids in completion_ids]
-        traces = [parse(text, truncated=cut) for text, cut in zip(completions, truncated, strict=True)]
+        traces = [
+            parse(text, truncated=cut, opening=self.path_opening)
+            for text, cut in zip(completions, truncated, strict=True)
+        ]
         judged = default_checker().check_responses(completions, [row["answer"] for row in rows])
         self.batch = [
             runs.sample_row(
