@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 
@@ -243,6 +244,40 @@ def test_hostile_text_takes_linear_time(hostile: str) -> None:
     trace_html(trace)
     trace_text(trace)
     assert time.process_time() - started < 5
+
+
+OPENED = "Halves.\n\nfirst 3\nlast <3>\n" + (
+    "<Parallel><Path>\nfirst 3\nnone</Path><Path>\nlast <3>\n5 fits</Path></Parallel>\n<Summary>5</Summary>"
+)
+
+
+def test_what_a_path_begins_with_is_its_label() -> None:
+    drawn = trace_text(parse(OPENED, opening="plan"), 60)
+    assert "┌─ Path 1: first 3 ───" in drawn
+    assert "┬─ Path 2: last <3> ──" in drawn
+    assert "│ none " in drawn
+    assert drawn.count("first 3") == 2, "in the plan and as the label"
+    assert "<b>Path 2: last &lt;3&gt;</b>" in trace_html(parse(OPENED, opening="plan"))
+    numbered = parse(OPENED.replace("\nfirst 3\nnone", "\n1\nnone"), opening="number")
+    assert "┌─ Path 1 ───" in trace_text(numbered, 60)
+    assert "│ 1" not in trace_text(numbered, 60)
+
+
+def test_a_label_that_does_not_fit_stays_in_the_text() -> None:
+    drawn = trace_text(parse(OPENED.replace("first 3", "the first three of them"), opening="plan"), 50)
+    assert "┌─ Path 1 ───" in drawn
+    wide = trace_text(parse(OPENED.replace("first 3", "前の三つ"), opening="plan"), 60)
+    assert "┌─ Path 1 ───" in wide
+    assert "│ 前の三つ" in wide
+
+
+@given(st.lists(st.sampled_from([*TAGS, "\n", "1", "\n1\n", "x\ny\n", "é", "三"]), max_size=20).map("".join))
+def test_openings_lose_nothing(response: str) -> None:
+    for opening in ("number", "plan"):
+        shown = visible(trace_text(parse(response, opening=opening), 44))
+        plain = visible(trace_text(parse(response), 44))
+        lost = Counter(plain) - Counter(shown)
+        assert {*lost} <= {*"1234567890"}, "but a number that is the label's own"
 
 
 def test_drawing_needs_no_torch() -> None:

@@ -181,7 +181,8 @@ def _generate(settings: Settings[arguments.GenerateArguments]) -> None:
 
     for name, choice in settings.chosen.items():
         print(f"{name}: {choice}", file=sys.stderr)
-    responses = respond(settings, view=lambda tokenizer: live_view(tokenizer, console))
+    opening = settings.arguments.path_opening
+    responses = respond(settings, view=lambda tokenizer: live_view(tokenizer, console, opening))
     is_shown = can_draw(console) and sys.stdout.isatty()
     for number, response in enumerate(responses, 1):
         if len(responses) > 1 and not is_shown:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from prl import runs
 from prl.errors import ModelError
+from prl.grammar import LONGEST_OPENING
 from prl.machine.shape import read_config
 from prl.prompts import render_prompt
 
@@ -17,6 +18,9 @@ TILE_ROWS, TILE_COLUMNS = 4096, 32768
 """Tokens and vocabulary that TRL's fused LM head takes at a time (`TOKEN_CHUNK_SIZE` and
 `_CHUNKED_LOGPROB_CHUNK_SIZE` of trl 1.16)."""
 
+OPENING_TOKENS = {"none": 0, "number": 4, "plan": 2 + LONGEST_OPENING // 4}
+"""What a path begins with, at four letters a token."""
+
 
 @dataclass(frozen=True)
 class Load:
@@ -24,7 +28,8 @@ class Load:
 
     `rows` sequences of `prompt` + `completion` in a training pass, `eval_rows` in an evaluation pass;
     `rollout_rows` responses side by side of up to `rollout_completion`, `group` to a prompt, `is_refilled`
-    where more wait for a place. `tile_rows` and `tile_columns`: of the LM head.
+    where more wait for a place. Each of its `paths` begins with `opening` tokens at once. `tile_rows` and
+    `tile_columns`: of the LM head.
     """
 
     command: str
@@ -39,6 +44,7 @@ class Load:
     rollout_completion: int = 0
     group: int = 1
     paths: int = 1
+    opening: int = 0
     is_refilled: bool = False
     is_filtered: bool = False
     lora_r: int = 16
@@ -92,6 +98,7 @@ def load_of(settings: Settings[Any], longest_prompt: int | None = None) -> Load:
         "targets": targets,
         "structured": structured,
         "paths": int(forks) if structured else 1,
+        "opening": OPENING_TOKENS[getattr(given, "path_opening", "none")] if structured else 0,
         "four_bit": given.load_in_4bit,
         "dtype": given.dtype,
         "device": given.device,

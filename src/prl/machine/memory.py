@@ -245,7 +245,8 @@ def _rollout(shape: Shape, load: Load) -> list[Item]:
     copies += 5 * load.is_filtered
     drawn = 4 * min(threads, DRAWN_TOGETHER) * shape.vocabulary * copies
     groups = shape.heads // shape.kv_heads
-    masks = threads * groups * slots * (load.weight_bytes + 2)
+    # All paths of all rows begin in the same step at worst, each with what it begins with.
+    masks = threads * (1 + load.opening) * groups * slots * (load.weight_bytes + 2)
     prefill = 0
     if load.is_refilled:
         prefill = _prefill(shape, load, min(load.rollout_rows, max(1, PREFILL_TOKENS // load.rollout_prompt)))

@@ -3,9 +3,10 @@
     print(trace_text(parse(response)))                    in a terminal
     IPython.display.HTML(trace_html(parse(response)))     in a notebook; any page takes the fragment
 
-All visible text of the response appears, tags that open or close nothing included; faults stand below what
-they are about. Whatever a model wrote is shown as text: markup is escaped, and characters that steer a
-terminal or turn the direction of writing become U+FFFD. Both functions are total and take linear time.
+All visible text of the response appears, tags that open or close nothing included; what a path begins with
+is its label, if the trace was parsed with that opening. Faults stand below what they are about. Whatever a
+model wrote is shown as text: markup is escaped, and characters that steer a terminal or turn the direction of
+writing become U+FFFD. Both functions are total and take linear time.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from itertools import pairwise
 
 from rich.cells import cell_len, chop_cells
 
-from prl.grammar import END_PARALLEL, PARALLEL, Block, Fault, FaultKind, Trace, is_blank
+from prl.grammar import END_PARALLEL, PARALLEL, Block, Fault, FaultKind, Passage, Trace, is_blank
 
 MIN_WIDTH = 24
 """Columns that `trace_text` needs; a narrower terminal is taken for this wide."""
@@ -116,6 +117,12 @@ def _name(faults: Iterable[Fault]) -> str:
     return "\n".join(lines)
 
 
+def _label(number: int, path: Passage) -> str:
+    """The name of a path: its number in the block, and what else it begins with."""
+    opening = _clean(path.opening)
+    return f"Path {number}" + (f": {opening}" if opening and opening != str(number) else "")
+
+
 _HARMLESS = {"\n", "\t"}
 _STEERING = {"Cc", "Cs", "Zl", "Zp"}  # controls, lone surrogates (UTF-8 has none), line separators
 _DIRECTION = set("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
@@ -141,7 +148,7 @@ def _html_block(block: Block, text: str) -> str:
     lanes = max(1, len(block.paths))
     rows = [
         "".join(
-            _cell(f"Path {number}", _clean(path.text), _PATH_COLOUR)
+            _cell(escape(_label(number, path)), _clean(path.content), _PATH_COLOUR)
             for number, path in enumerate(block.paths, 1)
         )
     ]
@@ -174,10 +181,11 @@ def _text_block(block: Block, text: str, width: int) -> list[str]:
     """The block in a frame: bands of paths, then what goes across, closed by a line."""
     bands: list[tuple[list[str], list[str]]] = []  # labels and texts
     most = (width - 1) // (_MIN_LANE + 3)
-    paths = [_clean(path.text) for path in block.paths]
-    for first in range(0, len(paths), most):
-        lanes = paths[first : first + most]
-        bands.append(([f"Path {first + number}" for number in range(1, len(lanes) + 1)], lanes))
+    for first in range(0, len(block.paths), most):
+        lanes = block.paths[first : first + most]
+        narrowest = (width - 1) // len(lanes) - 5
+        named = [_named(number, path, narrowest) for number, path in enumerate(lanes, first + 1)]
+        bands.append(([label for label, _ in named], [text for _, text in named]))
     if outside := _outside(block, text):
         bands.append((["Outside the paths"], [outside]))
     if block.summary:
@@ -194,6 +202,15 @@ def _text_block(block: Block, text: str, width: int) -> list[str]:
         above = borders
     lines.append(_rule(width, above, [], []))
     return lines
+
+
+def _named(number: int, path: Passage, width: int) -> tuple[str, str]:
+    """Label and text of a lane. Its opening is part of the text where the label would not fit `width` cells
+    of one column."""
+    label = _label(number, path)
+    if len(label) == cell_len(label) <= width:
+        return label, _clean(path.content)
+    return f"Path {number}", _clean(path.text)
 
 
 def _borders(lanes: int, width: int) -> list[int]:

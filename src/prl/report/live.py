@@ -31,9 +31,12 @@ SHARE = 0.1
 
 
 @contextmanager
-def live_view(tokenizer: PreTrainedTokenizerBase, console: Console) -> Iterator[OnToken | None]:
+def live_view(
+    tokenizer: PreTrainedTokenizerBase, console: Console, path_opening: str = "none"
+) -> Iterator[OnToken | None]:
     """Draw on `console` what the function that it yields is told: (prompt, sample, segment, token), with the
-    tokens of each segment in order and segment 0 for the main thread.
+    tokens of each segment in order and segment 0 for the main thread. `path_opening`, of
+    `prl.grammar.OPENINGS`, labels the paths.
 
     Yields None, and draws nothing, where `console` is no terminal or cannot show the frame. The drawing stays
     on the terminal; where decoding was interrupted, as far as it got.
@@ -42,7 +45,7 @@ def live_view(tokenizer: PreTrainedTokenizerBase, console: Console) -> Iterator[
         yield None
         return
     with Live(console=console, auto_refresh=False) as live:
-        view = _View(tokenizer, live)
+        view = _View(tokenizer, live, path_opening)
         try:
             yield view.take
         finally:
@@ -86,8 +89,8 @@ class _Written:
 
 
 class _View:
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, live: Live) -> None:
-        self.tokenizer, self.live = tokenizer, live
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, live: Live, path_opening: str) -> None:
+        self.tokenizer, self.live, self.opening = tokenizer, live, path_opening
         self.responses: dict[tuple[int, int], _Written] = {}
         self.began = self.next = time.monotonic()
         self.tokens = 0
@@ -107,7 +110,8 @@ class _View:
         progress."""
         names = sorted(self.responses)
         name = next((name for name in names if not self.responses[name].ended), names[-1])
-        trace = _without_faults(parse(self.responses[name].text_so_far(self.tokenizer)))
+        text = self.responses[name].text_so_far(self.tokenizer)
+        trace = _without_faults(parse(text, opening=self.opening))
         lines = trace_text(trace, self.live.console.width).split("\n")
         which = f"response {names.index(name) + 1} of {len(names)}, " if len(names) > 1 else ""
         rate = self.tokens / max(time.monotonic() - self.began, 1e-6)
@@ -120,7 +124,8 @@ class _View:
         drawings: list[Text] = []
         for number, name in enumerate(sorted(self.responses), 1):
             response = self.responses[name]
-            trace = parse(response.text(self.tokenizer), truncated=not response.ended)
+            text = response.text(self.tokenizer)
+            trace = parse(text, truncated=not response.ended, opening=self.opening)
             if len(self.responses) > 1:
                 drawings.append(Text(f"response {number} of {len(self.responses)}", style="dim"))
             drawings.append(_drawn(trace_text(trace, self.live.console.width).split("\n")))
