@@ -135,7 +135,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
             ["merge", "a", "--output_dir", "b", "--gguf", "m.gguf"],
             "prl merge: --gguf: unknown setting; nearest: gguf_type; `prl merge --help`",
         ),
-        (["data", "x"], "prl data: unknown action 'x'; there is `prl data traces`, `prl data check`"),
+        (["data", "x"], "prl data: unknown action 'x'; there is `prl data traces`, `prl data import`"),
         (["recipes", "shwo"], "prl recipes: argument {list,show,cp,validate}: invalid choice: 'shwo'"),
         (
             ["recipes", "show"],
@@ -245,6 +245,7 @@ def test_stage_gets_its_settings(stage: Any, command: str) -> None:
         "compare": ["runs/a", "runs/b"],
         "rewards replay": ["runs/a"],
         "data traces": ["a.jsonl"],
+        "data import": ["a.jsonl", "--format", "npr"],
         "data mix": ["a.jsonl"],
         "data push": ["runs/a", "me/a"],
         "data check": ["a.jsonl"],

@@ -33,6 +33,7 @@ MODULES = {
     "compare": "prl.study.comparison",
     "rewards replay": "prl.study.reward_lab",
     "data traces": "prl.traces.factory",
+    "data import": "prl.traces.importing",
     "data check": "prl.traces.inspecting",
     "data stats": "prl.traces.inspecting",
     "data show": "prl.traces.inspecting",

@@ -209,8 +209,8 @@ def test_rows_are_drawn_side_by_side(file: Path, capsys: pytest.CaptureFixture[s
 def test_an_action_that_is_not_there_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert say(capsys, "chek", "x")[::2] == (
         2,
-        "prl data: unknown action 'chek'; there is `prl data traces`, `prl data check`, `prl data stats`, "
-        "`prl data show`, `prl data mix`, `prl data push`\n",
+        "prl data: unknown action 'chek'; there is `prl data traces`, `prl data import`, `prl data check`, "
+        "`prl data stats`, `prl data show`, `prl data mix`, `prl data push`\n",
     )
 
 

@@ -159,12 +159,13 @@ def stream_rows(
     limit: int | None = None,
     seed: int = 0,
     graded: bool = False,
+    all_columns: bool = False,
     notes: Counter[str] | None = None,
 ) -> Iterator[tuple[str, dict[str, Any] | str]]:
     """The rows of `load_rows` one by one, with where each stands ("line 7"); in place of a bad row what is
     wrong with it. Nothing is held but what the file format asks for (a JSON array is read whole).
     `keep_trace`: a row keeps what a column of the name `trace` holds, where it is a text, also if none is
-    needed. `notes` takes up what `load_rows` tells.
+    needed. `all_columns` is that of `load_rows`, and `notes` takes up what it tells.
 
     Raises DataError as `load_rows` does, but not for bad rows; some of it only at the end.
     """
@@ -173,8 +174,9 @@ def stream_rows(
         rows = procedural_rows(dataset, split, need, limit or PROCEDURAL_ROWS, seed)
         yield from ((f"row {number}", row) for number, row in enumerate(rows, 1))
         return
-    with contextlib.closing(_open(dataset, split, need)) as records:
-        for where, read in itertools.islice(_rows(dataset, records, need, keep_trace, graded), limit):
+    with contextlib.closing(_open(dataset, split, need, all_columns)) as records:
+        read_rows = _rows(dataset, records, need, keep_trace, graded, all_columns)
+        for where, read in itertools.islice(read_rows, limit):
             if notes is not None and not read.wrong:
                 notes.update({*read.notes})
             yield where, "; ".join(read.wrong) or read.row

@@ -14,6 +14,7 @@ from prl.settings.flags import flag
 from prl.settings.traces import (
     DataArguments,
     DataCheckArguments,
+    DataImportArguments,
     DataMixArguments,
     DataPushArguments,
     DataShowArguments,
@@ -97,6 +98,7 @@ COMMANDS: dict[str, type] = {
     "merge": MergeArguments,
     "data": DataArguments,
     "data traces": DataTracesArguments,
+    "data import": DataImportArguments,
     "data check": DataCheckArguments,
     "data stats": DataStatsArguments,
     "data show": DataShowArguments,
@@ -126,6 +128,7 @@ POSITIONAL = {
     "compare": ("first", "second"),
     "rewards replay": ("run",),
     "data traces": ("problems",),
+    "data import": ("file",),
     "data check": ("file",),
     "data stats": ("file",),
     "data show": ("file",),

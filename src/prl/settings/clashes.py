@@ -27,7 +27,11 @@ from prl.settings.trainer_flags import (
     word_of,
 )
 
-_NEEDED = POSITIONAL | {"merge": ("model_name_or_path", "output_dir"), "generate": ()}
+_NEEDED = POSITIONAL | {
+    "merge": ("model_name_or_path", "output_dir"),
+    "generate": (),
+    "data import": ("file", "format"),
+}
 """command -> the flags that it cannot do without, unless they have a default."""
 
 

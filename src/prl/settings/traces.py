@@ -140,6 +140,23 @@ class DataCheckArguments(CheckFlags, TraceFileFlags):
 
 
 @dataclass
+class DataImportArguments(TraceFileFlags):
+    """Write traces that are in another project's format as traces of prl.
+
+    FILE has a column for the problem and one for the trace, which is in the format of Multiverse, of the
+    Native Parallel Reasoner (npr) or of ThreadWeaver.
+
+      prl data import theirs.jsonl --format npr --output traces.parquet
+    """
+
+    format: Literal["multiverse", "npr", "threadweaver"] | None = flag(
+        None, "whose format it is: multiverse, npr or threadweaver"
+    )
+    on_bad_rows: OnBadRows = "error"
+    output: str = "imported.parquet"
+
+
+@dataclass
 class DataStatsArguments(TraceFileFlags):
     """Blocks, paths, lengths and diversity of the traces in a file."""
 

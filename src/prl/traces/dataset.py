@@ -22,8 +22,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from prl.analysis import diversity, words
+from prl.errors import UsageError
 from prl.grammar import parse
-from prl.runs.disk import replacing
+from prl.runs.disk import check_replaceable, replacing
 from prl.traces.checks import Rejection
 
 ACCEPTED, REJECTED, CARD = "traces.parquet", "rejected.parquet", "README.md"
@@ -106,6 +107,15 @@ def _table(file: BinaryIO, schema: pa.Schema) -> Iterator[_Table]:
         table = _Table(writer)
         yield table
         table.flush()
+
+
+def check_output(file: Path, flag: str = "--output") -> None:
+    """UsageError unless `write_rows` can write `file` anew; `flag` named it."""
+    if file.suffix not in (".parquet", ".jsonl"):
+        raise UsageError(f"{file}: give a name that ends with .parquet or .jsonl")
+    check_replaceable(file, flag)
+    if file.exists():
+        raise UsageError(f"{file} exists; name another file")
 
 
 def write_rows(file: Path, rows: Sequence[Mapping[str, Any]], flag: str = "--output") -> None:

@@ -20,7 +20,6 @@ from prl.data.hub import load_rows
 from prl.data.targets import wrong_paths
 from prl.errors import DataError, UsageError, nearest
 from prl.grammar import TAGS, parse, parse_ids
-from prl.runs.disk import check_replaceable
 from prl.settings import Settings
 from prl.settings.arguments import (
     DataCheckArguments,
@@ -30,7 +29,7 @@ from prl.settings.arguments import (
 )
 from prl.traces.checks import Reason, Rejection, Rules, check, repair
 from prl.traces.contamination import RUN, Benchmarks
-from prl.traces.dataset import write_rows
+from prl.traces.dataset import check_output, write_rows
 from prl.traces.modes import conversation
 
 Rows = list[dict[str, Any]]
@@ -149,11 +148,7 @@ def count_of(given: DataCheckArguments | DataTracesArguments) -> Callable[[str],
 def _check(given: DataCheckArguments) -> None:
     outputs = {name: Path(file) for name in ("accepted", "rejected") if (file := getattr(given, name))}
     for name, file in outputs.items():
-        if file.suffix not in (".parquet", ".jsonl"):
-            raise UsageError(f"{file}: give a name that ends with .parquet or .jsonl")
-        check_replaceable(file, f"--{name}")
-        if file.exists():
-            raise UsageError(f"{file} exists; name another file")
+        check_output(file, f"--{name}")
     report = check_file(given)
     total, bad = len(report.rows), len(report.rejected)
     print(

@@ -21,10 +21,9 @@ from typing import Any, NamedTuple
 from prl.data.hub import load_rows
 from prl.errors import DataError, UsageError
 from prl.grammar import parse
-from prl.runs.disk import check_replaceable
 from prl.settings import Settings
 from prl.settings.arguments import DataMixArguments
-from prl.traces.dataset import public_name, write_rows
+from prl.traces.dataset import check_output, public_name, write_rows
 from prl.traces.modes import conversation
 
 Row = dict[str, Any]
@@ -47,11 +46,7 @@ def run(settings: Settings[DataMixArguments]) -> None:
     """`prl data mix`. Raises UsageError, DataError."""
     given = settings.arguments
     output = Path(given.output)
-    if output.suffix not in (".parquet", ".jsonl"):
-        raise UsageError(f"{output}: give a name that ends with .parquet or .jsonl")
-    check_replaceable(output, "--output")
-    if output.exists():
-        raise UsageError(f"{output} exists; name another file")
+    check_output(output)
     weights = dict(_weight(text) for text in given.sets)
     if len(weights) < len(given.sets):
         raise UsageError("sets: one is named twice; name it once, with the sum of its weights")

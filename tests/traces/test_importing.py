@@ -1,0 +1,255 @@
+"""prl data import: the formats of Multiverse, NPR and ThreadWeaver as their repositories document them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from prl import cli
+from prl.data.hub import load_rows
+from prl.grammar import parse
+from prl.traces.foreign import FORMATS, from_multiverse, from_npr, from_threadweaver
+
+MULTIVERSE = """<Think>
+Two rows of seats, 12 and 15 long.
+<Parallel>
+<Goal>
+Each row can be counted alone.
+<Outline>1: Count the front row.</Outline>
+<Outline>2: Count the
+  back row.</Outline>
+</Goal>
+<Path>
+1: 12 seats, and 12 &lt; 15.
+</Path>
+<Path>
+2: 15 seats.
+</Path>
+<Conclusion>
+12 and 15.
+</Conclusion>
+</Parallel>
+So 27.
+</Think>
+The answer is \\boxed{27}."""
+
+NPR = """<guideline>
+<plan>1: Count up.</plan>
+<plan>2: Count down.</plan>
+</guideline>
+<step>
+1: 1, 2, 3.
+</step>
+<step>
+2: 3, 2, 1.
+</step>
+<takeaway>
+Three either way.
+</takeaway>
+
+<guideline>
+<plan>1: Double it.</plan>
+</guideline>
+<step>
+1: 3+3=6
+</step>
+<takeaway>
+Six.
+</takeaway>
+
+The answer is \\boxed{6}."""
+
+THREADWEAVER = """<think>
+Split the sum.
+<Parallel>
+<Outlines>
+<Outline>1: tens</Outline>
+<Outline>2: ones</Outline>
+</Outlines>
+<Thread>
+1: 40+20=60
+</Thread><Thread>
+2: 7+6=13
+</Thread>
+<Conclusion>
+60+13=73
+</Conclusion>
+</Parallel>
+</think>
+
+\\boxed{73}"""
+
+
+def test_multiverse_s_outline_is_a_plan_and_its_conclusion_the_summary() -> None:
+    assert from_multiverse(MULTIVERSE) == (
+        "Two rows of seats, 12 and 15 long.\n\nEach row can be counted alone.\n\n"
+        "Count the front row.\nCount the back row.\n"
+        "<Parallel><Path>\n12 seats, and 12 < 15.\n</Path><Path>\n15 seats.\n</Path></Parallel>\n"
+        "<Summary>\n12 and 15.\n</Summary>\n\nSo 27.\n\nThe answer is \\boxed{27}."
+    )
+
+
+def test_npr_s_rounds_are_blocks_and_one_of_a_single_step_is_text() -> None:
+    assert from_npr(NPR) == (
+        "Count up.\nCount down.\n"
+        "<Parallel><Path>\n1, 2, 3.\n</Path><Path>\n3, 2, 1.\n</Path></Parallel>\n"
+        "<Summary>\nThree either way.\n</Summary>\n\n"
+        "Double it.\n\n3+3=6\n\nSix.\n\nThe answer is \\boxed{6}."
+    )
+
+
+def test_threadweaver_s_threads_are_paths() -> None:
+    assert from_threadweaver(THREADWEAVER) == (
+        "Split the sum.\n\ntens\nones\n"
+        "<Parallel><Path>\n40+20=60\n</Path><Path>\n7+6=13\n</Path></Parallel>\n"
+        "<Summary>\n60+13=73\n</Summary>\n\n\\boxed{73}"
+    )
+
+
+@pytest.mark.parametrize("text", ["It is 7.", "", "2 < 3 and <b>bold</b>"])
+@pytest.mark.parametrize("form", FORMATS)
+def test_text_without_blocks_stays(form: str, text: str) -> None:
+    assert FORMATS[form](text) == text
+
+
+INNER = "<Parallel><Goal></Goal><Path>a</Path><Path>b</Path><Conclusion>c</Conclusion></Parallel>"
+
+
+@pytest.mark.parametrize(
+    ("form", "text", "said"),
+    [
+        (
+            "multiverse",
+            MULTIVERSE.replace("15 seats.\n</Path>", f"{INNER}</Path>"),
+            "<Path> at 231 holds <Parallel> at 241: blocks inside blocks have no form in prl",
+        ),
+        (
+            "npr",
+            NPR.replace("1, 2, 3.", NPR.partition("<guideline>\n<plan>1: Double")[0]),
+            "<step> at 79 holds <guideline> at 89: blocks inside blocks have no form in prl",
+        ),
+        (
+            "threadweaver",
+            THREADWEAVER.replace("<Conclusion>\n60+13=73\n</Conclusion>\n", ""),
+            "<Parallel> at 23 has no <Conclusion>, which would be the summary",
+        ),
+        ("npr", NPR.replace("<takeaway>\nSix.\n</takeaway>", "Six."), "has no <takeaway>"),
+        ("npr", NPR.replace("</step>\n<step>", "</step>\nand\n<step>"), "has no <takeaway>"),
+        ("npr", "<step>1: a</step>", "<step> at 0 stands outside a block"),
+        ("npr", NPR.replace("<plan>2: Count down.</plan>", ""), "plans 1 and has 2 of <step>"),
+        ("npr", NPR.replace("</takeaway>", "</step>", 1), "</step> at 162 closes no <step>"),
+        ("npr", NPR + "<plan>", "<plan> at 304 is not closed"),
+        ("npr", "</plan>", "</plan> at 0 closes no <plan>"),
+        (
+            "npr",
+            "<guideline><step>1: a</step></guideline><step>1: a</step><takeaway>b</takeaway>",
+            "holds <step> at 11, which is no <plan>",
+        ),
+        ("npr", NPR.replace("1, 2, 3.", ""), "cannot render a block: path 1 is blank"),
+        ("npr", NPR.replace("1, 2, 3.", "a <Path>"), "path 1 holds the tag <Path>"),
+        ("multiverse", INNER.replace("</Path><Path>", "</Path>and<Path>"), "text between its parts: 'and'"),
+        ("multiverse", INNER.replace("<Goal></Goal>", ""), "holds Path, Path, Conclusion, not Goal, then"),
+        ("multiverse", "<Path>a</Path>", "<Path> at 0 stands outside a block"),
+    ],
+)
+def test_what_has_no_form_here_is_told(form: str, text: str, said: str) -> None:
+    with pytest.raises(ValueError, match=r".") as error:
+        FORMATS[form](text)
+    assert said in str(error.value)
+
+
+words = st.text("ab1: <&\n", min_size=1, max_size=8).filter(lambda text: text.strip())
+
+
+@given(st.lists(words, min_size=2, max_size=4), words, words)
+def test_paths_and_summaries_are_those_that_were_written(paths: list[str], summary: str, before: str) -> None:
+    steps = "".join(f"<step>\n{i}: {path}\n</step>" for i, path in enumerate(paths, 1))
+    plans = "".join(f"<plan>{i}: way {i}</plan>" for i, _ in enumerate(paths, 1))
+    text = f"{before}<guideline>{plans}</guideline>{steps}<takeaway>{summary}</takeaway>"
+    trace = parse(from_npr(text))
+    assert trace.is_valid
+    (block,) = trace.blocks
+    assert [path.text.strip() for path in block.paths] == [path.strip() for path in paths]
+    assert block.summary
+    assert block.summary.text.strip() == summary.strip()
+    plan = "\n".join(f"way {i}" for i, _ in enumerate(paths, 1))
+    assert trace.main_thread.strip() == f"{before.strip()}\n\n{plan}"
+
+
+@given(st.text("<>/ 1:a\n") | st.lists(st.sampled_from(["<guideline>", "</guideline>", "<plan>", "</plan>",
+    "<step>", "</step>", "<takeaway>", "</takeaway>", "1: a", " "])).map("".join))  # fmt: skip
+def test_any_text_is_a_trace_or_refused(text: str) -> None:
+    try:
+        found = from_npr(text)
+    except ValueError:
+        return
+    assert not any(tag in found for tag in ("<plan>", "<step>", "<takeaway>", "<guideline>"))
+    assert parse(found).is_valid
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> str:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def test_a_file_is_imported_and_trained_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    turns = [{"role": "user", "content": "How many seats?"}, {"role": "assistant", "content": MULTIVERSE}]
+    rows = [
+        {"question": "How many seats?", "answer": "27", "response": MULTIVERSE},
+        {"question": "Nested?", "answer": "1", "response": MULTIVERSE.replace("15 seats.", INNER)},
+    ]
+    file, output = write(tmp_path / "mv.jsonl", rows), tmp_path / "traces.parquet"
+    given_words = ["data", "import", file, "--format", "multiverse", "--output", str(output)]
+    assert cli.main(given_words) == 1
+    err = capsys.readouterr().err
+    assert f"{file}: bad rows: 1 of 2\n  line 2: <Path> at " in err
+    assert not output.exists()
+
+    assert cli.main([*given_words, "--on_bad_rows", "skip"]) == 0
+    assert f"{output}: 1 of 2 traces, 1 blocks of 2 paths\n" in capsys.readouterr().out
+    (row,) = load_rows(str(output), need=("problem", "answer", "trace"))
+    assert (row["problem"], row["answer"]) == ("How many seats?", "27")
+    assert row["trace"] == from_multiverse(MULTIVERSE)
+    assert "context_paths" not in row, "nobody looked"
+    assert cli.main(["data", "check", str(output)]) == 0
+
+    chats = write(tmp_path / "chats.jsonl", [{"messages": turns}])
+    given_words = ["data", "import", chats, "--format", "multiverse", "--output", str(tmp_path / "b.jsonl")]
+    assert cli.main(given_words) == 0
+    (again,) = load_rows(str(tmp_path / "b.jsonl"), need=("problem", "trace"))
+    assert (again["problem"], again["trace"]) == (row["problem"], row["trace"])
+
+
+@pytest.mark.parametrize(
+    ("rows", "words_", "status", "said"),
+    [
+        ([{"problem": "a", "response": "b"}], [], 2, "--format is missing"),
+        ([{"problem": "a", "response": "b"}], ["--format", "nrp"], 2, "nearest: npr"),
+        ([{"problem": "a"}], ["--format", "npr"], 1, "has no column for the trace"),
+        ([{"problem": "a", "response": 7}], ["--format", "npr"], 1, "line 1: response holds no text"),
+        ([{"problem": "", "response": "b"}], ["--format", "npr"], 1, "line 1: problem is empty"),
+        (
+            [{"problem": "a", "response": "b"}],
+            ["--format", "npr", "--output", "x.csv"],
+            2,
+            ".parquet or .jsonl",
+        ),
+    ],
+)
+def test_what_cannot_be_imported(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    rows: list[dict[str, Any]],
+    words_: list[str],
+    status: int,
+    said: str,
+) -> None:
+    file = write(tmp_path / "set.jsonl", rows)
+    output = [] if "--output" in words_ else ["--output", str(tmp_path / "x.parquet")]
+    assert cli.main(["data", "import", file, *words_, *output]) == status
+    assert said in capsys.readouterr().err
