@@ -18,7 +18,7 @@ NEEDS = [
     "pyyaml",
 ]  # fmt: skip
 PURE = (
-    "analysis", "budgets", "curriculum", "data_rows", "examples", "grammar", "prompts", "rewards",
+    "analysis", "budgets", "credit", "curriculum", "data_rows", "examples", "grammar", "prompts", "rewards",
     "statistics", "turns",
 )  # fmt: skip
 TRACES = ("asking", "journal", "modes")
