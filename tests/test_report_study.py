@@ -152,7 +152,7 @@ def make_study(
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A whole study with its report; tests only read it."""
-    folder = make_study(tmp_path_factory.mktemp("study") / "whole", problems=40)
+    folder = make_study(tmp_path_factory.mktemp("study") / "whole", seeds=4, problems=40)
     report.write(folder)
     return folder
 
@@ -415,7 +415,7 @@ def test_the_page_holds_claims_tables_and_figures(made: Path) -> None:
         "## Figures",
         "## Block position, arm by arm",
     ]
-    assert "`prl study paper-mini --seeds 2 --recipe tiny --arms sequential causal" in page
+    assert "`prl study paper-mini --seeds 4 --recipe tiny --arms sequential causal" in page
     assert "Linux, 2 cores, no GPU" in page
     assert "40 of arithmetic:heldout, 4 samples; 40 of arithmetic:heldout-wide, 4 samples" in page
     assert "quick" not in page
@@ -440,10 +440,10 @@ def test_tables_say_what_was_measured_beside_what_the_paper_found(
     assert {"uniform", "adaptive"}.isdisjoint(t1)  # measured on other problems
     found = numbers["arms"]["causal"]
     assert t1["causal"] == [
-        "2",
+        "4",
         f"{found['accuracy']['mean']:.1%} [{found['accuracy']['low']:.1%}, {found['accuracy']['high']:.1%}]",
         f"{100 * found['gain']['mean']:+.1f} "
-        f"[{100 * found['gain']['low']:+.1f}, {100 * found['gain']['high']:+.1f}]",
+        f"[{100 * found['gain']['low']:+.1f}, {100 * found['gain']['high']:+.1f}]".replace("-", "−"),
         f"{found['parallel_ratio']['mean']:.1%} "
         f"[{found['parallel_ratio']['low']:.1%}, {found['parallel_ratio']['high']:.1%}]",
         "50 [50, 50]",
@@ -469,13 +469,13 @@ def test_tables_say_what_was_measured_beside_what_the_paper_found(
 
 def test_all_numbers_are_in_study_json(numbers: dict[str, Any]) -> None:
     found = numbers["arms"]["causal"]["accuracy"]
-    assert found["mean"] == pytest.approx(sum(found["seeds"].values()) / 2)
+    assert found["mean"] == pytest.approx(sum(found["seeds"].values()) / 4)
     assert numbers["settings"]["arms"] == list(MADE)
     assert numbers["environment"]["versions"] == {"torch": "2.13.0", "trl": "1.16.0"}
     assert numbers["missing"] == []
     assert numbers["run_seconds"] > 0
     assert len(numbers["curves"]["adaptive"]["1"]["curriculum/share_level_6"]) == 12
-    assert numbers["traces"]["causal"]["responses"] == 2 * 40 * 4
+    assert numbers["traces"]["causal"]["responses"] == 4 * 40 * 4
     assert numbers["difficulty"]["uniform"]["checkpoint"] == 8
 
 

@@ -17,9 +17,12 @@ from prl.statistics import (
     SeedEstimate,
     bootstrap,
     itself,
+    median,
     over_seeds,
     paired_difference,
     pass_at_k,
+    student,
+    t_quantile,
     unpaired_difference,
 )
 
@@ -154,6 +157,95 @@ def test_intervals_over_seeds_hold_the_truth_about_as_often_as_they_say() -> Non
         assert found is not None
         held += found.low <= 0 <= found.high
     assert held >= 93
+
+
+# --- Student's t
+
+
+@pytest.mark.parametrize(
+    ("free", "tabled"),
+    [(1, 12.7062), (2, 4.3027), (3, 3.1824), (4, 2.7764), (5, 2.5706), (10, 2.2281), (29, 2.0452),
+     (100, 1.9840), (10_000, 1.9600)],
+)  # fmt: skip
+def test_quantiles_are_those_of_the_tables(free: int, tabled: float) -> None:
+    assert t_quantile(free) == pytest.approx(tabled, abs=5e-5)
+
+
+def test_an_interval_by_hand() -> None:
+    """Means 0.1, 0.2, 0.3: a standard error of 0.1 / √3, by 4.303."""
+    means = {0: 0.1, 1: 0.2, 2: 0.3}
+    found = student(itself, {seed: {"a": mean - 0.05, "b": mean + 0.05} for seed, mean in means.items()})
+    half = 4.3027 * 0.1 / 3**0.5
+    assert found is not None
+    assert (found.mean, found.low, found.high) == pytest.approx((0.2, 0.2 - half, 0.2 + half), abs=1e-4)
+    assert found.seeds == pytest.approx(means)
+
+
+def test_a_ratio_is_that_of_each_seed() -> None:
+    ours, theirs = {0: {1: 0.2}, 1: {1: 0.6}}, {0: {1: 0.4, 2: 0.4}, 1: {1: 0.8}, 2: {1: 1.0}}
+    found = student(np.divide, ours, theirs)
+    assert found is not None
+    assert (found.mean, found.seeds) == (pytest.approx(0.625), pytest.approx({0: 0.5, 1: 0.75}))
+
+
+def test_an_interval_ends_at_its_bounds_and_one_seed_has_that_of_its_units() -> None:
+    wide = {0: {"a": 0.9, "b": 1.0}, 1: {"c": 0.7, "d": 0.9}}
+    found = student(itself, wide, bounds=(0.0, 1.0))
+    assert found is not None
+    assert (found.low, found.high) == (pytest.approx(0.0, abs=0.01), 1.0)
+    assert student(itself, {0: wide[0]}) == over_seeds(itself, {0: wide[0]})
+    assert student(itself, {}) is None
+
+
+def test_problems_that_seeds_share_are_chance_too() -> None:
+    """Two seeds that agree on every problem: their means tell nothing of how the problems were drawn."""
+    problems = {n: float(n % 2) for n in range(40)}
+    alike = {0: problems, 1: problems}
+    fixed, drawn = student(itself, alike), student(itself, alike, drawn_units=True)
+    own = student(itself, {s: {(s, n): v for n, v in problems.items()} for s in alike}, drawn_units=True)
+    assert fixed is not None
+    assert drawn is not None
+    assert own is not None
+    assert fixed.low == fixed.high == own.low == own.high == 0.5
+    assert drawn.high - 0.5 == pytest.approx(t_quantile(39) * (0.25 / 40) ** 0.5)
+
+
+@pytest.mark.parametrize("seeds", [3, 5])
+@pytest.mark.parametrize("apart", [0.0, 0.2], ids=["little", "much"])
+@pytest.mark.parametrize("shared", [False, True], ids=["their own problems", "the same problems"])
+def test_students_intervals_hold_the_truth_however_far_seeds_differ(
+    seeds: int, apart: float, shared: bool
+) -> None:
+    """`benchmarks/intervals.py` has more of these, and the bootstrap beside them; ± 3 % by chance."""
+    rng, held = np.random.default_rng(1), 0
+    for _ in range(200):
+        problems = rng.normal(0, 0.2, (1 if shared else seeds, 30))
+        draws = rng.normal(0, apart, (seeds, 1)) + problems + rng.normal(0, 0.2, (seeds, 30))
+        units = {
+            seed: {(0 if shared else seed, n): value for n, value in enumerate(draws[seed].tolist())}
+            for seed in range(seeds)
+        }
+        found = student(itself, units, drawn_units=True)
+        assert found is not None
+        held += found.low <= 0 <= found.high
+    assert 0.91 <= held / 200 <= 0.985
+
+
+# --- Medians
+
+
+@pytest.mark.parametrize(
+    ("count", "low", "high"), [(1, 1, 1), (5, 1, 5), (6, 1, 6), (10, 2, 9), (20, 6, 15), (100, 40, 61)]
+)
+def test_the_interval_of_a_median_is_that_of_the_sign_test(count: int, low: int, high: int) -> None:
+    """Ranks as in the tables, as in Hollander and Wolfe's."""
+    found = median([float(rank) for rank in range(count, 0, -1)])
+    assert (found.mean, found.low, found.high) == ((count + 1) / 2, low, high)
+
+
+def test_nothing_has_no_median() -> None:
+    with pytest.raises(ValueError, match="no values"):
+        median([])
 
 
 values = st.dictionaries(

@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 
-from prl.statistics import SeedEstimate, Units, over_seeds
+from prl.statistics import SeedEstimate, Units, student
 from prl.study.results import Evaluation, Study, Training, gain
 
 Side = Literal["above", "below", "within"]
@@ -172,7 +172,7 @@ def block_position(study: Study, *arms: str) -> SeedEstimate | None:
                 start = fmean(early.values())
                 first.setdefault(seed, {}).update({(arm, step): at - start for step, at in early.items()})
                 last.setdefault(seed, {}).update({(arm, step): at - start for step, at in late.items()})
-    return over_seeds(np.subtract, last, first) if first else None
+    return student(np.subtract, last, first) if first else None
 
 
 def thirds(training: Training) -> tuple[dict[int, float], dict[int, float]]:
@@ -196,7 +196,7 @@ def _ratio_after_switch(study: Study, arm: str) -> SeedEstimate | None:
             end = max(switch, training.steps - SWITCH_WINDOW + 1)
             before[seed] = {step: ratios[step] for step in ratios if switch - SWITCH_WINDOW <= step < switch}
             after[seed] = {step: ratios[step] for step in ratios if step >= end}
-    return over_seeds(np.subtract, after, before) if before else None
+    return student(np.subtract, after, before) if before else None
 
 
 def _dead_groups(study: Study, first: str, second: str) -> SeedEstimate | None:
@@ -204,7 +204,7 @@ def _dead_groups(study: Study, first: str, second: str) -> SeedEstimate | None:
     ours, theirs = dead_groups(study, first), dead_groups(study, second)
     if not all(any(theirs[seed].values()) for seed in ours.keys() & theirs.keys()):
         return None
-    return over_seeds(lambda one, other: one / np.maximum(other, FEWEST_DEAD), ours, theirs)
+    return student(lambda one, other: one / np.maximum(other, FEWEST_DEAD), ours, theirs)
 
 
 def dead_groups(study: Study, arm: str) -> Units:

@@ -17,7 +17,7 @@ from typing import Any
 
 from prl import runs
 from prl.errors import UsageError
-from prl.statistics import SeedEstimate, itself, over_seeds
+from prl.statistics import SeedEstimate, itself, student
 from prl.study import figures
 from prl.study.claims import block_position, dead_groups, judge, thirds
 from prl.study.page import page
@@ -97,8 +97,8 @@ def _difficulty(study: Study, arm: str) -> dict[str, Any]:
     trainings, checkpoints = study.trainings[arm], study.checkpoints.get(arm, {})
     skipped = {seed: training.curves.get("curriculum/skipped", {}) for seed, training in trainings.items()}
     return {
-        "dead_groups": over_seeds(itself, dead_groups(study, arm)),
-        "skipped": over_seeds(itself, skipped),
+        "dead_groups": student(itself, dead_groups(study, arm)),
+        "skipped": student(itself, skipped),
         "steps": max(training.steps for training in trainings.values()),
         "checkpoint": max((each.steps or 0 for each in checkpoints.values()), default=None),
         "checkpoint_accuracy": score(checkpoints, "accuracy"),
@@ -111,8 +111,8 @@ def _position(study: Study, arm: str) -> dict[str, SeedEstimate | None] | None:
         return None
     parts = {seed: thirds(training) for seed, training in study.trainings[arm].items()}
     return {
-        "first": over_seeds(itself, {seed: early for seed, (early, _) in parts.items()}),
-        "last": over_seeds(itself, {seed: late for seed, (_, late) in parts.items()}),
+        "first": student(itself, {seed: early for seed, (early, _) in parts.items()}),
+        "last": student(itself, {seed: late for seed, (_, late) in parts.items()}),
         "change": change,
     }
 

@@ -1,7 +1,7 @@
 """What the runs of a study measured, arm by arm and seed by seed, and how surely it is known.
 
 `read` takes in the run folders of a study (`prl study`) and nothing else; a run that is not there or not
-finished is named. `score` and `gain` are means over seeds with their 95 % intervals.
+finished is named. `score` and `gain` are means over seeds with Student's 95 % intervals.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from math import inf
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -22,7 +23,7 @@ from prl.analysis import block_positions, describe
 from prl.errors import RunError
 from prl.grammar import parse
 from prl.report.curves import read_stages
-from prl.statistics import SeedEstimate, itself, over_seeds
+from prl.statistics import SeedEstimate, itself, student
 
 BASE = "base"
 """The model before any training, among the evaluations; a cold start is `cold start <name>`."""
@@ -37,6 +38,7 @@ LEVEL_ARMS = ("uniform", "adaptive")
 """T3: the ways to draw problems of all levels, on which they are evaluated too."""
 
 SCORES = ("accuracy", "parallel_ratio", "tokens", "critical_path")
+_MOST = {"tokens": inf, "critical_path": inf}  # where the others are shares
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,8 @@ def read(folder: str | os.PathLike[str]) -> Study:
 
 def score(evaluations: Mapping[int, Evaluation], name: str) -> SeedEstimate | None:
     """The mean of one of the `SCORES` over problems and seeds."""
-    return over_seeds(itself, {seed: each.scores[name] for seed, each in evaluations.items()})
+    units = {seed: each.scores[name] for seed, each in evaluations.items()}
+    return student(itself, units, bounds=(0.0, _MOST.get(name, 1.0)), drawn_units=True)
 
 
 def gain(first: Mapping[int, Evaluation], second: Mapping[int, Evaluation], name: str) -> SeedEstimate | None:
@@ -137,7 +140,8 @@ def gain(first: Mapping[int, Evaluation], second: Mapping[int, Evaluation], name
         ours, theirs = first[seed].scores[name], second[seed].scores[name]
         if ours.keys() == theirs.keys():
             paired[seed] = {problem: ours[problem] - theirs[problem] for problem in ours}
-    return over_seeds(itself, paired)
+    most = _MOST.get(name, 1.0)
+    return student(itself, paired, bounds=(-most, most), drawn_units=True)
 
 
 def pooled(evaluations: Iterable[Evaluation]) -> dict[str, float | None]:
