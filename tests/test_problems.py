@@ -15,7 +15,7 @@ from prl.answers import extract_answer
 from prl.data import problems
 from prl.errors import RunError
 from prl.grammar import TAGS, Block, parse
-from prl.tiny.build import documents
+from prl.tiny.build import arithmetic
 
 SPLITS = tuple(problems.LEVELS)
 ROOT = Path(__file__).parents[1]
@@ -122,7 +122,7 @@ def test_the_cold_start_uses_no_word_that_the_tiny_base_has_not_seen(cold_start:
     """A frozen embedding row that pretraining never moved cannot be learned from a LoRA adapter."""
     tokenizer = AutoTokenizer.from_pretrained(tiny.BASE)
     tokenizer.add_tokens(list(TAGS))
-    texts = islice(documents(seed=1), 3000)
+    texts = islice(arithmetic(seed=1), 3000)
     seen = {token for ids in tokenizer(list(texts))["input_ids"] for token in ids}
     used = {token for row in cold_start for token in tokenizer(row["trace"])["input_ids"]}
     assert {tokenizer.decode(token) for token in used - seen} == set(TAGS)

@@ -112,7 +112,7 @@ def add_results(model: str, results: Mapping[str, Any]) -> Path | None:
     earlier ones that were asked for in the same way; the card, or None where the model has none of prl.
     Raises RunError."""
     folder = runs.adapter_dir(model) or Path(model).expanduser()
-    text = cards.read_own(folder) if model != tiny.NAME and folder.is_dir() else None
+    text = cards.read_own(folder) if model not in tiny.FOLDERS and folder.is_dir() else None
     if text is None or _EVALUATION not in text:
         return None
     new = _as_result(results)

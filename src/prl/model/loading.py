@@ -137,12 +137,13 @@ def check_loadable(name: str, *, trust_remote_code: bool = False) -> None:
     """
     adapter, base = _look_at(name)
     _refuse_undecodable(name, base, trust_remote_code)
-    if adapter or base == tiny.NAME or Path(base).expanduser().is_dir():
+    if adapter or base in tiny.FOLDERS or Path(base).expanduser().is_dir():
         load_tokenizer(adapter or base, trust_remote_code=trust_remote_code)
 
 
 def config_of(name: str | Path, *, trust_remote_code: bool = False) -> Any:
-    """The config of a Hub name, a folder or `tiny`; None where it cannot be read: loading says why."""
+    """The config of a Hub name, a folder or a model that ships; None where it cannot be read: loading says
+    why."""
     with suppress(OSError, ValueError):
         return AutoConfig.from_pretrained(tiny.resolve(name), trust_remote_code=trust_remote_code)
 
@@ -269,8 +270,8 @@ def settle_tags(settings: Settings[Any]) -> tuple[Settings[Any], str]:
 
 
 def load_tokenizer(source: str | Path, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
-    """The tokenizer of a Hub name, a folder or `tiny`, as it is: without tags if they are not in it. Raises
-    ModelError."""
+    """The tokenizer of a Hub name, a folder or a model that ships, as it is: without tags if they are not in
+    it. Raises ModelError."""
     folder = Path(source).expanduser()
     bare = folder.is_dir() and not any(next(folder.glob(name), None) for name in _VOCABULARIES)
     try:
@@ -350,7 +351,7 @@ def _put_on(base: PreTrainedModel, adapter: Path, trainable: bool, rows: list[in
 def _lasting(base: str) -> str:
     """What an adapter says its base is: a folder by its whole path, so that it is found from anywhere."""
     folder = Path(base).expanduser()
-    return str(folder.resolve()) if base != tiny.NAME and folder.is_dir() else base
+    return str(folder.resolve()) if base not in tiny.FOLDERS and folder.is_dir() else base
 
 
 def _load_base(

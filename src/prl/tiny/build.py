@@ -12,7 +12,8 @@ from __future__ import annotations
 import argparse
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
@@ -21,8 +22,11 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from prl.data.problems import applicable_strategies, make_problem
+from prl.data.search import pretraining_problem
+from prl.data.search.traces import sequential
 from prl.grammar import TAGS
 from prl.prompts import CHAT_TEMPLATE, FINAL_ANSWER, render_prompt, render_response
+from prl.tiny import FOLDERS
 
 VOCABULARY = 384  # BPE tokens, the three control tokens included
 EMBEDDING_ROWS = 512  # the rest is spare, as in Qwen3 (151,936 rows for 151,669 tokens)
@@ -30,9 +34,15 @@ CONTROL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 # Qwen3's own pattern in short: one digit a token, words with their leading space, runs of line ends.
 PATTERN = r" ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\n+|\s+"
 
+SEARCH_SHARES = {"which": 3, "equations": 2, "products": 5}  # of the texts: those of products are short
 
-def documents(seed: int) -> Iterator[str]:
-    """Endless training texts: a problem as a chat turn, and one or two sequential solutions of it."""
+
+Documents = Callable[[int], Iterator[str]]
+"""Endless pretraining texts from a seed."""
+
+
+def arithmetic(seed: int) -> Iterator[str]:
+    """A sum as a chat turn, and one or two sequential solutions of it."""
     rng = Random(f"{seed}/pretrain")
     while True:
         problem = make_problem(rng, rng.choice(("easy", "hard", "coldstart")))
@@ -46,7 +56,16 @@ def documents(seed: int) -> Iterator[str]:
         yield render_prompt(problem.text, "bare") + render_response(solution)
 
 
-def train_tokenizer(seed: int) -> PreTrainedTokenizerFast:
+def search(seed: int) -> Iterator[str]:
+    """A problem with alternatives as a chat turn, and its sequential solution."""
+    rng = Random(f"{seed}/pretrain")
+    kinds = [kind for kind, share in SEARCH_SHARES.items() for _ in range(share)]
+    while True:
+        problem = pretraining_problem(rng, rng.choice(kinds))
+        yield render_prompt(problem.text, "bare") + render_response(sequential(rng, problem).trace)
+
+
+def train_tokenizer(documents: Documents, seed: int) -> PreTrainedTokenizerFast:
     """A byte-level BPE of 384 tokens with single digits, trained on 4,000 documents."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -79,17 +98,17 @@ def train_tokenizer(seed: int) -> PreTrainedTokenizerFast:
     )
 
 
-def new_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> Qwen3ForCausalLM:
+def new_model(tokenizer: PreTrainedTokenizerFast, plan: Plan, seed: int) -> Qwen3ForCausalLM:
     torch.manual_seed(seed)
     model = Qwen3ForCausalLM(
         Qwen3Config(
             vocab_size=EMBEDDING_ROWS,
-            hidden_size=128,
-            intermediate_size=384,
+            hidden_size=plan.hidden_size,
+            intermediate_size=3 * plan.hidden_size,
             num_hidden_layers=4,
             num_attention_heads=4,
             num_key_value_heads=2,
-            head_dim=32,
+            head_dim=plan.hidden_size // 4,
             max_position_embeddings=1024,
             tie_word_embeddings=True,
             bos_token_id=None,
@@ -100,7 +119,9 @@ def new_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> Qwen3ForCausalLM
     return model
 
 
-def batches(tokenizer: PreTrainedTokenizerFast, seed: int, rows: int, length: int) -> Iterator[torch.Tensor]:
+def batches(
+    tokenizer: PreTrainedTokenizerFast, documents: Documents, seed: int, rows: int, length: int
+) -> Iterator[torch.Tensor]:
     """Endless packed batches of token ids, shape (rows, length)."""
     texts = documents(seed)
     buffer: list[int] = []
@@ -114,7 +135,12 @@ def batches(tokenizer: PreTrainedTokenizerFast, seed: int, rows: int, length: in
 
 
 def pretrain(
-    model: Qwen3ForCausalLM, stream: Iterator[torch.Tensor], *, steps: int, learning_rate: float
+    model: Qwen3ForCausalLM,
+    stream: Iterator[torch.Tensor],
+    *,
+    steps: int,
+    learning_rate: float,
+    autocast: bool,
 ) -> None:
     """AdamW with warm-up and cosine decay; prints the loss every 50 steps."""
     matrices = [p for p in model.parameters() if p.ndim == 2]
@@ -129,7 +155,7 @@ def pretrain(
         for group in optimizer.param_groups:
             group["lr"] = learning_rate * min(1.0, (step + 1) / warmup) * (0.02 + 0.98 * decay)
         ids = next(stream)
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
             loss = model(input_ids=ids, labels=ids).loss
         optimizer.zero_grad()
         loss.backward()
@@ -139,23 +165,45 @@ def pretrain(
             print(f"step {step:5d}  loss {loss.item():.4f}  {time.monotonic() - started:6.0f} s", flush=True)
 
 
+@dataclass(frozen=True)
+class Plan:
+    """How a base is made: from which texts, of which size, for how many steps of rows × length tokens."""
+
+    documents: Documents
+    hidden_size: int
+    steps: int
+    rows: int
+    length: int
+    autocast: bool  # to bfloat16: faster on some processors, and by half slower on others
+
+
+PLANS = {
+    "tiny": Plan(arithmetic, hidden_size=128, steps=2500, rows=48, length=192, autocast=True),
+    "tiny-search": Plan(search, hidden_size=128, steps=2000, rows=32, length=256, autocast=False),
+}
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Pretrain the tiny base model from scratch.")
-    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "base")
-    parser.add_argument("--steps", type=int, default=2500)
+    parser = argparse.ArgumentParser(description="Pretrain a tiny base model from scratch.")
+    parser.add_argument("name", nargs="?", choices=[*PLANS], default="tiny")
+    parser.add_argument("--output", type=Path)
+    parser.add_argument("--steps", type=int)
     parser.add_argument("--learning_rate", type=float, default=4e-3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
 
     torch.set_num_threads(arguments.threads)
-    tokenizer = train_tokenizer(arguments.seed)
-    model = new_model(tokenizer, arguments.seed)
+    plan = PLANS[arguments.name]
+    tokenizer = train_tokenizer(plan.documents, arguments.seed)
+    model = new_model(tokenizer, plan, arguments.seed)
     print(f"{sum(p.numel() for p in model.parameters()):,} parameters, {len(tokenizer)} tokens")
-    stream = batches(tokenizer, arguments.seed, rows=48, length=192)
-    pretrain(model, stream, steps=arguments.steps, learning_rate=arguments.learning_rate)
-    model.to(torch.bfloat16).save_pretrained(arguments.output)
-    tokenizer.save_pretrained(arguments.output)
+    stream = batches(tokenizer, plan.documents, arguments.seed, plan.rows, plan.length)
+    steps = arguments.steps or plan.steps
+    pretrain(model, stream, steps=steps, learning_rate=arguments.learning_rate, autocast=plan.autocast)
+    output = arguments.output or FOLDERS[arguments.name]
+    model.to(torch.bfloat16).save_pretrained(output)
+    tokenizer.save_pretrained(output)
 
 
 if __name__ == "__main__":
