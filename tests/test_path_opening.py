@@ -85,7 +85,7 @@ def test_traces_without_a_plan_are_left_out_and_counted(tokenizer: Any) -> None:
     blocks = sum(bool(parse(row["trace"]).blocks) for row in rows[1:])
     assert (len(kept), left_out.get("without_plan")) == (4 - blocks, blocks or None)
     assert blocks
-    with pytest.raises(DataError, match="1 of 1 traces have a block without a plan.*--path_opening"):
+    with pytest.raises(DataError, match=r"1 of 1 traces have a block without a plan.*--path_opening"):
         tokenize(
             [row for row in rows[1:] if parse(row["trace"]).blocks][:1],
             tokenizer, "bare", None, tags=Tags.of(tokenizer), path_opening="plan",
@@ -99,7 +99,7 @@ def test_the_prompt_asks_for_it() -> None:
     assert "its number in the block" in number and "do not number" not in number  # noqa: PT018
     assert "line of the plan" in plan and "plan it: one short line" in plan  # noqa: PT018
     assert user_message("P", "bare", "plan") == "P"
-    with pytest.raises(UsageError, match="path_opening 'numbr' is not one of none, number, plan.*number"):
+    with pytest.raises(UsageError, match=r"path_opening 'numbr' is not one of none, number, plan.*number"):
         render_prompt("P", path_opening="numbr")
 
 

@@ -23,8 +23,8 @@ def reward_functions(
 ) -> dict[str, Reward]:
     """The rewards of these names, in their order, each told what it needs of the run.
 
-    `eos_token_id` is for `format`, `tag_ids` for `efficiency`, `pattern` for `alternating`; `path_opening`, of
-    `prl.grammar.OPENINGS`, tells those that look at paths what these were to begin with. `overlong` falls
+    `eos_token_id` is for `format`, `tag_ids` for `efficiency`, `pattern` for `alternating`; `path_opening`,
+    of `prl.grammar.OPENINGS`, tells those that look at paths what these were to begin with. `overlong` falls
     over the last `overlong_buffer` tokens before `max_completion_length`: a fifth of the limit unless given,
     as in DAPO (4,096 of 20,480). UsageError for names that are unknown and for `overlong` without a limit.
 

@@ -46,8 +46,8 @@ def traces_of(
     *,
     path_opening: str = "none",
 ) -> list[Trace]:
-    """`path_opening`, of `prl.grammar.OPENINGS`: what paths were to begin with, which `reward_functions` binds
-    to each reward that looks at paths."""
+    """`path_opening`, of `prl.grammar.OPENINGS`: what paths were to begin with, which `reward_functions`
+    binds to each reward that looks at paths."""
     cut_off = [False] * len(completions) if truncated is None else truncated
     return [
         parse(text_of(each), truncated=cut, opening=path_opening)
