@@ -191,6 +191,8 @@ def test_another_name_is_refused(name: str, message: str) -> None:
 
 
 def test_sets_are_loaded_by_name() -> None:
+    by_part = load_rows("search:products", split="heldout", limit=2, seed=4)
+    assert by_part == rows_of("products-heldout", 2, 4)
     assert load_rows("search:which-easy", limit=3) == rows_of("which-easy", 3)
     assert load_rows("search", split="products-heldout", limit=2, seed=4) == rows_of("products-heldout", 2, 4)
     with pytest.raises(

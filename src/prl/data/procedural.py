@@ -20,15 +20,15 @@ def procedural_rows(
     dataset: str, split: str, need: Sequence[str], count: int, seed: int
 ) -> list[dict[str, Any]]:
     """The first `count` rows of a generated set, in the schema of `prl.data`; `split` names it where
-    `dataset` is the family alone. Raises DataError: no such split, or one without traces where they are
-    needed."""
+    `dataset` is the family alone, or its part where that is `search:KIND`. Raises DataError: no such split,
+    or one without traces where they are needed."""
     family, _, name = dataset.partition(":")
     name = name or split
     if family == "search":
-        found = search.read_split(name)
+        found = search.read_split(f"{name}-{split}" if name in search.KINDS else name)
         if "trace" in need and not found.is_traced:
             options = ", ".join(f"search:{found.kind}-{part}" for part in search.TRACED)
-            raise DataError(f"search:{name} holds no traces: choose one of {options}")
+            raise DataError(f"search:{found.name} holds no traces: choose one of {options}")
         return search.generate(found, count, seed)
     known = {str(option): option for option in problems.LEVELS}
     if name not in known:

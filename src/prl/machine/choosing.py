@@ -21,8 +21,8 @@ def choose_recipe(here: hardware.Machine, model: str | None, of_run: str | None)
     suits the model and the machine."""
     if of_run and recipes.ships(of_run):
         return of_run, f"the run {model} was trained with it"
-    if model == "tiny":
-        return "tiny", "it goes with the model that ships"
+    if model in ("tiny", "tiny-search"):
+        return model, "it goes with the model that ships"
     name, reason = hardware.choose_recipe(here)
     if name == "tiny" and model is not None:
         name, reason = "6gb", f"{reason}; the settings of tiny suit only the model that ships"

@@ -21,7 +21,7 @@ from typing import Any
 
 from prl.errors import UsageError, nearest
 
-NAMES = ("tiny", "6gb", "8gb", "12gb", "16gb", "24gb")
+NAMES = ("tiny", "tiny-search", "6gb", "8gb", "12gb", "16gb", "24gb")
 ARMS = (
     "sequential",
     "causal",
@@ -36,7 +36,8 @@ ARMS = (
     "uniform",
     "adaptive",
 )
-OVERLAYS = ("paper-mini", *ARMS)
+KINDS = ("products", "equations")  # of problems with alternatives
+OVERLAYS = ("paper-mini", *KINDS, "in-sequence", *ARMS)
 SECTIONS = ("sft", "rl", "eval", "generate")
 RECORD_KEYS = ("command", "recipe", "chosen")
 """Keys that only a run's config.yaml holds; a recipe may keep them, so that such a file is one."""
