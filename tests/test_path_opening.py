@@ -195,11 +195,22 @@ def test_a_spoiled_file_is_told(tmp_path: Path) -> None:
         resolve_path_opening(tmp_path, "number")
 
 
+def test_rl_samples_paths_at_the_temperature_that_it_scores_at() -> None:
+    given = {"recipe": "tiny", "threads": 1, "temperature": 0.8}
+    with pytest.raises(UsageError, match=r"path_temperature 0\.5: .* scored at --temperature 0\.8") as told:
+        resolve("rl", **given, path_temperature=0.5)
+    assert "\n" not in str(told.value)
+    assert resolve("rl", **given, path_temperature=0.8).arguments.path_temperature == 0.8
+    asked = resolve("eval", threads=1, path_temperature=0.5, join="first").arguments
+    assert (asked.path_temperature, asked.join) == (0.5, "first")
+
+
 def test_rl_scores_what_it_samples(cold_start: Path, tmp_path: Path) -> None:
     result = rl.run(
         settings(
             "rl", tmp_path / "rl", model_name_or_path=str(cold_start), max_steps=2, limit=16,
             per_device_train_batch_size=8, num_generations=4, max_completion_length=96, rewards=["format"],
+            join="first",
         )
     )  # fmt: skip
     logged = [row for row in runs.read_metrics(result.folder) if row.get("sampling_gap/max") is not None]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from itertools import chain
 from math import isnan
 from types import SimpleNamespace
 from typing import Any
@@ -12,10 +13,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_forkjoin import PROMPTS, SEEDS, encode, flat, ids_of, widest_gap
+from test_forkjoin import PROMPTS, SEEDS, encode, flat, ids_of, scores, widest_gap
 from test_threads import Written
 
-from prl.decoding import ForkJoinDecoder, Limits, Sampling
+from prl.decoding import ForkJoinDecoder, Limits, Sampling, forkjoin
 from prl.decoding.threads import Row, Thread
 from prl.errors import UsageError
 from prl.grammar import parse, plan_lines
@@ -32,7 +33,7 @@ from prl.structure.reader import Reader
 
 TAGS = Tags(*range(6))
 SPELLED = ("<Parallel>", "</Parallel>", "<Path>", "</Path>", "<Summary>", "</Summary>")
-LETTERS = "[](){}.ab\n12345<>Pth"
+LETTERS = "[](){}.ab\n1234567890<>Pth"
 """One letter a token, the tags as in test_threads; what spells a tag in letters is text."""
 EOS = LETTERS.index(".")
 
@@ -65,6 +66,7 @@ def decode(choose: Any, limits: Limits) -> Written:
     row = Row(
         0, 0, reader=Reader(TAGS, opener), slots=0, seed=0, limits=limits, eos_token_id=EOS,
         joint=ids("]\n{"),
+        says_found=lambda path: LETTERS.index("b") in path,
     )  # fmt: skip
     written = Written(row)
     row.take(row.main, choose(row.main), -1.0)
@@ -179,6 +181,60 @@ CASES = {
         "a<Path\n1<<Path[(\na<Path\n)(\n1<<Path\n)]\n{.",
         "               ^^^^^^^^^ ^^^^^^^^^^ ^^^",
     ),
+    "join first: the first path has found it": (
+        dict(join="first"),
+        {0: "[.", 1: "b)", 2: "aaaa)"},
+        "[(b)(a)]\n{.",
+        " ^  ^ ^^^^",
+    ),
+    "join first: the second has, the first had one token more by then": (
+        dict(join="first"),
+        {0: "[.", 1: "aaaa)", 2: "b)"},
+        "[(aa)(b)]\n{.",
+        " ^  ^^  ^^^",
+    ),
+    "join first: both in one step": (
+        dict(join="first"),
+        {0: "[.", 1: "b)", 2: "b)"},
+        "[(b)(b)]\n{.",
+        " ^  ^ ^^^^",
+    ),
+    "join first: nobody has": (
+        dict(join="first"),
+        {0: "[.", 1: "a)", 2: "aaa)"},
+        "[(a)(aaa)]\n{.",
+        " ^  ^    ^^^",
+    ),
+    "join first: one closed for it counts": (
+        dict(join="first", max_path_length=2),
+        {0: "[.", 1: "ab", 2: "aa"},
+        "[(ab)(a)]\n{.",
+        " ^  ^^ ^^^^",
+    ),
+    "join first: what its plan says is not found": (
+        dict(join="first", path_opening="plan"),
+        {0: "b\na[.", 1: "a)", 2: "aa)"},
+        "b\na[(\nb\na)(\na\naa)]\n{.",
+        "    ^^^^  ^^^^   ^^^",
+    ),
+    "join first, auto: nobody is asked for a further path": (
+        dict(join="first", paths="auto"),
+        {0: "[.", 1: "ab)", 2: "a)("},
+        "[(ab)(a)]\n{.",
+        " ^   ^  ^^^",
+    ),
+    "join first, auto: the last one has found it": (
+        dict(join="first", paths="auto"),
+        {0: "[.", 1: "aaa)", 2: "b)("},
+        "[(aa)(b)]\n{.",
+        " ^  ^^  ^^^",
+    ),
+    "join first: the next block is one of its own": (
+        dict(join="first"),
+        {0: "[[.", 1: "b)", 2: "aaa)", 3: "a)", 4: "aa)"},
+        "[(b)(a)]\n{[(a)(aa)]\n{.",
+        " ^  ^ ^^^^ ^  ^   ^^^",
+    ),
     "a block that does not fork has no openings": (
         dict(path_opening="number", max_blocks=0),
         {0: "[(a)(b)]{."},
@@ -197,7 +253,7 @@ def test_what_is_written(limits, scripts, text, forced):
 
 def check(written: Written) -> None:
     """What training reads is what was fed, and no opening holds a control token."""
-    opener = Opener(written.row.limits.path_opening, Letters())
+    opener = Opener.of(written.row.limits.path_opening or "none", Letters())
     assert len(forced_tokens(written.ids, TAGS, opener=opener)) == len(written.ids)
     row, ids = written.row, written.ids
     structure = read_structure(torch.tensor([ids]), TAGS)
@@ -229,7 +285,8 @@ def check(written: Written) -> None:
         max_paths=st.integers(2, 5),
         max_blocks=st.integers(0, 3),
         max_path_length=st.none() | st.integers(1, 6),
-        path_opening=st.sampled_from(["number", "plan"]),
+        path_opening=st.sampled_from(["none", "number", "plan"]),
+        join=st.sampled_from(["all", "first"]),
     ),
 )
 def test_what_is_written_is_what_training_reads(tokens, cycle, limits):
@@ -350,6 +407,60 @@ def test_the_decoder_takes_the_model_s_opening(make_model, tokenizer, tags):
 def test_causal_attention_forces_nothing(make_model, tokenizer):
     decoder = ForkJoinDecoder(make_model(), tokenizer, limits=Limits(40, path_opening="number"))
     assert not any(any(response.forced) for response in flat(decoder.generate(PROMPTS[:2], samples=3)))
+
+
+def test_the_first_that_has_found_ends_its_block(structured, tokenizer, monkeypatch):
+    """Scored as sampled, and alone as in a batch."""
+    monkeypatch.setattr(forkjoin, "FOUND", "e")
+    limits = Limits(110, 3, path_opening="number", join="first")
+    decoder = ForkJoinDecoder(structured, tokenizer, limits=limits, batch_size=7)
+    answers = decoder.generate(PROMPTS, seeds=SEEDS)
+    assert widest_gap(structured, encode(tokenizer, PROMPTS), answers) <= 1e-4
+    alone = ForkJoinDecoder(structured, tokenizer, limits=limits, batch_size=1)
+    assert ids_of(alone.generate(PROMPTS[:2], seeds=SEEDS[:2])) == ids_of(answers[:2])
+    cut = 0
+    for response in flat(answers):
+        for block in response.blocks:
+            lengths = [stop - start for start, stop in block]
+            found = [
+                length
+                for (start, stop), length in zip(block, lengths, strict=True)
+                if "e" in tokenizer.decode(response.token_ids[start + 4 : stop - 1])
+            ]
+            if found:  # all began together, so none is longer than the one that ended the block, but by a tag
+                assert max(lengths) <= max(found) + 1
+                cut += sum(response.forced[stop - 1] for _, stop in block)
+    assert cut > 5
+
+
+@pytest.mark.parametrize(("main", "paths"), [(0.7, 1.3), (0.0, 1.0), (1.0, 0.0)])
+def test_paths_have_a_temperature_of_their_own(structured, tokenizer, main, paths):
+    def decode(sampling: Sampling) -> list[list[Any]]:
+        decoder = ForkJoinDecoder(structured, tokenizer, limits=Limits(90, 3), sampling=sampling)
+        return decoder.generate(PROMPTS[:3], seeds=SEEDS[:3])
+
+    answers = decode(Sampling(main, path_temperature=paths))
+    for prompt, group in zip(encode(tokenizer, PROMPTS[:3]), answers, strict=True):
+        for response in group:
+            in_path = torch.zeros(len(response.token_ids), dtype=torch.bool)
+            for start, stop in chain(*response.blocks):
+                in_path[start:stop] = True
+            for chosen, temperature in ((in_path, paths), (~in_path, main)):
+                own, sampled = scores(structured, prompt, response, temperature or 1.0)
+                assert torch.where(chosen, own - sampled, 0).abs().nan_to_num(0).max() <= 1e-4
+    plain = decode(Sampling(main))
+    assert ids_of(plain) != ids_of(answers)
+    assert ids_of(decode(Sampling(main, path_temperature=main))) == ids_of(plain)
+
+
+def test_greedy_is_greedy_in_paths_too():
+    told = SimpleNamespace(temperature=1.0, top_p=None, top_k=None, min_p=None, path_temperature=0.7)
+    assert Sampling.of(told) == Sampling(1.0, path_temperature=0.7)
+    assert Sampling.of(told, temperature=0.0) == Sampling(0.0)
+    with pytest.raises(UsageError, match="path_temperature -1 must be 0"):
+        Sampling(path_temperature=-1)
+    with pytest.raises(UsageError, match="join 'last' must be 'all' or 'first'"):
+        Limits(join="last")
 
 
 # --- tokenizers --------------------------------------------------------------------------------------------

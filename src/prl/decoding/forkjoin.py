@@ -23,10 +23,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from prl.decoding.context import context_of
 from prl.decoding.passes import Passes, decoding
 from prl.decoding.rows import last_growth
-from prl.decoding.sampling import Sampling, draw, row_seed, uniforms
+from prl.decoding.sampling import Sampling, draw, draw_apart, row_seed, uniforms
 from prl.decoding.threads import Limits, OnToken, Row, Thread
 from prl.decoding.trial import NO_NUMBERS, check_decodable
 from prl.errors import ModelError, UsageError
+from prl.grammar import FOUND
 from prl.structure import Opener, Tags, attached_structure, path_opening
 from prl.structure.reader import Place, Reader
 
@@ -42,10 +43,10 @@ class Response:
     """One response to a prompt.
 
     `token_ids` in written order, with the EOS that ended it; `text` without. `truncated`: no EOS within the
-    limit. `logprobs`: of each token under softmax(logits / temperature), without the temperature where it is
-    0; nan where `forced`: written by the decoder. `blocks`: for each block that forked, the token span of
-    each path, tags included. `critical_path`: tokens that had to wait for each other: the main thread and
-    the longest path of each block.
+    limit. `logprobs`: of each token under softmax(logits / the temperature that it was drawn with), without
+    the temperature where it is 0; nan where `forced`: written by the decoder. `blocks`: for each block that
+    forked, the token span of each path, tags included. `critical_path`: tokens that had to wait for each
+    other: the main thread and the longest path of each block.
     """
 
     token_ids: list[int]
@@ -194,6 +195,10 @@ class ForkJoinDecoder:
             encoded.append(ids)
         return encoded
 
+    def says_found(self, ids: Sequence[int]) -> bool:
+        """Whether the text of a path says that it has what was looked for."""
+        return FOUND in self.tokenizer.decode(ids, skip_special_tokens=True)
+
     def limits_after(self, prompt: int) -> Limits:
         """Those of a response to a prompt of this many tokens: as set, within the model's context."""
         room = (self.context or sys.maxsize) - prompt
@@ -322,16 +327,22 @@ class _Batch:
 
         # One number for each of the T threads that go on, before any of them takes its token: the number
         # depends on how many tokens the thread has written so far.
+        segment_T = np.array([thread.segment for _, thread in threads])
         uniform_T = uniforms(
             np.array([row.seed for row, _ in threads], dtype=np.uint64),
-            np.array([thread.segment for _, thread in threads]),
+            segment_T,
             np.array([thread.offset + len(thread.ids) for _, thread in threads]),
         )
         hidden_T_D = torch.cat(states)
         for start in range(0, len(threads), DRAWN_TOGETHER):
             part = slice(start, start + DRAWN_TOGETHER)
             logits_P_V = self.passes.logits(hidden_T_D[part])
-            tokens_P, logprobs_P = draw(logits_P_V, uniform_T[part], self.decoder.sampling)
+            sampling = self.decoder.sampling
+            if sampling.path_temperature is None:
+                tokens_P, logprobs_P = draw(logits_P_V, uniform_T[part], sampling)
+            else:
+                in_path_P = segment_T[part] > 0
+                tokens_P, logprobs_P = draw_apart(logits_P_V, uniform_T[part], sampling, in_path_P)
             if logprobs_P.isnan().any():
                 raise ModelError(NO_NUMBERS)
             drawn = zip(threads[part], tokens_P.tolist(), logprobs_P.tolist(), strict=True)
@@ -350,6 +361,7 @@ class _Batch:
             limits=decoder.limits_after(size),
             eos_token_id=decoder.tokenizer.eos_token_id,
             joint=decoder.joint,
+            says_found=decoder.says_found,
             on_token=self.on_token,
         )
 

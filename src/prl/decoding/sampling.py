@@ -6,7 +6,7 @@ batch that it is decoded in, nor of what siblings are doing, nor of any generato
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ BLOCK = 128  # tokens of the vocabulary that are summed up together; divides Qwe
 @dataclass(frozen=True)
 class Sampling:
     """How to draw: `temperature` 0 takes the likeliest token; 0 switches `top_k` and `min_p` off, 1 `top_p`.
+    `path_temperature` goes for tokens of paths, and what follows the last of them; None: as elsewhere.
 
     The filters apply in the order of transformers: temperature, top-k, top-p (the likeliest tokens that hold
     this much probability), min-p (at least this share of the likeliest one's probability; arXiv 2407.01082).
@@ -31,11 +32,14 @@ class Sampling:
     top_p: float = 1.0
     top_k: int = 0
     min_p: float = 0.0
+    path_temperature: float | None = None
 
     def __post_init__(self) -> None:
         faults = []
         if not self.temperature >= 0:
             faults.append(f"temperature {self.temperature} must be 0 (greedy) or more")
+        if self.path_temperature is not None and not self.path_temperature >= 0:
+            faults.append(f"path_temperature {self.path_temperature} must be 0 (greedy) or more")
         if not 0 < self.top_p <= 1:
             faults.append(f"top_p {self.top_p} must be above 0 and at most 1")
         if self.top_k < 0:
@@ -48,8 +52,11 @@ class Sampling:
     @classmethod
     def of(cls, settings: Any, **given: float) -> Sampling:
         """As a command, or TRL's GRPOConfig, was told to draw: its `temperature`, `top_p`, `top_k`, `min_p`,
-        each off where it is None. What is `given` goes before."""
+        each off where it is None, and `path_temperature` where it has one. What is `given` goes before; at
+        temperature 0 paths are greedy too."""
         told = {name: getattr(settings, name) for name in ("temperature", "top_p", "top_k", "min_p")} | given
+        if told["temperature"] != 0:
+            told["path_temperature"] = getattr(settings, "path_temperature", None)
         return cls(**{name: value for name, value in told.items() if value is not None})
 
 
@@ -77,6 +84,21 @@ def _mix(state: np.ndarray) -> np.ndarray:
     state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return state ^ (state >> np.uint64(31))
+
+
+def draw_apart(
+    logits: Tensor, uniform: np.ndarray, sampling: Sampling, in_path: np.ndarray
+) -> tuple[Tensor, Tensor]:
+    """`draw` where paths have a temperature of their own: they are those of `in_path`, bool (M,)."""
+    assert sampling.path_temperature is not None
+    tokens = torch.empty(len(logits), dtype=torch.int64, device=logits.device)
+    logprobs = torch.empty(len(logits), device=logits.device)
+    for rows, temperature in ((~in_path, sampling.temperature), (in_path, sampling.path_temperature)):
+        if rows.any():
+            chosen = torch.from_numpy(rows).to(logits.device)
+            drawn = draw(logits[chosen], uniform[rows], replace(sampling, temperature=temperature))
+            tokens[chosen], logprobs[chosen] = drawn
+    return tokens, logprobs
 
 
 def draw(logits: Tensor, uniform: np.ndarray, sampling: Sampling) -> tuple[Tensor, Tensor]:

@@ -11,6 +11,11 @@ it is the end of the block. SFT trains exactly that decision (`prl.structure.for
 
 A path may have an opening (`prl.structure.openings`), which is forced with its `<Path>`. Where a plan says
 what paths there are, `paths="auto"` takes one for each of its lines and asks nothing.
+
+With `join="first"` a path that closes having found what was looked for (`prl.grammar.FOUND`) ends its block:
+its siblings are cut where they are, each with a forced `</Path>`. Of paths that close in one step the first
+in order is the one; what was drawn in that step for those after it is dropped. The cut response is an
+ordinary one, and scored as such.
 """
 
 from __future__ import annotations
@@ -40,7 +45,8 @@ class Limits:
     `paths`: a number of paths for every block, or "auto": from 2 to `max_paths`, as the model decides.
     `max_path_length`: longest path, without its tags and its opening; None: an equal share of what is left. A
     block gets no more than what leaves room to join it. `path_opening`, of `prl.grammar.OPENINGS`, is what
-    paths begin with; None: as the model was trained.
+    paths begin with; None: as the model was trained. `join`: a block ends when "all" of its paths have, or
+    with the "first" that has found what was looked for.
     """
 
     max_new_tokens: int = 512
@@ -49,6 +55,7 @@ class Limits:
     max_blocks: int = 4
     max_path_length: int | None = None
     path_opening: str | None = None
+    join: str = "all"
 
     def __post_init__(self) -> None:
         faults = []
@@ -61,13 +68,15 @@ class Limits:
             faults.append(f"max_path_length {self.max_path_length} must be 1 or more")
         if self.path_opening not in (None, *OPENINGS):
             faults.append(f"path_opening {self.path_opening!r} must be one of {', '.join(OPENINGS)}")
+        if self.join not in ("all", "first"):
+            faults.append(f"join {self.join!r} must be 'all' or 'first'")
         if faults:
             raise UsageError("; ".join(faults))
 
     @classmethod
     def of(cls, settings: Any, max_new_tokens: int) -> Limits:
         """The limits that a command was given: its `paths`, `max_paths`, `max_blocks`, `max_path_length`,
-        and `path_opening` where it has one."""
+        and `path_opening` and `join` where it has them."""
         return cls(
             max_new_tokens,
             settings.paths if settings.paths == "auto" else int(settings.paths),
@@ -75,6 +84,7 @@ class Limits:
             settings.max_blocks,
             settings.max_path_length,
             getattr(settings, "path_opening", None),
+            getattr(settings, "join", "all"),
         )
 
     @property
@@ -125,12 +135,13 @@ class Row:
         limits: Limits,
         eos_token_id: int,
         joint: Sequence[int],
+        says_found: Callable[[Sequence[int]], bool] = lambda ids: False,
         on_token: OnToken | None = None,
     ) -> None:
         self.prompt, self.sample, self.seed = prompt, sample, seed
         self.reader, self.slots, self.prompt_depth = reader, slots, reader.depth
         self.tags, self.limits, self.eos_token_id, self.joint = reader.tags, limits, eos_token_id, joint
-        self.on_token = on_token
+        self.says_found, self.on_token = says_found, on_token
         self.left = limits.max_new_tokens
         self.blocks = 0  # that forked
         self.paths: list[Thread] = []  # of the block that is forked now
@@ -141,7 +152,9 @@ class Row:
         self.threads = [self.main]
 
     def take(self, thread: Thread, token: int, logprob: float) -> None:
-        """Go on with a token that was sampled for `thread`."""
+        """Go on with a token that was sampled for `thread`; dropped, where a sibling's ended it."""
+        if not thread.is_live:
+            return
         if thread.segment == 0:
             self._take_in_main(token, logprob)
         elif thread.is_asked:
@@ -205,13 +218,24 @@ class Row:
 
     def _close(self, path: Thread, logprob: float) -> None:
         self._extend(path, self.tags.end_path, logprob)
-        path.is_asked = path.is_live = (
-            self.reader.asks_model(self.limits.paths)
-            and not isnan(logprob)
-            and path is self.paths[-1]
-            and len(self.paths) < self.limits.max_paths
-        )
+        if self.limits.join == "first" and self.says_found(path.ids[path.begun : -1]):
+            path.is_live = False
+            self._cut()
+        else:
+            path.is_asked = path.is_live = (
+                self.reader.asks_model(self.limits.paths)
+                and not isnan(logprob)
+                and path is self.paths[-1]
+                and len(self.paths) < self.limits.max_paths
+            )
         self._join_if_done()
+
+    def _cut(self) -> None:
+        """End the paths that go on, and ask for no further one."""
+        for path in self.paths:
+            if path.is_live and not path.is_asked:
+                self._extend(path, self.tags.end_path, FORCED)
+            path.is_asked = path.is_live = False
 
     def _take_verdict(self, path: Thread, token: int, logprob: float) -> None:
         path.is_asked = path.is_live = False

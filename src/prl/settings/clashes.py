@@ -42,6 +42,12 @@ def contradictions(command: str, values: dict[str, Any]) -> list[str]:
     rewards, weights = values.get("rewards", ["accuracy"]), values.get("reward_weights")
     if command == "rl":
         rewards = _curriculum(values, rewards, faults)
+        scored, own = values.get("temperature", 1.0), values.get("path_temperature")
+        if own not in (None, scored):
+            faults.append(
+                f"path_temperature {own:g}: every token is scored at --temperature {scored:g}, and what is "
+                "sampled at another would be learned wrong; leave it out, or set both to one value"
+            )
     if weights is not None and command == "rl" and len(weights) != len(rewards):
         faults.append(
             f"reward_weights holds {len(weights)} numbers for the {len(rewards)} rewards {', '.join(rewards)}"

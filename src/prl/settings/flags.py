@@ -16,6 +16,8 @@ OnBadRows = Literal["error", "skip"]
 Attention = Literal["auto", "causal", "structured"]
 PathOpening = Literal["auto", "none", "number", "plan"]
 
+Join = Literal["all", "first"]
+
 Value = TypeVar("Value")
 
 
@@ -110,4 +112,12 @@ class PathFlags:
     max_blocks: int = flag(4, "structured: most blocks of a response that fork; a later <Parallel> is text")
     max_path_length: int | None = flag(
         None, "structured: longest path, in tokens; if none: an equal share of what is left"
+    )
+    path_temperature: float | None = flag(
+        None, "structured: sampling temperature within paths; if none: --temperature"
+    )
+    join: Join = flag(
+        "all",
+        "structured: a block ends when all its paths have; first: as soon as one closes that says Found:, "
+        "and the others are cut",
     )

@@ -114,7 +114,11 @@ _OF_PRL: tuple[Rule, ...] = (
         "must be 0 or more",
         lambda value: value >= 0,
     ),
-    ("temperature memory timeout max_cost", "must be greater than 0", lambda value: value > 0),
+    (
+        "temperature path_temperature memory timeout max_cost",
+        "must be greater than 0",
+        lambda value: value > 0,
+    ),
     (
         "threads",
         "must be a number or auto",

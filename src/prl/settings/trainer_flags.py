@@ -139,7 +139,7 @@ NEEDS: dict[str, tuple[Need, ...]] = {
         (
             "--attention structured",
             lambda v: v.get("attention") == "structured",
-            "paths max_paths max_blocks max_path_length",
+            "paths max_paths max_blocks max_path_length join",
         ),
         ("reward alternating", lambda v: _pays(v, "alternating"), "alternate alternate_window"),
         ("reward overlong", lambda v: _pays(v, "overlong"), "overlong_buffer"),

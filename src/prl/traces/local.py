@@ -78,9 +78,10 @@ class Local:
         self.name = str(settings.arguments.model_name_or_path)
         self.options = {name: getattr(settings.arguments, name) for name in OPTIONS}
         self.options["weights"] = fingerprint(self.name)
-        if (opening := settings.arguments.path_opening) != "none":
-            # Named there alone, so that answers from before there were openings stay good.
-            self.options["path_opening"] = opening
+        # Named where they differ alone, so that answers from before there were such settings stay good.
+        for name, usual in (("path_opening", "none"), ("path_temperature", None), ("join", "all")):
+            if (value := getattr(settings.arguments, name)) != usual:
+                self.options[name] = value
         self.places = QUEUED * concurrency
         self._settings, self._rows = settings, concurrency
         self._loaded: tuple[Any, Any] | None = None
