@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, median
 from typing import Any
 
 import pytest
@@ -193,6 +193,27 @@ def test_another_seed_samples_other_responses_and_decodes_the_same_greedily(
     for mode, same in (("greedy", True), ("sampled", False)):
         ours, theirs = ([row["token_ids"] for row in rows if row["mode"] == mode] for rows in (first, second))
         assert (ours == theirs) == same, mode
+
+
+def test_a_timed_evaluation_gives_the_same_responses_and_what_each_took(
+    tmp_path: Path, adapter: str, dataset: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain, timed = (evaluate(tmp_path / str(on), adapter, dataset, timed=on) for on in (False, True))
+    assert [row["token_ids"] for row in timed] == [row["token_ids"] for row in plain]
+    assert "seconds" not in plain[0]
+    results = json.loads((tmp_path / "True" / "results.json").read_text())
+    for mode in ("greedy", "sampled"):
+        seconds = [row["seconds"] for row in timed if row["mode"] == mode]
+        assert min(seconds) > 0
+        size = len(seconds) // len(PROBLEMS)
+        means = [fmean(seconds[start : start + size]) for start in range(0, len(seconds), size)]
+        found = results["timing"][mode]
+        assert (found["median"], found["low"], found["high"]) == pytest.approx(
+            (median(means), min(means), max(means))
+        ), "four problems"
+        assert (found["threads"], found["device"], found["dtype"]) == (1, "cpu", "float32")
+    assert "s a problem (median), one response at a time on one thread" in capsys.readouterr().err
+    assert json.loads((tmp_path / "False" / "results.json").read_text())["timing"] == {}
 
 
 def test_generate_answers_by_its_seed_and_settings(adapter: str) -> None:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -30,15 +31,16 @@ from prl.data.hub import load_rows
 from prl.decoding import ForkJoinDecoder, Limits, Response, Sampling, row_seed
 from prl.decoding.context import beyond, beyond_told, context_of
 from prl.decoding.threads import OnToken
+from prl.decoding.timing import one_at_a_time
 from prl.errors import DataError, RunError, UsageError
 from prl.grammar import Trace, parse
 from prl.machine.fitting import check_fits, extent_of_prompts
 from prl.model import add_results, check_loadable, load_model, settle_tags
 from prl.prompts import render_prompt, transcript
-from prl.report.tables import levels_told, remarks, table, votes_told
+from prl.report.tables import table, told
 from prl.settings import Settings
 from prl.settings.arguments import EvalArguments, GenerateArguments
-from prl.statistics import Estimate, bootstrap, pass_at_k
+from prl.statistics import Estimate, bootstrap, median, pass_at_k
 from prl.statistics import paired_difference as paired_difference
 
 _LISTED = 3  # unreadable golds in a message
@@ -60,7 +62,8 @@ class EvalResult:
 class Measured:
     """One decoding mode. `samples` are the rows for samples.parquet, in order of the problems; `scores` as in
     `EvalResult`. Of the problems that were asked, `described` is `prl.analysis.describe`, `votes` maps each k
-    of maj@k to what so many votes take, `levels` each level to its figures."""
+    of maj@k to what so many votes take, `levels` each level to its figures; `timing` is the median of the
+    seconds of a problem, where they were taken."""
 
     samples: list[dict[str, Any]]
     metrics: dict[str, Estimate]
@@ -68,6 +71,7 @@ class Measured:
     described: dict[str, float | None]
     votes: dict[str, dict[str, float]]
     levels: dict[str, dict[str, Any]]
+    timing: Estimate | None = None
 
 
 def run(settings: Settings[EvalArguments]) -> EvalResult:
@@ -121,9 +125,8 @@ def run(settings: Settings[EvalArguments]) -> EvalResult:
             )
             # By the place among all rows: a problem is answered the same whichever others are asked.
             seeds = [[row_seed(arguments.seed, i, j) for j in range(samples)] for i in asked]
-            with batches_bar(mode, len(asked) * samples) as on_batch:
-                answers = decoder.generate([prompts[i] for i in asked], seeds=seeds, on_batch=on_batch)
-            measured[mode] = measure(mode, rows, dict(zip(asked, answers, strict=True)), arguments)
+            answers, seconds = _decode(mode, decoder, [prompts[i] for i in asked], seeds, arguments.timed)
+            measured[mode] = measure(mode, rows, dict(zip(asked, answers, strict=True)), arguments, seconds)
             folder.log_samples(0, measured[mode].samples)
         metrics = {
             f"{mode}/{name}": found for mode, each in measured.items() for name, found in each.metrics.items()
@@ -135,9 +138,19 @@ def run(settings: Settings[EvalArguments]) -> EvalResult:
     _add_to_card(results)
     console.print(table(metrics, title=escape(f"{arguments.model_name_or_path} on {len(rows)} problems")))
     for mode, each in measured.items():
-        for line in [*remarks(each.described), *votes_told(each.votes), *levels_told(each.levels)]:
+        for line in told(each.described, each.votes, each.levels, each.timing):
             console.print(f"  {mode}: {line}", style="dim", markup=False)
     return EvalResult(folder.folder, metrics, results["scores"], results["analysis"])
+
+
+def _decode(
+    mode: str, decoder: ForkJoinDecoder, prompts: Sequence[str], seeds: Sequence[Sequence[int]], timed: bool
+) -> tuple[list[list[Response]], list[list[float]] | None]:
+    """The responses to each prompt, and the seconds that each took where they are timed."""
+    with batches_bar(mode, sum(map(len, seeds))) as on_batch:
+        if timed:
+            return one_at_a_time(decoder, prompts, seeds, on_batch)
+        return decoder.generate(prompts, seeds=seeds, on_batch=on_batch), None
 
 
 def measure(
@@ -145,9 +158,11 @@ def measure(
     rows: Sequence[dict[str, Any]],
     answers: Mapping[int, Sequence[Response]],
     arguments: EvalArguments,
+    seconds: Sequence[Sequence[float]] | None = None,
 ) -> Measured:
     """Judge and count one mode. `answers` maps the index of each problem that was asked to its responses, as
-    many for each; the other `rows` are not solved, and in nothing but the accuracy."""
+    many for each, which took `seconds` where they were timed; the other `rows` are not solved, and in nothing
+    but the accuracy."""
     asked, groups = [rows[i] for i in answers], [*answers.values()]
     traces = [
         [parse(each.text, truncated=each.truncated, opening=arguments.path_opening) for each in group]
@@ -165,6 +180,8 @@ def measure(
     nothing = [(None, False)] * len(groups[0])
     verdicts = [stated.get(i, nothing) for i in range(len(rows))]
     known = [sample for group in samples.values() for sample in group]
+    for sample, taken in zip(known, (each for group in seconds or () for each in group), strict=False):
+        sample["seconds"] = taken
     drawing = {"resamples": arguments.bootstrap, "seed": arguments.seed}
     return Measured(
         samples=[sample for i, row in enumerate(rows) for sample in samples.get(i, [_not_asked(mode, row)])],
@@ -173,6 +190,7 @@ def measure(
         described=describe(known),
         votes={str(k): asdict(votes(known, k)) for k in _voters(len(nothing))},
         levels=levels(known, **drawing),
+        timing=median([fmean(group) for group in seconds]) if seconds else None,
     )
 
 
@@ -220,7 +238,13 @@ def _results(
         "analysis": {mode: each.described for mode, each in measured.items()},
         "votes": {mode: each.votes for mode, each in measured.items() if each.votes},
         "levels": {mode: each.levels for mode, each in measured.items() if each.levels},
+        "timing": {mode: _timing(each.timing, arguments) for mode, each in measured.items() if each.timing},
     }
+
+
+def _timing(seconds: Estimate, arguments: EvalArguments) -> dict[str, Any]:
+    interval = {"median": seconds.mean, "low": seconds.low, "high": seconds.high}
+    return interval | {"threads": 1, "device": arguments.device, "dtype": arguments.dtype}
 
 
 def graded(

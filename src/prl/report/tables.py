@@ -33,6 +33,17 @@ def table(metrics: dict[str, Estimate], title: str, *, heading: str = "95 % inte
     return grid
 
 
+def told(
+    described: Mapping[str, float | None],
+    votes: Mapping[str, Mapping[str, float]],
+    levels: Mapping[str, Mapping[str, Any]],
+    timing: Estimate | None,
+) -> list[str]:
+    """What else was found in one mode of decoding, in lines."""
+    seconds = f"{timing:.3f} s a problem (median), one response at a time on one thread" if timing else ""
+    return [*remarks(described), *votes_told(votes), *levels_told(levels), *([seconds] if seconds else [])]
+
+
 def remarks(described: Mapping[str, float | None]) -> list[str]:
     """What `prl.analysis.describe` found about blocks, in lines for people; none where there is no block."""
     lines = []
