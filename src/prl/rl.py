@@ -132,6 +132,7 @@ def run(
             micro_batches=MicroBatches(advised, _rehearsal(arguments, problems, rollouts)),
             rollouts=rollouts,
             staging=staging,
+            patience=arguments.patience,
             line=_line,
             is_adaptive=arguments.sampling == "adaptive" or bool(arguments.stages),
             callbacks=callbacks,

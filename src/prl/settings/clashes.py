@@ -220,6 +220,11 @@ def _rl_clashes(v: Values) -> list[str]:
         found.append("max_completion_length: a response needs an end; give a number")
     if v["use_vllm"] and v.get("attention") == "structured":
         found.append("use_vllm: vLLM decodes causally only: leave it out, or pass --attention causal")
+    if v.get("patience") and (v["eval_strategy"] == "no" or not tracks_best(v)):
+        found.append(
+            "patience: nothing says whether an evaluation is better; add --eval_dataset, --eval_strategy "
+            "steps and --metric_for_best_model correct"
+        )
     if not v["use_vllm"]:
         if v["repetition_penalty"] != 1.0:
             found.append(f"repetition_penalty: {v['repetition_penalty']:g} is not scored; leave it at 1")

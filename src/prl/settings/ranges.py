@@ -104,13 +104,14 @@ _OF_TRAINER: tuple[Rule, ...] = (
 _OF_PRL: tuple[Rule, ...] = (
     (
         "lora_r lora_alpha limit eval_limit alternate_window overlong_buffer max_completion_length "
-        "max_path_length batch_size rollout_batch_size bootstrap seeds attempts keep max_tokens concurrency "
-        "max_requests max_total_tokens size",
+        "max_path_length patience batch_size rollout_batch_size bootstrap seeds attempts keep max_tokens "
+        "concurrency max_requests max_total_tokens size",
         "must be 1 or more",
         lambda value: value >= 1,
     ),
     (
-        "samples sample_count top_k max_blocks probe_samples top retries prompt_price completion_price",
+        "samples sample_count top_k max_blocks probe_samples top retries prompt_price "
+        "completion_price",
         "must be 0 or more",
         lambda value: value >= 0,
     ),

@@ -97,3 +97,6 @@ class RLArguments(PathFlags, TrainingFlags):
     probe_samples: int = flag(
         0, "adaptive: responses to every problem before the first step, to know its pass rate"
     )
+    patience: int | None = flag(
+        None, "stop after this many evaluations that are no better than the best by --metric_for_best_model"
+    )

@@ -25,7 +25,7 @@ from prl.trainer.rollouts import Rollouts
 from prl.trainer.sealing import SealCheckpoints
 from prl.trainer.signals import StopOnSignal
 from prl.trainer.staging import Staging
-from prl.trainer.training import settle_ddp
+from prl.trainer.training import Patience, settle_ddp
 
 
 class GRPO(GRPOTrainer):
@@ -62,6 +62,7 @@ class GRPO(GRPOTrainer):
         micro_batches: MicroBatches,
         rollouts: Rollouts | None,
         staging: Staging | None,
+        patience: int | None = None,
         line: Callable[[Mapping[str, Any]], str],
         is_adaptive: bool,
         callbacks: Sequence[TrainerCallback] = (),
@@ -71,6 +72,7 @@ class GRPO(GRPOTrainer):
         self.run_log, self.stop = RunLog(folder, line), StopOnSignal(every=generation_period(vars(args)))
         self.harm = HarmWatch(problems=len(held_out or ()), is_adaptive=is_adaptive)
         self.epochs_done = 0
+        self.patience = Patience(patience) if patience else None
         keepers = [each for each in (rollouts, staging) if each]
         settle_ddp(args, model)
         sealing = SealCheckpoints(args)
@@ -93,6 +95,7 @@ class GRPO(GRPOTrainer):
                 self.harm,
                 sealing,
                 self.stop,
+                *([self.patience] if self.patience else []),
             ],
         )
         take_over(self)
@@ -103,7 +106,7 @@ class GRPO(GRPOTrainer):
 
     def restore(self, checkpoint: Path) -> None:
         """Give the collaborators what they had when `checkpoint` was written."""
-        for keeper in (self.micro_batches, self.rollouts, self.staging, self.harm):
+        for keeper in (self.micro_batches, self.rollouts, self.staging, self.harm, self.patience):
             if keeper:
                 keeper.restore(checkpoint)
 

@@ -53,8 +53,8 @@ def fall(before: Evaluation, now: Evaluation, responses: int) -> str | None:
     return (
         f"held-out accuracy fell from {before.correct:.1%} at step {before.step} to {now.correct:.1%} at "
         f"step {now.step}{reward}: what is trained now does harm. Keep the best adapter "
-        "(--load_best_model_at_end true --metric_for_best_model correct), and lower --learning_rate or give "
-        "problems with room left"
+        "(--load_best_model_at_end true --metric_for_best_model correct, --patience 2 to stop), and lower "
+        "--learning_rate or give problems with room left"
     )
 
 

@@ -34,7 +34,7 @@ KINDS = {
     "dataloader_pin_memory dataloader_persistent_workers dataloader_prefetch_factor "
     "dataloader_multiprocessing_context ddp_find_unused_parameters ddp_bucket_cap_mb ddp_broadcast_buffers "
     "ddp_static_graph ddp_backend ddp_timeout eval_on_start",
-    "length": "max_steps num_train_epochs",
+    "length": "max_steps num_train_epochs patience",
     "measured": "eval_strategy eval_steps eval_delay per_device_eval_batch_size num_generations_eval "
     "eval_packing sample_count metric_for_best_model greater_is_better load_best_model_at_end eval_dataset "
     "eval_dataset_split eval_limit",

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from torch import nn
-from transformers import Trainer, TrainerState, TrainingArguments
+from transformers import EarlyStoppingCallback, Trainer, TrainerState, TrainingArguments
 
 from prl import runs
 from prl.console import console
 from prl.errors import RunError, UsageError
 from prl.trainer.learning_rate import ScheduleCheck
+from prl.trainer.sealing import exported_state
 
 
 def train(trainer: Any, checkpoint: Path | None) -> None:
@@ -54,6 +55,27 @@ def _is_given_back(trainer: Any, checkpoint: Path) -> bool:
         return True
     trainer.epochs_done = int(saved.epoch or 0)
     return False
+
+
+class Patience(EarlyStoppingCallback):
+    """transformers' early stopping, told in a line and kept over a resumption."""
+
+    def on_evaluate(
+        self, args: Any, state: Any, control: Any, metrics: dict[str, Any] | None = None, **kwargs: Any
+    ) -> None:
+        super().on_evaluate(args, state, control, metrics or {}, **kwargs)
+        if control.should_training_stop:
+            console.print(
+                f"step {state.global_step:>5}  stops: no better {args.metric_for_best_model} in "
+                f"{self.early_stopping_patience} evaluations than {state.best_metric:.3g} at step "
+                f"{state.best_global_step}",
+                markup=False,
+            )
+
+    def restore(self, checkpoint: Path) -> None:
+        """Go on counting as `checkpoint` does."""
+        for name, value in (exported_state(checkpoint, self) or {}).items():
+            setattr(self, name, value)
 
 
 def finish(
