@@ -6,7 +6,7 @@ import difflib
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cache
-from typing import Any, Literal
+from typing import Any
 
 from prl.errors import DataError
 from prl.turns import has_turns
@@ -42,9 +42,6 @@ EARLIER = frozenset(HISTORY + SYSTEM)
 CONTEXT_PATHS = "context_paths"
 """The column beside a trace that says which of its paths are context and no targets: a list of their places,
 from 0, counted over all blocks as they are written. An empty list: none. No cell: nobody looked."""
-
-WrongPaths = Literal["recorded", "judged", "learned"]
-"""What becomes of paths that end in another result than their trace: `prl.data.targets.apply`."""
 
 # Names that are like none of those in COLUMNS, for the hint.
 _ALIKE = {

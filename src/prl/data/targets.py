@@ -10,15 +10,15 @@ loss on it a model learns to slip, at the rate at which the data does, whenever 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from prl.analysis import decide
 from prl.answers import extract_answer
-from prl.data.columns import CONTEXT_PATHS, WrongPaths
+from prl.data.columns import CONTEXT_PATHS
 from prl.grammar import parse
 
 
-def apply(row: Mapping[str, Any], rule: WrongPaths) -> dict[str, Any]:
+def apply(row: Mapping[str, Any], rule: Literal["recorded", "judged", "learned"]) -> dict[str, Any]:
     """`row` with the `context_paths` that hold for a training, or without them, by `rule`.
 
     recorded: those of its column; judged: also, where it has none, `wrong_paths` by its answer; learned:

@@ -6,11 +6,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from prl.data.columns import WrongPaths
 from prl.settings.flags import DataFlags, ModelFlags, PathFlags, flag
 
 Sampling = Literal["uniform", "adaptive"]
 Rehearse = Literal["auto", "on", "off"]
+WrongPaths = Literal["recorded", "judged", "learned"]
 
 
 @dataclass
