@@ -34,6 +34,7 @@ CONTROL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 # Qwen3's own pattern in short: one digit a token, words with their leading space, runs of line ends.
 PATTERN = r" ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\n+|\s+"
 
+ANYWHERE_SHARE = 0.5
 SEARCH_SHARES = {"which": 3, "equations": 2, "products": 5}  # of the texts: those of products are short
 
 
@@ -57,12 +58,17 @@ def arithmetic(seed: int) -> Iterator[str]:
 
 
 def search(seed: int) -> Iterator[str]:
-    """A problem with alternatives as a chat turn, and its sequential solution."""
+    """A problem with alternatives as a chat turn, and its sequential solution.
+
+    Half of them begin with any alternative: else a base learns where the next one stands instead of reading
+    its label, and a path that takes the fourth cannot find it.
+    """
     rng = Random(f"{seed}/pretrain")
     kinds = [kind for kind, share in SEARCH_SHARES.items() for _ in range(share)]
     while True:
         problem = pretraining_problem(rng, rng.choice(kinds))
-        yield render_prompt(problem.text, "bare") + render_response(sequential(rng, problem).trace)
+        written = sequential(rng, problem, anywhere=rng.random() < ANYWHERE_SHARE)
+        yield render_prompt(problem.text, "bare") + render_response(written.trace)
 
 
 def train_tokenizer(documents: Documents, seed: int) -> PreTrainedTokenizerFast:

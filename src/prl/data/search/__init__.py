@@ -9,10 +9,10 @@ decides whether it is held out, may be trained on, or was seen in the pretrainin
 (`prl.data.search.problems.SHARES`), so that the reward of training, too, is of problems never seen before.
 
 The parts: `easy`, `hard`, `wide` to train on; `heldout`, `heldout-wide` to evaluate; and with traces
-`coldstart`, `sequential` (the same problems, solved in sequence: the control), `plan` (the main thread says
-first what each path does), `shuffled` (which path does what is chance) and `late` (a block after a solution
-in the main thread, to verify it). A number after a part with blocks is that of their paths:
-`search:which-coldstart-3`.
+`coldstart`, `sequential` (the same problems, solved in sequence: the control), `mixed` (half of each, so that
+a reward on parallel thinking has something to move), `plan` (the main thread says first what each path
+does), `shuffled` (which path does what is chance) and `late` (a block after a solution in the main thread, to
+verify it). A number after a part with blocks is that of their paths: `search:which-coldstart-3`.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from prl.data.search.problems import Problem, Side, draw_equation, draw_product,
 from prl.data.search.traces import Written, divided, sequential, voting
 from prl.errors import DataError, nearest
 
-TRACED = ("coldstart", "sequential", "plan", "shuffled", "late")
+TRACED = ("coldstart", "sequential", "mixed", "plan", "shuffled", "late")
 """The parts with traces."""
 
-PARALLEL_SHARE = 0.9  # of the traces of a part with blocks; the rest is sequential
+PARALLEL_SHARE = {"sequential": 0.0, "mixed": 0.5}  # of the traces; of the other parts: all
 WRONG_SHARE = 0.6  # of the voting blocks have one or two paths that slip
-SUMMARY_SHARE = 0.3  # of the voting blocks teach the summary alone: deciding is learned last
+SUMMARY_SHARE = 0.4  # of the voting blocks teach the summary alone: deciding is learned last
 MOST_PATHS = 6
 
 
@@ -139,7 +139,7 @@ def make_problem(rng: Random, split: Split) -> Problem:
 
 def make_trace(rng: Random, problem: Problem, split: Split) -> Written:
     """A response that solves `problem` as the split's part says."""
-    if split.part == "sequential" or rng.random() >= PARALLEL_SHARE:
+    if rng.random() >= PARALLEL_SHARE.get(split.part, 1.0):
         return sequential(rng, problem)
     how = {name: split.part == name for name in ("plan", "shuffled", "late")}
     if problem.target is not None:

@@ -29,12 +29,14 @@ class Written:
     context_paths: list[int] = field(default_factory=list)
 
 
-def sequential(rng: Random, problem: Problem) -> Written:
-    """Alternatives in their order until one gives the target; or one way to the answer."""
+def sequential(rng: Random, problem: Problem, *, anywhere: bool = False) -> Written:
+    """Alternatives in their order until one gives the target; or one way to the answer. `anywhere`: beginning
+    with any of them, and going round."""
     if problem.target is None:
         steps, _ = rng.choice(problem.alternatives).work(_exactly)
     else:
-        steps = _tried(problem.alternatives, problem.target)
+        begin = rng.randrange(problem.level) if anywhere else 0
+        steps = _tried(problem.alternatives[begin:] + problem.alternatives[:begin], problem.target)
     return Written(f"{steps}\n\n{FINAL_ANSWER} {problem.answer}")
 
 
