@@ -11,7 +11,7 @@ import pytest
 
 from prl import runs
 from prl.config import resolve
-from prl.errors import RunError
+from prl.errors import RunError, UsageError
 from prl.statistics import Estimate
 from prl.study import comparison, demo
 from prl.study.comparison import compare
@@ -36,7 +36,9 @@ def evaluation(
     metrics = {"accuracy": accuracy, "format_valid": 1.0, "tokens": 80.0, "odd": accuracy}
     config = {"command": "eval", "eval": {"attention": attention}}
     with runs.open_run(folder, command="eval", config=config) as run:
-        run.log_samples(0, [{"mode": mode, "problem": asked.format(i)} for i in range(PROBLEMS)])
+        costs = {"answer": "7", "length": 80, "critical_path": 60.0}
+        rows = [{"mode": mode, "problem": asked.format(i), "correct": each} for i, each in enumerate(scores)]
+        run.log_samples(0, [row | costs for row in rows])
         written = {
             "dataset": "arithmetic:heldout", "problems": PROBLEMS, "seed": 0, "samples": 4,
             "temperature": 1.0,
@@ -91,6 +93,21 @@ def test_demos_are_compared_stage_by_stage(tmp_path: Path, capsys: pytest.Captur
     assert shown.count("accuracy, B - A, paired:  25.0%  [") == 3
     assert "odd" not in shown
     assert "critical_path" not in shown, "results from before it was measured"
+
+
+def test_frontiers_are_drawn_where_a_figure_is_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("matplotlib")
+    first, second = evaluation(tmp_path / "a"), evaluation(tmp_path / "b", BETTER, attention="structured")
+    asked = {"first": str(first), "second": str(second), "bootstrap": 10}
+    comparison.run(resolve("compare", figure=str(tmp_path / "drawn.svg"), **asked))
+    drawn = (tmp_path / "drawn.svg").read_text(encoding="utf-8")
+    assert all(f"<!-- {said} -->" in drawn for said in ("A causal", "B structured", "critical path, tokens"))
+    assert f"figure: {tmp_path / 'drawn.svg'}" in capsys.readouterr().err
+    for path in (tmp_path / "drawn.txt", tmp_path / "nowhere" / "drawn.png"):
+        with pytest.raises(UsageError, match=rf"--figure {path} cannot be written \(.*name a .png"):
+            comparison.run(resolve("compare", figure=str(path), **asked))
 
 
 def test_greedy_results_are_compared_where_nothing_was_sampled(tmp_path: Path) -> None:

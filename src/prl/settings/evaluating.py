@@ -35,6 +35,9 @@ class CompareArguments:
 
     first: str | None = flag(None, "a demo or evaluation folder; also without the flag")
     second: str | None = flag(None, "the one beside it; differences are second - first")
+    figure: str | None = flag(
+        None, "also draw accuracy against critical path, tokens and seconds to this file (.png, .svg, .pdf)"
+    )
     bootstrap: int = 1000
 
 

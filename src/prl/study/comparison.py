@@ -1,6 +1,7 @@
 """Two demos or evaluations side by side, on the same problems (`prl compare`, `make compare`).
 
     prl compare runs/demo runs/demo-structured
+    prl compare runs/a runs/b --figure frontiers.png
 
 For each model: the metrics of both with their 95 % intervals, and the paired difference in accuracy, second
 minus first. Both answered the same problems, so the difference problem by problem is known better than the
@@ -9,14 +10,16 @@ two intervals suggest. Results that are not of the same problems are refused.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from prl import runs
 from prl.console import console
-from prl.errors import RunError
+from prl.errors import RunError, UsageError
 from prl.evaluation import read_results
+from prl.report.frontiers import plot_frontiers
 from prl.report.tables import table
 from prl.runs.reading import looking_into
 from prl.settings import Settings
@@ -69,7 +72,21 @@ def run(settings: Settings[CompareArguments]) -> dict[str, Comparison]:
         console.print(table(columns, title=f"{name}, {each.mode}, {each.problems} problems"))
         console.print(f"accuracy, B - A, paired: {each.difference}\n", markup=False)
     console.print(f"A {first}\nB {second}", markup=False)
+    if arguments.figure:
+        _draw(Path(arguments.figure).expanduser(), {"A": ours, "B": theirs}, compared)
     return compared
+
+
+def _draw(path: Path, sides: Mapping[str, Mapping[str, Path]], compared: Mapping[str, Comparison]) -> None:
+    """Save the frontiers of the last model of both sides. Raises UsageError."""
+    model, found = [*compared.items()][-1]
+    named = {f"{side} {_attention(each[model])}": each[model] for side, each in sides.items()}
+    figure = plot_frontiers(named, mode=found.mode)
+    try:
+        figure.savefig(path, dpi=120)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"--figure {path} cannot be written ({error}): name a .png, .svg or .pdf") from error
+    console.print(f"figure: {path}", markup=False)
 
 
 def compare(first: Path, second: Path, *, resamples: int = 1000) -> Comparison:

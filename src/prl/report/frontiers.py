@@ -1,0 +1,221 @@
+"""Accuracy against what it costs: critical path, total tokens, wall clock (extra `report`).
+
+    plot_frontiers({"sequential": "runs/a", "structured": "runs/b"})      a panel a cost
+    plot_levels({"sequential": "runs/a", "structured": "runs/b"})         a panel a level
+
+Lines are what an evaluation's responses are right in when those that cost more than the budget count as wrong
+(`prl.analysis.budgets.frontier`); a dot is the mean cost of a response and the accuracy without limits.
+Hollow diamonds are votes of several samples (maj@k): their tokens together, their seconds one after another,
+the critical path of the longest. A dotted line is chance: the commonest answer for all problems. A name may
+stand for the evaluations of several seeds: then lines are means, and bands reach from the lowest to the
+highest.
+"""
+
+from __future__ import annotations
+
+import os
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+from prl import runs
+from prl.analysis.budgets import COSTS, Row, by_level, chance, frontier, votes
+from prl.errors import RunError, UsageError
+from prl.report.curves import as_shares, empty_figure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Folder = str | os.PathLike[str]
+Named = Mapping[str, Folder | Sequence[Folder]]
+
+# Okabe and Ito's, which colour-blind readers can tell apart, the darker ones first.
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#999999")
+
+_UNITS = {
+    "critical_path": "critical path, tokens",
+    "length": "total tokens",
+    "seconds": "wall clock on one thread, seconds",
+}
+_END: dict[str, Any] = {"marker": "o", "markersize": 9, "markeredgecolor": "white"}
+_VOTED: dict[str, Any] = {
+    "marker": "D", "markersize": 7, "markerfacecolor": "white", "linestyle": "--", "linewidth": 1.2,
+}  # fmt: skip
+_PALE: dict[str, Any] = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.5}
+_COLUMNS = (
+    "mode",
+    "problem",
+    "answer",
+    "extracted",
+    "correct",
+    "level",
+    "length",
+    "critical_path",
+    "seconds",
+)
+_VOTES = (4, 8, 16, 32, 64)
+_MOST_NAMES = len(COLOURS)
+
+
+@dataclass(frozen=True)
+class Frontier:
+    """Of one name: `points` (budget, accuracy, the lowest and the highest seed's), `end` (mean cost, accuracy
+    without limits) and `votes`, k -> (cost, accuracy); means over the seeds."""
+
+    points: list[tuple[float, float, float, float]]
+    end: tuple[float, float]
+    votes: dict[int, tuple[float, float]]
+
+
+def plot_frontiers(run_dirs: Named, *, mode: str = "sampled") -> Figure:
+    """Draw accuracy against each cost that all evaluations know; wall clock where all were `--timed`.
+
+    `run_dirs` maps a name to the folder of its evaluation, or to those of its seeds. RunError: a folder holds
+    no evaluation with responses of this mode; UsageError: no name, more than eight, or matplotlib is missing.
+    """
+    seeds = _read(run_dirs, mode)
+    known = [cost for cost in COSTS if all(cost in row for each in seeds.values() for row in each[0][:1])]
+    figure = empty_figure(width=5.0 * len(known), height=4.6)
+    for axes, cost in zip(figure.subplots(1, len(known), sharey=True, squeeze=False)[0], known, strict=True):
+        _draw_panel(axes, seeds, cost)
+        axes.set(xlabel=_UNITS[cost])
+    _finish(figure)
+    return figure
+
+
+def plot_levels(run_dirs: Named, *, cost: str = "critical_path", mode: str = "sampled") -> Figure:
+    """The same against one cost, with a panel for each level that all evaluations have problems of.
+
+    Raises also RunError: the evaluations share no level, or were not timed where `cost` is seconds.
+    """
+    seeds = _read(run_dirs, mode)
+    if any(cost not in row for each in seeds.values() for row in each[0][:1]):
+        raise RunError(f"not all evaluations know {cost}: evaluate with --timed, or draw another cost")
+    levels = {name: [by_level(rows) for rows in each] for name, each in seeds.items()}
+    everywhere = [of_seed for each in levels.values() for of_seed in each]
+    common = [level for level in everywhere[0] if all(level in of_seed for of_seed in everywhere)]
+    if not common:
+        raise RunError(
+            f"the evaluations {', '.join(seeds)} have no level in common: plot_frontiers needs none"
+        )
+    figure = empty_figure(width=max(5.0, 3.4 * len(common)), height=4.6)
+    grid = figure.subplots(1, len(common), sharey=True, squeeze=False)[0]
+    for axes, level in zip(grid, common, strict=True):
+        _draw_panel(axes, {name: [of[level] for of in each] for name, each in levels.items()}, cost)
+        axes.set(title=f"level {level}", xlabel=_UNITS[cost])
+    _finish(figure)
+    return figure
+
+
+def frontier_of(seeds: Sequence[Sequence[Row]], cost: str) -> Frontier:
+    """What one name's line is drawn from; `seeds` are the samples of each seed's evaluation."""
+    curves = [frontier(rows, cost) for rows in seeds]
+    points = []
+    for budget in sorted({budget for curve in curves for budget, _ in curve}):
+        reached = [_reached(curve, budget) for curve in curves]
+        points.append((budget, fmean(reached), min(reached), max(reached)))
+    end = fmean(fmean(row[cost] for row in rows) for rows in seeds)
+    accuracy = fmean(fmean(row["correct"] for row in rows) for rows in seeds)
+    samples = min(len(rows) // len({row["problem"] for row in rows}) for rows in seeds)
+    found = {}
+    for k in (k for k in _VOTES if k <= samples):
+        voted = [votes(rows, k) for rows in seeds]
+        spent = {"critical_path": fmean(each.critical_path for each in voted), "length": k * end}
+        found[k] = (spent.get(cost, k * end), fmean(each.accuracy for each in voted))
+    return Frontier(points, (end, accuracy), found)
+
+
+def _reached(curve: Sequence[tuple[float, float]], budget: float) -> float:
+    at = bisect_right(curve, (budget, 2.0))
+    return curve[at - 1][1] if at else 0.0
+
+
+def _read(run_dirs: Named, mode: str) -> dict[str, list[list[Row]]]:
+    """Name -> seed -> its samples."""
+    if not 1 <= len(run_dirs) <= _MOST_NAMES:
+        raise UsageError(f"{len(run_dirs)} evaluations to draw: name 1 to {_MOST_NAMES}, {{name: folder}}")
+    found = {}
+    for name, folders in run_dirs.items():
+        each: Iterable[Folder] = [folders] if isinstance(folders, str | os.PathLike) else folders
+        found[name] = [_samples(Path(folder).expanduser(), mode) for folder in each]
+        if not found[name]:
+            raise UsageError(f"{name}: no folder to draw; name that of an evaluation")
+    return found
+
+
+def _samples(folder: Path, mode: str) -> list[Row]:
+    table = runs.read_samples(folder)
+    columns = [name for name in _COLUMNS if name in table.column_names]
+    rows: list[dict[str, Any]] = [row for row in table.select(columns).to_pylist() if row["mode"] == mode]
+    if not rows or "critical_path" not in rows[0]:
+        raise RunError(
+            f"{folder} holds no {mode} responses of an evaluation: name the folder of a `prl eval`"
+        )
+    if "seconds" in columns:  # none of a problem that left a response no room
+        rows = [row | {"seconds": row["seconds"] or 0.0} for row in rows]
+    return [row for row in rows if row["correct"] is not None]
+
+
+def _draw_panel(axes: Axes, seeds: Mapping[str, Sequence[Sequence[Row]]], cost: str) -> None:
+    found = {name: frontier_of(each, cost) for name, each in seeds.items()}
+    widest = max(_shown_until(each, cost) for each in found.values())
+    for number, (name, each) in enumerate(found.items()):
+        _draw_frontier(axes, name, each, widest, COLOURS[number], bands=len(seeds[name]) > 1)
+    guessed = fmean(chance(rows) for each in seeds.values() for rows in each)
+    axes.axhline(guessed, color="#666666", linestyle=":", linewidth=1.5, label="chance")
+    axes.set_xlim(0, widest)
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(labelsize=11)
+    axes.xaxis.label.set_fontsize(12)
+    axes.title.set_fontsize(12)
+    as_shares(axes)
+
+
+def _shown_until(found: Frontier, cost: str) -> float:
+    """Where its line has all but ended; few responses are far longer than all others, and shown by no eye."""
+    nearly = [budget for budget, accuracy, *_ in found.points if accuracy <= 0.99 * found.end[1]]
+    ends = [found.end[0], *nearly[-1:], *(spent for spent, _ in found.votes.values())]
+    return 1.08 * max(ends)
+
+
+def _draw_frontier(
+    axes: Axes, name: str, found: Frontier, widest: float, colour: str, *, bands: bool
+) -> None:
+    last = found.points[-1][1:] if found.points else (0.0, 0.0, 0.0)
+    budgets = [0.0, *(point[0] for point in found.points), max(widest, found.end[0])]
+    mean, low, high = zip((0.0, 0.0, 0.0), *(point[1:] for point in found.points), last, strict=True)
+    axes.plot(budgets, mean, color=colour, linewidth=2.2, drawstyle="steps-post", label=name)
+    if bands:
+        axes.fill_between(budgets, low, high, color=colour, alpha=0.18, linewidth=0, step="post")
+    axes.plot(*found.end, color=colour, **_END)
+    if found.votes:
+        axes.plot(*zip(*found.votes.values(), strict=True), color=colour, **_VOTED)
+    for k, at in found.votes.items():
+        axes.annotate(
+            f"{k}", at, xytext=(0, -17), textcoords="offset points", ha="center", fontsize=10, bbox=_PALE
+        )
+
+
+def _finish(figure: Figure) -> None:
+    """One legend for all panels: a line a name, and in black what the marks are."""
+    from matplotlib.lines import Line2D
+
+    first = figure.axes[0]
+    first.set_ylabel("accuracy within the budget", size=12)
+    handles, labels = first.get_legend_handles_labels()
+    marks = {"mean cost, accuracy without limits": Line2D([], [], color="#333333", linestyle="", **_END)}
+    if any(line.get_marker() == _VOTED["marker"] for line in first.lines):
+        marks["majority of so many samples (maj@k)"] = Line2D([], [], color="#333333", **_VOTED)
+    figure.legend(
+        [*handles, *marks.values()],
+        [*labels, *marks],
+        loc="outside lower center",
+        ncols=3 if len(figure.axes) > 1 else 1,
+        frameon=False,
+        fontsize=11,
+    )

@@ -1,0 +1,123 @@
+"""Frontiers as figures: what is drawn, from evaluations as `prl eval` leaves them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from prl.errors import RunError, UsageError
+from prl.report.frontiers import COLOURS, frontier_of, plot_frontiers, plot_levels
+from prl.runs import open_run
+
+pytest.importorskip("matplotlib")
+
+Sample = tuple[str, bool, float]
+"""Problem, whether it is right, critical path."""
+
+QUICK: list[Sample] = [("a", True, 10), ("a", True, 20), ("b", False, 10), ("b", True, 30)]
+SLOW: list[Sample] = [("a", True, 40), ("a", True, 80), ("b", True, 60), ("b", True, 80)]
+
+
+def evaluation(folder: Path, samples: list[Sample], *, timed: bool = False, mode: str = "sampled") -> Path:
+    rows: list[dict[str, Any]] = [
+        {
+            "mode": mode, "problem": problem, "answer": "7", "extracted": "7" if right else "8",
+            "correct": float(right), "length": int(2 * cost), "critical_path": cost,
+            "level": 1.0 if problem == "a" else 3.0, **({"seconds": cost / 100} if timed else {}),
+        }
+        for problem, right, cost in samples
+    ]  # fmt: skip
+    with open_run(folder, command="eval", config={"eval": {}}) as run:
+        run.log_samples(0, rows)
+        run.finish()
+    return folder
+
+
+def lines(axes: Any) -> dict[str, list[tuple[float, float]]]:
+    return {
+        line.get_label(): [*zip(line.get_xdata(), line.get_ydata(), strict=True)]
+        for line in axes.lines
+        if not line.get_label().startswith("_")
+    }
+
+
+def test_a_line_rises_where_a_right_response_fits_and_goes_on(tmp_path: Path) -> None:
+    quick, slow = evaluation(tmp_path / "quick", QUICK), evaluation(tmp_path / "slow", SLOW)
+    figure = plot_frontiers({"parallel": quick, "sequential": slow})
+    assert [axes.get_xlabel() for axes in figure.axes] == ["critical path, tokens", "total tokens"]
+    critical, total = (lines(axes) for axes in figure.axes)
+    assert critical["parallel"][:-1] == [(0, 0), (10, 1 / 4), (20, 2 / 4), (30, 3 / 4)]
+    assert critical["sequential"][:-1] == [(0, 0), (40, 1 / 4), (60, 2 / 4), (80, 1)]
+    assert critical["parallel"][-1][1] == 3 / 4, "on to the right edge"
+    assert critical["parallel"][-1][0] == critical["sequential"][-1][0]
+    assert total["parallel"][1] == (20, 1 / 4)
+    assert {y for _, y in critical["chance"]} == {1.0}, "the answer is 7 wherever one asks"
+    said = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert said == ["parallel", "sequential", "chance", "mean cost, accuracy without limits"]
+    assert [line.get_drawstyle() for line in figure.axes[0].lines[:1]] == ["steps-post"]
+
+
+def test_a_dot_is_the_mean_cost_and_diamonds_are_votes() -> None:
+    rows = [
+        {"problem": "a", "answer": "7", "extracted": answer, "correct": float(answer == "7"),
+         "critical_path": cost, "length": 2 * cost, "seconds": cost / 10}
+        for answer, cost in zip("7778", (10, 20, 30, 40), strict=True)
+    ]  # fmt: skip
+    assert frontier_of([rows], "critical_path").end == (25, 3 / 4)
+    assert frontier_of([rows], "critical_path").votes == {4: (40, 1)}, "side by side: the longest"
+    assert frontier_of([rows], "length").votes == {4: (200, 1)}
+    assert frontier_of([rows], "seconds").votes == {4: (pytest.approx(10), 1)}
+
+
+def test_seeds_are_a_mean_with_a_band_from_the_lowest_to_the_highest(tmp_path: Path) -> None:
+    seeds = [evaluation(tmp_path / "0", QUICK), evaluation(tmp_path / "1", SLOW)]
+    (axes, _) = plot_frontiers({"arm": seeds}).axes
+    assert lines(axes)["arm"][:-1] == [
+        (0, 0), (10, 1 / 8), (20, 2 / 8), (30, 3 / 8), (40, 4 / 8), (60, 5 / 8), (80, 7 / 8),
+    ]  # fmt: skip
+    assert len(axes.collections) == 1
+    heights = {round(y, 3) for _, y in axes.collections[0].get_paths()[0].vertices}
+    assert {0.0, 0.25, 0.5, 0.75, 1.0} >= heights >= {0.25, 0.75, 1.0}
+
+
+def test_wall_clock_is_drawn_where_all_were_timed(tmp_path: Path) -> None:
+    timed, other = (evaluation(tmp_path / str(on), QUICK, timed=on) for on in (True, False))
+    assert len(plot_frontiers({"a": timed, "b": other}).axes) == 2
+    figure = plot_frontiers({"a": timed})
+    assert figure.axes[2].get_xlabel() == "wall clock on one thread, seconds"
+    assert lines(figure.axes[2])["a"][1] == (0.1, 1 / 4)
+    figure.savefig(tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").stat().st_size > 10_000
+
+
+def test_levels_have_a_panel_each(tmp_path: Path) -> None:
+    quick, slow = evaluation(tmp_path / "quick", QUICK), evaluation(tmp_path / "slow", SLOW)
+    figure = plot_levels({"parallel": quick, "sequential": slow})
+    assert [axes.get_title() for axes in figure.axes] == ["level 1", "level 3"]
+    assert lines(figure.axes[0])["parallel"][:-1] == [(0, 0), (10, 1 / 2), (20, 1)]
+    assert lines(figure.axes[1])["sequential"][:-1] == [(0, 0), (60, 1 / 2), (80, 1)]
+
+
+def test_what_cannot_be_drawn_is_told_in_a_line(tmp_path: Path) -> None:
+    quick = evaluation(tmp_path / "quick", QUICK)
+    greedy = evaluation(tmp_path / "greedy", QUICK, mode="greedy")
+    low, high = evaluation(tmp_path / "low", QUICK[:2]), evaluation(tmp_path / "high", QUICK[2:])
+    with pytest.raises(RunError, match="holds no sampled responses"):
+        plot_frontiers({"a": quick, "b": greedy})
+    with pytest.raises(RunError, match="not all evaluations know seconds: evaluate with --timed"):
+        plot_levels({"a": quick}, cost="seconds")
+    with pytest.raises(RunError, match="a, b have no level in common"):
+        plot_levels({"a": low, "b": high})
+    with pytest.raises(UsageError, match="0 evaluations to draw"):
+        plot_frontiers({})
+    with pytest.raises(UsageError, match="9 evaluations to draw: name 1 to 8"):
+        plot_frontiers({str(n): quick for n in range(len(COLOURS) + 1)})
+    with pytest.raises(UsageError, match="a: no folder to draw"):
+        plot_frontiers({"a": []})
+
+
+def test_a_model_that_is_never_right_lies_on_the_floor(tmp_path: Path) -> None:
+    wrong = evaluation(tmp_path / "wrong", [("a", False, 10), ("a", False, 20)])
+    assert {y for _, y in lines(plot_frontiers({"a": wrong}).axes[0])["a"]} == {0.0}
