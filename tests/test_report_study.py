@@ -18,7 +18,7 @@ from prl.runs import open_run
 from prl.statistics import SeedEstimate
 from prl.study import claims, figures, report, results
 from prl.study.claims import CLAIMS, QUANTITIES, verdict
-from prl.study.results import Evaluation, Study, gain, pooled
+from prl.study.results import Evaluation, Study, gain, gain_within, pooled, times_less
 
 
 @dataclass(frozen=True)
@@ -192,6 +192,28 @@ def test_seeds_with_other_problems_are_not_compared() -> None:
     assert found is not None
     assert found.seeds == {1: 0.5}
     assert gain({0: ours[0]}, {0: theirs[0]}, "accuracy") is None
+
+
+def of_costs(costs: dict[str, float], wrong: str = "") -> Evaluation:
+    """A response to each problem, with its critical path."""
+    rows = [
+        {"problem": name, "correct": float(name != wrong), "critical_path": cost}
+        for name, cost in costs.items()
+    ]
+    return Evaluation("sums", {}, {}, rows=rows)
+
+
+def test_arms_are_compared_within_a_budget() -> None:
+    short = {0: of_costs({"a": 10, "b": 20, "c": 30}), 1: of_costs({"a": 10, "b": 20, "c": 40}, wrong="c")}
+    long = {seed: of_costs({"a": 20, "b": 60, "c": 90}) for seed in range(3)}
+    found = gain_within(short, long, 30, "critical_path")
+    assert found is not None
+    assert found.seeds == pytest.approx({0: 2 / 3, 1: 1 / 3})
+    assert gain_within(short, {0: of_costs({"z": 1})}, 30, "critical_path") is None, "other problems"
+    times = times_less(short, long, 2 / 3, "critical_path")
+    assert times is not None
+    assert (times.mean, times.seeds) == (3, {0: 60 / 20, 1: 60 / 20})
+    assert times_less(short, long, 1.0, "critical_path") is None, "a seed of the first is not right in all"
 
 
 def test_pooled_shares_are_weighted_by_what_they_are_of() -> None:
@@ -419,7 +441,7 @@ def test_the_page_holds_claims_tables_and_figures(made: Path) -> None:
     assert "Linux, 2 cores, no GPU" in page
     assert "40 of arithmetic:heldout, 4 samples; 40 of arithmetic:heldout-wide, 4 samples" in page
     assert "quick" not in page
-    for path in ("f1-block-position", "f2-scaffold", "f3-levels"):
+    for path in ("f1-block-position", "f2-scaffold", "f3-levels", "f4-frontiers"):
         assert f"](figures/{path}.png)" in page
         assert (made / "figures" / f"{path}.png").stat().st_size > 5000
     assert not any(line.endswith(" ") or "None" in line or "nan" in line for line in page.splitlines())

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Folder = str | os.PathLike[str]
+Samples = Mapping[str, Sequence[Sequence[Row]]]
 Named = Mapping[str, Folder | Sequence[Folder]]
 
 # Okabe and Ito's, which colour-blind readers can tell apart, the darker ones first.
@@ -77,7 +78,11 @@ def plot_frontiers(run_dirs: Named, *, mode: str = "sampled") -> Figure:
     `run_dirs` maps a name to the folder of its evaluation, or to those of its seeds. RunError: a folder holds
     no evaluation with responses of this mode; UsageError: no name, more than eight, or matplotlib is missing.
     """
-    seeds = _read(run_dirs, mode)
+    return draw_frontiers(_read(run_dirs, mode))
+
+
+def draw_frontiers(seeds: Samples) -> Figure:
+    """The same from samples: name -> seed -> rows. Raises UsageError: matplotlib is missing."""
     known = [cost for cost in COSTS if all(cost in row for each in seeds.values() for row in each[0][:1])]
     figure = empty_figure(width=5.0 * len(known), height=4.6)
     for axes, cost in zip(figure.subplots(1, len(known), sharey=True, squeeze=False)[0], known, strict=True):
@@ -160,7 +165,7 @@ def _samples(folder: Path, mode: str) -> list[Row]:
     return [row for row in rows if row["correct"] is not None]
 
 
-def _draw_panel(axes: Axes, seeds: Mapping[str, Sequence[Sequence[Row]]], cost: str) -> None:
+def _draw_panel(axes: Axes, seeds: Samples, cost: str) -> None:
     found = {name: frontier_of(each, cost) for name, each in seeds.items()}
     widest = max(_shown_until(each, cost) for each in found.values())
     for number, (name, each) in enumerate(found.items()):
@@ -174,6 +179,7 @@ def _draw_panel(axes: Axes, seeds: Mapping[str, Sequence[Sequence[Row]]], cost: 
     axes.xaxis.label.set_fontsize(12)
     axes.title.set_fontsize(12)
     as_shares(axes)
+    axes.set_ylim(top=1.1)  # room for the votes and what is written above them
 
 
 def _shown_until(found: Frontier, cost: str) -> float:
@@ -197,7 +203,7 @@ def _draw_frontier(
         axes.plot(*zip(*found.votes.values(), strict=True), color=colour, **_VOTED)
     for k, at in found.votes.items():
         axes.annotate(
-            f"{k}", at, xytext=(0, -17), textcoords="offset points", ha="center", fontsize=10, bbox=_PALE
+            f"{k}", at, xytext=(0, 8), textcoords="offset points", ha="center", fontsize=10, bbox=_PALE
         )
 
 

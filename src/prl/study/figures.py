@@ -1,4 +1,5 @@
-"""The figures of a study: where blocks stand (F1), the scaffold (F2), the mix of levels (F3), over training.
+"""The figures of a study: where blocks stand (F1), the scaffold (F2), the mix of levels (F3), over training;
+and what accuracy costs (F4).
 
 Lines are means over seeds of the latest `SMOOTH` steps, bands reach from the lowest seed to the highest.
 """
@@ -10,6 +11,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 from prl.report.curves import Curve, as_shares, empty_figure, latest_means
+from prl.report.frontiers import draw_frontiers
 from prl.study.results import LEVEL_ARMS, Study, Training
 
 if TYPE_CHECKING:
@@ -35,6 +37,9 @@ PANELS: dict[str, dict[str, str]] = {
 """Panel -> its arms and their colours, those of Okabe and Ito as in `prl.report.curves`."""
 
 _SCAFFOLD_ARMS = ("structured-accuracy", "structured-alternating", "scaffold")
+FRONTIER_ARMS = ("sequential", "causal", "structured-accuracy", "structured-alternating", "parallel-only")
+"""F4: few enough to be told apart on a slide."""
+
 _LEVEL = "curriculum/share_level_"
 
 
@@ -48,6 +53,7 @@ def draw(study: Study) -> dict[str, str]:
         ("f1-block-position", block_positions(study)),
         ("f2-scaffold", scaffold(study)),
         ("f3-levels", levels(study)),
+        ("f4-frontiers", frontiers(study)),
     ):
         if figure:
             saved[name] = f"figures/{name}.png"
@@ -119,6 +125,16 @@ def levels(study: Study) -> Figure | None:
     handles, labels = grid[-1].get_legend_handles_labels()
     grid[-1].legend(handles[::-1], labels[::-1], frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
+
+
+def frontiers(study: Study) -> Figure | None:
+    """F4: accuracy against critical path, total tokens and, where all were timed, wall clock."""
+    rows = {
+        arm: [each.rows for each in study.evaluations[arm].values()]
+        for arm in FRONTIER_ARMS
+        if study.evaluations.get(arm)
+    }
+    return draw_frontiers(rows) if len(rows) > 1 else None
 
 
 def _logged(study: Study, arm: str, key: str) -> list[dict[int, float]]:

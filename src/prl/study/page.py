@@ -244,11 +244,13 @@ def _figures(drawn: Mapping[str, str], no_figures: str) -> str:
         "f1-block-position": "F1: where blocks stand in the response, over RL",
         "f2-scaffold": "F2: parallel ratio and accuracy of the responses trained on, over RL",
         "f3-levels": "F3: levels of the problems drawn, over RL",
+        "f4-frontiers": "F4: held-out accuracy where responses that cost more than a budget count as wrong",
     }
     shown = [f"{captions[name]}\n\n![{captions[name]}]({path})" for name, path in drawn.items()]
     said = no_figures or (
         f"Means over seeds of the latest {SMOOTH} steps; bands reach from the lowest seed to the highest; a "
-        "dotted line is the first step of a new stage."
+        "dotted line is the first step of a new stage. In F4 lines are means over seeds, dots mean costs and "
+        "the accuracy without limits, diamonds majorities of several samples."
     )
     return "\n\n".join(["## Figures", said, *shown]) if shown or no_figures else ""
 

@@ -4,7 +4,8 @@
 
 Claims come first, each with its interval and verdict; then the tables (T1 all arms, T2 rewards, T3
 difficulty, T4 traces, T5 from paths to answers) and the figures (F1 where blocks stand, F2 the scaffold, F3
-the mix of levels). What the paper found stands beside what was measured, and runs that are missing are named.
+the mix of levels, F4 what accuracy costs). What the paper found stands beside what was measured, and runs
+that are missing are named.
 """
 
 from __future__ import annotations

@@ -20,6 +20,7 @@ import yaml
 
 from prl import runs
 from prl.analysis import block_positions, describe
+from prl.analysis.budgets import held_to, smallest_budget
 from prl.errors import RunError
 from prl.grammar import parse
 from prl.report.curves import read_stages
@@ -38,6 +39,9 @@ LEVEL_ARMS = ("uniform", "adaptive")
 """T3: the ways to draw problems of all levels, on which they are evaluated too."""
 
 SCORES = ("accuracy", "parallel_ratio", "tokens", "critical_path")
+ROW = ("problem", "answer", "extracted", "correct", "level", "length", "critical_path", "seconds")
+"""Columns of a sample that budgets, votes and levels need; the last where an evaluation was timed."""
+
 _MOST = {"tokens": inf, "critical_path": inf}  # where the others are shares
 
 
@@ -46,13 +50,15 @@ class Evaluation:
     """One evaluation run, sampled responses only.
 
     `scores` maps the names in `SCORES` -> problem -> mean over its samples; `described` is
-    `prl.analysis.describe` of all samples; `steps` is the checkpoint's, None for a model at its end.
+    `prl.analysis.describe` of all samples; `steps` is the checkpoint's, None for a model at its end. `rows`
+    are the samples as `prl.analysis.budgets` reads them (`ROW`).
     """
 
     dataset: str
     scores: dict[str, dict[str, float]]
     described: dict[str, float | None]
     steps: int | None = None
+    rows: Sequence[Mapping[str, Any]] = ()
 
 
 @dataclass(frozen=True)
@@ -144,6 +150,37 @@ def gain(first: Mapping[int, Evaluation], second: Mapping[int, Evaluation], name
     return student(itself, paired, bounds=(-most, most), drawn_units=True)
 
 
+def gain_within(
+    first: Mapping[int, Evaluation], second: Mapping[int, Evaluation], budget: float, cost: str
+) -> SeedEstimate | None:
+    """Accuracy of `first` minus that of `second`, both held to a budget, paired on seed and problem.
+
+    As for `gain`; `cost` is one of `prl.analysis.budgets.COSTS`.
+    """
+    paired = {}
+    for seed in sorted(first.keys() & second.keys()):
+        ours, theirs = (held_to(each[seed].rows, budget, cost) for each in (first, second))
+        if ours.keys() == theirs.keys():
+            paired[seed] = {problem: ours[problem] - theirs[problem] for problem in ours}
+    return student(itself, paired, bounds=(-1.0, 1.0), drawn_units=True)
+
+
+def times_less(
+    first: Mapping[int, Evaluation], second: Mapping[int, Evaluation], accuracy: float, cost: str
+) -> SeedEstimate | None:
+    """How many times what `first` needs `second` needs for an accuracy: budgets divided, seed by seed.
+
+    None where a seed of either does not reach it: there is no such number then.
+    """
+    ratios = {}
+    for seed in sorted(first.keys() & second.keys()):
+        ours, theirs = (smallest_budget(each[seed].rows, accuracy, cost) for each in (first, second))
+        if not ours or not theirs:
+            return None
+        ratios[seed] = {"ratio": theirs / ours}
+    return student(itself, ratios)
+
+
 def pooled(evaluations: Iterable[Evaluation]) -> dict[str, float | None]:
     """What `describe` says of all seeds' responses: counts added, shares weighted by what they are of."""
     found: dict[str, float | None] = {}
@@ -202,14 +239,10 @@ def _read_evaluations(study: Study, places: Iterable[tuple[int, Path]]) -> dict[
 def _sampled(run_dir: Path) -> list[dict[str, Any]]:
     samples = runs.read_samples(run_dir)
     columns = {
+        *ROW,
         "mode",
-        "problem",
-        "answer",
         "text",
         "truncated",
-        "length",
-        "critical_path",
-        "correct",
         "verdict",
     }
     rows = samples.select([name for name in samples.column_names if name in columns]).to_pylist()
@@ -227,7 +260,8 @@ def _evaluation(run_dir: Path, rows: Sequence[Mapping[str, Any]]) -> Evaluation:
         for name, values in zip(SCORES, zip(*samples, strict=True), strict=True):
             scores[name][problem] = fmean(values)
     dataset, step = runs.read_config(run_dir)["eval"]["dataset"], run_dir.name.removeprefix("eval-")
-    return Evaluation(dataset, scores, describe(rows), int(step) if step.isdecimal() else None)
+    kept = [{name: row[name] for name in ROW if name in row} for row in rows]
+    return Evaluation(dataset, scores, describe(rows), int(step) if step.isdecimal() else None, kept)
 
 
 def _read_training(run_dir: Path) -> Training:
