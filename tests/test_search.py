@@ -3,21 +3,24 @@
 import re
 from collections import Counter
 from itertools import islice
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from prl import tiny
+from prl import config, rl, runs, sft, tiny
 from prl.analysis import conclusion
 from prl.answers import extract_answer
 from prl.data import search
 from prl.data.hub import load_rows
 from prl.data.search.problems import SHARES, side_of
 from prl.data.search.traces import NOTHING
+from prl.decoding import ForkJoinDecoder, Limits
 from prl.errors import DataError
 from prl.grammar import FOUND, TAGS, parse
+from prl.model import load_model
 from prl.tiny import build
 
 SPLITS = [f"{kind}-{part}" for kind in search.KINDS for part in search.PARTS]
@@ -208,3 +211,19 @@ def test_the_base_reads_every_problem_and_has_never_seen_a_tag() -> None:
             assert tokenizer.decode(tokenizer(row["problem"])["input_ids"]) == row["problem"]
     assert not set(TAGS) & set(tokenizer.get_vocab())
     assert len(tokenizer("12")["input_ids"]) == 2
+
+
+def test_the_recipe_trains_with_numbered_paths_and_wrong_ones_as_context(tmp_path: Path) -> None:
+    small = {"threads": 1, "output_dir": tmp_path / "sft", "limit": 32, "max_steps": 2}
+    sft.run(config.resolve("sft", recipe="tiny-search+products", per_device_train_batch_size=4, **small))
+    small = {"threads": 1, "output_dir": tmp_path / "rl", "limit": 32, "max_steps": 1}
+    batch = {"per_device_train_batch_size": 8, "num_generations": 4, "max_completion_length": 64}
+    rl.run(
+        config.resolve(
+            "rl", recipe="tiny-search+products", model_name_or_path=str(tmp_path / "sft"), **small, **batch
+        )
+    )
+    model, tokenizer = load_model(str(tmp_path / "rl"))
+    assert ForkJoinDecoder(model, tokenizer, limits=Limits(96, paths=4)).opener.kind == "number"
+    counted = runs.read_summary(tmp_path / "sft")
+    assert counted["context_traces"] > 10
