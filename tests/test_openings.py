@@ -61,6 +61,11 @@ LAID_OUT = {
         "x\ny\nz\n" + block("\nx\na", "\ny\nb"),
     ),
     "one block of two without": ("plan", "x\ny\n" + block("a", "b") + block("c", "d"), None),
+    "a summary that is not closed hides no plan from the decoder": (
+        "plan",
+        "x\ny\n" + block("a", "b").replace("s</Summary>", "c\nd") + block("e", "f"),
+        "x\ny\n" + block("\nx\na", "\ny\nb").replace("s</Summary>", "c\nd") + block("\nc\ne", "\nd\nf"),
+    ),
     "no block": ("plan", "x\ny", "x\ny"),
     "none": ("none", block("a", "b"), block("a", "b")),
 }

@@ -19,7 +19,8 @@ from test_threads import Written
 from prl.decoding import ForkJoinDecoder, Limits, Sampling, forkjoin
 from prl.decoding.threads import Row, Thread
 from prl.errors import UsageError
-from prl.grammar import parse, plan_lines
+from prl.grammar import opening_text, parse, plan_lines
+from prl.grammar.openings import lines_of, with_plans
 from prl.structure import (
     Opener,
     Tags,
@@ -490,3 +491,25 @@ def test_what_is_decoded_is_parsed_as_opened(structured, tokenizer):
         for block in parse(response.text, opening="number").blocks[:1]:
             if len(block.paths) == 3 and response.blocks:
                 assert [path.opening for path in block.paths] == ["1", "2", "3"]
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(st.sampled_from(ids("[[](()))){}{}aab\n\n\n12")), max_size=40),
+    st.sampled_from(["number", "plan"]),
+)
+def test_the_text_is_read_as_the_tokens_are(written, opening):
+    """What a path of a block was to begin with is one line, whether ids or their text are asked."""
+    reader, lines = Reader(TAGS, Opener(opening, Letters())), []
+    for token in written:
+        began = reader.is_open and token == TAGS.path
+        reader.read(token)
+        if began:
+            lines.append(reader.opening(reader.paths - reader.first + 1))
+    text = Letters().decode(written)
+    trace = parse(text)
+    opened = []
+    for block, plan in with_plans(trace, opening):
+        numbers = range(1, 1 + len(block.paths))
+        opened += [opening_text(lines_of(opening, plan, number)) for number in numbers]
+    assert [Letters().decode(each) for each in lines] == opened

@@ -64,7 +64,7 @@ def with_known_openings(trace: Trace, opening: str) -> Trace:
     else."""
     check_opening(opening)
     blocks, added = [], []
-    for block, plan in _with_plans(trace, opening):
+    for block, plan in with_plans(trace, opening):
         paths = tuple(
             _opened(path, lines_of(opening, plan, number)) for number, path in enumerate(block.paths, 1)
         )
@@ -91,7 +91,7 @@ def with_openings(trace: Trace, opening: str) -> str | None:
         return trace.text
     pieces: list[str] = []
     cursor = 0
-    for block, plan in _with_plans(trace, opening):
+    for block, plan in with_plans(trace, opening):
         if opening == "plan" and len(plan) < len(block.paths):
             return None
         for number, path in enumerate(block.paths, 1):
@@ -108,7 +108,7 @@ def split_at_openings(trace: Trace, opening: str) -> list[str]:
     text. Only what stands there as `opening_text` has it is one."""
     pieces: list[str] = []
     cursor = 0
-    for block, plan in _with_plans(trace, opening):
+    for block, plan in with_plans(trace, opening):
         for number, path in enumerate(block.paths, 1):
             text = opening_text(lines_of(opening, plan, number))
             if text and path.text.startswith(text):
@@ -117,13 +117,13 @@ def split_at_openings(trace: Trace, opening: str) -> list[str]:
     return [*pieces, trace.text[cursor:]]
 
 
-def _with_plans(trace: Trace, opening: str) -> Iterator[tuple[Block, list[str]]]:
+def with_plans(trace: Trace, opening: str) -> Iterator[tuple[Block, list[str]]]:
     """Each block with the lines of its plan."""
     cursor = 0
     for block in trace.blocks:
         plan = plan_lines(trace.text[cursor : block.span.start]) if opening == "plan" else []
         yield block, plan
-        cursor = (block.summary or block).span.end
+        cursor = block.span.end  # what follows holds the tags of the summary, closed or not
 
 
 def _opened(path: Passage, line: str) -> Passage:
