@@ -444,6 +444,7 @@ def executed(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
     module = ModuleType("prl.study.report")
     module.write = write  # type: ignore[attr-defined]
+    module.write_merged = lambda folder: folder / "merged.md"  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "prl.study.report", module)
     monkeypatch.setattr(prl.study, "report", module, raising=False)
     monkeypatch.setattr(runner, "execute", fake_execute)
@@ -601,6 +602,18 @@ def test_a_folder_that_cannot_be_written(executed: SimpleNamespace, tmp_path: Pa
     (tmp_path / "file").touch()
     with pytest.raises(RunError, match=r"cannot be written: .*\. Choose another --output_dir"):
         ask(tmp_path / "file" / "study")
+
+
+def test_a_part_runs_its_arms_in_a_folder_of_its_own(executed: SimpleNamespace, tmp_path: Path) -> None:
+    assert ask(tmp_path, arms=None, part="prompts") == tmp_path / "merged.md"
+    assert executed.reported == [tmp_path / "prompts"]
+    settings = yaml.safe_load((tmp_path / "prompts" / "study.yaml").read_text())
+    assert settings["arms"] == ["plain-prompt", "parallel-prompt"]
+    assert {task.run_dir.relative_to(tmp_path).parts[0] for task in executed.tasks} == {"prompts"}
+    with pytest.raises(UsageError) as error:
+        ask(tmp_path, part="prompt")
+    assert "unknown part 'prompt'; nearest: prompts" in str(error.value)
+    assert "arms and part: a part has its arms" in str(error.value)
 
 
 def test_all_that_is_wrong_is_said_at_once(executed: SimpleNamespace, tmp_path: Path) -> None:

@@ -66,6 +66,9 @@ class StudyArguments:
 
     study: str = flag("paper-mini", "which one: paper-mini")
     arms: list[str] | None = flag(None, "these only; if none: all")
+    part: str | None = flag(
+        None, "one part of the arms, in OUTPUT_DIR/PART; the report is of all parts that are in OUTPUT_DIR"
+    )
     seeds: int = flag(3, "runs of each arm, with seeds 0, 1 …")
     recipe: str | None = None
     model_name_or_path: str | None = None

@@ -43,6 +43,14 @@ ARMS: dict[str, Arm] = {
     "adaptive": Arm("structured", early_percent=70),
 }
 
+PARTS: dict[str, tuple[str, ...]] = {
+    "causal": ("sequential", "causal", "causal-no-easy"),
+    "structured": ("structured-accuracy", "structured-alternating", "parallel-only", "tiered-only"),
+    "levels": ("scaffold", "uniform", "adaptive"),
+    "prompts": ("plain-prompt", "parallel-prompt"),
+}
+"""Part -> its arms. Each makes the cold starts that it needs, so that it can run on another machine."""
+
 COLD_STARTS = {
     "causal": "causal",
     "structured": "structured-accuracy",

@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from prl import runs
-from prl.errors import UsageError
+from prl.errors import RunError, UsageError
 from prl.statistics import SeedEstimate, itself, student
-from prl.study import figures
+from prl.study import figures, parts
 from prl.study.claims import block_position, dead_groups, judge, thirds
 from prl.study.page import page
 from prl.study.results import (
     BASELINE,
+    ENVIRONMENT,
     LEVEL_ARMS,
     REWARD_ARMS,
     SCORES,
@@ -34,7 +35,6 @@ from prl.study.results import (
     score,
 )
 
-_ENVIRONMENT = ("prl", "git_commit", "python", "platform", "cpu_count", "gpus", "versions")
 _CURVES = ("correct", "parallel_ratio", "frac_reward_zero_std", "block_position", "reward")
 
 
@@ -44,6 +44,22 @@ def write(folder: str | os.PathLike[str]) -> Path:
     Without matplotlib it has no figures, and says so. Raises RunError: the folder holds no study.
     """
     study = read(folder)
+    parts.save(study)
+    return _write(study)
+
+
+def write_merged(folder: str | os.PathLike[str]) -> Path:
+    """Write the report of a study that ran in parts, from all that are in its folder; the path of study.md.
+
+    Raises RunError: there are none, of several studies, or the folder is a study itself.
+    """
+    root = Path(folder).expanduser()
+    if (root / "study.yaml").exists():
+        raise RunError(f"{root} is a whole study: run parts in another --output_dir")
+    return _write(parts.merge(root))
+
+
+def _write(study: Study) -> Path:
     numbers = measure(study)
     runs.write_json(study.folder / "study.json", _plain(numbers))
     drawn, no_figures = {}, ""
@@ -66,7 +82,7 @@ def measure(study: Study) -> dict[str, Any]:
     environment = study.settings.get("environment") or {}
     return {
         "settings": {key: value for key, value in study.settings.items() if key != "environment"},
-        "environment": {name: environment.get(name) for name in _ENVIRONMENT},
+        "environment": {name: environment.get(name) for name in ENVIRONMENT},
         "commits": study.commits,
         "elapsed_seconds": study.elapsed_seconds,
         "run_seconds": study.run_seconds,

@@ -39,6 +39,9 @@ LEVEL_ARMS = ("uniform", "adaptive")
 """T3: the ways to draw problems of all levels, on which they are evaluated too."""
 
 SCORES = ("accuracy", "parallel_ratio", "tokens", "critical_path")
+ENVIRONMENT = ("prl", "git_commit", "python", "platform", "cpu_count", "gpus", "versions")
+"""What a report says of the machine, and nothing else."""
+
 ROW = ("problem", "answer", "extracted", "correct", "level", "length", "critical_path", "seconds")
 """Columns of a sample that budgets, votes and levels need; the last where an evaluation was timed."""
 

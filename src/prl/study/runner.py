@@ -11,6 +11,9 @@ A study is a folder, and a list of tasks. A task is a command of prl that writes
     arms/<arm>/seed-<s>/eval-<n>/            the same of checkpoint-<n>
     logs/<task>.log                          what the command printed
     study.md, study.json, figures/           `prl.study.report`
+    measured.json.gz                         what the report is written from (`prl.study.parts`)
+
+With --part it is one of several such folders, <output_dir>/<part>/, and the report of all is in <output_dir>.
 
 The folders are the only memory, so the same command continues a study that was stopped anywhere. What the
 tasks are says `prl.study.plan`, how they run `prl.study.tasks`, and what came out `prl.study.report`.
@@ -35,7 +38,7 @@ from prl.errors import RunError, UsageError, nearest
 from prl.recipes import ships
 from prl.settings import Settings
 from prl.settings.arguments import StudyArguments
-from prl.study.plan import ARMS, plan, schedule_of, sizes_of, without_none
+from prl.study.plan import ARMS, PARTS, plan, schedule_of, sizes_of, without_none
 from prl.study.tasks import execute
 
 STUDIES = ("paper-mini",)
@@ -51,8 +54,10 @@ def run(settings: Settings[StudyArguments]) -> Path:
 
     arguments = settings.arguments
     _check(arguments)
-    arms = [name for name in ARMS if arguments.arms is None or name in arguments.arms]
-    folder, model = Path(arguments.output_dir).expanduser(), arguments.model_name_or_path
+    chosen = PARTS[arguments.part] if arguments.part else arguments.arms
+    arms = [name for name in ARMS if chosen is None or name in chosen]
+    root, model = Path(arguments.output_dir).expanduser(), arguments.model_name_or_path
+    folder = root / arguments.part if arguments.part else root
     if model:
         runs.adapter_dir(model)  # for its refusal of a folder that is not there
     recipe = _recipe(arguments, _read(folder), arms[0])
@@ -94,6 +99,8 @@ def run(settings: Settings[StudyArguments]) -> Path:
             tasks = [replace(task, argv=(*task.argv, "--trust_remote_code")) for task in tasks]
         failed = execute(tasks, folder / "logs", jobs=jobs)
         written = report.write(folder)
+    if arguments.part:
+        written = report.write_merged(root)
     console.print(f"report: {written}", markup=False)
     if failed:
         lost = sum(not task.is_done for task in tasks) - len(failed)
@@ -119,6 +126,10 @@ def _check(arguments: StudyArguments) -> None:
     if arguments.arms == []:
         faults.append("no arms: name some, or leave --arms out for all")
     faults += [f"unknown arm {arm!r}{nearest(arm, ARMS)}" for arm in arguments.arms or () if arm not in ARMS]
+    if arguments.part and arguments.part not in PARTS:
+        faults.append(f"unknown part {arguments.part!r}{nearest(arguments.part, PARTS)}; {', '.join(PARTS)}")
+    if arguments.part and arguments.arms is not None:
+        faults.append("arms and part: a part has its arms; leave one of the two out")
     if arguments.seeds < 1:
         faults.append(f"seeds {arguments.seeds}: must be 1 or more")
     if arguments.jobs != "auto" and not (arguments.jobs.isdecimal() and int(arguments.jobs) >= 1):

@@ -1,0 +1,154 @@
+"""A study in parts: what each measured as one small file, and one study of them all.
+
+    save(study)              <folder>/measured.json.gz, from which a report can be written without the runs
+    merge(folder)            the study of all parts, <folder>/<part>/measured.json.gz
+
+The file holds no text of a response: of each its answer, whether it is right, and what it cost; problems are
+named by a hash. It is the same to the byte for the same study, and says nothing of the machine but what a
+report does, so that it can be committed. A part that ran elsewhere is merged by putting its file where the
+part would be.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from prl import runs
+from prl.errors import RunError
+from prl.study.plan import ARMS
+from prl.study.results import ENVIRONMENT, Evaluation, Study, Training
+
+FILE = "measured.json.gz"
+
+SAME = ("study", "seeds", "recipe", "model_name_or_path", "quick")
+"""What the parts of a study were all asked."""
+
+
+def save(study: Study) -> Path:
+    """Write what a study measured into its folder. Raises RunError."""
+    environment = study.settings.get("environment") or {}
+    known = {name: environment[name] for name in ENVIRONMENT if name in environment}
+    written = {
+        "settings": study.settings | {"environment": known},
+        "trainings": {
+            arm: {seed: vars(each) for seed, each in seeds.items()} for arm, seeds in study.trainings.items()
+        },
+        "evaluations": _compact(study.evaluations),
+        "checkpoints": _compact(study.checkpoints),
+        "missing": study.missing,
+        "commits": study.commits,
+        "run_seconds": study.run_seconds,
+        "elapsed_seconds": study.elapsed_seconds,
+    }
+    path = study.folder / FILE
+    text = json.dumps(written, ensure_ascii=False, separators=(",", ":"))
+    runs.write_atomic(path, gzip.compress(text.encode(), mtime=0))
+    return path
+
+
+def load(path: Path) -> Study:
+    """The study that `save` wrote. Raises RunError: the file cannot be read, or is none."""
+    try:
+        stored = json.loads(gzip.decompress(path.read_bytes()))
+        trainings = {
+            arm: {int(seed): _training(each) for seed, each in seeds.items()}
+            for arm, seeds in stored["trainings"].items()
+        }
+        return Study(
+            path.parent,
+            **stored
+            | {"trainings": trainings}
+            | {name: _expanded(stored[name]) for name in ("evaluations", "checkpoints")},
+        )
+    except (OSError, EOFError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise RunError(f"{path} cannot be read as a part of a study ({error}): run the part again") from error
+
+
+def merge(folder: Path) -> Study:
+    """The parts in `folder` as one study. Raises RunError: there is none, or they were asked other things."""
+    parts = [load(path) for path in sorted(folder.glob(f"*/{FILE}"))]
+    if not parts:
+        raise RunError(f"{folder} holds no part of a study (*/{FILE}): run one with --part")
+    first = parts[0]
+    for other in parts[1:]:
+        for name in SAME:
+            ours, theirs = first.settings.get(name), other.settings.get(name)
+            if ours != theirs:
+                raise RunError(
+                    f"{other.folder} is a part of another study than {first.folder}: {name} {theirs}, not "
+                    f"{ours}; run it again with the same, or move it away"
+                )
+    whole = Study(folder, dict(first.settings))
+    for part in reversed(parts):  # of what two parts have, as the base, the first counts
+        whole.trainings |= part.trainings
+        whole.checkpoints |= part.checkpoints
+        whole.evaluations |= part.evaluations
+    whole.settings["arms"] = [arm for arm in ARMS if arm in whole.trainings]
+    order = [*whole.settings["arms"]]
+    whole.trainings = {arm: whole.trainings[arm] for arm in order}
+    before = [name for name in whole.evaluations if name not in order]
+    whole.evaluations = {name: whole.evaluations[name] for name in (*sorted(before), *order)}
+    whole.missing = sorted({each for part in parts for each in part.missing})
+    whole.commits = sorted({each for part in parts for each in part.commits})
+    whole.run_seconds = sum(part.run_seconds for part in parts)
+    whole.elapsed_seconds = sum(part.elapsed_seconds for part in parts)
+    return whole
+
+
+def _compact(evaluations: Mapping[str, Mapping[int, Evaluation]]) -> dict[str, Any]:
+    """Scores by the place of a problem, rows as columns."""
+    return {
+        name: {
+            seed: {
+                "dataset": each.dataset,
+                "problems": [_hashed(problem) for problem in each.scores["accuracy"]],
+                "scores": {score: [*values.values()] for score, values in each.scores.items()},
+                "described": each.described,
+                "steps": each.steps,
+                "rows": _columns(each),
+            }
+            for seed, each in seeds.items()
+        }
+        for name, seeds in evaluations.items()
+    }
+
+
+def _columns(evaluation: Evaluation) -> dict[str, list[Any]]:
+    place = {problem: number for number, problem in enumerate(evaluation.scores["accuracy"])}
+    rows: Sequence[Mapping[str, Any]] = evaluation.rows
+    names = dict.fromkeys(name for row in rows for name in row)
+    return {
+        name: [place[row[name]] if name == "problem" else row.get(name) for row in rows] for name in names
+    }
+
+
+def _expanded(stored: Mapping[str, Any]) -> dict[str, dict[int, Evaluation]]:
+    return {
+        name: {int(seed): _evaluation(each) for seed, each in seeds.items()} for name, seeds in stored.items()
+    }
+
+
+def _evaluation(stored: Mapping[str, Any]) -> Evaluation:
+    problems, columns = stored["problems"], stored["rows"]
+    rows = [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
+    scores = {name: dict(zip(problems, values, strict=True)) for name, values in stored["scores"].items()}
+    named = [row | {"problem": problems[row["problem"]]} for row in rows]
+    return Evaluation(stored["dataset"], scores, stored["described"], stored["steps"], named)
+
+
+def _training(stored: Mapping[str, Any]) -> Training:
+    curves = {name: _by_step(curve) for name, curve in stored["curves"].items()}
+    return Training(curves, _by_step(stored["blocks"]), _by_step(stored["switches"]))
+
+
+def _by_step(values: Mapping[str, Any]) -> dict[int, Any]:
+    return {int(step): value for step, value in values.items()}
+
+
+def _hashed(problem: str) -> str:
+    return hashlib.sha256(problem.encode("utf-8", "replace")).hexdigest()[:12]

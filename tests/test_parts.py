@@ -1,0 +1,105 @@
+"""A study in parts: what a part's file keeps, and that parts together say what the whole does."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from prl.errors import RunError
+from prl.study import parts, report, results
+from prl.study.plan import ARMS, PARTS
+from test_report_study import make_study
+
+FIRST, SECOND = ("sequential", "causal"), ("structured-accuracy", "scaffold")
+SMALL: dict[str, Any] = {"seeds": 2, "problems": 6, "samples": 4}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folders `first`, `second` and `whole`, before their reports; tests copy what they change."""
+    folder = tmp_path_factory.mktemp("parts")
+    make_study(folder / "runs" / "first", FIRST, **SMALL)
+    make_study(folder / "runs" / "second", SECOND, **SMALL)
+    make_study(folder / "whole", (*FIRST, *SECOND), **SMALL)
+    for part in ("first", "second"):
+        parts.save(results.read(folder / "runs" / part))
+    return folder
+
+
+def test_each_arm_is_in_one_part() -> None:
+    assert sorted(arm for arms in PARTS.values() for arm in arms) == sorted(ARMS)
+
+
+def test_a_part_is_read_back_as_it_was(made: Path) -> None:
+    study = results.read(made / "runs" / "second")
+    found = parts.load(made / "runs" / "second" / parts.FILE)
+    assert found.trainings == study.trainings
+    assert found.missing == study.missing
+    ours, theirs = study.evaluations["scaffold"][1], found.evaluations["scaffold"][1]
+    assert (theirs.dataset, theirs.described, theirs.steps) == (ours.dataset, ours.described, ours.steps)
+    assert [[*each.values()] for each in theirs.scores.values()] == [
+        [*each.values()] for each in ours.scores.values()
+    ]
+    assert [row | {"problem": ""} for row in theirs.rows] == [row | {"problem": ""} for row in ours.rows]
+    assert len({row["problem"] for row in theirs.rows}) == 6
+    assert {row["problem"] for row in theirs.rows} == {*theirs.scores["accuracy"]}
+
+
+def test_a_file_is_the_same_again_and_tells_nothing_of_the_machine(made: Path, tmp_path: Path) -> None:
+    file = made / "runs" / "first" / parts.FILE
+    shutil.copytree(file.parent, tmp_path / "elsewhere")
+    assert parts.save(results.read(tmp_path / "elsewhere")).read_bytes() == file.read_bytes()
+    text = gzip.decompress(file.read_bytes()).decode()
+    assert not any(private in text for private in ("secret-host", "/home/", str(made), "argv", "<Parallel>"))
+
+
+def test_parts_together_say_what_the_whole_does(made: Path, tmp_path: Path) -> None:
+    for part in ("first", "second"):  # the files alone: the runs are elsewhere
+        (tmp_path / part).mkdir()
+        shutil.copy(made / "runs" / part / parts.FILE, tmp_path / part)
+    written = report.write_merged(tmp_path)
+    merged, whole = parts.merge(tmp_path), results.read(made / "whole")
+    assert merged.arms == [*FIRST, "structured-accuracy", "scaffold"]
+    numbers, expected = report.measure(merged), report.measure(whole)
+    for table in ("arms", "rewards", "traces", "positions", "curves"):
+        assert numbers[table].keys() == expected[table].keys()
+    assert numbers["arms"]["scaffold"] == expected["arms"]["scaffold"], "over sequential, of the other part"
+    assert numbers["arms"]["scaffold"]["gain"].seeds.keys() == {0, 1}
+    assert [each.verdict for each in numbers["claims"]] == [each.verdict for each in expected["claims"]]
+    page = written.read_text(encoding="utf-8")
+    assert written == tmp_path / "study.md"
+    assert "--arms sequential causal structured-accuracy scaffold" in page
+    assert "figures/f4-frontiers.png" in page
+
+
+def test_what_cannot_be_merged_is_told_in_a_line(made: Path, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="holds no part of a study"):
+        report.write_merged(tmp_path)
+    shutil.copytree(made / "runs", tmp_path / "runs")
+    other = tmp_path / "runs" / "second"
+    settings = yaml.safe_load((other / "study.yaml").read_text())
+    (other / "study.yaml").write_text(yaml.safe_dump(settings | {"recipe": "8gb"}))
+    parts.save(results.read(other))
+    with pytest.raises(
+        RunError, match="second is a part of another study than .*first: recipe 8gb, not tiny"
+    ):
+        report.write_merged(tmp_path / "runs")
+    with pytest.raises(RunError, match="is a whole study: run parts in another"):
+        report.write_merged(made / "whole")
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{}", gzip.compress(b"[]"), gzip.compress(json.dumps({"a": 1}).encode())]
+)
+def test_a_file_that_is_no_part_is_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / parts.FILE).write_bytes(content)
+    with pytest.raises(
+        RunError, match=rf"{parts.FILE} cannot be read as a part of a study .*run the part again"
+    ):
+        parts.load(tmp_path / parts.FILE)
