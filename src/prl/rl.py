@@ -132,6 +132,7 @@ def run(
             micro_batches=MicroBatches(advised, _rehearsal(arguments, problems, rollouts)),
             rollouts=rollouts,
             staging=staging,
+            dynamic_sampling=arguments.dynamic_sampling,
             patience=arguments.patience,
             line=_line,
             is_adaptive=arguments.sampling == "adaptive" or bool(arguments.stages),
@@ -270,7 +271,7 @@ def stages_of(arguments: RLArguments, max_steps: int) -> tuple[Stage, ...]:
         stages, _ = read_stages([json.loads(stage) for stage in arguments.stages], max_steps=max_steps)
     if any(stage.name == COLD_START for stage in stages):
         raise UsageError("stages: cold-start is no RL; `prl rl` and prl.study.pipeline.run do it first")
-    if not stages and (arguments.levels or arguments.sampling != "uniform"):
+    if not stages and (arguments.levels or arguments.sampling != "uniform" or arguments.dynamic_sampling):
         return (Stage("rl", levels=tuple(arguments.levels or ()), sampling=arguments.sampling),)
     return stages
 

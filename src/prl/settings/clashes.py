@@ -225,6 +225,10 @@ def _rl_clashes(v: Values) -> list[str]:
             "patience: nothing says whether an evaluation is better; add --eval_dataset, --eval_strategy "
             "steps and --metric_for_best_model correct"
         )
+    if v.get("dynamic_sampling") and v["use_vllm"]:
+        found.append("dynamic_sampling: vLLM's responses are TRL's alone; leave it out")
+    if v.get("dynamic_sampling") and processes.launched() > 1:
+        found.append("dynamic_sampling: of several processes none sees the others' groups; leave it out")
     if not v["use_vllm"]:
         if v["repetition_penalty"] != 1.0:
             found.append(f"repetition_penalty: {v['repetition_penalty']:g} is not scored; leave it at 1")

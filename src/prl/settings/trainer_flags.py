@@ -188,8 +188,11 @@ NEEDS: dict[str, tuple[Need, ...]] = {
             "num_completions_to_print log_unique_prompts",
         ),
         (
-            "TRL's own order of problems, which --sampling, --levels and --stages replace",
-            lambda v: not v.get("stages") and not v.get("levels") and v.get("sampling") != "adaptive",
+            "TRL's own order of problems, which --sampling, --levels, --stages, --dynamic_sampling replace",
+            lambda v: (
+                not (v.get("stages") or v.get("levels") or v.get("dynamic_sampling"))
+                and v.get("sampling") != "adaptive"
+            ),
             "shuffle_dataset",
         ),
     ),

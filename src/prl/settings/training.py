@@ -100,3 +100,8 @@ class RLArguments(PathFlags, TrainingFlags):
     patience: int | None = flag(
         None, "stop after this many evaluations that are no better than the best by --metric_for_best_model"
     )
+    dynamic_sampling: int = flag(
+        0,
+        "draws more for a step, at most: other problems in the place of groups that are all paid the same "
+        "(DAPO)",
+    )

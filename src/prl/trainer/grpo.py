@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from trl.trainer.utils import RepeatSampler
 from prl.rewards import Reward
 from prl.runs import Run
 from prl.settings.trainer_flags import generation_period
+from prl.trainer.dynamic_sampling import DynamicSampling
 from prl.trainer.harm import HarmWatch
 from prl.trainer.micro_batches import MicroBatches
 from prl.trainer.progress import DeadGroups, RunLog, take_over
@@ -35,6 +37,7 @@ class GRPO(GRPOTrainer):
     1. `micro_batches`: a step that memory ran out in is tried again, with the responses that it has.
     2. `staging` (with a curriculum): its problems take the place of the rows that the loader brings.
     3. `rollouts` (without vLLM): a response to each prompt; tokens that the runtime inserted are masked.
+       `dynamic_sampling` draws that often more, to put other groups in the place of those that teach nothing.
     4. `recorder`: says of each response whether it is right and valid, before the rewards pay for it; and
        keeps it with its rewards and its advantage once those of all processes are there. Only then can it
        tell `staging` what came of the draw.
@@ -62,6 +65,7 @@ class GRPO(GRPOTrainer):
         micro_batches: MicroBatches,
         rollouts: Rollouts | None,
         staging: Staging | None,
+        dynamic_sampling: int = 0,
         patience: int | None = None,
         line: Callable[[Mapping[str, Any]], str],
         is_adaptive: bool,
@@ -69,6 +73,9 @@ class GRPO(GRPOTrainer):
     ) -> None:
         self.recorder, self.micro_batches = recorder, micro_batches
         self.rollouts, self.staging = rollouts, staging
+        self.dynamic_sampling: DynamicSampling | None = None
+        if dynamic_sampling and rollouts and staging:
+            self.dynamic_sampling = DynamicSampling(rollouts, staging, recorder, dynamic_sampling)
         self.run_log, self.stop = RunLog(folder, line), StopOnSignal(every=generation_period(vars(args)))
         self.harm = HarmWatch(problems=len(held_out or ()), is_adaptive=is_adaptive)
         self.epochs_done = 0
@@ -84,7 +91,7 @@ class GRPO(GRPOTrainer):
             eval_dataset=held_out,
             processing_class=tokenizer,
             optimizers=(optimizer, None),
-            rollout_func=rollouts,
+            rollout_func=self.dynamic_sampling or rollouts,
             callbacks=[
                 *keepers,
                 recorder,
@@ -116,6 +123,8 @@ class GRPO(GRPOTrainer):
             return super()._generate_and_score_completions(rows)
         if self.staging:
             rows = self.staging.choose(rows, self)
+        if self.dynamic_sampling:
+            rows = self.dynamic_sampling.fill(rows, self)
         outputs = super()._generate_and_score_completions(rows)
         self.recorder.keep(self)
         return outputs
@@ -127,8 +136,13 @@ class GRPO(GRPOTrainer):
         completions: list[str],
         completion_ids: list[list[int]],
     ) -> torch.Tensor:
+        if self.dynamic_sampling and (paid := self.dynamic_sampling.take()) is not None:
+            return paid
         # The rows have what the rollouts added by now (critical_path); metrics logged here are of this batch.
-        self.recorder.judge(rows, completions, completion_ids, self._log_metric)
+        log = self._log_metric
+        if self.dynamic_sampling and self.model.training:  # draws of several sizes: a response counts as one
+            log = functools.partial(_log_each, self._log_metric, len(rows))
+        self.recorder.judge(rows, completions, completion_ids, log)
         return super()._calculate_rewards(rows, prompts, completions, completion_ids)
 
     def _get_train_sampler(self, dataset: Dataset | None = None) -> Sampler:
@@ -162,3 +176,8 @@ class GRPO(GRPOTrainer):
 
     def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> Any:
         return self.micro_batches.score(super()._get_per_token_logps_and_entropies, *args, **kwargs)
+
+
+def _log_each(log_metric: Callable[[str, float], None], times: int, name: str, value: float) -> None:
+    for _ in range(times):
+        log_metric(name, value)

@@ -34,6 +34,7 @@ class SampleRecorder(TrainerCallback):
     ) -> None:
         self.folder, self.eos_token_id = folder, tokenizer.eos_token_id
         self.staging, self.alternating, self.path_opening = staging, alternating, path_opening
+        self.tells = True  # the curriculum what came of its draw
         self.batch: list[dict[str, Any]] = []  # of this process's last generation
         self.rows: list[dict[str, Any]] = []  # of the step at hand
         self.labels: dict[str, str] = {}
@@ -92,10 +93,27 @@ class SampleRecorder(TrainerCallback):
         scored = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
         for index, (row, score) in enumerate(zip(rows, scored, strict=True)):
             self.rows.append(row | score | {"group": earlier + index // size} | self.labels)
-        if self.staging:
+        if self.staging and self.tells:
             self.staging.observe(
                 [row["correct"] == 1 for row in rows], [row["parallel"] == 1 for row in rows]
             )
+
+    def leave_out(
+        self,
+        judged: Sequence[dict[str, Any]],
+        rewards: Sequence[str],
+        paid: Sequence[Sequence[float]],
+        trainer: Any,
+    ) -> None:
+        """Keep a group that is not trained on, with no advantage: what was `judged` of each response, and was
+        paid by each of `rewards`."""
+        group, labels = len(self.rows) // trainer.num_generations, self._labels(trainer.state.global_step)
+        for row, amounts in zip(judged, paid, strict=True):
+            by_name = {
+                f"reward_{name}": None if math.isnan(amount) else amount
+                for name, amount in zip(rewards, amounts, strict=True)
+            }
+            self.rows.append(row | {"advantage": None} | by_name | {"group": group} | labels)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.folder.log_samples(state.global_step, self.rows)

@@ -67,12 +67,17 @@ class Staging(TrainerCallback, ExportableState):
         return {name: staged(name, reward) for name, reward in rewards.items()}
 
     def choose(self, rows: list[dict[str, Any]], trainer: GRPOTrainer) -> list[dict[str, Any]]:
-        """The curriculum's problems in place of `rows`: every process draws the same and takes its part."""
+        """The curriculum's problems in place of `rows`."""
+        return self.rows(len(rows), trainer)
+
+    def rows(self, count: int, trainer: GRPOTrainer) -> list[dict[str, Any]]:
+        """The next `count` rows, each problem `num_generations` times: every process draws the same problems
+        and takes its part."""
         group, accelerator = trainer.num_generations, trainer.accelerator
-        self.drawn = self.curriculum.draw(len(rows) * accelerator.num_processes // group)
+        self.drawn = self.curriculum.draw(count * accelerator.num_processes // group)
         repeated = [problem for problem in self.drawn for _ in range(group)]
-        first = accelerator.process_index * len(rows)
-        return [dict(self.table[problem]) for problem in repeated[first : first + len(rows)]]
+        first = accelerator.process_index * count
+        return [dict(self.table[problem]) for problem in repeated[first : first + count]]
 
     def watch(self, trainer: GRPOTrainer) -> None:
         """Have a trainer of a script of your own follow the curriculum, as `prl.trainer.grpo.GRPO` does in
