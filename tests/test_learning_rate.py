@@ -4,16 +4,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file
 from transformers import TrainingArguments
 
 from prl import cli, runs, sft
 from prl.config import resolve
 from prl.errors import UsageError
-from prl.trainer.learning_rate import FEW, _batch, learning_steps
+from prl.trainer.learning_rate import FEW, LiveRate, _batch, learning_steps, live_share
 
 
 def arguments(**given: Any) -> TrainingArguments:
@@ -140,3 +142,40 @@ def test_on_the_command_line_it_is_one_line(tmp_path: Path, capsys: pytest.Captu
     assert cli.main([*words.split(), *flags]) == 2
     assert capsys.readouterr().err.splitlines()[-1].startswith("prl sft: nothing would be learnt: ")
     assert runs.read_metrics(tmp_path / "run") == []
+
+
+def rows_of(*groups: list[float | None]) -> list[dict[str, Any]]:
+    return [{"group": n, "advantage": each} for n, group in enumerate(groups) for each in group]
+
+
+@pytest.mark.parametrize(
+    ("groups", "share"),
+    [
+        ([[0.0, 0.0], [0.7, -0.7], [0.0, 0.0], [0.0, 0.0]], 0.25),
+        ([[0.7, -0.7]], 1.0),
+        ([[0.0, 0.0]], 0.0),
+        ([[None, None], [0.7, -0.7], [0.0, 0.0]], 0.5),  # left out for one that teaches
+    ],
+)
+def test_the_share_of_groups_that_teach(groups: list[list[float | None]], share: float) -> None:
+    assert live_share(rows_of(*groups)) == share
+
+
+def test_a_step_of_few_groups_that_teach_is_shorter_and_the_schedule_does_not_see_it() -> None:
+    """Adam's first step is as long as the learning rate, whatever the gradient."""
+    weight = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.Adam([{"params": [weight], "lr": 0.1}])
+    scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5)  # goes on from the rate that it finds
+    recorder: Any = SimpleNamespace(rows=rows_of([0.7, -0.7], [0.0, 0.0], [0.0, 0.0], [0.0, 0.0]))
+    callback, nothing = LiveRate(recorder), SimpleNamespace()
+    moved = []
+    for _ in range(2):
+        before = weight.item()
+        weight.grad = torch.ones(1)
+        callback.on_pre_optimizer_step(nothing, nothing, nothing, optimizer=optimizer)  # type: ignore[arg-type]
+        optimizer.step()
+        callback.on_optimizer_step(nothing, nothing, nothing, optimizer=optimizer)  # type: ignore[arg-type]
+        moved.append(before - weight.item())
+        scheduler.step()
+        recorder.rows = []  # the next step reuses the generation
+    assert moved == pytest.approx([0.1 / 4, 0.05 / 4], rel=1e-3)

@@ -133,6 +133,7 @@ def run(
             rollouts=rollouts,
             staging=staging,
             dynamic_sampling=arguments.dynamic_sampling,
+            live_rate=arguments.live_rate,
             patience=arguments.patience,
             line=_line,
             is_adaptive=arguments.sampling == "adaptive" or bool(arguments.stages),

@@ -105,3 +105,6 @@ class RLArguments(PathFlags, TrainingFlags):
         "draws more for a step, at most: other problems in the place of groups that are all paid the same "
         "(DAPO)",
     )
+    live_rate: bool = flag(
+        False, "learning rate of a step times the share of its groups that are not all paid the same"
+    )

@@ -19,6 +19,7 @@ from prl.runs import Run
 from prl.settings.trainer_flags import generation_period
 from prl.trainer.dynamic_sampling import DynamicSampling
 from prl.trainer.harm import HarmWatch
+from prl.trainer.learning_rate import LiveRate
 from prl.trainer.micro_batches import MicroBatches
 from prl.trainer.progress import DeadGroups, RunLog, take_over
 from prl.trainer.recorder import SampleRecorder
@@ -66,6 +67,7 @@ class GRPO(GRPOTrainer):
         rollouts: Rollouts | None,
         staging: Staging | None,
         dynamic_sampling: int = 0,
+        live_rate: bool = False,
         patience: int | None = None,
         line: Callable[[Mapping[str, Any]], str],
         is_adaptive: bool,
@@ -102,6 +104,7 @@ class GRPO(GRPOTrainer):
                 self.harm,
                 sealing,
                 self.stop,
+                *([LiveRate(recorder)] if live_rate else []),
                 *([self.patience] if self.patience else []),
             ],
         )

@@ -74,12 +74,12 @@ def few_alive(dead: Sequence[float], norms: Sequence[float], groups: int, is_ada
     alive = groups * (1 - fmean(dead))
     if not 0 < alive < FEW:
         return None
-    draw = "" if is_adaptive else ", --sampling adaptive"
+    draw = "" if is_adaptive else "--sampling adaptive, "
     return (
         f"{alive:.1f} of {groups} groups teach in each of {len(dead)} steps (gradient norm "
-        f"{fmean(norms):.2g}), and Adam makes as long a step of that little as of a full batch: lower "
-        f"--learning_rate, or give more groups a step (--gradient_accumulation_steps{draw}, problems with "
-        "room left)"
+        f"{fmean(norms):.2g}), and Adam makes as long a step of that little as of a full batch: pass "
+        f"--live_rate true or --dynamic_sampling 4, lower --learning_rate, or give {draw}more groups a step "
+        "or problems with room left"
     )
 
 

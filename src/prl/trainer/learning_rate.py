@@ -1,10 +1,10 @@
 """Whether a training has steps that learn: one epoch of a small data set may be a single optimizer step, and
-the warm-up holds that one at a learning rate of 0."""
+the warm-up holds that one at a learning rate of 0. And a rate that follows how many groups teach."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -19,6 +19,9 @@ from transformers import (
 
 from prl.console import console
 from prl.errors import UsageError
+
+if TYPE_CHECKING:
+    from prl.trainer.recorder import SampleRecorder
 
 FEW = 10
 """Optimizer steps at a learning rate above 0 under which a training says how many it has."""
@@ -102,3 +105,44 @@ def _advice(args: TrainingArguments, steps: int) -> str:
     else:
         ways.append(f"lower --per_device_train_batch_size {args.per_device_train_batch_size}")
     return " or ".join(ways)
+
+
+class LiveRate(TrainerCallback):
+    """The learning rate of each step times the share of its groups that teach, those not all paid the same.
+
+    GRPO's loss counts groups without a gradient, and so shrinks with that share; Adam divides by what the
+    gradients were lately, and makes as long a step of one group's as of a whole batch's. `recorder` holds the
+    step's responses with their advantages. A step on responses of an earlier one has that one's share.
+    """
+
+    def __init__(self, recorder: SampleRecorder) -> None:
+        self.recorder, self.share = recorder, 1.0
+        self.rates: list[float] = []
+
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if self.recorder.rows:
+            self.share = live_share(self.recorder.rows)
+        groups = kwargs["optimizer"].param_groups
+        self.rates = [group["lr"] for group in groups]
+        for group in groups:
+            group["lr"] *= self.share
+
+    def on_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        # Schedulers that go on from the rate that they find must find their own.
+        for group, rate in zip(kwargs["optimizer"].param_groups, self.rates, strict=True):
+            group["lr"] = rate
+
+
+def live_share(rows: Sequence[Mapping[str, Any]]) -> float:
+    """The share of the groups of `rows` (`group`, `advantage`) in which some response has an advantage;
+    groups with None are not trained on, and do not count.
+
+    >>> live_share([{"group": 0, "advantage": 0.0}, {"group": 1, "advantage": 0.4}])
+    0.5
+    """
+    trained = [row for row in rows if row["advantage"] is not None]
+    return len({row["group"] for row in trained if row["advantage"]}) / len({row["group"] for row in trained})
