@@ -87,7 +87,7 @@ def test_what_cannot_be_merged_is_told_in_a_line(made: Path, tmp_path: Path) -> 
     (other / "study.yaml").write_text(yaml.safe_dump(settings | {"recipe": "8gb"}))
     parts.save(results.read(other))
     with pytest.raises(
-        RunError, match="second is a part of another study than .*first: recipe 8gb, not tiny"
+        RunError, match=r"second is a part of another study than .*first: recipe 8gb, not tiny"
     ):
         report.write_merged(tmp_path / "runs")
     with pytest.raises(RunError, match="is a whole study: run parts in another"):
