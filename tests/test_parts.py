@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from prl.study.plan import ARMS, PARTS
 from test_report_study import make_study
 
 FIRST, SECOND = ("sequential", "causal"), ("structured-accuracy", "scaffold")
-SMALL: dict[str, Any] = {"seeds": 2, "problems": 6, "samples": 4}
+SMALL: dict[str, Any] = {"seeds": 2, "problems": 6, "samples": 4, "steps": 4, "switch": 3}
 
 
 @pytest.fixture(scope="module")
@@ -86,20 +85,14 @@ def test_what_cannot_be_merged_is_told_in_a_line(made: Path, tmp_path: Path) -> 
     settings = yaml.safe_load((other / "study.yaml").read_text())
     (other / "study.yaml").write_text(yaml.safe_dump(settings | {"recipe": "8gb"}))
     parts.save(results.read(other))
-    with pytest.raises(
-        RunError, match=r"second is a part of another study than .*first: recipe 8gb, not tiny"
-    ):
+    with pytest.raises(RunError, match=r"second is a part of another .*first: recipe 8gb, not tiny"):
         report.write_merged(tmp_path / "runs")
     with pytest.raises(RunError, match="is a whole study: run parts in another"):
         report.write_merged(made / "whole")
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"{}", gzip.compress(b"[]"), gzip.compress(json.dumps({"a": 1}).encode())]
-)
+@pytest.mark.parametrize("content", [b"", b"{}", gzip.compress(b"[]"), gzip.compress(b'{"a": 1}')])
 def test_a_file_that_is_no_part_is_named(tmp_path: Path, content: bytes) -> None:
     (tmp_path / parts.FILE).write_bytes(content)
-    with pytest.raises(
-        RunError, match=rf"{parts.FILE} cannot be read as a part of a study .*run the part again"
-    ):
+    with pytest.raises(RunError, match=r"cannot be read as a part of a study .*run the part again"):
         parts.load(tmp_path / parts.FILE)

@@ -609,7 +609,7 @@ def test_a_part_runs_its_arms_in_a_folder_of_its_own(executed: SimpleNamespace, 
     assert executed.reported == [tmp_path / "prompts"]
     settings = yaml.safe_load((tmp_path / "prompts" / "study.yaml").read_text())
     assert settings["arms"] == ["plain-prompt", "parallel-prompt"]
-    assert {task.run_dir.relative_to(tmp_path).parts[0] for task in executed.tasks} == {"prompts"}
+    assert {task.folder.relative_to(tmp_path).parts[0] for task in executed.tasks} == {"prompts"}
     with pytest.raises(UsageError) as error:
         ask(tmp_path, part="prompt")
     assert "unknown part 'prompt'; nearest: prompts" in str(error.value)
