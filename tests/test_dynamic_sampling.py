@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file
 
 from prl import rl, runs
 from prl.config import resolve
@@ -73,3 +74,14 @@ def test_where_it_cannot_be_it_is_refused(tmp_path: Path, monkeypatch: pytest.Mo
         UsageError, match="dynamic_sampling: of several processes none sees the others' groups"
     ):
         settings(tmp_path, dynamic_sampling=1)
+
+
+def test_the_first_step_of_a_live_rate_is_as_long_as_the_share_of_groups_that_teach(tmp_path: Path) -> None:
+    """LoRA's B begins at 0, and Adam's first step moves it by the learning rate."""
+    rl.run(settings(tmp_path / "rl", live_rate=True, max_steps=1, learning_rate=1e-3, save_strategy="no"))
+    (line,) = [line for line in runs.read_metrics(tmp_path / "rl") if "loss" in line]
+    share = 1 - line["frac_reward_zero_std"]
+    assert 0 < share < 1
+    weights = load_file(tmp_path / "rl" / "adapter" / runs.WEIGHTS)
+    longest = max(each.abs().max().item() for name, each in weights.items() if "lora_B" in name)
+    assert longest == pytest.approx(1e-3 * share, rel=1e-2)
