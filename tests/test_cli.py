@@ -309,7 +309,7 @@ def test_recipes_are_listed_with_their_titles(words: list[str], capsys: pytest.C
     lines = capsys.readouterr().out.splitlines()
     bases, overlays = lines[: len(recipes.NAMES)], lines[len(recipes.NAMES) + 2 :]
     assert [line.split()[0] for line in bases] == list(recipes.NAMES)
-    assert "Qwen3-0.6B-Base" in bases[1]
+    assert "Qwen3-0.6B-Base" in bases[recipes.NAMES.index("6gb")]
     assert [line.split()[0] for line in overlays] == list(recipes.OVERLAYS)
 
 

@@ -273,8 +273,9 @@ def _recipes(words: list[str]) -> None:
 
         print(f"{given.recipe}: valid for {', '.join(config.validate(given.recipe))}")
     else:
+        width = max(map(len, recipes.NAMES)) + 2
         for name in recipes.NAMES:
-            print(f"{name:6}{recipes.title(name)}")
+            print(f"{name:{width}}{recipes.title(name)}")
         print(
             "\nOverlays, on top of a recipe (`--recipe tiny+scaffold`), or alone on what suits this machine:"
         )
