@@ -93,6 +93,12 @@ def test_each_sign_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
     ]
 
 
+def test_few_groups_are_no_sign_where_the_rate_follows_them(capsys: pytest.CaptureFixture[str]) -> None:
+    few = STEP | {"frac_reward_zero_std": 0.9}
+    watched(HarmWatch(problems=0, is_adaptive=False, live_rate=True), [few] * 6)
+    assert not capsys.readouterr().err
+
+
 def test_an_evaluation_before_the_first_step_has_the_reward_of_the_first_ones(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

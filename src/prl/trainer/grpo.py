@@ -79,7 +79,8 @@ class GRPO(GRPOTrainer):
         if dynamic_sampling and rollouts and staging:
             self.dynamic_sampling = DynamicSampling(rollouts, staging, recorder, dynamic_sampling)
         self.run_log, self.stop = RunLog(folder, line), StopOnSignal(every=generation_period(vars(args)))
-        self.harm = HarmWatch(problems=len(held_out or ()), is_adaptive=is_adaptive)
+        evaluated = len(held_out or ())
+        self.harm = HarmWatch(problems=evaluated, is_adaptive=is_adaptive, live_rate=live_rate)
         self.epochs_done = 0
         self.patience = Patience(patience) if patience else None
         keepers = [each for each in (rollouts, staging) if each]

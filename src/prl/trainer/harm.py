@@ -87,11 +87,12 @@ class HarmWatch(TrainerCallback, ExportableState):
     """Watches the log of a GRPOTrainer (trl 1.16; `correct` is `prl.trainer.recorder`'s) for the signs above.
 
     `problems` are evaluated on, 0 where there is no held-out set. `is_adaptive`: problems are drawn by pass
-    rate already. What it compares with and has told is kept in checkpoints.
+    rate already. `live_rate`: the rate follows how many groups teach, so few of them are no sign. What it
+    compares with and has told is kept in checkpoints.
     """
 
-    def __init__(self, *, problems: int, is_adaptive: bool) -> None:
-        self.problems, self.is_adaptive = problems, is_adaptive
+    def __init__(self, *, problems: int, is_adaptive: bool, live_rate: bool = False) -> None:
+        self.problems, self.is_adaptive, self.live_rate = problems, is_adaptive, live_rate
         self.lines: list[list[float]] = []  # dead share and gradient norm of the last window
         self.entropies: list[float] = []
         self.rewards: list[float] = []  # since the last evaluation
@@ -127,7 +128,7 @@ class HarmWatch(TrainerCallback, ExportableState):
             now = fmean(self.entropies)
             self.first_entropy = now if self.first_entropy is None else self.first_entropy
             self._tell("collapse", collapse(self.first_entropy, now))
-        if len(self.lines) == WINDOW:
+        if len(self.lines) == WINDOW and not self.live_rate:
             dead, norms = zip(*self.lines, strict=True)
             rows = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
             said = few_alive(dead, norms, rows // args.num_generations, self.is_adaptive)
