@@ -130,7 +130,7 @@ def test_rl_refuses_them_before_it_loads_a_model(
 
 
 def test_neither_the_probe_nor_the_curriculum_draws_them(mixed: str) -> None:
-    arguments = RLArguments(dataset=mixed, on_bad_rows="skip", prompt_style="bare")
+    arguments = RLArguments(dataset=mixed, on_bad_rows="skip", prompt_style="bare", path_opening="none")
     stages = (Stage("one", levels=(1,)), Stage("two", levels=(2,), sampling="adaptive"))
     problems = rl_problems.load_problems(arguments, stages, seed=0)
     assert sorted(row["answer"] for row in problems.table) == ["1", "3", "4", "6"]  # what the probe answers

@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 
 from prl import cli, evaluation, rl, runs, sft, tiny
 from prl.config import resolve
-from prl.data import problems
+from prl.data import problems, targets
 from prl.errors import DataError, RunError
 from prl.grammar import parse
 from prl.model import load_model, merge_and_verify
@@ -233,7 +233,7 @@ def test_evaluating_on_nothing_is_refused(tmp_path: Path) -> None:
 
 def test_the_loss_is_on_the_response_alone() -> None:
     _, tokenizer = load_model(tiny.NAME, tags="tokens")
-    rows = problems.generate("coldstart", 5)
+    rows = [targets.apply(row, "learned") for row in problems.generate("coldstart", 5)]
     for row, example in zip(rows, tokenize(rows, tokenizer, "bare", None)[0], strict=True):
         learned = [index for index in example["labels"] if index != -100]
         assert tokenizer.decode(learned) == row["trace"] + "<|im_end|>"

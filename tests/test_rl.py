@@ -106,7 +106,7 @@ def test_a_probe_tells_the_curriculum_how_many_of_each_problem_are_right(
     with runs.open_run(tmp_path / "rl", command="rl", config={}) as folder:
         probe(settings, None, None, Staging(curriculum, table, ["accuracy"]), folder)  # type: ignore[arg-type]
     built, decoded = asked
-    assert built["limits"] == Limits(70, 3, max_blocks=2)
+    assert built["limits"] == Limits(70, 3, max_blocks=2, path_opening="none")
     assert (built["sampling"], built["batch_size"]) == (Sampling(0.7, 0.9, 5, 0.1), 6)
     assert decoded["prompts"] == [row["prompt"] for row in table]
     assert decoded["seeds"] == [[row_seed(9, i, j) for j in range(4)] for i in range(4)]

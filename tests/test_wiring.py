@@ -97,7 +97,8 @@ def callback(found: SimpleNamespace, kind: type) -> Any:
 def test_the_adapter_and_its_optimizer_are_as_asked(hand: Hand, command: str, model: Any) -> None:
     found = hand(command)
     assert found.loaded == {
-        "name": "tiny", "attention": "causal", "lora": Lora(5, 7, 0.25, ["q_proj"]), "trainable": True,
+        "name": "tiny", "attention": "causal", "path_opening": "none",
+        "lora": Lora(5, 7, 0.25, ["q_proj"]), "trainable": True,
         "load_in_4bit": False, "dtype": torch.float32, "device": "cpu", "trust_remote_code": False,
         "seed": 11, "tags": "tokens" if command == "sft" else "text",
     }  # fmt: skip
@@ -153,7 +154,7 @@ def test_the_curriculum_and_the_rollouts_are_as_asked(hand: Hand) -> None:
     )  # fmt: skip
     staging, rollouts = callback(found, Staging), callback(found, Rollouts)
     assert found.trainer["rollout_func"] is rollouts
-    assert (rollouts.limits, rollouts.batch_size) == (Limits(90, 3, 5, 2, 33), 6)
+    assert (rollouts.limits, rollouts.batch_size) == (Limits(90, 3, 5, 2, 33, "none"), 6)
     assert staging.curriculum.state()["of"] == {
         "stages": ["rl"], "problems": [10], "seed": 11, "group_size": 4, "band": [0.3, 0.7],
     }  # fmt: skip
@@ -205,7 +206,7 @@ def test_a_cold_start_among_the_stages_is_made_as_the_run_is(
 def test_responses_to_held_out_problems_are_sampled_by_the_seed(hand: Hand, model: Any) -> None:
     found = hand("sft", sample_count=3, paths="3", max_length=300, per_device_eval_batch_size=2)
     sampler = callback(found, FormatSampler)
-    assert (sampler.limits, sampler.batch_size, sampler.seed) == (Limits(300, 3), 2, 11)
+    assert (sampler.limits, sampler.batch_size, sampler.seed) == (Limits(300, 3, path_opening="none"), 2, 11)
     sampler.limits = limits = Limits(8)
     kept: dict[str, Any] = {}
     sampler.folder = SimpleNamespace(
