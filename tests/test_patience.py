@@ -1,5 +1,6 @@
 """Training that stops where evaluations get no better (transformers 5.23), on the tiny model."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -36,3 +37,23 @@ def test_a_run_stops_where_evaluations_get_no_better(
     assert "stops: no better correct in 2 evaluations than 0 at step 1" in capsys.readouterr().err
     with pytest.raises(UsageError, match="patience: nothing says whether an evaluation is better"):
         settings(tmp_path, patience=2)
+
+
+def test_a_checkpoint_that_knows_no_watch_is_gone_on_from(tmp_path: Path) -> None:
+    """One of an older prl, or of a run without patience: transformers fails where it finds no name."""
+    folder = tmp_path / "rl"
+    given = {
+        "max_steps": 2, "max_completion_length": 4, "save_steps": 1, "eval_dataset": "arithmetic:heldout",
+        "eval_limit": 2, "eval_strategy": "steps", "eval_steps": 1, "metric_for_best_model": "correct",
+        "per_device_eval_batch_size": 8,
+    }  # fmt: skip
+    rl.run(settings(folder, **given | {"max_steps": 1}))
+    (folder / "DONE").unlink()
+    state = folder / "checkpoint-1" / "trainer_state.json"
+    written = json.loads(state.read_text())
+    assert written["stateful_callbacks"].pop("HarmWatch")
+    state.write_text(json.dumps(written))
+    runs.seal_checkpoint(state.parent)
+    rl.run(settings(folder, **given, patience=1, resume=True))
+    kept = json.loads((folder / "checkpoint-2" / "trainer_state.json").read_text())["stateful_callbacks"]
+    assert {"HarmWatch", "Patience"} <= kept.keys()

@@ -17,7 +17,7 @@ from transformers import TrainerCallback
 from transformers.trainer_callback import ExportableState
 
 from prl.console import console
-from prl.trainer.sealing import exported_state
+from prl.trainer.sealing import export_from_here, exported_state
 
 WINDOW = 5
 """Lines of the log whose mean is looked at: a single step may be chance."""
@@ -99,6 +99,9 @@ class HarmWatch(TrainerCallback, ExportableState):
         self.first_entropy: float | None = None
         self.best: Evaluation | None = None
         self.told: list[str] = []
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        export_from_here(state, self)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         if not logs:

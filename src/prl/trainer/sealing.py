@@ -21,6 +21,13 @@ def exported_state(checkpoint: Path, callback: ExportableState) -> dict[str, Any
     return saved.get(type(callback).__name__, {}).get("attributes")
 
 
+def export_from_here(state: TrainerState, callback: ExportableState) -> None:
+    """Let checkpoints hold what `callback` keeps, where the one that `state` was read from does not, being of
+    an older prl, or of a run without it: transformers 5.23 knows the names that stand there, and fails at
+    others."""
+    state.stateful_callbacks.setdefault(type(callback).__name__, callback.state())
+
+
 class SealCheckpoints(TrainerCallback):
     """Seals each checkpoint when the trainer has written it, and only then removes those beyond its
     `save_total_limit`, which the trainer itself would do before.

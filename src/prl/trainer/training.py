@@ -16,7 +16,7 @@ from prl import runs
 from prl.console import console
 from prl.errors import RunError, UsageError
 from prl.trainer.learning_rate import ScheduleCheck
-from prl.trainer.sealing import exported_state
+from prl.trainer.sealing import export_from_here, exported_state
 
 
 def train(trainer: Any, checkpoint: Path | None) -> None:
@@ -59,6 +59,10 @@ def _is_given_back(trainer: Any, checkpoint: Path) -> bool:
 
 class Patience(EarlyStoppingCallback):
     """transformers' early stopping, told in a line and kept over a resumption."""
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        super().on_train_begin(args, state, control, **kwargs)
+        export_from_here(state, self)
 
     def on_evaluate(
         self, args: Any, state: Any, control: Any, metrics: dict[str, Any] | None = None, **kwargs: Any
