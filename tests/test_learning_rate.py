@@ -15,6 +15,7 @@ from transformers import TrainingArguments
 from prl import cli, runs, sft
 from prl.config import resolve
 from prl.errors import UsageError
+from prl.runs import processes
 from prl.trainer.learning_rate import FEW, LiveRate, _batch, learning_steps, live_share
 
 
@@ -179,3 +180,12 @@ def test_a_step_of_few_groups_that_teach_is_shorter_and_the_schedule_does_not_se
         scheduler.step()
         recorder.rows = []  # the next step reuses the generation
     assert moved == pytest.approx([0.1 / 4, 0.05 / 4], rel=1e-3)
+
+
+def test_all_processes_take_one_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "gathered", lambda here: [here, 0.25])
+    recorder = SimpleNamespace(rows=rows_of([1.0, -1.0], [0.0, 0.0], [0.0, 0.0], [0.5, -0.5]))
+    callback, nothing = LiveRate(recorder), SimpleNamespace()  # type: ignore[arg-type]
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    callback.on_pre_optimizer_step(nothing, nothing, nothing, optimizer=optimizer)  # type: ignore[arg-type]
+    assert optimizer.param_groups[0]["lr"] == 0.375

@@ -4,6 +4,7 @@ the warm-up holds that one at a learning rate of 0. And a rate that follows how 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,6 +20,7 @@ from transformers import (
 
 from prl.console import console
 from prl.errors import UsageError
+from prl.runs import processes
 
 if TYPE_CHECKING:
     from prl.trainer.recorder import SampleRecorder
@@ -123,7 +125,8 @@ class LiveRate(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         if self.recorder.rows:
-            self.share = live_share(self.recorder.rows)
+            # Of all processes: at rates of their own their weights would part.
+            self.share = fmean(processes.gathered(live_share(self.recorder.rows)))
         groups = kwargs["optimizer"].param_groups
         self.rates = [group["lr"] for group in groups]
         for group in groups:
