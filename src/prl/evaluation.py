@@ -180,8 +180,9 @@ def measure(
     nothing = [(None, False)] * len(groups[0])
     verdicts = [stated.get(i, nothing) for i in range(len(rows))]
     known = [sample for group in samples.values() for sample in group]
-    for sample, taken in zip(known, (each for group in seconds or () for each in group), strict=False):
-        sample["seconds"] = taken
+    if seconds:
+        for sample, taken in zip(known, (each for group in seconds for each in group), strict=True):
+            sample["seconds"] = taken
     drawing = {"resamples": arguments.bootstrap, "seed": arguments.seed}
     return Measured(
         samples=[sample for i, row in enumerate(rows) for sample in samples.get(i, [_not_asked(mode, row)])],

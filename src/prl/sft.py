@@ -2,9 +2,9 @@
 
 TRL's SFTTrainer on a LoRA adapter, with the loss on what the model will have to sample: not on the prompt,
 nor on paths that are there to be decided against (`prl.data.targets`), nor, with structured attention, on
-what the decoder inserts. Differs from a plain SFT script in that prompts
-are rendered and tokenised here, the same way as in RL and evaluation, and that at every evaluation some
-responses are sampled: a falling loss does not say whether the model can hold the format on its own.
+what the decoder inserts. Differs from a plain SFT script in that prompts are rendered and tokenised here, the
+same way as in RL and evaluation, and that at every evaluation some responses are sampled: a falling loss does
+not say whether the model can hold the format on its own.
 """
 
 from __future__ import annotations
