@@ -91,8 +91,11 @@ def test_what_cannot_be_merged_is_told_in_a_line(made: Path, tmp_path: Path) -> 
         report.write_merged(made / "whole")
 
 
-@pytest.mark.parametrize("content", [b"", b"{}", gzip.compress(b"[]", mtime=0), gzip.compress(b'{"a": 1}', mtime=0)])
-def test_a_file_that_is_no_part_is_named(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / parts.FILE).write_bytes(content)
+PACKED = [(False, b""), (False, b"{}"), (True, b"[]"), (True, b'{"a": 1}')]
+
+
+@pytest.mark.parametrize(("packed", "text"), PACKED)
+def test_a_file_that_is_no_part_is_named(tmp_path: Path, packed: bool, text: bytes) -> None:
+    (tmp_path / parts.FILE).write_bytes(gzip.compress(text) if packed else text)
     with pytest.raises(RunError, match=r"cannot be read as a part of a study .*run the part again"):
         parts.load(tmp_path / parts.FILE)
