@@ -100,7 +100,9 @@ def test_pretraining_sees_no_problem_of_a_split_and_labels_beyond_its_levels() -
 @pytest.mark.parametrize("name", [f"{kind}-{part}" for kind in search.KINDS for part in search.TRACED])
 def test_every_trace_is_valid_and_right(name: str) -> None:
     shares = Counter(len(parse(row["trace"]).blocks) for row in rows_of(name, 200))
-    assert set(shares) == ({0} if name.endswith("sequential") else {0, 1} if name.endswith("mixed") else {1})
+    part = name.partition("-")[2]
+    blocks = {0} if part in search.IN_SEQUENCE else {0, 1} if part in ("mixed", "anywhere") else {1}
+    assert set(shares) == blocks
     for row in rows_of(name, 80):
         trace = parse(row["trace"])
         assert not trace.faults
@@ -160,6 +162,19 @@ def test_plans_name_what_each_path_does() -> None:
                 assert tried or line == NOTHING
 
 
+def test_terse_traces_hold_results_and_nothing_else_and_mixed_ones_may_stand_anywhere() -> None:
+    for kind in search.KINDS:
+        terse, spelt = rows_of(f"{kind}-terse", 60), rows_of(f"{kind}-sequential", 60)
+        assert [row["problem"] for row in terse] == [row["problem"] for row in spelt]
+        assert not any(STEP.search(row["trace"]) for row in terse)
+        lengths = [sum(len(row["trace"]) for row in rows) for rows in (terse, spelt)]
+        assert lengths[0] < 0.6 * lengths[1]
+        found = [parse(row["trace"]).blocks for row in rows_of(f"{kind}-anywhere", 400)]
+        late = Counter(blocks[0].span.start > 0 for blocks in found if blocks)
+        assert 150 < late.total() < 250
+        assert 70 < late[True] < 130
+
+
 def test_late_blocks_stand_after_a_solution() -> None:
     for kind in search.KINDS:
         late = [row for row in rows_of(f"{kind}-late", 40) if parse(row["trace"]).blocks]
@@ -183,7 +198,7 @@ def test_the_traced_parts_have_the_same_problems() -> None:
             "which-coldstart-7",
             r"search:which-coldstart-7: a number of paths, 2 to 6, stands after a part with blocks",
         ),
-        ("which-sequential-3", r"after a part with blocks \(coldstart, mixed, plan, shuffled, late\)"),
+        ("which-sequential-3", r"with blocks \(coldstart, mixed, anywhere, plan, shuffled, late\)"),
         ("which-easy-3", r"a number of paths, 2 to 6"),
         ("", r"search has no split ''"),
     ],

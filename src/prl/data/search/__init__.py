@@ -9,10 +9,12 @@ decides whether it is held out, may be trained on, or was seen in the pretrainin
 (`prl.data.search.problems.SHARES`), so that the reward of training, too, is of problems never seen before.
 
 The parts: `easy`, `hard`, `wide` to train on; `heldout`, `heldout-wide` to evaluate; and with traces
-`coldstart`, `sequential` (the same problems, solved in sequence: the control), `mixed` (half of each, so that
-a reward on parallel thinking has something to move), `plan` (the main thread says first what each path
-does), `shuffled` (which path does what is chance) and `late` (a block after a solution in the main thread, to
-verify it). A number after a part with blocks is that of their paths: `search:which-coldstart-3`.
+`coldstart`, `sequential` (the same problems, solved in sequence: the control) and `terse` (the same in as few
+words as can be), `mixed` (half with blocks, half in sequence, so that a reward on parallel thinking has
+something to move), `late` (a block after a solution in the main thread, to verify it), `anywhere` (as mixed,
+half of the blocks late, so that where they stand can move too), `plan` (the main thread says first what each
+path does) and `shuffled` (which path does what is chance). A number after a part with blocks is that of their
+paths: `search:which-coldstart-3`.
 """
 
 from __future__ import annotations
@@ -27,10 +29,14 @@ from prl.data.search.problems import Problem, Side, draw_equation, draw_product,
 from prl.data.search.traces import Written, divided, sequential, voting
 from prl.errors import DataError, nearest
 
-TRACED = ("coldstart", "sequential", "mixed", "plan", "shuffled", "late")
+TRACED = ("coldstart", "sequential", "terse", "mixed", "anywhere", "plan", "shuffled", "late")
 """The parts with traces."""
 
-PARALLEL_SHARE = {"sequential": 0.0, "mixed": 0.5}  # of the traces; of the other parts: all
+IN_SEQUENCE = ("sequential", "terse")
+"""Of these the parts without a block."""
+
+PARALLEL_SHARE = {"sequential": 0.0, "terse": 0.0, "mixed": 0.5, "anywhere": 0.5}  # of the traces; else: all
+LATE_SHARE = {"late": 1.0, "anywhere": 0.5}  # of the blocks; else: none
 WRONG_SHARE = 0.6  # of the voting blocks have one or two paths that slip
 SUMMARY_SHARE = 0.4  # of the voting blocks teach the summary alone: deciding is learned last
 MOST_PATHS = 6
@@ -95,10 +101,11 @@ def read_split(name: str) -> Split:
             f"search has no split {name!r}{nearest(body, known)}. It is KIND-PART, of the kinds "
             f"{', '.join(KINDS)} and the parts {', '.join(PARTS)}"
         )
-    if paths is not None and (part not in TRACED or part == "sequential" or not 2 <= paths <= MOST_PATHS):
+    with_blocks = [each for each in TRACED if each not in IN_SEQUENCE]
+    if paths is not None and not (part in with_blocks and 2 <= paths <= MOST_PATHS):
         raise DataError(
             f"search:{name}: a number of paths, 2 to {MOST_PATHS}, stands after a part with blocks "
-            f"({', '.join(each for each in TRACED if each != 'sequential')})"
+            f"({', '.join(with_blocks)})"
         )
     return Split(name, kind, part, paths or KINDS[kind].paths)
 
@@ -140,8 +147,10 @@ def make_problem(rng: Random, split: Split) -> Problem:
 def make_trace(rng: Random, problem: Problem, split: Split) -> Written:
     """A response that solves `problem` as the split's part says."""
     if rng.random() >= PARALLEL_SHARE.get(split.part, 1.0):
-        return sequential(rng, problem)
-    how = {name: split.part == name for name in ("plan", "shuffled", "late")}
+        return sequential(rng, problem, terse=split.part == "terse")
+    how = {name: split.part == name for name in ("plan", "shuffled")}
+    late_share = LATE_SHARE.get(split.part, 0.0)
+    how["late"] = late_share > 0 and rng.random() < late_share
     if problem.target is not None:
         return divided(rng, problem, split.paths, **how)
     wrong = rng.choice((1, 2)) if rng.random() < WRONG_SHARE else 0

@@ -6,6 +6,7 @@ share. Which paths are wrong, and so context and no target, comes back with the 
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from prl.prompts import FINAL_ANSWER
 NOTHING = "no."
 """What a path writes that has no alternative to try."""
 
+_RESULT = re.compile(r"(?<==)\d+")
 _ERRORS = (1, -1, 2, -2, 10, -10, 100, -100)
 
 
@@ -29,14 +31,16 @@ class Written:
     context_paths: list[int] = field(default_factory=list)
 
 
-def sequential(rng: Random, problem: Problem, *, anywhere: bool = False) -> Written:
+def sequential(rng: Random, problem: Problem, *, anywhere: bool = False, terse: bool = False) -> Written:
     """Alternatives in their order until one gives the target; or one way to the answer. `anywhere`: beginning
-    with any of them, and going round."""
+    with any of them, and going round. `terse`: of each step what it comes to, and nothing else."""
     if problem.target is None:
         steps, _ = rng.choice(problem.alternatives).work(_exactly)
+        steps = " ".join(_RESULT.findall(steps)) if terse else steps
     else:
         begin = rng.randrange(problem.level) if anywhere else 0
-        steps = _tried(problem.alternatives[begin:] + problem.alternatives[:begin], problem.target)
+        order = problem.alternatives[begin:] + problem.alternatives[:begin]
+        steps = _tried(order, problem.target, terse=terse)
     return Written(f"{steps}\n\n{FINAL_ANSWER} {problem.answer}")
 
 
@@ -109,14 +113,15 @@ def voting(
     return Written(f"{before}{block}\n\n{FINAL_ANSWER} {problem.answer}", context)
 
 
-def _tried(alternatives: Sequence[Alternative], target: int) -> str:
+def _tried(alternatives: Sequence[Alternative], target: int, *, terse: bool = False) -> str:
     """The work on each until one gives the target; the target stands after each result, where it is easy to
     compare."""
     lines = []
     for label, work in alternatives:
         steps, total = work(_exactly)
         found = total == target
-        lines.append(f"{label}: {steps} {total} {target} {f'{FOUND} {label}' if found else 'no.'}")
+        shown = " ".join(_RESULT.findall(steps)) if terse else f"{steps} {total} {target}"
+        lines.append(f"{label}: {shown} {f'{FOUND} {label}' if found else NOTHING}")
         if found:
             break
     return "\n".join(lines)
