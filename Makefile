@@ -13,7 +13,7 @@ DATA ?=#                             Hub name or file; empty: the recipe's
 RUN ?= runs/default#                 sft, rl and eval write and read its folders
 ATTENTION ?=#                        causal or structured; empty: as MODEL was trained, a base causally
 SEED ?=
-PART ?=#                             study: causal, structured, levels or prompts; the report is of all that are there
+PART ?=#                             study: latency, votes, openings … (prl study --help); the report is of all that are there
 QUICK ?=#                            study: 1 for a few steps and one seed
 ARGS ?=#                             any further flags
 

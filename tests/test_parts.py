@@ -12,7 +12,6 @@ import yaml
 
 from prl.errors import RunError
 from prl.study import parts, report, results
-from prl.study.plan import ARMS, PARTS
 from test_report_study import make_study
 
 FIRST, SECOND = ("sequential", "causal"), ("structured-accuracy", "scaffold")
@@ -29,10 +28,6 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for part in ("first", "second"):
         parts.save(results.read(folder / "runs" / part))
     return folder
-
-
-def test_each_arm_is_in_one_part() -> None:
-    assert sorted(arm for arms in PARTS.values() for arm in arms) == sorted(ARMS)
 
 
 def test_a_part_is_read_back_as_it_was(made: Path) -> None:
@@ -73,7 +68,7 @@ def test_parts_together_say_what_the_whole_does(made: Path, tmp_path: Path) -> N
     assert [each.verdict for each in numbers["claims"]] == [each.verdict for each in expected["claims"]]
     page = written.read_text(encoding="utf-8")
     assert written == tmp_path / "study.md"
-    assert "--arms sequential causal structured-accuracy scaffold" in page
+    assert "--part first and --part second" in page
     assert "figures/f4-frontiers.png" in page
 
 

@@ -48,7 +48,7 @@ def test_overlay_suits_every_base(name: str) -> None:
 
 
 def test_a_later_part_wins_and_an_overlay_alone_goes_on_what_suits_the_machine() -> None:
-    both = resolve("rl", "tiny+paper-mini+scaffold")
+    both = resolve("rl", "tiny+sums+scaffold")
     assert (both.arguments.attention, both.arguments.dataset) == ("structured", "arithmetic:hard")
     assert (both.trainer.max_steps, both.trainer.learning_rate) == (30, 5e-4)
     alone = resolve("rl", "scaffold")
@@ -62,7 +62,7 @@ def test_a_part_that_does_not_exist_is_named_with_the_nearest() -> None:
 
 
 def test_the_settings_of_a_run_with_stages_are_a_recipe_again(tmp_path: Path) -> None:
-    settings = resolve("rl", "tiny+paper-mini+causal")
+    settings = resolve("rl", "tiny+sums+causal")
     stored = tmp_path / "config.yaml"
     stored.write_text(yaml.safe_dump(settings.as_dict(), sort_keys=False), encoding="utf-8")
     again = resolve("rl", str(stored))
@@ -242,14 +242,14 @@ def test_faults_of_form_name_their_lines(tmp_path: Path) -> None:
 
 
 def test_an_overlay_takes_the_place_of_the_arm_of_the_run_that_the_model_comes_from(tmp_path: Path) -> None:
-    trained = resolve("sft", "tiny+paper-mini+causal")
+    trained = resolve("sft", "tiny+sums+causal")
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(trained.as_dict()), encoding="utf-8")
     (tmp_path / "environment.json").write_text("{}")
     model = str(tmp_path)
     alone = config.resolve("rl", recipe="scaffold", model_name_or_path=model, threads=1)
-    assert alone.recipe == "tiny+paper-mini+scaffold"
+    assert alone.recipe == "tiny+sums+scaffold"
     same = config.resolve("rl", model_name_or_path=model, threads=1)
-    assert same.recipe == "tiny+paper-mini+causal"
+    assert same.recipe == "tiny+sums+causal"
 
 
 @pytest.mark.parametrize("asked", ["is_file", "read_text"])

@@ -17,8 +17,10 @@ from prl.errors import RunError, UsageError
 from prl.runs import open_run
 from prl.statistics import SeedEstimate
 from prl.study import claims, figures, report, results
-from prl.study.claims import CLAIMS, QUANTITIES, verdict
+from prl.study.claims import QUANTITIES, verdict
+from prl.study.designs import DESIGNS
 from prl.study.results import Evaluation, Study, gain, gain_within, pooled, times_less
+from prl.study.sums import SUMS
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,7 @@ def make_study(
         "argv": ["/home/someone/prl", "study"], "versions": {"torch": "2.13.0", "trl": "1.16.0"},
     }  # fmt: skip
     settings = {
-        "study": "paper-mini", "arms": list(names), "seeds": seeds, "recipe": "tiny",
+        "study": "sums", "arms": list(names), "seeds": seeds, "recipe": "tiny",
         "model_name_or_path": None, "quick": quick, "sizes": {}, "environment": environment,
     }  # fmt: skip
     (folder / "study.yaml").write_text(yaml.safe_dump(settings))
@@ -255,19 +257,13 @@ def test_a_verdict_is_where_the_interval_lies(
     assert verdict(SeedEstimate((low + high) / 2, low, high, {}), side, bound) == expected
 
 
-def test_claims_tables_and_figures_name_arms_that_a_study_has() -> None:
-    from prl.study.page import PAPER
-    from prl.study.plan import ARMS
-
-    named = {arm for claim in CLAIMS for arm in claim.arms}
-    named |= {arm for panel in figures.PANELS.values() for arm in panel}
-    assert named | {*PAPER, results.BASELINE, *results.REWARD_ARMS, *results.LEVEL_ARMS} == {*ARMS}
-    assert {claim.quantity for claim in CLAIMS} == {*QUANTITIES}
+def test_every_quantity_has_a_claim() -> None:
+    assert {claim.quantity for design in DESIGNS.values() for claim in design.claims} == {*QUANTITIES}
 
 
 def test_every_claim_gets_its_verdict(numbers: dict[str, Any]) -> None:
     found = {(tuple(each["claim"]["arms"]), each["claim"]["quantity"]): each for each in numbers["claims"]}
-    assert len(found) == len(CLAIMS)
+    assert len(found) == len(SUMS.claims)
     assert {each["verdict"] for each in found.values()} == {"supported"}
     dead = found[("adaptive", "uniform"), "dead_groups"]["measured"]
     assert 0.2 < dead["low"] < dead["mean"] < dead["high"] < 0.5
@@ -276,7 +272,7 @@ def test_every_claim_gets_its_verdict(numbers: dict[str, Any]) -> None:
 def test_negative_results_stay_in(made: Path) -> None:
     """The claims about two arms, each with its arms exchanged."""
     whole = results.read(made)
-    exchanged = [claim for claim in CLAIMS if len(claim.arms) == 2 and claim.quantity in results.SCORES]
+    exchanged = [claim for claim in SUMS.claims if len(claim.arms) == 2 and claim.quantity in results.SCORES]
     for claim in exchanged:
         measured = QUANTITIES[claim.quantity].measure(whole, *reversed(claim.arms))
         expected = "supported" if claim.side == "within" else "not supported"
@@ -298,7 +294,7 @@ def training(
 
 def test_block_positions_are_compared_between_the_first_and_the_last_third() -> None:
     run = training({step: step / 100 for step in range(1, 13)})
-    found = claims.block_position(Study(Path(), {}, {"causal": {0: run}}), "causal")
+    found = claims.block_position(Study(Path(), {"study": "sums"}, {"causal": {0: run}}), "causal")
     assert found is not None
     assert found.mean == pytest.approx(0.105 - 0.025)
     assert claims.thirds(run) == ({n: n / 100 for n in range(1, 5)}, {n: n / 100 for n in range(9, 13)})
@@ -308,22 +304,24 @@ def test_few_blocks_say_nothing_of_their_position() -> None:
     late_only = {step: 0.5 for step in range(9, 13)}
     few = training({step: 0.5 for step in range(1, 13)}, blocks=4)  # 16 in a third, where it takes 20
     for run in (training(late_only), few, training({}), results.Training({"block_position": {}}, {}, {})):
-        assert claims.block_position(Study(Path(), {}, {"causal": {0: run}})) is None
+        assert claims.block_position(Study(Path(), {"study": "sums"}, {"causal": {0: run}})) is None
     enough = training({step: 0.5 for step in range(1, 13)}, blocks=5)
-    assert claims.block_position(Study(Path(), {}, {"causal": {0: enough}})) is not None
+    assert claims.block_position(Study(Path(), {"study": "sums"}, {"causal": {0: enough}})) is not None
 
 
 def test_an_arm_that_loses_its_blocks_does_not_move_those_of_the_others() -> None:
     still = training({step: 0.6 for step in range(1, 13)})
     losing = training({step: 0.1 for step in (1, 2, 3, 4, 11, 12)})
-    found = claims.block_position(Study(Path(), {}, {"still": {0: still}, "losing": {0: losing}}))
+    found = claims.block_position(
+        Study(Path(), {"study": "sums"}, {"still": {0: still}, "losing": {0: losing}})
+    )
     assert found == SeedEstimate(pytest.approx(0), pytest.approx(0), pytest.approx(0), {0: pytest.approx(0)})
 
 
 def test_the_ratio_is_compared_before_the_switch_and_at_the_end() -> None:
     run = training({}, ratios={step: 0.8 if step < 9 else 0.3 for step in range(1, 13)})
     measure = QUANTITIES["ratio_after_switch"].measure
-    found = measure(Study(Path(), {}, {"scaffold": {0: run, 1: training({})}}), "scaffold")
+    found = measure(Study(Path(), {"study": "sums"}, {"scaffold": {0: run, 1: training({})}}), "scaffold")
     assert (found.mean, found.seeds) == (pytest.approx(-0.5), {0: pytest.approx(-0.5)})
 
 
@@ -333,12 +331,14 @@ def test_ten_steps_on_either_side_are_compared() -> None:
     run = results.Training(
         {"parallel_ratio": {step: five[(step - 1) // 5] for step in range(1, 31)}}, {}, {16: "rl-general"}
     )
-    found = QUANTITIES["ratio_after_switch"].measure(Study(Path(), {}, {"scaffold": {0: run}}), "scaffold")
+    found = QUANTITIES["ratio_after_switch"].measure(
+        Study(Path(), {"study": "sums"}, {"scaffold": {0: run}}), "scaffold"
+    )
     assert found.mean == pytest.approx((0.4 + 0.0) / 2 - (0.6 + 1.0) / 2)
 
 
 def test_claims_are_judged_by_the_numbers_that_they_state() -> None:
-    for claim in CLAIMS:
+    for claim in SUMS.claims:
         if claim.side == "within":
             assert f"within {100 * claim.bound:g} points" in claim.text
         else:
@@ -350,12 +350,17 @@ def test_dead_groups_are_a_multiple_of_the_others() -> None:
         return {0: training({}, frac_reward_zero_std=dict.fromkeys(range(1, 13), share))}
 
     measure = QUANTITIES["dead_groups"].measure
-    found = measure(Study(Path(), {}, {"adaptive": arm(0.1), "uniform": arm(0.4)}), "adaptive", "uniform")
+    found = measure(
+        Study(Path(), {"study": "sums"}, {"adaptive": arm(0.1), "uniform": arm(0.4)}), "adaptive", "uniform"
+    )
     assert found.mean == found.high == pytest.approx(0.25)
     assert (
-        measure(Study(Path(), {}, {"adaptive": arm(0.1), "uniform": arm(0)}), "adaptive", "uniform") is None
+        measure(
+            Study(Path(), {"study": "sums"}, {"adaptive": arm(0.1), "uniform": arm(0)}), "adaptive", "uniform"
+        )
+        is None
     )
-    assert measure(Study(Path(), {}, {"adaptive": arm(0.1)}), "adaptive", "uniform") is None
+    assert measure(Study(Path(), {"study": "sums"}, {"adaptive": arm(0.1)}), "adaptive", "uniform") is None
 
 
 # Reading run folders
@@ -373,7 +378,7 @@ def test_a_training_run_is_read_by_its_steps(tmp_path: Path) -> None:
         run.log_samples(3, [sample("a", "no block", True), sample("b", None, False)])  # type: ignore[arg-type]
         run.log_metrics(2, {"correct": 0.7})  # a later line of the same step, as after resuming
         run.finish()
-    settings = {"arms": ["scaffold"], "seeds": 1}
+    settings = {"study": "sums", "arms": ["scaffold"], "seeds": 1}
     (tmp_path / "study.yaml").write_text(yaml.safe_dump(settings))
     found = results.read(tmp_path).trainings["scaffold"][0]
     assert found.curves["correct"] == {1: 0.1, 2: 0.7, 3: pytest.approx(0.3)}
@@ -393,7 +398,7 @@ def test_an_evaluation_is_read_by_its_problems(tmp_path: Path) -> None:
         ]
         run.log_samples(0, [row | {"mode": "sampled"} for row in rows] + [rows[0] | {"mode": "greedy"}])
         run.finish()
-    (tmp_path / "study.yaml").write_text("{arms: [], seeds: 1}")
+    (tmp_path / "study.yaml").write_text("{study: sums, arms: [], seeds: 1}")
     found = results.read(tmp_path).evaluations["base"][0]
     assert found.scores == {
         "accuracy": {"a": 0.5, "b": 1.0},
@@ -427,9 +432,10 @@ def test_a_folder_that_is_no_study_is_refused(tmp_path: Path, text: str | None, 
 def test_the_page_holds_claims_tables_and_figures(made: Path) -> None:
     page = (made / "study.md").read_text(encoding="utf-8")
     assert [line for line in page.splitlines() if line.startswith("#")] == [
-        "# The paper's experiments in miniature",
+        "# The paper's experiments in miniature, on sums",
         "## Claims",
         "## T1: accuracy and parallel ratio of all arms",
+        "## Before and after RL",
         "## T2: rewards, from one structured cold start",
         "## T3: adaptive difficulty, on problems of all levels",
         "## T4: what the traces show",
@@ -437,7 +443,7 @@ def test_the_page_holds_claims_tables_and_figures(made: Path) -> None:
         "## Figures",
         "## Block position, arm by arm",
     ]
-    assert "`prl study paper-mini --seeds 4 --recipe tiny --arms sequential causal" in page
+    assert "`prl study sums --seeds 4 --recipe tiny --arms sequential causal" in page
     assert "Linux, 2 cores, no GPU" in page
     assert "40 of arithmetic:heldout, 4 samples; 40 of arithmetic:heldout-wide, 4 samples" in page
     assert "quick" not in page
@@ -473,7 +479,7 @@ def test_tables_say_what_was_measured_beside_what_the_paper_found(
         "48.9%, 27.3%",
     ]
     assert t1["sequential"][2] == "–"
-    assert [*rows_of(page, "T2")] == list(results.REWARD_ARMS)
+    assert [*rows_of(page, "T2")] == list(SUMS.reward_arms)
     assert rows_of(page, "T2")["parallel-only"][1].startswith("−")
     assert [*rows_of(page, "T3")] == ["uniform", "adaptive"]
     assert rows_of(page, "T3")["adaptive"][3].endswith(" at 8")
@@ -519,15 +525,15 @@ def test_what_is_missing_is_named_and_the_rest_reported(tmp_path: Path) -> None:
     ]
     assert rows_of(page, "T1")["causal"][0] == "1"
     rows = rows_of(page, "Claims")
-    assert rows[CLAIMS[0].text] == ["no finished run of sequential", "", "**not measured**"]
-    assert rows[CLAIMS[7].text][0] == "too little to measure it"  # four steps have too few blocks
+    assert rows[SUMS.claims[0].text] == ["no finished run of sequential", "", "**not measured**"]
+    assert rows[SUMS.claims[7].text][0] == "too little to measure it"  # four steps have too few blocks
 
 
 def test_a_study_that_has_run_nothing_yet_has_a_page(tmp_path: Path) -> None:
-    (tmp_path / "study.yaml").write_text("{study: paper-mini, arms: [causal], seeds: 1, quick: true}")
+    (tmp_path / "study.yaml").write_text("{study: sums, arms: [causal], seeds: 1, quick: true}")
     page = report.write(tmp_path).read_text(encoding="utf-8")
     assert "**A quick study" in page
-    assert page.count("**not measured**") == len(CLAIMS)
+    assert page.count("**not measured**") == len(SUMS.claims)
     assert "- base/seed-0-eval: not begun\n- arms/causal/seed-0/rl: not begun" in page
     assert "## Figures" not in page
     assert "## T1" not in page
@@ -536,8 +542,8 @@ def test_a_study_that_has_run_nothing_yet_has_a_page(tmp_path: Path) -> None:
 def test_an_evaluation_without_samples_is_missing_too(tmp_path: Path) -> None:
     with open_run(tmp_path / "base" / "seed-0-eval", command="eval", config={}) as run:
         run.finish()
-    (tmp_path / "study.yaml").write_text("{arms: [], seeds: 1}")
-    assert results.read(tmp_path).missing == ["base/seed-0-eval: holds no sampled responses"]
+    (tmp_path / "study.yaml").write_text("{study: sums, arms: [], seeds: 1}")
+    assert results.read(tmp_path).missing == ["base/seed-0-eval: holds no responses"]
 
 
 def test_without_matplotlib_the_page_says_why_it_has_no_figures(
@@ -570,7 +576,7 @@ def test_block_positions_have_a_panel_for_each_family(made: Path) -> None:
     figure = figures.block_positions(results.read(made))
     assert figure is not None
     shown = {axes.get_title(): [*lines_of(axes)] for axes in figure.axes}
-    assert shown == {title: list(panel) for title, panel in figures.PANELS.items()}
+    assert shown == {title: list(panel) for title, panel in SUMS.panels.items()}
     causal, dotted = (line for line in figure.axes[0].get_lines()[:2])
     assert (causal.get_label(), len(causal.get_xdata())) == ("causal", 12)
     assert [*dotted.get_xdata()] == [9, 9]
@@ -611,11 +617,11 @@ def test_levels_fill_the_whole(made: Path) -> None:
 
 
 def test_figures_without_runs_are_left_out(tmp_path: Path) -> None:
-    empty = Study(tmp_path, {}, {"causal": {}})
+    empty = Study(tmp_path, {"study": "sums"}, {"causal": {}})
     assert figures.draw(empty) == {}
     assert not (tmp_path / "figures").exists()
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sys.modules, "matplotlib.figure", None)
-        some = Study(tmp_path, {}, {"causal": {0: training({1: 0.5})}})
+        some = Study(tmp_path, {"study": "sums"}, {"causal": {0: training({1: 0.5})}})
         with pytest.raises(UsageError, match="curves need matplotlib"):
             figures.draw(some)

@@ -20,7 +20,7 @@ from prl.decoding import ForkJoinDecoder
 from prl.errors import DataError, RunError, UsageError
 from prl.settings import Settings
 from prl.study import pipeline
-from prl.study.plan import ARMS, COLD_STARTS
+from prl.study.sums import SUMS
 from prl.trainer import rollouts
 from prl.trainer.staging import Staging
 
@@ -323,14 +323,14 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
 
     @functools.cache
     def cold_start(name: str) -> str:
-        recipe, folder = f"tiny+paper-mini+{COLD_STARTS[name]}", tmp_path_factory.mktemp(name)
+        recipe, folder = f"tiny+sums+{SUMS.cold_starts[name].overlays}", tmp_path_factory.mktemp(name)
         todo = resolve(
             "sft", recipe=recipe, output_dir=str(folder / "sft"), per_device_train_batch_size=2, **FEW
         )
         return str(sft.run(todo).folder)
 
     def model(arm: str) -> str:
-        name = ARMS[arm].cold_start
+        name = SUMS.arms[arm].cold_start if arm in SUMS.arms else "structured"
         return cold_start(name) if name else "tiny"
 
     return model
@@ -343,7 +343,7 @@ def test_every_arm_trains(arm: str, tmp_path: Path, begun: Callable[[str], str])
     }
     todo = resolve(
         "rl",
-        recipe=f"tiny+paper-mini+{arm}",
+        recipe=f"tiny+sums+{arm}",
         output_dir=str(tmp_path / "rl"),
         model_name_or_path=begun(arm),
         per_device_train_batch_size=4,

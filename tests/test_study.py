@@ -25,8 +25,11 @@ from prl.errors import PrlError, RunError, UsageError
 from prl.settings import Settings
 from prl.settings.arguments import StudyArguments
 from prl.study import runner, tasks
-from prl.study.claims import CLAIMS
-from prl.study.plan import ARMS, COLD_STARTS, QUICK, Schedule, plan
+from prl.study.design import Design, cold
+from prl.study.designs import DESIGNS
+from prl.study.paper_mini import PAPER_MINI
+from prl.study.plan import TIMED, Asked, Schedule, chosen, cold_starts_of, plan, told
+from prl.study.sums import SUMS
 from prl.study.tasks import Task, execute
 
 FAKE = """
@@ -308,47 +311,82 @@ def test_an_error_of_the_runner_leaves_no_process(fakes: Fakes, monkeypatch: pyt
 SCHEDULES = {arm: Schedule(30, 15) for arm in ("uniform", "adaptive")}
 
 
-def planned(folder: Path, *arms: str, seeds: int = 1, **given: Any) -> dict[str, Task]:
-    given = {"recipe": "tiny+paper-mini", "sizes": {arm: {} for arm in ARMS}, "schedules": SCHEDULES, **given}
-    return {task.name: task for task in plan(folder, arms or [*ARMS], seeds=seeds, **given)}
+def planned(
+    folder: Path,
+    *arms: str,
+    design: Design = SUMS,
+    schedules: dict[str, Schedule] = SCHEDULES,
+    part: str | None = None,
+    **given: Any,
+) -> dict[str, Task]:
+    asked = Asked(**{"seeds": 1, "recipe": design.recipe_of(None), "ships": False, **given})
+    tasks = plan(design, folder, chosen(design, arms or None, part), asked, schedules)
+    return {task.name: task for task in tasks}
 
 
 def flags(task: Task) -> dict[str, str]:
     return dict(word[2:].split("=", 1) for word in task.argv[1:])
 
 
-def test_each_arm_has_a_recipe_and_each_cold_start_an_arm() -> None:
-    assert [*ARMS] == [*recipes.ARMS]
-    assert {arm.cold_start for arm in ARMS.values()} - {None} == {*COLD_STARTS}
-    assert all(ARMS[arm].cold_start == cold_start for cold_start, arm in COLD_STARTS.items())
-    assert {*runner.STUDIES} <= {*recipes.OVERLAYS}
-
-
-@pytest.mark.parametrize("arm", [name for name, arm in ARMS.items() if arm.cold_start])
-def test_arms_that_share_a_cold_start_say_the_same_of_it(arm: str) -> None:
-    ours, theirs = (
-        config.resolve("sft", recipe=f"tiny+paper-mini+{name}", threads=1).as_dict()["sft"]
-        for name in (arm, COLD_STARTS[str(ARMS[arm].cold_start)])
+@pytest.mark.parametrize("design", DESIGNS.values(), ids=[*DESIGNS])
+def test_a_design_names_what_it_has(design: Design) -> None:
+    """Cold starts, parts, claims, tables and figures; and each arm is in one part."""
+    assert {arm.cold_start for arm in design.arms.values()} - {None} <= {*design.cold_starts}
+    assert design.name in recipes.OVERLAYS
+    in_parts = [arm for part in design.parts.values() for arm in part.arms]
+    assert sorted(in_parts) == sorted(design.arms)
+    made = {name for part in design.parts.values() for name in cold_starts_of(design, part)}
+    assert made == {*design.cold_starts}
+    evaluated = {*design.arms, *map(cold, design.cold_starts), *design.bases}
+    assert {name for part in design.parts.values() for name in part.bases} == {*design.bases}
+    assert {arm for claim in design.claims for arm in claim.arms} <= evaluated
+    in_tables = [name for table in design.tables for name in (*table.names, table.baseline)]
+    assert {*in_tables} | {*design.level_arms} == evaluated - (
+        set() if design is SUMS else {cold("votes"), "votes"} - {*in_tables}
     )
-    assert ours == theirs
+    assert {name for names in design.frontiers.values() for name in names} <= evaluated
+    drawn = {arm for panel in (*design.panels.values(), design.scaffold_panel) for arm in panel}
+    assert drawn | {*design.paper, *design.reward_arms, *design.level_arms} <= {*design.arms}
+
+
+def test_the_arms_of_sums_are_overlays_and_share_their_cold_starts() -> None:
+    assert {*SUMS.arms} <= {*recipes.ARMS}
+    for name, arm in SUMS.arms.items():
+        assert arm.setup.overlays == name
+        if arm.cold_start:
+            ours, theirs = (
+                config.resolve("sft", recipe=f"tiny+sums+{overlay}", threads=1).as_dict()["sft"]
+                for overlay in (name, SUMS.cold_starts[arm.cold_start].overlays)
+            )
+            assert ours == theirs
+
+
+def test_arms_begin_with_a_cold_start_that_was_told_the_same() -> None:
+    """On the model that ships: what an arm's setup says of SFT is what its cold start was made by."""
+    for name, arm in PAPER_MINI.arms.items():
+        if arm.cold_start:
+            asked = Asked(1, PAPER_MINI.recipe_of(None))
+            ours, theirs = (
+                told(PAPER_MINI, setup, asked).get("sft", {})
+                for setup in (arm.setup, PAPER_MINI.cold_starts[arm.cold_start])
+            )
+            assert ours == theirs, name
 
 
 def test_the_claim_on_early_accuracy_names_the_share_of_the_steps() -> None:
-    (early,) = (claim for claim in CLAIMS if claim.quantity == "early_accuracy")
-    assert {ARMS[arm].early_percent for arm in early.arms} == {70}
+    (early,) = (claim for claim in SUMS.claims if claim.quantity == "early_accuracy")
+    assert {SUMS.arms[arm].early_percent for arm in early.arms} == {70}
     assert "in 70 % of the steps" in early.text
 
 
 def test_the_order_of_a_study(tmp_path: Path) -> None:
     assert [*planned(tmp_path, "sequential", "causal", "uniform", seeds=2)] == [
-        "cold-start/causal/seed-0",
-        "cold-start/structured/seed-0",
-        "cold-start/causal/seed-1",
-        "cold-start/structured/seed-1",
         *(
             name.format(seed)
             for seed in (0, 1)
             for name in (
+                "cold-start/causal/seed-{}",
+                "cold-start/structured/seed-{}",
                 "arms/sequential/seed-{}/rl",
                 "arms/causal/seed-{}/rl",
                 "arms/uniform/seed-{}/rl",
@@ -378,7 +416,7 @@ def test_a_whole_study(tmp_path: Path) -> None:
 
 def test_each_task_begins_with_what_the_one_before_it_wrote(tmp_path: Path) -> None:
     tasks = planned(tmp_path, "sequential", "scaffold", "plain-prompt", "adaptive", model="base")
-    recipe = "tiny+paper-mini+"
+    recipe = "tiny+sums+"
     expected = {
         "cold-start/structured/seed-0": ("structured-accuracy", "base"),
         "cold-start/causal-plain-prompt/seed-0": ("plain-prompt", "base"),
@@ -399,19 +437,51 @@ def test_each_task_begins_with_what_the_one_before_it_wrote(tmp_path: Path) -> N
     assert "model_name_or_path" not in flags(planned(tmp_path, "sequential")["base/seed-0-eval"])
 
 
-@pytest.mark.parametrize("arm", ARMS)
-def test_prl_understands_every_task(tmp_path: Path, arm: str) -> None:
-    for task in planned(tmp_path, arm, sizes=dict.fromkeys(ARMS, QUICK), threads=1).values():
+PARTS = [(design, part) for design in DESIGNS.values() for part in design.parts]
+
+
+@pytest.mark.parametrize(("design", "part"), PARTS, ids=lambda each: getattr(each, "name", each))
+def test_prl_understands_every_task(tmp_path: Path, design: Design, part: str) -> None:
+    for task in planned(tmp_path, design=design, part=part, quick=True, threads=1).values():
         settings = config.parse(task.argv[0], task.argv[1:])
         assert settings.output_dir == str(task.folder)
         assert settings.arguments.threads == "1"
-        if task.argv[0] == "eval":
-            assert (settings.arguments.greedy, settings.arguments.limit) == (False, 8)
+        if task.alone:
+            assert settings.arguments.timed
+            assert (settings.arguments.samples, settings.arguments.limit) == (0, 8)
+        elif task.argv[0] == "eval":
+            assert (settings.arguments.greedy, settings.arguments.limit) == (design.greedy, 8)
         else:
-            assert settings.trainer.max_steps == QUICK[task.argv[0]]["max_steps"]
-        if task.argv[0] == "sft":
-            structured = ARMS[arm].cold_start == "structured"
+            assert settings.trainer.max_steps == design.quick[task.argv[0]]["max_steps"]
+        if design is SUMS and task.argv[0] == "sft":
+            structured = "/structured/" in task.name
             assert settings.arguments.attention == ("structured" if structured else "causal")
+
+
+def test_timed_evaluations_come_last_and_alone(tmp_path: Path) -> None:
+    tasks = [*planned(tmp_path, design=PAPER_MINI, part="latency", ships=True, seeds=2).values()]
+    last = [task for task in tasks if task.alone]
+    assert tasks[-4:] == last
+    assert {task.name for task in last} == {
+        f"arms/{arm}/seed-{seed}/timed" for arm in ("sequential", "numbered") for seed in (0, 1)
+    }
+    given = flags(last[0])
+    assert {name: given[name] for name in TIMED} == {name: str(value) for name, value in TIMED.items()}
+
+
+def test_sizes_hold_on_the_model_that_ships_alone(tmp_path: Path) -> None:
+    for ships, steps in ((True, "120"), (False, None)):
+        tasks = planned(tmp_path, design=PAPER_MINI, part="widths", ships=ships)
+        given = flags(tasks["cold-start/two/seed-0"])
+        assert (given.get("max_steps"), given["paths"], given["dataset_split"]) == (steps, "2", "coldstart-2")
+
+
+def test_the_problems_of_paper_mini_come_with_any_recipe() -> None:
+    assert PAPER_MINI.recipe_of("8gb") == "8gb+paper-mini"
+    assert PAPER_MINI.recipe_of("8gb+paper-mini") == "8gb+paper-mini"
+    assert (SUMS.recipe_of(None), SUMS.recipe_of("tiny"), SUMS.recipe_of("8gb")) == (
+        "tiny+sums", "tiny+sums", "8gb",
+    )  # fmt: skip
 
 
 @given(steps=st.integers(1, 500), save_steps=st.integers(1, 500))
@@ -452,7 +522,7 @@ def executed(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
 
 def ask(folder: Path, **given: Any) -> Path:
-    given = {"arms": ["causal"], "seeds": 1, "recipe": "tiny", "jobs": "2", **given}
+    given = {"study": "sums", "arms": ["causal"], "seeds": 1, "recipe": "tiny", "jobs": "2", **given}
     return runner.run(Settings("study", StudyArguments(output_dir=str(folder), **given)))
 
 
@@ -462,12 +532,14 @@ def test_what_was_asked_is_remembered_and_reported(executed: SimpleNamespace, tm
     stored = yaml.safe_load((folder / "study.yaml").read_text())
     assert stored.pop("environment")["argv"] == sys.argv
     assert stored == {
-        "study": "paper-mini",
+        "study": "sums",
         "arms": ["causal", "adaptive"],
         "seeds": 2,
-        "recipe": "tiny+paper-mini",
+        "recipe": "tiny+sums",
         "model_name_or_path": None,
         "quick": True,
+        "part": None,
+        "bases": ["base"],
     }
     assert (executed.reported, executed.jobs) == ([folder], 2)
     names = [task.name for task in executed.tasks]
@@ -484,16 +556,17 @@ def test_quick_is_quick_whatever_the_arm(executed: SimpleNamespace, tmp_path: Pa
     """Also where a cold start or the base go by the recipe of another arm."""
     ask(tmp_path, arms=[arm], quick=True)
     for task in executed.tasks:
-        quick = QUICK[task.argv[0]]
+        quick = SUMS.quick[task.argv[0]]
         assert {key: flags(task)[key] for key in quick} == {key: str(value) for key, value in quick.items()}
 
 
 def test_an_arm_of_its_own_size(executed: SimpleNamespace, tmp_path: Path) -> None:
     ask(tmp_path / "shipped", arms=["causal", "plain-prompt"])
+    prompted = SUMS.arms["plain-prompt"].setup.sizes
     steps = {task.name: flags(task).get("max_steps") for task in executed.tasks}
     assert {name: count for name, count in steps.items() if count} == {
-        "cold-start/causal-plain-prompt/seed-0": str(ARMS["plain-prompt"].sizes["sft"]["max_steps"]),
-        "arms/plain-prompt/seed-0/rl": str(ARMS["plain-prompt"].sizes["rl"]["max_steps"]),
+        "cold-start/causal-plain-prompt/seed-0": str(prompted["sft"]["max_steps"]),
+        "arms/plain-prompt/seed-0/rl": str(prompted["rl"]["max_steps"]),
     }
     recipe = tmp_path / "mine.yaml"  # another model: as its recipe says
     recipe.write_text("model_name_or_path: tiny\nsft: {max_steps: 1}\nrl: {max_steps: 7}\n")
@@ -543,7 +616,7 @@ def test_failed_tasks_are_named_at_the_end(executed: SimpleNamespace, tmp_path: 
     [
         ({"seeds": 5}, "seeds 1, not 5"),
         ({"arms": ["scaffold"]}, "arms causal, not scaffold"),
-        ({"recipe": "tiny+scaffold"}, "recipe tiny+paper-mini, not tiny+scaffold"),
+        ({"recipe": "tiny+scaffold"}, "recipe tiny+sums, not tiny+scaffold"),
         ({"model_name_or_path": "tiny"}, "model_name_or_path None, not tiny"),
         ({"quick": True, "seeds": 2}, "seeds 1, not 2; quick False, not True"),
     ],
@@ -618,16 +691,22 @@ def test_a_part_runs_its_arms_in_a_folder_of_its_own(executed: SimpleNamespace, 
 
 def test_all_that_is_wrong_is_said_at_once(executed: SimpleNamespace, tmp_path: Path) -> None:
     with pytest.raises(UsageError) as error:
-        ask(tmp_path / "x", study="paper", arms=["causl", "scaffold", "adaptiv"], seeds=0, jobs="many")
+        ask(tmp_path / "x", arms=["causl", "scaffold", "adaptiv"], seeds=0, jobs="many")
     *faults, arms = str(error.value).splitlines()
     assert [fault.strip() for fault in faults] == [
-        "unknown study 'paper'; nearest: paper-mini",
         "unknown arm 'causl'; nearest: causal",
         "unknown arm 'adaptiv'; nearest: adaptive",
         "seeds 0: must be 1 or more",
         "jobs 'many': must be a number from 1, or auto",
     ]
-    assert arms.strip() == f"The arms are {', '.join(ARMS)}"
+    assert arms.strip() == f"The arms of sums are {', '.join(SUMS.arms)}"
+    with pytest.raises(UsageError) as error:
+        ask(tmp_path / "x", study="paper", seeds=0)
+    assert [line.strip() for line in str(error.value).splitlines()] == [
+        "unknown study 'paper'; nearest: paper-mini",
+        "seeds 0: must be 1 or more",
+        "The studies are paper-mini, sums",
+    ]
     assert not (tmp_path / "x").exists()
 
 

@@ -30,14 +30,16 @@ ARMS = (
     "structured-alternating",
     "parallel-only",
     "tiered-only",
+    "gated-efficiency",
     "scaffold",
+    "scaffold-early",
     "plain-prompt",
     "parallel-prompt",
     "uniform",
     "adaptive",
 )
 KINDS = ("products", "equations")  # of problems with alternatives
-OVERLAYS = ("paper-mini", *KINDS, "in-sequence", *ARMS)
+OVERLAYS = ("paper-mini", "sums", *KINDS, "in-sequence", *ARMS)
 SECTIONS = ("sft", "rl", "eval", "generate")
 RECORD_KEYS = ("command", "recipe", "chosen")
 """Keys that only a run's config.yaml holds; a recipe may keep them, so that such a file is one."""
@@ -98,8 +100,8 @@ def is_overlay(recipe: str) -> bool:
 def lay_over(base: str, overlay: str) -> str:
     """`base` with `overlay` on top, in place of the arm that it may hold.
 
-    >>> lay_over("tiny+paper-mini+causal", "scaffold")
-    'tiny+paper-mini+scaffold'
+    >>> lay_over("tiny+sums+causal", "scaffold")
+    'tiny+sums+scaffold'
     """
     replaced = {*ARMS, *parts(overlay)}
     return "+".join([part for part in parts(base) if part not in replaced] + [overlay])

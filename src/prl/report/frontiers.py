@@ -81,9 +81,9 @@ def plot_frontiers(run_dirs: Named, *, mode: str = "sampled") -> Figure:
     return draw_frontiers(_read(run_dirs, mode))
 
 
-def draw_frontiers(seeds: Samples) -> Figure:
+def draw_frontiers(seeds: Samples, costs: Iterable[str] = tuple(COSTS)) -> Figure:
     """The same from samples: name -> seed -> rows. Raises UsageError: matplotlib is missing."""
-    known = [cost for cost in COSTS if all(cost in row for each in seeds.values() for row in each[0][:1])]
+    known = [cost for cost in costs if all(cost in row for each in seeds.values() for row in each[0][:1])]
     figure = empty_figure(width=5.0 * len(known), height=4.6)
     for axes, cost in zip(figure.subplots(1, len(known), sharey=True, squeeze=False)[0], known, strict=True):
         _draw_panel(axes, seeds, cost)
@@ -100,13 +100,18 @@ def plot_levels(run_dirs: Named, *, cost: str = "critical_path", mode: str = "sa
     seeds = _read(run_dirs, mode)
     if any(cost not in row for each in seeds.values() for row in each[0][:1]):
         raise RunError(f"not all evaluations know {cost}: evaluate with --timed, or draw another cost")
+    if figure := draw_levels(seeds, cost):
+        return figure
+    raise RunError(f"the evaluations {', '.join(seeds)} have no level in common: plot_frontiers needs none")
+
+
+def draw_levels(seeds: Samples, cost: str = "critical_path") -> Figure | None:
+    """The same from samples; None where they have no level in common. Raises UsageError."""
     levels = {name: [by_level(rows) for rows in each] for name, each in seeds.items()}
     everywhere = [of_seed for each in levels.values() for of_seed in each]
     common = [level for level in everywhere[0] if all(level in of_seed for of_seed in everywhere)]
     if not common:
-        raise RunError(
-            f"the evaluations {', '.join(seeds)} have no level in common: plot_frontiers needs none"
-        )
+        return None
     figure = empty_figure(width=max(5.0, 3.4 * len(common)), height=4.6)
     grid = figure.subplots(1, len(common), sharey=True, squeeze=False)[0]
     for axes, level in zip(grid, common, strict=True):

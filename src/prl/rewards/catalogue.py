@@ -23,7 +23,7 @@ REWARDS = tuple(
     "overlong".split()
 )
 
-EXPERIMENTAL = ("bonus", "diversity", "set_diversity", "efficiency", "gated_efficiency", "overlong")
+EXPERIMENTAL = ("bonus", "diversity", "set_diversity", "efficiency", "overlong")
 """Those that no shipped recipe or overlay uses, and so no arm of the study."""
 
 

@@ -64,12 +64,12 @@ class DemoArguments:
 class StudyArguments:
     """The paper's experiments in miniature: arms × seeds, then tables, figures and claims with intervals."""
 
-    study: str = flag("paper-mini", "which one: paper-mini")
+    study: str = flag("paper-mini", "which one: paper-mini, or sums (its first edition)")
     arms: list[str] | None = flag(None, "these only; if none: all")
     part: str | None = flag(
         None, "one part of the arms, in OUTPUT_DIR/PART; the report is of all parts that are in OUTPUT_DIR"
     )
-    seeds: int = flag(3, "runs of each arm, with seeds 0, 1 …")
+    seeds: int = flag(5, "runs of each arm, with seeds 0, 1 …")
     recipe: str | None = None
     model_name_or_path: str | None = None
     output_dir: str = "runs/study"

@@ -1,4 +1,4 @@
-"""The claims of the paper, and ours, held against what a study measured.
+"""What a study measured, held against the claims of its design.
 
 A claim names arms, a quantity and the side on which its 95 % interval has to lie. `supported`: the interval
 lies wholly on that side; `not supported`: wholly on the other; `undecided` at this size: it holds the bound.
@@ -13,10 +13,21 @@ from typing import Literal
 
 import numpy as np
 
-from prl.statistics import SeedEstimate, Units, student
-from prl.study.results import Evaluation, Study, Training, gain
+from prl.statistics import SeedEstimate, Units, median, student
+from prl.study.design import BASE, Claim, Design, Side, cold
+from prl.study.results import (
+    Evaluation,
+    Study,
+    Training,
+    gain,
+    gain_over_votes,
+    gain_within,
+    mean_of,
+    times_less,
+    times_more,
+    traced,
+)
 
-Side = Literal["above", "below", "within"]
 Unit = Literal["points", "times"]
 
 SWITCH_WINDOW = 10
@@ -30,75 +41,6 @@ FEWEST_DEAD = 1e-3
 
 
 @dataclass(frozen=True)
-class Claim:
-    """`quantity` is one of `QUANTITIES`; `bound` is that of its side, for `within` on both sides of 0."""
-
-    text: str
-    arms: tuple[str, ...]
-    quantity: str
-    side: Side
-    bound: float = 0.0
-    source: str = "paper"
-
-
-CLAIMS = (
-    Claim(
-        "Causal parallel thinking is more accurate than GRPO without it (48.9 against 45.1 %)",
-        ("causal", "sequential"), "accuracy", "above",
-    ),
-    Claim(
-        "RL on easy problems first makes causal more accurate (48.9 against 46.6 % without)",
-        ("causal", "causal-no-easy"), "accuracy", "above",
-    ),
-    Claim(
-        "Causal is more accurate than structured (48.9 against 47.1 %)",
-        ("causal", "structured-accuracy"), "accuracy", "above",
-    ),
-    Claim(
-        "The alternating reward raises the ratio of structured over accuracy alone (63.0 against 13.6 %)",
-        ("structured-alternating", "structured-accuracy"), "parallel_ratio", "above",
-    ),
-    Claim(
-        "… and is about as accurate as accuracy alone (46.8 against 47.1 %; about: within 3 points)",
-        ("structured-alternating", "structured-accuracy"), "accuracy", "within", 0.03,
-    ),
-    Claim(
-        "Paying for parallel answers only brings the highest ratio (80 %; next is alternating with 63.0 %)",
-        ("parallel-only", "structured-alternating"), "parallel_ratio", "above",
-    ),
-    Claim(
-        "Paying for parallel answers only costs accuracy, against accuracy alone",
-        ("parallel-only", "structured-accuracy"), "accuracy", "below",
-    ),
-    Claim(
-        "Blocks move later in the response during RL (all arms with blocks)",
-        (), "block_position", "above",
-    ),
-    Claim(
-        "Scaffold: the parallel ratio falls after the switch to accuracy alone",
-        ("scaffold",), "ratio_after_switch", "below",
-    ),
-    Claim(
-        "Scaffold ends more accurate than the alternating reward throughout",
-        ("scaffold", "structured-alternating"), "accuracy", "above",
-    ),
-    Claim(
-        "A prompt that asks for parallel thinking and a plain one are close (within 3 points of accuracy)",
-        ("parallel-prompt", "plain-prompt"), "accuracy", "within", 0.03, "authors' 4B checkpoint",
-    ),
-    Claim(
-        "Adaptive difficulty at least halves the share of dead groups of uniform sampling",
-        ("adaptive", "uniform"), "dead_groups", "below", 0.5, "prl",
-    ),
-    Claim(
-        "Adaptive difficulty reaches uniform sampling's final accuracy in 70 % of the steps",
-        ("adaptive", "uniform"), "early_accuracy", "above", 0.0, "prl",
-    ),
-)  # fmt: skip
-"""The numbers in the texts are the paper's (arXiv 2509.07980), at 4 B parameters on other problems."""
-
-
-@dataclass(frozen=True)
 class Judged:
     """A claim with what was measured; None, and `lacking` says of what, where nothing was."""
 
@@ -108,11 +50,11 @@ class Judged:
     lacking: str = ""
 
 
-def judge(study: Study) -> list[Judged]:
-    """All claims, in order."""
+def judge(study: Study, design: Design) -> list[Judged]:
+    """All claims of the design, in order."""
     judged = []
-    for claim in CLAIMS:
-        measured = QUANTITIES[claim.quantity].measure(study, *claim.arms)
+    for claim in design.claims:
+        measured = QUANTITIES[claim.quantity].measure(study, *claim.arms, **claim.given)
         if measured:
             judged.append(Judged(claim, measured, verdict(measured, claim.side, claim.bound)))
         else:
@@ -147,6 +89,52 @@ def _accuracy(study: Study, first: str, second: str) -> SeedEstimate | None:
 
 def _parallel_ratio(study: Study, first: str, second: str) -> SeedEstimate | None:
     return gain(_of(study, first), _of(study, second), "parallel_ratio")
+
+
+def _accuracy_within(study: Study, first: str, second: str, *, budget: int) -> SeedEstimate | None:
+    return gain_within(_of(study, first), _of(study, second), budget, "critical_path")
+
+
+def _accuracy_ratio(study: Study, first: str, second: str, *, score: str = "accuracy") -> SeedEstimate | None:
+    return times_more(_of(study, first), _of(study, second), score)
+
+
+def _over_votes(study: Study, first: str, second: str, *, votes: int) -> SeedEstimate | None:
+    return gain_over_votes(_of(study, first), _of(study, second), votes)
+
+
+def _critical_path(study: Study, first: str, second: str, *, share: float) -> SeedEstimate | None:
+    """How many times the critical path of `first` `second` needs for this share of the lower accuracy."""
+    ours, theirs = _of(study, first), _of(study, second)
+    if not ours or not theirs:
+        return None
+    accuracy = share * min(mean_of(ours, "accuracy"), mean_of(theirs, "accuracy"))
+    return times_less(ours, theirs, accuracy, "critical_path")
+
+
+def _seconds(study: Study, first: str, second: str) -> SeedEstimate | None:
+    """The median seconds a problem of `second` over those of `first`, one at a time."""
+    ours, theirs = (
+        {
+            seed: {"": median([row["seconds"] for row in each.rows]).mean}
+            for seed, each in study.timed.get(arm, {}).items()
+        }
+        for arm in (first, second)
+    )
+    return student(lambda one, other: other / one, ours, theirs) if ours and theirs else None
+
+
+def _summary(study: Study, arm: str) -> SeedEstimate | None:
+    """The accuracy of the summary minus that of the majority of its paths."""
+    return student(
+        np.subtract, traced(_of(study, arm), "summary_accuracy"), traced(_of(study, arm), "path_majority")
+    )
+
+
+def rl_gain(study: Study, arm: str) -> SeedEstimate | None:
+    """The accuracy of an arm minus that of the cold start, or the base, that its RL began with."""
+    start = study.design.arms[arm].cold_start
+    return gain(_of(study, arm), _of(study, cold(start) if start else BASE), "accuracy")
 
 
 def _early_accuracy(study: Study, first: str, second: str) -> SeedEstimate | None:
@@ -230,5 +218,12 @@ QUANTITIES = {
         "ratio in training, end − before the switch", "points", _ratio_after_switch
     ),
     "dead_groups": Quantity("dead groups, {} / {}", "times", _dead_groups),
+    "accuracy_within": Quantity("accuracy held to the budget, {} − {}", "points", _accuracy_within),
+    "accuracy_ratio": Quantity("accuracy, {} / {}", "times", _accuracy_ratio),
+    "over_votes": Quantity("accuracy, {} − votes of {}", "points", _over_votes),
+    "critical_path": Quantity("critical path for the same accuracy, {1} / {0}", "times", _critical_path),
+    "seconds": Quantity("median seconds a problem, {1} / {0}", "times", _seconds),
+    "summary": Quantity("right: summary − majority of the paths, {}", "points", _summary),
+    "rl_gain": Quantity("accuracy, {} − where its RL began", "points", rl_gain),
     "early_accuracy": Quantity("accuracy, {} at its checkpoint − {} at its end", "points", _early_accuracy),
 }

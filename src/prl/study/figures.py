@@ -11,34 +11,15 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 from prl.report.curves import Curve, as_shares, empty_figure, latest_means
-from prl.report.frontiers import draw_frontiers
-from prl.study.results import LEVEL_ARMS, Study, Training
+from prl.report.frontiers import draw_frontiers, draw_levels
+from prl.study.results import Study, Training
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 SMOOTH = 5
-"""Steps; as many as the alternating reward's window in the overlay `paper-mini`, whose phases would show."""
-
-_BLUE, _RED, _GREEN, _PINK, _BLACK = "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#000000"
-
-PANELS: dict[str, dict[str, str]] = {
-    "causal": {"causal": _BLUE, "causal-no-easy": _RED, "plain-prompt": _GREEN, "parallel-prompt": _PINK},
-    "structured": {
-        "structured-accuracy": _BLUE,
-        "structured-alternating": _RED,
-        "scaffold": _GREEN,
-        "parallel-only": _PINK,
-        "tiered-only": _BLACK,
-    },
-    "structured, levels 1 to 6": {"uniform": _BLUE, "adaptive": _RED},
-}
-"""Panel -> its arms and their colours, those of Okabe and Ito as in `prl.report.curves`."""
-
-_SCAFFOLD_ARMS = ("structured-accuracy", "structured-alternating", "scaffold")
-FRONTIER_ARMS = ("sequential", "causal", "structured-accuracy", "structured-alternating", "parallel-only")
-"""F4: few enough to be told apart on a slide."""
+"""Steps; as many as the alternating reward's window in the overlays of studies, whose phases would show."""
 
 _LEVEL = "curriculum/share_level_"
 
@@ -53,7 +34,7 @@ def draw(study: Study) -> dict[str, str]:
         ("f1-block-position", block_positions(study)),
         ("f2-scaffold", scaffold(study)),
         ("f3-levels", levels(study)),
-        ("f4-frontiers", frontiers(study)),
+        *frontiers(study).items(),
     ):
         if figure:
             saved[name] = f"figures/{name}.png"
@@ -66,7 +47,7 @@ def block_positions(study: Study) -> Figure | None:
     """F1: where blocks begin, as a share of the response; a panel a family of arms."""
     panels = {
         title: shown
-        for title, arms in PANELS.items()
+        for title, arms in study.design.panels.items()
         if (shown := {arm: colour for arm, colour in arms.items() if _logged(study, arm, "block_position")})
     }
     if not panels:
@@ -87,14 +68,14 @@ def block_positions(study: Study) -> Figure | None:
 
 def scaffold(study: Study) -> Figure | None:
     """F2: parallel ratio and accuracy of the responses trained on, with the scaffold's switch marked."""
-    arms = [arm for arm in _SCAFFOLD_ARMS if _logged(study, arm, "parallel_ratio")]
+    panel = study.design.scaffold_panel
+    arms = {arm: colour for arm, colour in panel.items() if _logged(study, arm, "parallel_ratio")}
     if not arms:
         return None
     figure = empty_figure(width=8.4, height=3.4)
     panels = {"parallel_ratio": "parallel ratio", "correct": "share correct"}
     for axes, (key, label) in zip(figure.subplots(1, 2), panels.items(), strict=True):
-        for arm in arms:
-            colour = PANELS["structured"][arm]
+        for arm, colour in arms.items():
             _draw_arm(axes, arm, _logged(study, arm, key), colour)
             _mark_switches(axes, study.trainings[arm].values(), colour, label=f"{arm}: accuracy alone")
         axes.set(xlabel="step", ylabel=label)
@@ -105,7 +86,7 @@ def scaffold(study: Study) -> Figure | None:
 
 def levels(study: Study) -> Figure | None:
     """F3: the share of each level among the problems of a step, in uniform and adaptive sampling."""
-    shares = {arm: found for arm in LEVEL_ARMS if (found := _level_shares(study, arm))}
+    shares = {arm: found for arm in study.design.level_arms if (found := _level_shares(study, arm))}
     if not shares:
         return None
     from matplotlib import colormaps
@@ -127,14 +108,22 @@ def levels(study: Study) -> Figure | None:
     return figure
 
 
-def frontiers(study: Study) -> Figure | None:
-    """F4: accuracy against critical path, total tokens and, where all were timed, wall clock."""
-    rows = {
-        arm: [each.rows for each in study.evaluations[arm].values()]
-        for arm in FRONTIER_ARMS
-        if study.evaluations.get(arm)
-    }
-    return draw_frontiers(rows) if len(rows) > 1 else None
+def frontiers(study: Study) -> dict[str, Figure]:
+    """F4, by name of its file: accuracy against critical path and total tokens, of sampled responses; level
+    by level; and against wall clock, of the greedy ones of timed arms."""
+    found: dict[str, Figure] = {}
+    for title, names in study.design.frontiers.items():
+        rows = {name: [each.rows for each in study.evaluations.get(name, {}).values()] for name in names}
+        rows = {name: seeds for name, seeds in rows.items() if seeds}
+        if len(rows) > 1:
+            ending = f"-{title}" if title else ""
+            found[f"f4-frontiers{ending}"] = draw_frontiers(rows)
+            if figure := draw_levels(rows):
+                found[f"f4-levels{ending}"] = figure
+    timed = {arm: [each.rows for each in seeds.values()] for arm, seeds in study.timed.items() if seeds}
+    if len(timed) > 1:
+        found["f4-wall-clock"] = draw_frontiers(timed, costs=("critical_path", "seconds"))
+    return found
 
 
 def _logged(study: Study, arm: str, key: str) -> list[dict[int, float]]:

@@ -3,24 +3,15 @@ measured (`prl.study.report`) and drawn (`prl.study.figures`)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from prl.runs.cards import table
 from prl.statistics import SeedEstimate
 from prl.study.claims import QUANTITIES, Judged, verdict
+from prl.study.design import Design, Table
 from prl.study.figures import SMOOTH
-from prl.study.results import BASELINE, Study
-
-PAPER: dict[str, tuple[float | None, float | None]] = {
-    "sequential": (45.1, None),
-    "causal": (48.9, 27.3),
-    "causal-no-easy": (46.6, None),
-    "structured-accuracy": (47.1, 13.6),
-    "structured-alternating": (46.8, 63.0),
-    "parallel-only": (None, 80.0),
-}
-"""Arm -> accuracy and parallel ratio, per cent, that Parallel-R1 (arXiv 2509.07980) reports."""
+from prl.study.results import Study
 
 _TRACES = {
     "blocks_per_response": "blocks a response",
@@ -56,8 +47,10 @@ def page(study: Study, numbers: Mapping[str, Any], drawn: Mapping[str, str], no_
     parts = [
         _head(study, numbers),
         _claims(numbers["claims"]),
-        _t1(numbers),
-        _t2(numbers),
+        *(_t1(numbers, study.design, table) for table in study.design.tables),
+        _costs(numbers),
+        _after_rl(numbers["after_rl"]),
+        _t2(numbers, study.design),
         _t3(numbers),
         _t4(numbers["traces"]),
         _t5(numbers["traces"]),
@@ -86,9 +79,7 @@ def _head(study: Study, numbers: Mapping[str, Any]) -> str:
         "**A quick study: it shows that everything runs, and nothing else. Its verdicts mean nothing.**\n\n"
     )
     return (
-        f"# The paper's experiments in miniature\n\n{quick if asked.get('quick') else ''}"
-        "What Parallel-R1 (arXiv 2509.07980) found with 4 B parameters on competition mathematics, held "
-        "against the model and the problems of this study: compare directions, not sizes.\n\n"
+        f"# {study.design.title}\n\n{quick if asked.get('quick') else ''}{study.design.intro}\n\n"
         + table(["study", ""], [[name, value] for name, value in facts.items()])
         + "\n\nNumbers are means over seeds with their 95 % intervals in brackets, by Student's t: as wide "
         "as the spread of so few seeds asks for, and where seeds answer the same problems, of these too. In "
@@ -102,8 +93,11 @@ def _command(asked: Mapping[str, Any]) -> str:
     """The command that asks for the same; where it writes, and how many runs at once, is left out."""
     words = ["prl study", str(asked.get("study", "")), f"--seeds {asked['seeds']}"]
     words += [f"--{key} {asked[key]}" for key in ("recipe", "model_name_or_path") if asked.get(key)]
-    words += [f"--arms {' '.join(asked['arms'])}", *(["--quick"] if asked.get("quick") else [])]
-    return " ".join(words)
+    if ran := asked.get("parts") or [part for part in [asked.get("part")] if part]:
+        words.append(" and ".join(f"--part {part}" for part in ran))
+    else:
+        words.append(f"--arms {' '.join(asked['arms'])}")
+    return " ".join([*words, *(["--quick"] if asked.get("quick") else [])])
 
 
 def _problems(study: Study) -> str:
@@ -136,26 +130,72 @@ def _claims(judged: Sequence[Judged]) -> str:
     )
 
 
-def _t1(numbers: Mapping[str, Any]) -> str:
+def _t1(numbers: Mapping[str, Any], design: Design, asked: Table) -> str:
+    """What one table's evaluations are right in and cost; columns that nothing is in are left out."""
+    columns: dict[str, Callable[[str, Mapping[str, Any]], str]] = {
+        "seeds": lambda name, found: _seeds(found["accuracy"]),
+        "accuracy": lambda name, found: _share(found["accuracy"]),
+        f"over {asked.baseline}": lambda name, found: _points(found["gain"]),
+        "greedy": lambda name, found: _share(found["greedy"]),
+        f"{design.votes} votes": lambda name, found: _share(found["voted"]),
+        f"held to {design.budget} tokens": lambda name, found: _share(found["within"]),
+        "parallel ratio": lambda name, found: _share(found["parallel_ratio"]),
+        "tokens": lambda name, found: _number(found["tokens"]),
+        "critical path": lambda name, found: _number(found["critical_path"]),
+        "paper: accuracy, ratio": lambda name, found: _paper(design, name),
+    }
+    names = [name for name in asked.names if name in numbers["arms"]]
+    cells = {
+        head: [column(name, numbers["arms"][name]) for name in names] for head, column in columns.items()
+    }
+    cells = {head: each for head, each in cells.items() if {*each} - {"–", "–, –"}}
+    rows = [[name, *(each[place] for each in cells.values())] for place, name in enumerate(names)]
+    return _section(f"T1: {asked.title}", ["arm", *cells], rows)
+
+
+def _costs(numbers: Mapping[str, Any]) -> str:
+    """Level by level, where there are some; then one response at a time."""
     rows = [
         [
             name,
-            _seeds(found["accuracy"]),
+            level,
             _share(found["accuracy"]),
-            _points(found["gain"]),
-            _share(found["parallel_ratio"]),
-            _number(found["tokens"]),
-            _number(found["critical_path"]),
-            _paper(name),
+            f"{found['chance']:.1%}",
+            f"{found['length']:.0f}",
+            f"{found['critical_path']:.0f}",
+            _seconds((numbers["timed"].get(name) or {}).get("levels", {}).get(level)),
         ]
-        for name, found in numbers["arms"].items()
-        if name not in numbers["difficulty"]
+        for name, levels in numbers["levels"].items()
+        for level, found in levels.items()
     ]
-    heads = ["arm", "seeds", "accuracy", f"over {BASELINE}", "parallel ratio", "tokens", "critical path"]
-    return _section("T1: accuracy and parallel ratio of all arms", [*heads, "paper: accuracy, ratio"], rows)
+    heads = ["arm", "level", "accuracy", "chance", "tokens", "critical path", "seconds"]
+    said = (
+        "Sampled responses; chance is the commonest answer for all problems of the level. Seconds are "
+        "medians of greedy responses, one at a time on one thread, with nothing beside."
+    )
+    timed = [
+        [name, _share(found["accuracy"]), _number(found["critical_path"]), _seconds(found["seconds"])]
+        for name, found in numbers["timed"].items()
+    ]
+    return "\n\n".join(
+        part
+        for part in (
+            _section(
+                "Wall clock", ["arm", "greedy accuracy", "critical path", "median seconds a problem"], timed
+            ),
+            _section("Level by level", heads, rows, said) if timed else "",
+        )
+        if part
+    )
 
 
-def _t2(numbers: Mapping[str, Any]) -> str:
+def _after_rl(gains: Mapping[str, SeedEstimate | None]) -> str:
+    rows = [[arm, _seeds(found), _points(found)] for arm, found in gains.items() if found]
+    said = "Held-out accuracy after RL less that of the cold start, or of the base, that it began with."
+    return _section("Before and after RL", ["arm", "seeds", "gain"], rows, said)
+
+
+def _t2(numbers: Mapping[str, Any], design: Design) -> str:
     rows = []
     for arm, gains in numbers["rewards"].items():
         found = numbers["arms"][arm]
@@ -166,7 +206,7 @@ def _t2(numbers: Mapping[str, Any]) -> str:
                 _points(gains["accuracy_gain"]),
                 _share(found["parallel_ratio"]),
                 _points(gains["parallel_ratio_gain"]),
-                _paper(arm),
+                _paper(design, arm),
             ]
         )
     heads = ["arm", "accuracy", "over accuracy alone", "parallel ratio", "over accuracy alone"]
@@ -239,13 +279,22 @@ def _described(found: Mapping[str, float | None], key: str) -> str:
     return f"{value:.1%}" if of is None else f"{value:.1%} ({of:.0f})"
 
 
+_CAPTIONS = {
+    "f1-block-position": "F1: where blocks stand in the response, over RL",
+    "f2-scaffold": "F2: parallel ratio and accuracy of the responses trained on, over RL",
+    "f3-levels": "F3: levels of the problems drawn, over RL",
+    "f4-frontiers": "F4: held-out accuracy where responses that cost more than a budget count as wrong",
+    "f4-levels": "F4, level by level",
+    "f4-wall-clock": "F4, of greedy responses decoded one at a time, with their wall clock",
+}
+
+
 def _figures(drawn: Mapping[str, str], no_figures: str) -> str:
-    captions = {
-        "f1-block-position": "F1: where blocks stand in the response, over RL",
-        "f2-scaffold": "F2: parallel ratio and accuracy of the responses trained on, over RL",
-        "f3-levels": "F3: levels of the problems drawn, over RL",
-        "f4-frontiers": "F4: held-out accuracy where responses that cost more than a budget count as wrong",
-    }
+    captions = {}
+    for name in drawn:
+        known = next(key for key in _CAPTIONS if name.startswith(key))
+        of = name.removeprefix(known).lstrip("-")
+        captions[name] = _CAPTIONS[known] + (f" ({of})" if of else "")
     shown = [f"{captions[name]}\n\n![{captions[name]}]({path})" for name, path in drawn.items()]
     said = no_figures or (
         f"Means over seeds of the latest {SMOOTH} steps; bands reach from the lowest seed to the highest; a "
@@ -307,8 +356,13 @@ def _times(found: SeedEstimate, value: float | None = None) -> str:
     return f"{found.mean:.2f}× [{found.low:.2f}, {found.high:.2f}]" if value is None else f"{value:.2f}×"
 
 
-def _paper(arm: str) -> str:
-    return ", ".join("–" if value is None else f"{value:.1f}%" for value in PAPER.get(arm, (None, None)))
+def _seconds(found: SeedEstimate | None) -> str:
+    return f"{found:.3f}" if found else "–"
+
+
+def _paper(design: Design, arm: str) -> str:
+    values = design.paper.get(arm, (None, None))
+    return ", ".join("–" if value is None else f"{value:.1f}%" for value in values)
 
 
 def _hours(seconds: float) -> str:

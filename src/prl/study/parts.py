@@ -20,7 +20,6 @@ from typing import Any
 
 from prl import runs
 from prl.errors import RunError
-from prl.study.plan import ARMS
 from prl.study.results import ENVIRONMENT, Evaluation, Study, Training
 
 FILE = "measured.json.gz"
@@ -40,6 +39,7 @@ def save(study: Study) -> Path:
         },
         "evaluations": _compact(study.evaluations),
         "checkpoints": _compact(study.checkpoints),
+        "timed": _compact(study.timed),
         "missing": study.missing,
         "commits": study.commits,
         "run_seconds": study.run_seconds,
@@ -63,7 +63,7 @@ def load(path: Path) -> Study:
             path.parent,
             **stored
             | {"trainings": trainings}
-            | {name: _expanded(stored[name]) for name in ("evaluations", "checkpoints")},
+            | {name: _expanded(stored[name]) for name in ("evaluations", "checkpoints", "timed")},
         )
     except (OSError, EOFError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise RunError(f"{path} cannot be read as a part of a study ({error}): run the part again") from error
@@ -88,8 +88,10 @@ def merge(folder: Path) -> Study:
         whole.trainings |= part.trainings
         whole.checkpoints |= part.checkpoints
         whole.evaluations |= part.evaluations
-    whole.settings["arms"] = [arm for arm in ARMS if arm in whole.trainings]
-    order = [*whole.settings["arms"]]
+        whole.timed |= part.timed
+    order = [arm for arm in whole.design.arms if arm in whole.trainings]
+    whole.settings["arms"] = [*order]
+    whole.settings["parts"] = [part.folder.name for part in parts]
     whole.trainings = {arm: whole.trainings[arm] for arm in order}
     before = [name for name in whole.evaluations if name not in order]
     whole.evaluations = {name: whole.evaluations[name] for name in (*sorted(before), *order)}
@@ -107,7 +109,10 @@ def _compact(evaluations: Mapping[str, Mapping[int, Evaluation]]) -> dict[str, A
             seed: {
                 "dataset": each.dataset,
                 "problems": [_hashed(problem) for problem in each.scores["accuracy"]],
-                "scores": {score: [*values.values()] for score, values in each.scores.items()},
+                "scores": {
+                    score: [values[problem] for problem in each.scores["accuracy"]]
+                    for score, values in each.scores.items()
+                },
                 "described": each.described,
                 "steps": each.steps,
                 "rows": _columns(each),

@@ -1,73 +1,18 @@
-"""The arms of a study, and the tasks that it comes to."""
+"""The tasks that a study comes to: which commands, in which order, told what."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from prl.errors import UsageError
+from prl.study.design import Arm, Design, Part, Setup
 from prl.study.tasks import Task
 
-
-@dataclass(frozen=True)
-class Arm:
-    """A way to train, as the overlay recipe of the same name says.
-
-    It begins with `cold_start`, None: with the base; and is evaluated at `early_percent` of its steps too.
-    `sizes` is what its commands are told besides, on the model that ships.
-    """
-
-    cold_start: str | None
-    early_percent: int | None = None
-    sizes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-
-
-# An instruction takes up to five times the tokens of the problems themselves; the two are compared with each
-# other only.
-_PROMPTED = {"sft": {"max_steps": 100}, "rl": {"max_steps": 15}}
-
-ARMS: dict[str, Arm] = {
-    "sequential": Arm(None),
-    "causal": Arm("causal"),
-    "causal-no-easy": Arm("causal"),
-    "structured-accuracy": Arm("structured"),
-    "structured-alternating": Arm("structured"),
-    "parallel-only": Arm("structured"),
-    "tiered-only": Arm("structured"),
-    "scaffold": Arm("structured"),
-    "plain-prompt": Arm("causal-plain-prompt", sizes=_PROMPTED),
-    "parallel-prompt": Arm("causal-parallel-prompt", sizes=_PROMPTED),
-    "uniform": Arm("structured", early_percent=70),
-    "adaptive": Arm("structured", early_percent=70),
-}
-
-PARTS: dict[str, tuple[str, ...]] = {
-    "causal": ("sequential", "causal", "causal-no-easy"),
-    "structured": ("structured-accuracy", "structured-alternating", "parallel-only", "tiered-only"),
-    "levels": ("scaffold", "uniform", "adaptive"),
-    "prompts": ("plain-prompt", "parallel-prompt"),
-}
-"""Part -> its arms. Each makes the cold starts that it needs, so that it can run on another machine."""
-
-COLD_STARTS = {
-    "causal": "causal",
-    "structured": "structured-accuracy",
-    "causal-plain-prompt": "plain-prompt",
-    "causal-parallel-prompt": "parallel-prompt",
-}
-"""Cold start -> the arm whose recipe makes it; those of the other arms that begin with it say the same."""
-
-BASE_ARM = "sequential"
-"""The arm whose recipe evaluates the base."""
-
-QUICK: dict[str, dict[str, Any]] = {
-    "sft": {"limit": 64, "max_steps": 2},
-    "rl": {"limit": 256, "max_steps": 4, "max_completion_length": 32},
-    "eval": {"limit": 8, "samples": 2, "max_completion_length": 32},
-}
-"""What `--quick` tells each command: enough to see that everything runs."""
+TIMED: Mapping[str, Any] = {"timed": True, "limit": 100, "samples": 0, "greedy": True}
+"""What the evaluation of a timed arm is told: a hundred problems, one greedy response at a time."""
 
 
 @dataclass(frozen=True)
@@ -78,75 +23,121 @@ class Schedule:
     save_steps: int
 
 
-def plan(
-    folder: Path,
-    arms: Sequence[str],
-    *,
-    seeds: int,
-    recipe: str,
-    model: str | None = None,
-    sizes: Mapping[str, Mapping[str, Mapping[str, Any]]],
-    schedules: Mapping[str, Schedule],
-    threads: int | None = None,
-) -> list[Task]:
-    """The tasks of a study, the first to start first.
+@dataclass(frozen=True)
+class Asked:
+    """What a study was asked: how often, over which recipe, and with which model instead of the recipe's.
 
-    Cold starts come first because arms wait for them, then seed by seed its RL runs, and after these their
-    evaluations, which are short and fill the cores while the last long runs end. `sizes` maps an arm to what
-    each command is told beyond the recipe; `schedules` has the arms that are evaluated early too.
+    `ships`: that it is the model that ships, whose sizes hold then.
+    """
+
+    seeds: int
+    recipe: str
+    model: str | None = None
+    ships: bool = True
+    quick: bool = False
+    threads: int | None = None
+
+
+def plan(
+    design: Design, folder: Path, part: Part, asked: Asked, schedules: Mapping[str, Schedule]
+) -> list[Task]:
+    """The tasks of a study or a part of one, the first to start first.
+
+    Seed by seed, so that a study that is stopped has whole seeds: cold starts, because arms wait for them,
+    RL runs, and their evaluations, which are short and fill the cores while the last long runs end. Timed
+    ones come last, and alone. `schedules` has the arms that are evaluated early too.
     """
 
     def task(
-        command: str, name: str, arm: str, seed: int, start: str | None, needs: Sequence[str], **given: Any
+        command: str,
+        name: str,
+        setup: Setup,
+        seed: int,
+        start: str | None,
+        needs: Sequence[str],
+        **given: Any,
     ) -> Task:
         given = without_none(
-            recipe=f"{recipe}+{arm}",
+            recipe=recipe_of(setup, asked),
             model_name_or_path=start,
             output_dir=folder / name,
             seed=seed,
-            threads=threads,
-            **{**sizes[arm].get(command, {}), **given},
+            threads=asked.threads,
+            **{**told(design, setup, asked).get(command, {}), **given},
         )
         words = (f"--{key}={value}" for key, value in given.items())
-        return Task(name, (command, *words), folder / name, tuple(needs))
+        return Task(name, (command, *words), folder / name, tuple(needs), alone="timed" in given)
 
-    def evaluation(name: str, arm: str, seed: int, of: str | None, checkpoint: str = "") -> Task:
-        start = str(folder / of / checkpoint) if of else model
-        return task("eval", name, arm, seed, start, [of] if of else [], greedy=False)
+    def evaluation(
+        name: str, setup: Setup, seed: int, of: str | None, checkpoint: str = "", **given: Any
+    ) -> Task:
+        start = str(folder / of / checkpoint) if of else asked.model
+        return task(
+            "eval", name, setup, seed, start, [of] if of else [], **{"greedy": design.greedy, **given}
+        )
 
-    cold_starts = [name for name in COLD_STARTS if name in {ARMS[arm].cold_start for arm in arms}]
-    tasks = [
-        task("sft", f"cold-start/{name}/seed-{seed}", COLD_STARTS[name], seed, model, [])
-        for seed in range(seeds)
-        for name in cold_starts
-    ]
-    for seed in range(seeds):
+    cold_starts = cold_starts_of(design, part)
+    tasks, timed = [], []
+    for seed in range(asked.seeds):
+        for name, setup in cold_starts.items():
+            tasks.append(task("sft", f"cold-start/{name}/seed-{seed}", setup, seed, asked.model, []))
         evaluations = []
-        for arm in arms:
-            cold_start = ARMS[arm].cold_start
-            begin = f"cold-start/{cold_start}/seed-{seed}" if cold_start else None
-            start = str(folder / begin) if begin else model
-            place = f"arms/{arm}/seed-{seed}"
-            early = _early(arm, schedules[arm]) if arm in schedules else None
-            saving = _saving(early, schedules[arm]) if early else {}
-            tasks.append(task("rl", f"{place}/rl", arm, seed, start, [begin] if begin else [], **saving))
-            evaluations.append(evaluation(f"{place}/eval", arm, seed, f"{place}/rl"))
+        for name in part.arms:
+            arm, place = design.arms[name], f"arms/{name}/seed-{seed}"
+            begin = f"cold-start/{arm.cold_start}/seed-{seed}" if arm.cold_start else None
+            start = str(folder / begin) if begin else asked.model
+            early = _early(arm, schedules[name]) if name in schedules else None
+            saving = _saving(early, schedules[name]) if early else {}
+            rl = f"{place}/rl"
+            tasks.append(task("rl", rl, arm.setup, seed, start, [begin] if begin else [], **saving))
+            evaluations.append(evaluation(f"{place}/eval", arm.setup, seed, rl))
             if early:
                 evaluations.append(
-                    evaluation(f"{place}/eval-{early}", arm, seed, f"{place}/rl", f"checkpoint-{early}")
+                    evaluation(f"{place}/eval-{early}", arm.setup, seed, rl, f"checkpoint-{early}")
                 )
-        for name in cold_starts:
+            if arm.timed:
+                given = {**TIMED, "limit": design.quick["eval"]["limit"]} if asked.quick else TIMED
+                timed.append(evaluation(f"{place}/timed", arm.setup, seed, rl, **given))
+        for name, setup in cold_starts.items():
             begin = f"cold-start/{name}/seed-{seed}"
-            evaluations.append(evaluation(f"{begin}-eval", COLD_STARTS[name], seed, begin))
-        tasks += [*evaluations, evaluation(f"base/seed-{seed}-eval", BASE_ARM, seed, None)]
-    return tasks
+            evaluations.append(evaluation(f"{begin}-eval", setup, seed, begin))
+        bases = [
+            evaluation(f"{name}/seed-{seed}-eval", design.bases[name], seed, None) for name in part.bases
+        ]
+        tasks += evaluations + bases
+    return tasks + timed
 
 
-def sizes_of(arm: str, recipe: str, quick: bool) -> Mapping[str, Mapping[str, Any]]:
-    """What each command of an arm is told beyond `recipe`."""
-    if quick:
-        return QUICK
-    return ARMS[arm].sizes if recipe.startswith("tiny+") else {}
+def cold_starts_of(design: Design, part: Part) -> dict[str, Setup]:
+    """The cold starts of a part, in the order of the design."""
+    needed = {design.arms[name].cold_start for name in part.arms} | {*part.cold_starts}
+    return {name: setup for name, setup in design.cold_starts.items() if name in needed}
+
+
+def chosen(design: Design, arms: Iterable[str] | None, part: str | None) -> Part:
+    """What to run: a part, some arms with the bases of all, or the whole study."""
+    if part:
+        return design.parts[part]
+    bases = tuple(design.bases)
+    if arms is not None:
+        asked = {*arms}
+        return Part(tuple(name for name in design.arms if name in asked), bases=bases)
+    return Part(tuple(design.arms), tuple(design.cold_starts), bases)
+
+
+def recipe_of(setup: Setup, asked: Asked) -> str:
+    """The recipe of a setup: its overlays over what was asked for."""
+    return f"{asked.recipe}+{setup.overlays}" if setup.overlays else asked.recipe
+
+
+def told(design: Design, setup: Setup, asked: Asked) -> dict[str, dict[str, Any]]:
+    """What each command of a setup is told beyond its recipe."""
+    sizes = [design.quick] if asked.quick else [setup.sizes] if asked.ships else []
+    found: dict[str, dict[str, Any]] = {}
+    for given in (setup.given, *sizes):
+        for command, settings in given.items():
+            found.setdefault(command, {}).update(settings)
+    return found
 
 
 def without_none(**settings: Any) -> dict[str, Any]:
@@ -163,8 +154,8 @@ def schedule_of(arm: str, trainer: Any) -> Schedule:
     return Schedule(trainer.max_steps, max(1, int(save_steps)))
 
 
-def _early(arm: str, schedule: Schedule) -> int:
-    return max(1, schedule.steps * (ARMS[arm].early_percent or 100) // 100)
+def _early(arm: Arm, schedule: Schedule) -> int:
+    return max(1, schedule.steps * (arm.early_percent or 100) // 100)
 
 
 def _saving(step: int, schedule: Schedule) -> dict[str, int]:

@@ -11,28 +11,30 @@ that are missing are named.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from prl import runs
+from prl.analysis.budgets import by_level, chance
 from prl.errors import RunError, UsageError
-from prl.statistics import SeedEstimate, itself, student
+from prl.statistics import SeedEstimate, itself, median, student
 from prl.study import figures, parts
-from prl.study.claims import block_position, dead_groups, judge, thirds
+from prl.study.claims import block_position, dead_groups, judge, rl_gain, thirds
 from prl.study.page import page
 from prl.study.results import (
-    BASELINE,
     ENVIRONMENT,
-    LEVEL_ARMS,
-    REWARD_ARMS,
     SCORES,
+    Evaluation,
     Study,
     gain,
     pooled,
     read,
     score,
+    voted,
+    within,
 )
 
 _CURVES = ("correct", "parallel_ratio", "frac_reward_zero_std", "block_position", "reward")
@@ -79,7 +81,8 @@ def measure(study: Study) -> dict[str, Any]:
     def over(reference: str, name: str, metric: str) -> SeedEstimate | None:
         return gain(evaluated[name], evaluated.get(reference, {}), metric) if name != reference else None
 
-    environment = study.settings.get("environment") or {}
+    environment, design = study.settings.get("environment") or {}, study.design
+    baselines = {name: table.baseline for table in design.tables for name in table.names}
     return {
         "settings": {key: value for key, value in study.settings.items() if key != "environment"},
         "environment": {name: environment.get(name) for name in ENVIRONMENT},
@@ -87,20 +90,26 @@ def measure(study: Study) -> dict[str, Any]:
         "elapsed_seconds": study.elapsed_seconds,
         "run_seconds": study.run_seconds,
         "missing": study.missing,
-        "claims": judge(study),
+        "claims": judge(study, design),
         "arms": {
-            name: {each: score(seeds, each) for each in SCORES} | {"gain": over(BASELINE, name, "accuracy")}
+            name: {each: score(seeds, each) for each in (*SCORES, "greedy")}
+            | {"gain": over(baselines.get(name, name), name, "accuracy")}
+            | {"within": within(seeds, design.budget, "critical_path") if design.budget else None}
+            | {"voted": _votes(seeds, design.votes) if design.votes else None}
             for name, seeds in evaluated.items()
         },
+        "after_rl": {arm: rl_gain(study, arm) for arm in study.arms if arm in design.arms},
+        "levels": {name: _levels(seeds) for name, seeds in evaluated.items()},
+        "timed": {arm: _timed(seeds) for arm, seeds in study.timed.items() if seeds},
         "rewards": {
             arm: {
-                "accuracy_gain": over(REWARD_ARMS[0], arm, "accuracy"),
-                "parallel_ratio_gain": over(REWARD_ARMS[0], arm, "parallel_ratio"),
+                "accuracy_gain": over(design.reward_arms[0], arm, "accuracy"),
+                "parallel_ratio_gain": over(design.reward_arms[0], arm, "parallel_ratio"),
             }
-            for arm in REWARD_ARMS
+            for arm in design.reward_arms
             if arm in evaluated
         },
-        "difficulty": {arm: _difficulty(study, arm) for arm in LEVEL_ARMS if study.trainings.get(arm)},
+        "difficulty": {arm: _difficulty(study, arm) for arm in design.level_arms if study.trainings.get(arm)},
         "positions": {arm: found for arm in study.arms if (found := _position(study, arm))},
         "traces": {name: pooled(seeds.values()) for name, seeds in evaluated.items()},
         "curves": {
@@ -108,6 +117,59 @@ def measure(study: Study) -> dict[str, Any]:
             for arm, seeds in study.trainings.items()
         },
     }
+
+
+def _votes(seeds: Mapping[int, Evaluation], votes: int) -> SeedEstimate | None:
+    """Accuracy of the majority of so many samples."""
+    found = {seed: shares for seed, each in seeds.items() if (shares := voted(each, votes))}
+    return student(itself, found, bounds=(0.0, 1.0), drawn_units=True)
+
+
+def _levels(seeds: Mapping[int, Evaluation]) -> dict[str, dict[str, Any]]:
+    """Level -> accuracy over seeds, beside that of the commonest answer, and what the responses cost."""
+    by_seed = {seed: by_level(each.rows) for seed, each in seeds.items()}
+    levels = sorted({level for each in by_seed.values() for level in each}, key=float)
+    return {
+        level: {
+            "accuracy": student(
+                itself,
+                {seed: {"": _mean(of[level], "correct")} for seed, of in by_seed.items() if level in of},
+            ),
+            "chance": fmean(chance(of[level]) for of in by_seed.values() if level in of),
+            **{
+                cost: fmean(_mean(of[level], cost) for of in by_seed.values() if level in of)
+                for cost in ("length", "critical_path")
+            },
+        }
+        for level in levels
+    }
+
+
+def _timed(seeds: Mapping[int, Evaluation]) -> dict[str, Any]:
+    """Of one response at a time: accuracy, median seconds and critical path; the seconds level by level."""
+    by_seed = {seed: by_level(each.rows) for seed, each in seeds.items()}
+    levels = sorted({level for each in by_seed.values() for level in each}, key=float)
+
+    def medians(rows_of: Mapping[int, Sequence[Mapping[str, Any]]]) -> SeedEstimate | None:
+        units = {
+            seed: {"": median([row["seconds"] for row in rows]).mean}
+            for seed, rows in rows_of.items()
+            if rows
+        }
+        return student(itself, units)
+
+    return {
+        "accuracy": score(seeds, "accuracy"),
+        "critical_path": score(seeds, "critical_path"),
+        "seconds": medians({seed: each.rows for seed, each in seeds.items()}),
+        "levels": {
+            level: medians({seed: of.get(level, []) for seed, of in by_seed.items()}) for level in levels
+        },
+    }
+
+
+def _mean(rows: Sequence[Mapping[str, Any]], name: str) -> float:
+    return fmean(row[name] for row in rows)
 
 
 def _difficulty(study: Study, arm: str) -> dict[str, Any]:

@@ -20,23 +20,13 @@ import yaml
 
 from prl import runs
 from prl.analysis import block_positions, describe
-from prl.analysis.budgets import held_to, smallest_budget
+from prl.analysis.budgets import held_to, majority_at_k, smallest_budget
 from prl.errors import RunError
 from prl.grammar import parse
 from prl.report.curves import read_stages
-from prl.statistics import SeedEstimate, itself, student
-
-BASE = "base"
-"""The model before any training, among the evaluations; a cold start is `cold start <name>`."""
-
-BASELINE = "sequential"
-"""The arm that T1 compares the others with: RL of the same budget without parallel thinking."""
-
-REWARD_ARMS = ("structured-accuracy", "parallel-only", "tiered-only", "structured-alternating")
-"""T2: the rewards on one structured cold start; the first is what the others are compared with."""
-
-LEVEL_ARMS = ("uniform", "adaptive")
-"""T3: the ways to draw problems of all levels, on which they are evaluated too."""
+from prl.statistics import SeedEstimate, Units, itself, student
+from prl.study.design import BASE, Design, cold
+from prl.study.designs import design_of
 
 SCORES = ("accuracy", "parallel_ratio", "tokens", "critical_path")
 ENVIRONMENT = ("prl", "git_commit", "python", "platform", "cpu_count", "gpus", "versions")
@@ -50,11 +40,12 @@ _MOST = {"tokens": inf, "critical_path": inf}  # where the others are shares
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One evaluation run, sampled responses only.
+    """One evaluation run: its sampled responses, or the greedy ones where it has no others.
 
-    `scores` maps the names in `SCORES` -> problem -> mean over its samples; `described` is
-    `prl.analysis.describe` of all samples; `steps` is the checkpoint's, None for a model at its end. `rows`
-    are the samples as `prl.analysis.budgets` reads them (`ROW`).
+    `scores` maps the names in `SCORES` -> problem -> mean over its samples, and `greedy` -> problem ->
+    whether the greedy response is right, where there are both; `described` is `prl.analysis.describe` of all
+    samples; `steps` is the checkpoint's, None for a model at its end. `rows` are the samples as
+    `prl.analysis.budgets` reads them (`ROW`).
     """
 
     dataset: str
@@ -86,7 +77,8 @@ class Training:
 class Study:
     """What is finished, as arm -> seed -> run, and what is `missing`.
 
-    `evaluations` are of the final models, and of base and cold starts; `checkpoints` of models on the way.
+    `evaluations` are of the final models, and of base and cold starts; `checkpoints` of models on the way;
+    `timed` of final models, one response at a time.
     `run_seconds` is the sum over all runs, `elapsed_seconds` from the first's start to the last's end.
     """
 
@@ -95,6 +87,7 @@ class Study:
     trainings: dict[str, dict[int, Training]] = field(default_factory=dict)
     evaluations: dict[str, dict[int, Evaluation]] = field(default_factory=dict)
     checkpoints: dict[str, dict[int, Evaluation]] = field(default_factory=dict)
+    timed: dict[str, dict[int, Evaluation]] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
     commits: list[str] = field(default_factory=list)
     run_seconds: float = 0.0
@@ -104,18 +97,25 @@ class Study:
     def arms(self) -> list[str]:
         return list(self.trainings)
 
+    @property
+    def design(self) -> Design:
+        return design_of(self.settings)
+
 
 def read(folder: str | os.PathLike[str]) -> Study:
     """Read the run folders of a study. Raises RunError: the folder holds none."""
     root = Path(folder).expanduser()
     study = Study(root, _read_settings(root))
+    design = study.design
     seeds = range(int(study.settings["seeds"]))
-    study.evaluations[BASE] = _read_evaluations(study, ((s, root / "base" / f"seed-{s}-eval") for s in seeds))
-    for cold in sorted(path for path in root.glob("cold-start/*") if path.is_dir()):
+    for base in study.settings.get("bases", [BASE]):
+        places = ((seed, root / base / f"seed-{seed}-eval") for seed in seeds)
+        study.evaluations[base] = _read_evaluations(study, places)
+    for start in sorted(path for path in root.glob("cold-start/*") if path.is_dir()):
         for seed in seeds:
-            _is_finished(study, cold / f"seed-{seed}")
-        places = ((seed, cold / f"seed-{seed}-eval") for seed in seeds)
-        study.evaluations[f"cold start {cold.name}"] = _read_evaluations(study, places)
+            _is_finished(study, start / f"seed-{seed}")
+        places = ((seed, start / f"seed-{seed}-eval") for seed in seeds)
+        study.evaluations[cold(start.name)] = _read_evaluations(study, places)
     for arm in study.settings["arms"]:
         homes = {seed: root / "arms" / arm / f"seed-{seed}" for seed in seeds}
         study.trainings[arm] = {
@@ -126,6 +126,8 @@ def read(folder: str | os.PathLike[str]) -> Study:
         study.evaluations[arm] = _read_evaluations(study, ((s, home / "eval") for s, home in homes.items()))
         early = ((seed, path) for seed, home in homes.items() for path in sorted(home.glob("eval-*")))
         study.checkpoints[arm] = _read_evaluations(study, early)
+        if arm in design.arms and design.arms[arm].timed:
+            study.timed[arm] = _read_evaluations(study, ((s, home / "timed") for s, home in homes.items()))
     _read_costs(study)
     return study
 
@@ -135,7 +137,7 @@ def read(folder: str | os.PathLike[str]) -> Study:
 
 def score(evaluations: Mapping[int, Evaluation], name: str) -> SeedEstimate | None:
     """The mean of one of the `SCORES` over problems and seeds."""
-    units = {seed: each.scores[name] for seed, each in evaluations.items()}
+    units = {seed: each.scores.get(name, {}) for seed, each in evaluations.items()}
     return student(itself, units, bounds=(0.0, _MOST.get(name, 1.0)), drawn_units=True)
 
 
@@ -146,11 +148,65 @@ def gain(first: Mapping[int, Evaluation], second: Mapping[int, Evaluation], name
     """
     paired = {}
     for seed in sorted(first.keys() & second.keys()):
-        ours, theirs = first[seed].scores[name], second[seed].scores[name]
-        if ours.keys() == theirs.keys():
+        ours, theirs = (each[seed].scores.get(name, {}) for each in (first, second))
+        if ours and ours.keys() == theirs.keys():
             paired[seed] = {problem: ours[problem] - theirs[problem] for problem in ours}
     most = _MOST.get(name, 1.0)
     return student(itself, paired, bounds=(-most, most), drawn_units=True)
+
+
+def times_more(
+    first: Mapping[int, Evaluation], second: Mapping[int, Evaluation], name: str
+) -> SeedEstimate | None:
+    """A mean score of `first` as a multiple of that of `second`, seed by seed, as for `gain`."""
+    ratios = {}
+    for seed in sorted(first.keys() & second.keys()):
+        ours, theirs = (each[seed].scores.get(name, {}) for each in (first, second))
+        if ours and ours.keys() == theirs.keys() and any(theirs.values()):
+            ratios[seed] = {"ratio": fmean(ours.values()) / fmean(theirs.values())}
+    return student(itself, ratios)
+
+
+def gain_over_votes(
+    first: Mapping[int, Evaluation], second: Mapping[int, Evaluation], votes: int
+) -> SeedEstimate | None:
+    """Accuracy of `first` minus that of the majority of so many samples of `second`, as for `gain`."""
+    paired = {}
+    for seed in sorted(first.keys() & second.keys()):
+        ours, theirs = first[seed].scores["accuracy"], voted(second[seed], votes)
+        if theirs and ours.keys() == theirs.keys():
+            paired[seed] = {problem: ours[problem] - theirs[problem] for problem in ours}
+    return student(itself, paired, bounds=(-1.0, 1.0), drawn_units=True)
+
+
+def voted(evaluation: Evaluation, votes: int) -> dict[str, float]:
+    """Problem -> accuracy of the majority of so many of its samples; empty where there are fewer."""
+    samples: dict[str, list[tuple[str | None, float]]] = {}
+    for row in evaluation.rows:
+        samples.setdefault(row["problem"], []).append((row["extracted"], row["correct"]))
+    if any(len(each) < votes for each in samples.values()):
+        return {}
+    return {problem: majority_at_k(each, votes) for problem, each in samples.items()}
+
+
+def traced(evaluations: Mapping[int, Evaluation], name: str) -> Units:
+    """Seed -> what `describe` found under a name, of the seeds that have it."""
+    return {
+        seed: {name: value}
+        for seed, each in evaluations.items()
+        if (value := each.described.get(name)) is not None
+    }
+
+
+def mean_of(evaluations: Mapping[int, Evaluation], name: str) -> float:
+    """The mean of a score over all seeds and problems."""
+    return fmean(fmean(each.scores[name].values()) for each in evaluations.values())
+
+
+def within(evaluations: Mapping[int, Evaluation], budget: float, cost: str) -> SeedEstimate | None:
+    """Accuracy held to a budget: a response that costs more counts as wrong. `cost` as for `gain_within`."""
+    units = {seed: held_to(each.rows, budget, cost) for seed, each in evaluations.items()}
+    return student(itself, units, bounds=(0.0, 1.0), drawn_units=True)
 
 
 def gain_within(
@@ -232,27 +288,28 @@ def _read_evaluations(study: Study, places: Iterable[tuple[int, Path]]) -> dict[
     found = {}
     for seed, run_dir in places:
         if _is_finished(study, run_dir):
-            if rows := _sampled(run_dir):
-                found[seed] = _evaluation(run_dir, rows)
+            modes = _responses(run_dir)
+            if rows := modes.get("sampled") or modes.get("greedy"):
+                greedy = modes.get("greedy", ()) if "sampled" in modes else ()
+                found[seed] = _evaluation(run_dir, rows, greedy)
             else:
-                study.missing.append(f"{_name(study, run_dir)}: holds no sampled responses")
+                study.missing.append(f"{_name(study, run_dir)}: holds no responses")
     return found
 
 
-def _sampled(run_dir: Path) -> list[dict[str, Any]]:
+def _responses(run_dir: Path) -> dict[str, list[dict[str, Any]]]:
+    """Mode -> its responses."""
     samples = runs.read_samples(run_dir)
-    columns = {
-        *ROW,
-        "mode",
-        "text",
-        "truncated",
-        "verdict",
-    }
-    rows = samples.select([name for name in samples.column_names if name in columns]).to_pylist()
-    return [row for row in rows if row["mode"] == "sampled"]
+    columns = {*ROW, "mode", "text", "truncated", "verdict"}
+    found: dict[str, list[dict[str, Any]]] = {}
+    for row in samples.select([name for name in samples.column_names if name in columns]).to_pylist():
+        found.setdefault(row["mode"], []).append(row)
+    return found
 
 
-def _evaluation(run_dir: Path, rows: Sequence[Mapping[str, Any]]) -> Evaluation:
+def _evaluation(
+    run_dir: Path, rows: Sequence[Mapping[str, Any]], greedy: Sequence[Mapping[str, Any]]
+) -> Evaluation:
     of_problem: dict[str, list[tuple[float, ...]]] = {}
     for row in rows:
         parallel = parse(row["text"], truncated=row["truncated"]).uses_parallel
@@ -262,6 +319,9 @@ def _evaluation(run_dir: Path, rows: Sequence[Mapping[str, Any]]) -> Evaluation:
     for problem, samples in of_problem.items():
         for name, values in zip(SCORES, zip(*samples, strict=True), strict=True):
             scores[name][problem] = fmean(values)
+    of_greedy = {row["problem"]: float(row["correct"]) for row in greedy}
+    if of_greedy.keys() == of_problem.keys():
+        scores["greedy"] = of_greedy
     dataset, step = runs.read_config(run_dir)["eval"]["dataset"], run_dir.name.removeprefix("eval-")
     kept = [{name: row[name] for name in ROW if name in row} for row in rows]
     return Evaluation(dataset, scores, describe(rows), int(step) if step.isdecimal() else None, kept)

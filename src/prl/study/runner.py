@@ -1,5 +1,5 @@
-"""The paper's experiments in miniature (`prl study paper-mini`, `make study`): the training arms of
-Parallel-R1 and two of ours, each on several seeds; then tables, figures and a verdict on each claim.
+"""The paper's experiments in miniature (`prl study paper-mini`, `make study`): arms on several seeds; then
+tables, figures and a verdict on each claim. What they are says a design (`prl.study.designs`).
 
 A study is a folder, and a list of tasks. A task is a command of prl that writes a run folder:
 
@@ -7,7 +7,8 @@ A study is a folder, and a list of tasks. A task is a command of prl that writes
     cold-start/<cold start>/seed-<s>/        sft, shared by the arms that begin with it
     cold-start/<cold start>/seed-<s>-eval/   before RL; base/seed-<s>-eval/ of the model without any training
     arms/<arm>/seed-<s>/rl/
-    arms/<arm>/seed-<s>/eval/                held-out accuracy, sampled
+    arms/<arm>/seed-<s>/eval/                held-out accuracy
+    arms/<arm>/seed-<s>/timed/               one response at a time, with nothing beside
     arms/<arm>/seed-<s>/eval-<n>/            the same of checkpoint-<n>
     logs/<task>.log                          what the command printed
     study.md, study.json, figures/           `prl.study.report`
@@ -38,10 +39,20 @@ from prl.errors import RunError, UsageError, nearest
 from prl.recipes import ships
 from prl.settings import Settings
 from prl.settings.arguments import StudyArguments
-from prl.study.plan import ARMS, PARTS, plan, schedule_of, sizes_of, without_none
+from prl.study.design import Design, Part
+from prl.study.designs import DESIGNS
+from prl.study.plan import (
+    Asked,
+    Schedule,
+    chosen,
+    cold_starts_of,
+    plan,
+    recipe_of,
+    schedule_of,
+    told,
+    without_none,
+)
 from prl.study.tasks import execute
-
-STUDIES = ("paper-mini",)
 
 
 def run(settings: Settings[StudyArguments]) -> Path:
@@ -54,47 +65,33 @@ def run(settings: Settings[StudyArguments]) -> Path:
 
     arguments = settings.arguments
     _check(arguments)
-    chosen = PARTS[arguments.part] if arguments.part else arguments.arms
-    arms = [name for name in ARMS if chosen is None or name in chosen]
+    design = DESIGNS[arguments.study]
+    part = chosen(design, arguments.arms, arguments.part)
     root, model = Path(arguments.output_dir).expanduser(), arguments.model_name_or_path
     folder = root / arguments.part if arguments.part else root
     if model:
         runs.adapter_dir(model)  # for its refusal of a folder that is not there
-    recipe = _recipe(arguments, _read(folder), arms[0])
+    recipe = _recipe(design, arguments, _read(folder))
     asked = {
         "study": arguments.study,
-        "arms": arms,
+        "arms": [*part.arms],
         "seeds": arguments.seeds,
         "recipe": recipe,
         "model_name_or_path": model,
         "quick": arguments.quick,
     }
     _check_same(folder, asked)
-    # Of all arms: a cold start, and the base, may go by the recipe of one that was not asked for.
-    sizes = {arm: sizes_of(arm, recipe, arguments.quick) for arm in ARMS}
-    # Every recipe is read before anything runs: a slip shows in seconds, not amid the study.
-    given = without_none(model_name_or_path=model, threads=1)
-    resolved = {
-        arm: config.resolve("rl", recipe=f"{recipe}+{arm}", **given, **sizes[arm].get("rl", {}))
-        for arm in arms
-    }
-    schedules = {arm: schedule_of(arm, resolved[arm].trainer) for arm in arms if ARMS[arm].early_percent}
-    jobs = _jobs(arguments.jobs, resolved[arms[0]].arguments.device)
+    ships = recipe == design.recipe_of(None)
+    words = Asked(arguments.seeds, recipe, model, ships=ships, quick=arguments.quick)
+    schedules, device = _resolved(design, part, words)
+    jobs = _jobs(arguments.jobs, device)
     default_checker().start()  # not amid the study either
     with _owned(folder):
         if not _check_same(folder, asked):
-            text = yaml.safe_dump({**asked, "environment": runs.describe_environment()}, sort_keys=False)
-            runs.write_atomic(folder / "study.yaml", text.encode())
-        tasks = plan(
-            folder,
-            arms,
-            seeds=arguments.seeds,
-            recipe=recipe,
-            model=model,
-            sizes=sizes,
-            schedules=schedules,
-            threads=1 if jobs > 1 else None,
-        )
+            ran = {"part": arguments.part, "bases": [*part.bases]}
+            known = {**asked, **ran, "environment": runs.describe_environment()}
+            runs.write_atomic(folder / "study.yaml", yaml.safe_dump(known, sort_keys=False).encode())
+        tasks = plan(design, folder, part, replace(words, threads=1 if jobs > 1 else None), schedules)
         if arguments.trust_remote_code:
             tasks = [replace(task, argv=(*task.argv, "--trust_remote_code")) for task in tasks]
         failed = execute(tasks, folder / "logs", jobs=jobs)
@@ -106,6 +103,26 @@ def run(settings: Settings[StudyArguments]) -> Path:
         lost = sum(not task.is_done for task in tasks) - len(failed)
         raise RunError(_failures(failed, lost, len(tasks)))
     return written
+
+
+def _resolved(design: Design, part: Part, asked: Asked) -> tuple[dict[str, Schedule], str]:
+    """The schedules of the arms that are evaluated amid their steps, and the device of all.
+
+    Every recipe is read before anything runs: a slip shows in seconds, not amid the study.
+    """
+    given = without_none(model_name_or_path=asked.model, threads=1)
+    schedules, device = {}, "cpu"
+    for setup in cold_starts_of(design, part).values():
+        settings = told(design, setup, asked).get("sft", {})
+        device = config.resolve("sft", recipe=recipe_of(setup, asked), **given, **settings).arguments.device
+    for name in part.arms:
+        arm = design.arms[name]
+        settings = told(design, arm.setup, asked).get("rl", {})
+        resolved = config.resolve("rl", recipe=recipe_of(arm.setup, asked), **given, **settings)
+        device = resolved.arguments.device
+        if arm.early_percent:
+            schedules[name] = schedule_of(name, resolved.trainer)
+    return schedules, device
 
 
 def _failures(failed: Mapping[str, str], lost: int, total: int) -> str:
@@ -120,14 +137,17 @@ def _failures(failed: Mapping[str, str], lost: int, total: int) -> str:
 
 
 def _check(arguments: StudyArguments) -> None:
-    faults = []
-    if arguments.study not in STUDIES:
-        faults.append(f"unknown study {arguments.study!r}{nearest(arguments.study, STUDIES)}")
+    design, faults = DESIGNS.get(arguments.study), []
+    if design is None:
+        faults.append(f"unknown study {arguments.study!r}{nearest(arguments.study, DESIGNS)}")
+    arms, parts = (design.arms, design.parts) if design else ({}, {})
     if arguments.arms == []:
         faults.append("no arms: name some, or leave --arms out for all")
-    faults += [f"unknown arm {arm!r}{nearest(arm, ARMS)}" for arm in arguments.arms or () if arm not in ARMS]
-    if arguments.part and arguments.part not in PARTS:
-        faults.append(f"unknown part {arguments.part!r}{nearest(arguments.part, PARTS)}; {', '.join(PARTS)}")
+    if design:
+        given = arguments.arms or ()
+        faults += [f"unknown arm {arm!r}{nearest(arm, arms)}" for arm in given if arm not in arms]
+    if design and arguments.part and arguments.part not in parts:
+        faults.append(f"unknown part {arguments.part!r}{nearest(arguments.part, parts)}; {', '.join(parts)}")
     if arguments.part and arguments.arms is not None:
         faults.append("arms and part: a part has its arms; leave one of the two out")
     if arguments.seeds < 1:
@@ -135,23 +155,26 @@ def _check(arguments: StudyArguments) -> None:
     if arguments.jobs != "auto" and not (arguments.jobs.isdecimal() and int(arguments.jobs) >= 1):
         faults.append(f"jobs {arguments.jobs!r}: must be a number from 1, or auto")
     if faults:
-        raise UsageError("\n  ".join([*faults, f"The arms are {', '.join(ARMS)}"]))
+        known = f"The arms of {design.name}" if design else "The studies"
+        raise UsageError("\n  ".join([*faults, f"{known} are {', '.join(arms if design else DESIGNS)}"]))
 
 
-def _recipe(arguments: StudyArguments, earlier: Mapping[str, Any], arm: str) -> str:
+def _recipe(design: Design, arguments: StudyArguments, earlier: Mapping[str, Any]) -> str:
     """What the arms are laid over: the recipe asked for, that of the study to go on with, or prl's choice;
-    `tiny` with the sizes of this study."""
+    the design's own with the sizes of this study."""
     recipe = arguments.recipe or earlier.get("recipe")
-    if not arguments.recipe and recipe is not None and not ships(str(recipe)):
-        raise RunError(
-            f"{arguments.output_dir} is a study with a recipe of its own: pass --recipe {recipe!r} to go on"
-        )
+    if not arguments.recipe and recipe is not None:
+        if not ships(str(recipe)):
+            where = arguments.output_dir
+            raise RunError(f"{where} is a study with a recipe of its own: pass --recipe {recipe!r} to go on")
+        return str(recipe)
     if recipe is None:
-        model = arguments.model_name_or_path or "tiny"
-        chosen = config.resolve("eval", recipe=arm, model_name_or_path=model, threads=1)
+        model = arguments.model_name_or_path or design.recipe
+        overlay = next(iter(design.bases.values())).overlays
+        chosen = config.resolve("eval", recipe=overlay, model_name_or_path=model, threads=1)
         console.print(f"recipe: {chosen.chosen['recipe']}", markup=False)
-        recipe = str(chosen.recipe).removesuffix(f"+{arm}")
-    return f"tiny+{arguments.study}" if recipe == "tiny" else recipe
+        recipe = str(chosen.recipe).removesuffix(f"+{overlay}")
+    return design.recipe_of(recipe)
 
 
 def _jobs(asked: str, device: str) -> int:

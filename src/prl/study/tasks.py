@@ -34,12 +34,16 @@ _LONGEST_LINE = 300  # characters of a log's last line
 
 @dataclass(frozen=True)
 class Task:
-    """One command of prl: its words, the run folder that it writes, and the tasks that come before it."""
+    """One command of prl: its words, the run folder that it writes, and the tasks that come before it.
+
+    `alone`: nothing may run beside it, as where it is timed.
+    """
 
     name: str
     argv: tuple[str, ...]
     folder: Path
     needs: tuple[str, ...] = ()
+    alone: bool = False
 
     @property
     def is_done(self) -> bool:
@@ -65,7 +69,8 @@ def execute(
 ) -> dict[str, str]:
     """Run the tasks that are not done, `jobs` at once, in their order as far as `needs` allows.
 
-    Returns task -> why it failed; what needs a failed task is not run, everything else is. Ctrl-C reaches
+    A task that is to be alone starts when nothing else runs, and nothing starts beside it. Returns task ->
+    why it failed; what needs a failed task is not run, everything else is. Ctrl-C reaches
     the processes as well, which finish their step and save; then PrlError says how to go on. SIGTERM does the
     same.
     """
@@ -93,8 +98,10 @@ def execute(
                 ended = len(tasks) - len(waiting) - len(children)
                 console.print(f"{ended:>4}/{len(tasks)}  {name}  {said}", markup=False)
             for task in [task for task in waiting if done.issuperset(task.needs)]:
-                if len(children) == jobs:
+                if len(children) == jobs or any(child.task.alone for child in children):
                     break
+                if task.alone and children:
+                    continue
                 if _is_in_use(task.folder):
                     if not said_busy:
                         console.print(

@@ -1,0 +1,130 @@
+"""What a study is made of: its arms and cold starts, what they are compared with, and what is claimed.
+
+A `Design` is data. `prl.study.designs` has those that there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Side = Literal["above", "below", "within"]
+Given = Mapping[str, Mapping[str, Any]]
+"""Command -> settings that it is told beyond its recipe."""
+
+BASE = "base"
+"""The model before any training, among what a study evaluates."""
+
+
+@dataclass(frozen=True)
+class Setup:
+    """Overlays on the recipe of a study, joined by `+`, with what belongs to them; and `sizes`, which hold on
+    the model that ships alone."""
+
+    overlays: str = ""
+    given: Given = field(default_factory=dict)
+    sizes: Given = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Arm:
+    """RL from a cold start, None: from the base. It is evaluated at `early_percent` of its steps too, and,
+    where `timed`, one response at a time."""
+
+    setup: Setup
+    cold_start: str | None
+    early_percent: int | None = None
+    timed: bool = False
+
+
+@dataclass(frozen=True)
+class Part:
+    """What can run on a machine of its own: its arms with the cold starts that they need, cold starts
+    besides, and which `bases` are evaluated."""
+
+    arms: tuple[str, ...] = ()
+    cold_starts: tuple[str, ...] = ()
+    bases: tuple[str, ...] = (BASE,)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """`quantity` is one of `prl.study.claims.QUANTITIES`, measured of `arms` as `given` says; `bound` is that
+    of its side, for `within` on both sides of 0."""
+
+    text: str
+    arms: tuple[str, ...]
+    quantity: str
+    side: Side
+    bound: float = 0.0
+    source: str = "paper"
+    given: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Table:
+    """Evaluations that answered the same problems, and the one that the others are compared with."""
+
+    title: str
+    names: tuple[str, ...]
+    baseline: str
+
+
+@dataclass(frozen=True)
+class Design:
+    """A study.
+
+    name            what it is called, and the overlay that it lays over its `recipe` (over another only where
+                    `always_overlaid`: where the problems are part of the study)
+    arms            name -> how it is trained; `cold_starts` and `bases` (the model untrained) likewise
+    parts           name -> what can run elsewhere
+    tables          T1: what was evaluated, beside what
+    reward_arms     T2: arms that differ in their reward, the first is what the others are compared with
+    level_arms      T3: ways to draw problems of all levels
+    panels          F1: title -> arm -> colour; `scaffold_panel`: F2
+    frontiers       F4: title -> what is drawn against its cost
+    budget          a critical path (tokens) that T1 holds all to; None: no such column
+    votes           samples whose majority T1 shows, where there are as many
+    greedy          whether greedy responses are evaluated beside sampled ones
+    quick           what `--quick` tells each command
+    paper           arm -> accuracy and parallel ratio, per cent, that the paper reports
+    """
+
+    name: str
+    title: str
+    intro: str
+    recipe: str
+    arms: Mapping[str, Arm]
+    cold_starts: Mapping[str, Setup]
+    bases: Mapping[str, Setup]
+    parts: Mapping[str, Part]
+    tables: Sequence[Table]
+    claims: Sequence[Claim]
+    quick: Given
+    always_overlaid: bool = False
+    reward_arms: tuple[str, ...] = ()
+    level_arms: tuple[str, ...] = ()
+    panels: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    scaffold_panel: Mapping[str, str] = field(default_factory=dict)
+    frontiers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    budget: int | None = None
+    votes: int | None = None
+    greedy: bool = False
+    paper: Mapping[str, tuple[float | None, float | None]] = field(default_factory=dict)
+
+    def recipe_of(self, recipe: str | None) -> str:
+        """The recipe that the arms are laid over, where this one is asked for."""
+        base = recipe or self.recipe
+        lays = base == self.recipe or (self.always_overlaid and self.name not in base.split("+"))
+        return f"{base}+{self.name}" if lays else base
+
+
+BLUE, RED, GREEN, PINK, BLACK = "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#000000"
+ORANGE, SKY, GREY = "#e69f00", "#56b4e9", "#999999"
+"""Okabe and Ito's colours, which colour-blind readers can tell apart, as in `prl.report.curves`."""
+
+
+def cold(name: str) -> str:
+    """What a cold start is called among what a study evaluates."""
+    return f"cold start {name}"
