@@ -13,7 +13,7 @@ DATA ?=#                             Hub name or file; empty: the recipe's
 RUN ?= runs/default#                 sft, rl and eval write and read its folders
 ATTENTION ?=#                        causal or structured; empty: as MODEL was trained, a base causally
 SEED ?=
-PART ?=#                             study: latency, votes, openings … (prl study --help); the report is of all that are there
+PART ?=#                             study: latency, votes, openings … (prl study --help)
 QUICK ?=#                            study: 1 for a few steps and one seed
 ARGS ?=#                             any further flags
 
@@ -55,7 +55,7 @@ compare: $(COMPARED)/causal/demo.json $(COMPARED)/structured/demo.json ## the de
 $(COMPARED)/%/demo.json: | $(INSTALLED)
 	$(PRL) demo --attention $* --output_dir '$(@D)' $(SEEDED) $(ARGS)
 
-study: $(INSTALLED) ## the paper's arms, three seeds each: tables, figures, claims; goes on where it was stopped
+study: $(INSTALLED) ## where parallel thinking pays, five seeds: tables, figures, claims; goes on where it was stopped
 	$(PRL) study paper-mini --output_dir '$(STUDY)' $(if $(PART),--part '$(PART)') $(if $(QUICK),--quick --seeds 1) $(if $(RECIPE),--recipe '$(RECIPE)') $(if $(MODEL),--model_name_or_path '$(MODEL)') $(ARGS)
 
 sft: $(INSTALLED) ## cold start: $(RUN)/sft from MODEL

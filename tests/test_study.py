@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import fields, replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -166,6 +167,19 @@ def test_what_is_not_ready_does_not_hold_up_what_is(fakes: Fakes) -> None:
         fakes.execute([fakes.task("slow"), fakes.task("late", needs=("slow",)), fakes.task("other")], 2) == {}
     )
     assert fakes.calls[-1]["name"] == "late"
+
+
+def test_a_task_that_is_to_be_alone_is(fakes: Fakes) -> None:
+    """`alone` would have begun beside `first`, and `second` beside `alone`."""
+    tasks = [fakes.task("first"), replace(fakes.task("alone", "eval"), alone=True), fakes.task("second")]
+    tasks += [fakes.task("third"), replace(fakes.task("last", "eval"), alone=True)]
+    assert fakes.execute(tasks, 2) == {}
+    assert {call["name"]: call["alive"] for call in fakes.calls if call["name"] in ("alone", "last")} == {
+        "alone": 1, "last": 1,
+    }  # fmt: skip
+    assert len(fakes.calls) == 5
+    fakes.execute([replace(fakes.task("one", "eval"), alone=True), fakes.task("other")], 2)
+    assert [(call["name"], call["alive"]) for call in fakes.calls[5:]] == [("one", 1), ("other", 1)]
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
@@ -347,6 +361,12 @@ def test_a_design_names_what_it_has(design: Design) -> None:
     assert {name for names in design.frontiers.values() for name in names} <= evaluated
     drawn = {arm for panel in (*design.panels.values(), design.scaffold_panel) for arm in panel}
     assert drawn | {*design.paper, *design.reward_arms, *design.level_arms} <= {*design.arms}
+
+
+def test_the_help_names_the_parts() -> None:
+    (part,) = (each for each in fields(StudyArguments) if each.name == "part")
+    said = "; of ".join(f"{name}: {', '.join(design.parts)}" for name, design in DESIGNS.items())
+    assert said in part.metadata["help"]
 
 
 def test_the_arms_of_sums_are_overlays_and_share_their_cold_starts() -> None:
