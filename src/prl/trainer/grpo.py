@@ -20,6 +20,7 @@ from prl.settings.trainer_flags import generation_period
 from prl.trainer.dynamic_sampling import DynamicSampling
 from prl.trainer.harm import HarmWatch
 from prl.trainer.learning_rate import LiveRate
+from prl.trainer.live_rows import LiveRows
 from prl.trainer.micro_batches import MicroBatches
 from prl.trainer.progress import DeadGroups, RunLog, take_over
 from prl.trainer.recorder import SampleRecorder
@@ -42,8 +43,8 @@ class GRPO(GRPOTrainer):
     4. `recorder`: says of each response whether it is right and valid, before the rewards pay for it; and
        keeps it with its rewards and its advantage once those of all processes are there. Only then can it
        tell `staging` what came of the draw.
-    5. `micro_batches`: forward and backward in as many parts as fit; in the forward pass `rollouts` compares
-       the log-probabilities that it sampled with.
+    5. `micro_batches`: forward and backward in as many parts as fit, the latter for `live_rows` alone; in the
+       forward pass `rollouts` compares the log-probabilities that it sampled with.
     6. Callbacks: first those that put numbers into the log (`rollouts`, `staging`, `recorder`,
        `micro_batches`), then the caller's, then `run_log`, which writes the log, advice on it, the seal of a
        checkpoint, and the stop, which asks for one more.
@@ -80,6 +81,7 @@ class GRPO(GRPOTrainer):
             self.dynamic_sampling = DynamicSampling(rollouts, staging, recorder, dynamic_sampling)
         self.run_log, self.stop = RunLog(folder, line), StopOnSignal(every=generation_period(vars(args)))
         evaluated = len(held_out or ())
+        self.live_rows = LiveRows()
         self.harm = HarmWatch(problems=evaluated, is_adaptive=is_adaptive, live_rate=live_rate)
         self.epochs_done = 0
         self.patience = Patience(patience) if patience else None
@@ -113,7 +115,7 @@ class GRPO(GRPOTrainer):
         settle_reference(self.model)
         micro_batches.watch(self)
         if rollouts:
-            rollouts.watch(self)
+            rollouts.watch(self, self.live_rows)
 
     def restore(self, checkpoint: Path) -> None:
         """Give the collaborators what they had when `checkpoint` was written."""
@@ -178,8 +180,13 @@ class GRPO(GRPOTrainer):
         """TRL's, of a part."""
         return self.micro_batches.compute_loss(super().compute_loss, *args, **kwargs)
 
+    def _compute_loss(self, model: Any, inputs: Any) -> torch.Tensor:
+        with self.live_rows.of(self, inputs):
+            return super()._compute_loss(model, inputs)
+
     def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> Any:
-        return self.micro_batches.score(super()._get_per_token_logps_and_entropies, *args, **kwargs)
+        of_rows = functools.partial(self.live_rows.score, super()._get_per_token_logps_and_entropies)
+        return self.micro_batches.score(of_rows, *args, **kwargs)
 
 
 def _log_each(log_metric: Callable[[str, float], None], times: int, name: str, value: float) -> None:

@@ -22,6 +22,7 @@ from prl.console import console
 from prl.decoding import ForkJoinDecoder, Limits, Response, Sampling, row_seed
 from prl.machine.halving import Advise, halving
 from prl.runs import processes
+from prl.trainer.live_rows import LiveRows
 from prl.trainer.sealing import exported_state
 
 T = TypeVar("T")
@@ -128,13 +129,15 @@ class Rollouts(TrainerCallback, ExportableState):
         if saved and saved["is_halved"]:
             self.batch_size, self.is_halved = saved["batch_size"], True
 
-    def watch(self, trainer: Any) -> None:
-        """Compare with what is scored, whenever `trainer` trains on the responses that were sampled last."""
+    def watch(self, trainer: Any, live_rows: LiveRows | None = None) -> None:
+        """Compare with what is scored, whenever `trainer` trains on the responses that were sampled last;
+        also of rows that its `live_rows` compute without a gradient."""
 
         def compare(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
             scored = getattr(output, "log_probs", None)
             is_current = trainer.state.global_step == self.sampled_at
-            if scored is not None and is_current and torch.is_grad_enabled() and self.sampled:
+            is_update = torch.is_grad_enabled() or (live_rows and live_rows.mask is not None)
+            if scored is not None and is_current and is_update and self.sampled:
                 self._compare(kwargs["input_ids"], kwargs["attention_mask"], scored.detach())
 
         trainer.model.register_forward_hook(compare, with_kwargs=True)
