@@ -245,6 +245,15 @@ def test_decisions_held_against_the_right_answer(
     assert (found.right_paths, found.right, found.right_minority) == (right_paths, right, right_minority)
 
 
+def test_an_opening_is_no_conclusion() -> None:
+    numbered = render(["\n1\n7*6=42", "\n2\nhm", "\n3\n"], "42")
+    (known,), (unknown,) = parse(numbered, opening="number").blocks, parse(numbered).blocks
+    assert decide(known, "42").paths == ("42", None, None)
+    assert decide(unknown, "42").paths == ("42", "2", "3"), "nobody said that these are numbers of paths"
+    planned = "from 1\nfrom 2\n" + render(["\nfrom 1\n1+1=2", "\nfrom 2\n hm"], "2")
+    assert decide(parse(planned, opening="plan").blocks[0]).paths == ("2", None)
+
+
 def test_a_malformed_block_is_decided_as_far_as_it_goes() -> None:
     (cut_off,) = parse("<Parallel><Path>1</Path><Path>2 and").blocks
     assert decide(cut_off, "1") == Decision(("1", "2"), None, None, 0, None, (True, False), False, 0.5)
@@ -367,11 +376,11 @@ def test_votes_of_four_methods(
     results: tuple[int, ...], summary: str, oracle: float, majority: float, right: float, alone: float
 ) -> None:
     paths = [
-        f"{number}\n{method.format(result)}"
+        f"\n{number}\n{method.format(result)}"
         for number, (method, result) in enumerate(zip(METHODS.split("|"), results, strict=True), 1)
     ]
     text = render(paths, summary) + "\nFinal Answer: 1692"
-    found = describe([row(text) | {"answer": "1692"}])
+    found = describe([row(text) | {"answer": "1692"}], "number")
     measures = ("path_oracle", "path_majority", "summary_accuracy", "path_accuracy")
     assert [found[name] for name in measures] == [oracle, majority, right, alone]
     assert found["accuracy_with_block"] == 1, "a wrong summary need not lose the answer"
@@ -394,6 +403,15 @@ def test_of_divided_work_those_vote_who_found(
     found = describe([row(render(paths, summary)) | {"answer": "5"}])
     measures = ("path_oracle", "path_majority", "summary_accuracy")
     assert [found[name] for name in measures] == [oracle, majority, right]
+
+
+def test_openings_are_nothing_that_paths_say() -> None:
+    rows = [row(render(["\n1\n3+4=7", "\n2\nhm"], "7")), row(render(["\n1\n3+4=7", "\n2\n"], "7"))]
+    known, unknown = describe(rows, "number"), describe(rows)
+    assert (known["parallel_ratio"], unknown["parallel_ratio"]) == (0.5, 1), "a number alone is no path"
+    assert (known["path_accuracy"], known["path_accuracy_of"], known["disagreeing_of"]) == (0.5, 2, 0)
+    assert (unknown["path_accuracy"], unknown["path_accuracy_of"], unknown["disagreeing"]) == (0.5, 4, 1)
+    assert known["path_diversity"] == 1, "3+4=7 and hm share no word"
 
 
 def test_the_last_valid_block_of_a_response_is_the_one_that_counts() -> None:

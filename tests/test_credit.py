@@ -37,6 +37,12 @@ def test_wrong_paths_of_right_and_of_wrong_responses() -> None:
     }
 
 
+def test_the_number_of_a_path_is_no_wrong_result() -> None:
+    rows = [row([f"\n1\n{RIGHT}", "\n2\nhm"], 1.0)]
+    assert path_credit(rows)["path_accuracy"] == 0.5
+    assert path_credit(rows, "number")["path_accuracy"] == 1
+
+
 @pytest.mark.parametrize(
     "given",
     [

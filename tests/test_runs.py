@@ -45,6 +45,7 @@ from prl.runs import (
     provenance,
     read_config,
     read_metrics,
+    read_path_opening,
     read_samples,
     read_settings,
     read_summary,
@@ -863,6 +864,9 @@ def test_reading_what_is_no_run(tmp_path: Path) -> None:
     ):
         (tmp_path / "sft" / "config.yaml").write_text(text)
         assert read_settings(tmp_path / "sft") == held
+    for said, opening in (("number", "number"), ("[]", "none"), ("other", "none")):
+        (tmp_path / "sft" / "config.yaml").write_text(f"command: sft\nsft: {{path_opening: {said}}}\n")
+        assert read_path_opening(tmp_path / "sft") == opening
 
 
 # --- the disk

@@ -18,6 +18,7 @@ from prl.config import resolve
 from prl.curriculum import AlternatingReward, Curriculum, Entry, Stage
 from prl.decoding import ForkJoinDecoder
 from prl.errors import DataError, RunError, UsageError
+from prl.grammar import render
 from prl.settings import Settings
 from prl.study import pipeline
 from prl.study.sums import SUMS
@@ -59,6 +60,24 @@ def test_a_stage_begins_with_the_very_next_generation(staged: Path) -> None:
     assert [{row["stage"] for row in rows} for rows in steps.values()] == [
         {"short"}, {"short"}, {"long"}, {"long"},
     ]  # fmt: skip
+
+
+def test_the_opening_of_the_model_is_none_of_what_a_path_says() -> None:
+    """Of the responses that a trainer of a script's own leaves in its logs (trl 1.16)."""
+    texts = [render(["\n1\n3+4=7", f"\n2\n{said}"], "7") + "Final Answer: 7" for said in ("4+3=7", "")]
+    accelerator = SimpleNamespace(num_processes=1, process_index=0, unwrap_model=lambda model: model)
+    trainer = SimpleNamespace(
+        model=SimpleNamespace(training=True, base_model=SimpleNamespace(_prl_path_opening="number")),
+        num_generations=2,
+        accelerator=accelerator,
+        callback_handler=SimpleNamespace(callbacks=[]),
+        _logs={"completion": texts},
+        _generate_and_score_completions=lambda rows: rows,
+    )
+    staging = Staging(Curriculum([Stage("rl")], [[0]], [1], seed=0, group_size=2), [{"answer": "7"}])
+    staging.watch(trainer)
+    trainer._generate_and_score_completions([{}, {}])
+    assert (staging.correct, staging.parallel) == ([True, True], [True, False])
 
 
 def test_each_stage_pays_its_own_rewards_and_the_window_counts_from_its_beginning(staged: Path) -> None:

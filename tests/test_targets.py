@@ -42,6 +42,14 @@ def test_without_an_answer_the_trace_s_own_counts() -> None:
     assert targets.wrong_paths(trace(block), "7") == [], "nothing is right"
 
 
+def test_the_number_of_a_path_is_no_wrong_result() -> None:
+    numbered = trace(([f"\n1\n{RIGHT}", "\n2\nhm", f"\n3\n{WRONG}"], "5"))
+    assert targets.wrong_paths(numbered, "5", "number") == [2]
+    row = {"problem": "2 + 3?", "answer": "5", "trace": numbered}
+    assert targets.apply(row, "judged", "number")["context_paths"] == [2]
+    assert targets.apply(row, "judged")["context_paths"] == [1, 2]
+
+
 def test_the_verifier_finds_the_slips_of_the_generator() -> None:
     rows = problems.generate("coldstart", 60) + problems.generate("mixed", 60)
     for row in rows:

@@ -188,7 +188,7 @@ def measure(
         samples=[sample for i, row in enumerate(rows) for sample in samples.get(i, [_not_asked(mode, row)])],
         metrics=summarise(verdicts, traces, groups, **drawing),
         scores=[float(np.mean([right for _, right in group])) for group in verdicts],
-        described=describe(known),
+        described=describe(known, arguments.path_opening),
         votes={str(k): asdict(votes(known, k)) for k in _voters(len(nothing))},
         levels=levels(known, **drawing),
         timing=median([fmean(group) for group in seconds]) if seconds else None,

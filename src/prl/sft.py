@@ -335,7 +335,7 @@ def _load(
     rows = load_rows(
         dataset, split=split, need=("problem", "trace"), limit=limit, seed=seed, on_bad=arguments.on_bad_rows
     )
-    return [targets.apply(row, arguments.wrong_paths) for row in rows]
+    return [targets.apply(row, arguments.wrong_paths, arguments.path_opening) for row in rows]
 
 
 def _line(logs: Mapping[str, Any]) -> str:

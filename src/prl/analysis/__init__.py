@@ -3,7 +3,7 @@ summaries make of paths that disagree.
 
     shape(trace, ids), summarise(shapes)     one response in numbers, and the means of many
     decide(block, gold)                      what the paths conclude and which side the summary takes
-    describe(rows)                           all of it for the samples of a run
+    describe(rows, path_opening)             all of it for the samples of a run
 
 All functions are pure and count in the unit of a trace's spans: tokens after `grammar.parse_ids`, which is
 what evaluation reports, characters after `grammar.parse`. Blocks count as they are parsed, valid or not;

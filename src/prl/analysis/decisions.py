@@ -36,8 +36,8 @@ _PLAIN = re.compile(r"-?\d+(?:\.\d+)?(?:/\d+)?")
 class Decision:
     """What the paths of a block conclude, and what its summary makes of it.
 
-    paths        `conclusion` of each path, None where none can be read: no vote; where one of them says
-                 `Found:`, the others have none, since the work was divided
+    paths        `conclusion` of what each path says after its opening, None where none can be read: no vote;
+                 where one of them says `Found:`, the others have none, since the work was divided
     summary      that of the summary
     majority     what more paths conclude than anything else; None for a tie
     agreement    share of the pairs of votes that agree; None for fewer than two votes
@@ -74,14 +74,16 @@ class Decision:
 def decide(block: Block, gold: str | None = None) -> Decision:
     """How a block's summary settles what its paths conclude; `gold` is the right answer, where it is known.
 
+    The block is one of `parse(…, opening=…)` where paths begin with openings: else a path that holds nothing
+    but its number would conclude that.
+
     Conclusions agree when their exact values do, or their readings by `prl.answers`; what only algebra could
     show to be equal disagrees. Right is what the checker of the rewards finds equal to `gold`. It judges the
     first 16 different conclusions of a block; all else is linear in the text.
     """
-    divided = any(_FOUND.search(path.text) for path in block.paths)
-    paths = tuple(
-        None if divided and not _FOUND.search(path.text) else conclusion(path.text) for path in block.paths
-    )
+    said = [path.content for path in block.paths]
+    divided = any(map(_FOUND.search, said))
+    paths = tuple(None if divided and not _FOUND.search(text) else conclusion(text) for text in said)
     summary = conclusion(block.summary.text, among=[*filter(None, paths)]) if block.summary else None
     *keys, taken = (None if value is None else vote_key(value) for value in (*paths, summary))
     votes = Counter(key for key in keys if key is not None)

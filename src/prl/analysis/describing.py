@@ -10,8 +10,11 @@ from prl.analysis.shapes import block_positions, critical_path, diversity, mean,
 from prl.grammar import Trace, parse
 
 
-def describe(rows: Iterable[Mapping[str, Any]]) -> dict[str, float | None]:
+def describe(rows: Iterable[Mapping[str, Any]], path_opening: str = "none") -> dict[str, float | None]:
     """The samples of a run in numbers; `rows` as `runs.read_samples(run).to_pylist()` gives them.
+
+    `path_opening`, as `runs.read_path_opening(run)` says, is what their paths were to begin with and nothing
+    that these say: one that holds nothing else is empty, and its block not valid.
 
     Read are `text`, `truncated`, `answer`, `correct` or else `verdict`, and, in tokens, `length` and
     `critical_path`; what is missing makes its numbers None. A share that is not of all responses has its
@@ -41,10 +44,9 @@ def describe(rows: Iterable[Mapping[str, Any]]) -> dict[str, float | None]:
     correct: list[bool | None] = []
     decisions: list[Decision] = []
     last: list[Decision] = []
-    lengths: list[float] = []
-    critical_paths: list[float] = []
-    for row in rows:
-        trace = parse(row.get("text") or "", truncated=bool(row.get("truncated")))
+    listed = list(rows)
+    for row in listed:
+        trace = parse(row.get("text") or "", truncated=bool(row.get("truncated")), opening=path_opening)
         traces.append(trace)
         readable = row.get("verdict") != "unparseable gold"
         correct.append(_is_correct(row) if readable else None)
@@ -52,10 +54,8 @@ def describe(rows: Iterable[Mapping[str, Any]]) -> dict[str, float | None]:
         made = [decide(block, gold) for block in trace.blocks if block.is_valid]
         decisions += made
         last += made[-1:] if gold is not None else []
-        lengths += [] if row.get("length") is None else [row["length"]]
-        critical_paths += [] if row.get("critical_path") is None else [row["critical_path"]]
     blocks = [block for trace in traces for block in trace.blocks]
-    paths = [[words(path.text) for path in block.paths] for block in blocks]
+    paths = [[words(path.content) for path in block.paths] for block in blocks]
     judged = [(right, trace.uses_parallel) for right, trace in zip(correct, traces, strict=True)]
     shares: dict[str, list[Any]] = {
         "accuracy": [right for right, _ in judged],
@@ -67,8 +67,8 @@ def describe(rows: Iterable[Mapping[str, Any]]) -> dict[str, float | None]:
     described: dict[str, float | None] = {
         "responses": len(traces),
         "parallel_ratio": mean(trace.uses_parallel for trace in traces),
-        "length": mean(lengths),
-        "critical_path": mean(critical_paths),
+        "length": mean(row["length"] for row in listed if row.get("length") is not None),
+        "critical_path": mean(row["critical_path"] for row in listed if row.get("critical_path") is not None),
         "saved": mean(1 - critical_path(trace) / trace.length if trace.length else 0.0 for trace in traces),
         "blocks_per_response": len(blocks) / len(traces) if traces else None,
         "paths_per_block": mean(len(block.paths) for block in blocks),

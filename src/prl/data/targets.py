@@ -18,7 +18,9 @@ from prl.data.columns import CONTEXT_PATHS
 from prl.grammar import parse
 
 
-def apply(row: Mapping[str, Any], rule: Literal["recorded", "judged", "learned"]) -> dict[str, Any]:
+def apply(
+    row: Mapping[str, Any], rule: Literal["recorded", "judged", "learned"], path_opening: str = "none"
+) -> dict[str, Any]:
     """`row` with the `context_paths` that hold for a training, or without them, by `rule`.
 
     recorded: those of its column; judged: also, where it has none, `wrong_paths` by its answer; learned:
@@ -28,15 +30,16 @@ def apply(row: Mapping[str, Any], rule: Literal["recorded", "judged", "learned"]
     if rule == "learned":
         applied.pop(CONTEXT_PATHS, None)
     elif rule == "judged" and CONTEXT_PATHS not in row:
-        applied[CONTEXT_PATHS] = wrong_paths(row["trace"], row.get("answer"))
+        applied[CONTEXT_PATHS] = wrong_paths(row["trace"], row.get("answer"), path_opening)
     return applied
 
 
-def wrong_paths(trace: str, answer: str | None = None) -> list[int]:
+def wrong_paths(trace: str, answer: str | None = None, path_opening: str = "none") -> list[int]:
     """The places of the paths that conclude otherwise than the summary of their block, where that concludes
     the final answer; from 0, over all blocks as they are written.
 
-    The final answer is `answer`, or else what the trace itself commits to. Conclusions are read and compared
+    The final answer is `answer`, or else what the trace itself commits to. `path_opening`, of
+    `prl.grammar.OPENINGS`, is what paths may begin with. Conclusions are read and compared
     as by `prl.analysis.decide`: a path of which none can be read is not wrong. Nor is one of a block in which
     no path concludes the answer: there the work was divided, and the summary put it together.
 
@@ -47,7 +50,7 @@ def wrong_paths(trace: str, answer: str | None = None) -> list[int]:
     if answer is None:
         return []
     found, first = [], 0
-    for block in parse(trace).blocks:
+    for block in parse(trace, opening=path_opening).blocks:
         decision = decide(block, answer)
         if decision.right and any(decision.right_paths):
             judged = zip(decision.paths, decision.right_paths, strict=True)

@@ -4,7 +4,7 @@
     IPython.display.HTML(trace_html(parse(response)))     in a notebook; any page takes the fragment
 
 All visible text of the response appears, tags that open or close nothing included; what a path begins with
-is its label, if the trace was parsed with that opening. Faults stand below what they are about. Whatever a
+is its label, if the trace is one of `parse(…, opening=…)`. Faults stand below what they are about. Whatever a
 model wrote is shown as text: markup is escaped, and characters that steer a terminal or turn the direction of
 writing become U+FFFD. Both functions are total and take linear time.
 """

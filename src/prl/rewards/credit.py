@@ -1,6 +1,6 @@
 """Where the credit of an answer falls: on the right paths of a response, or on its wrong ones too.
 
-    path_credit(runs.read_samples(run).to_pylist())
+    path_credit(runs.read_samples(run).to_pylist(), runs.read_path_opening(run))
 
 GRPO gives each token of a response the same advantage. So a path that slipped is reinforced where the
 summary decided against it, and blamed where the summary followed it; whether a policy unlearns to slip
@@ -22,10 +22,11 @@ class _Path(NamedTuple):
     advantage: float | None
 
 
-def path_credit(rows: Iterable[Mapping[str, Any]]) -> dict[str, float | None]:
+def path_credit(rows: Iterable[Mapping[str, Any]], path_opening: str = "none") -> dict[str, float | None]:
     """The paths of stored samples and the advantage of their responses; None where there is nothing of it.
 
-    Read are `text`, `truncated`, `answer` and `advantage`. Counted are the paths of valid blocks that end on
+    Read are `text`, `truncated`, `answer` and `advantage`; `path_opening` is what paths were to begin with.
+    Counted are the paths of valid blocks that end on
     something (`prl.analysis.decide`). Right is the answer to the whole problem, so the paths of a block that
     settles a step on the way count as wrong.
 
@@ -37,7 +38,7 @@ def path_credit(rows: Iterable[Mapping[str, Any]]) -> dict[str, float | None]:
     """
     paths: list[_Path] = []
     for row in rows:
-        trace = parse(row.get("text") or "", truncated=bool(row.get("truncated")))
+        trace = parse(row.get("text") or "", truncated=bool(row.get("truncated")), opening=path_opening)
         for block in trace.blocks if row.get("answer") is not None else ():
             decision = decide(block, row["answer"])
             if block.is_valid:

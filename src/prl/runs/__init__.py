@@ -8,7 +8,7 @@ from prl.runs.checkpoints import last_checkpoint
 from prl.runs.disk import write_atomic, write_json
 from prl.runs.folder import Run, open_run, seal_checkpoint
 from prl.runs.provenance import LIBRARIES, describe_environment
-from prl.runs.reading import read_config, read_metrics, read_settings, read_summary
+from prl.runs.reading import read_config, read_metrics, read_path_opening, read_settings, read_summary
 from prl.runs.samples import SAMPLE_COLUMNS, read_samples, sample_row
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "open_run",
     "read_config",
     "read_metrics",
+    "read_path_opening",
     "read_samples",
     "read_settings",
     "read_summary",

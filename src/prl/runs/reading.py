@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from prl.errors import PrlError, RunError, first_line
+from prl.grammar import OPENINGS
 from prl.runs.disk import read_json
 
 log = logging.getLogger(__name__)
@@ -37,6 +38,13 @@ def read_settings(run_dir: str | os.PathLike[str]) -> dict[str, Any]:
     config = read_config(run_dir)
     section = config.get(str(config.get("command")))
     return section if isinstance(section, dict) else {}
+
+
+def read_path_opening(run_dir: str | os.PathLike[str]) -> str:
+    """What the paths of a run's responses were to begin with, of `prl.grammar.OPENINGS`; "none" for a run
+    from before there were openings. Raises RunError as `read_config` does."""
+    said = read_settings(run_dir).get("path_opening")
+    return said if said in OPENINGS else "none"
 
 
 def read_summary(run_dir: str | os.PathLike[str]) -> dict[str, Any] | None:

@@ -27,7 +27,6 @@ from rich.text import Text
 from prl import runs
 from prl.console import console
 from prl.errors import UsageError
-from prl.grammar import OPENINGS
 from prl.rewards import ALTERNATING, Pattern, read_pattern, reward_functions
 from prl.runs.disk import check_replaceable
 from prl.settings import Settings
@@ -132,15 +131,14 @@ def replay(
     parts = {*names, *((part for part, _ in pattern) if "alternating" in names else ())}
     counting = parts & _COUNT_TOKENS
     tag_ids = tag_ids_of(run_dir) if counting and not samples.table["token_ids"].null_count else None
-    told = runs.read_settings(run_dir)
-    limit, opening = told.get("max_completion_length"), told.get("path_opening")
+    limit = runs.read_settings(run_dir).get("max_completion_length")
     rewards = reward_functions(
         dict.fromkeys([*names, "accuracy"]),
         tag_ids=tag_ids,
         max_completion_length=limit if type(limit) is int and limit > 0 else None,
         overlong_buffer=overlong_buffer,
         pattern=pattern,
-        path_opening=opening if opening in OPENINGS else "none",
+        path_opening=runs.read_path_opening(run_dir),
     )
     scored = score(samples, rewards, with_ids=bool(tag_ids))
     right = (scored["accuracy"] + 1) / 2

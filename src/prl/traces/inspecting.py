@@ -106,14 +106,14 @@ def check_file(given: DataCheckArguments) -> Report:
     return Report(rows, accepted, rejected, repairs, notes)
 
 
-def wrong_paths_of(rows: Rows, *, judged: bool = False) -> Iterator[str]:
+def wrong_paths_of(rows: Rows, *, judged: bool = False, path_opening: str = "none") -> Iterator[str]:
     """How many wrong paths `rows` hold, in lines: those that their `context_paths` record and, if `judged`,
-    those that the verifier finds in the others."""
+    those that the verifier finds in the others, whose paths begin with `path_opening`."""
     recorded = [row[CONTEXT_PATHS] for row in rows if CONTEXT_PATHS in row]
     if recorded:
         yield f"wrong paths, recorded: {_counted(recorded)}"
     unknown = [row for row in rows if CONTEXT_PATHS not in row] if judged else []
-    if any(found := [wrong_paths(row["trace"], row["answer"]) for row in unknown]):
+    if any(found := [wrong_paths(row["trace"], row["answer"], path_opening) for row in unknown]):
         yield f"wrong paths, judged: {_counted(found)}; --wrong_paths judged has `prl sft` not learn them"
 
 
@@ -158,7 +158,7 @@ def _check(given: DataCheckArguments) -> None:
         print("  final answers were not judged")
     for reason, count in report.reasons.most_common():
         print(f"  {reason.value:16}{count:6}  {reason.meaning}")
-    for line in wrong_paths_of(report.rows, judged=given.judge_answers):
+    for line in wrong_paths_of(report.rows, judged=given.judge_answers, path_opening=given.path_opening):
         print(f"  {line}")
     for what, count in report.notes.most_common():
         print(f"  as read: {count} {what}")

@@ -200,6 +200,8 @@ class Work:
             )
             if self.mode.check:
                 rejections += self.mode.check(row, texts, trace)
+            opening = self.rules.path_opening
+            wrong = [] if self.mode.paths_are_right else wrong_paths(trace, row["answer"], opening)
             if len(is_cut) == len(traces) and is_cut[sample]:
                 thinking = "" if texts[sample].strip() else ", still thinking"
                 rejections.append(
@@ -207,7 +209,7 @@ class Work:
                 )
             made = {
                 "trace": trace,
-                "context_paths": [] if self.mode.paths_are_right else wrong_paths(trace, row["answer"]),
+                "context_paths": wrong,
                 "teacher": dataset.public_name(self.teacher.name),
                 "mode": self.mode.name,
                 "attempt": attempt,

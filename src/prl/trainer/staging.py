@@ -23,6 +23,7 @@ from prl.curriculum import Curriculum
 from prl.errors import RunError
 from prl.grammar import parse
 from prl.rewards import AlternatingReward, Reward, text_of
+from prl.structure import path_opening
 from prl.trainer.sealing import exported_state
 
 
@@ -82,7 +83,8 @@ class Staging(TrainerCallback, ExportableState):
     def watch(self, trainer: GRPOTrainer) -> None:
         """Have a trainer of a script of your own follow the curriculum, as `prl.trainer.grpo.GRPO` does in
         `prl rl`. Rows of `table` hold what its data set has, `answer` among it. A response counts as right as
-        `accuracy_reward` judges, whatever the trainer's rewards pay.
+        `accuracy_reward` judges, whatever the rewards pay; what the model makes its paths begin with is
+        nothing that they say.
 
         Wraps `_generate_and_score_completions` of this one trainer (trl 1.16), which gets the rows of a
         generation, each `num_generations` times in a row, and leaves the completions of all processes in
@@ -98,7 +100,8 @@ class Staging(TrainerCallback, ExportableState):
             golds = [self.table[problem]["answer"] for problem in self.drawn for _ in range(group)]
             texts = [text_of(each) for each in trainer._logs["completion"]][-len(golds) :]
             correct = [verdict.equal for _, verdict in default_checker().check_responses(texts, golds)]
-            self.observe(correct, [parse(text).uses_parallel for text in texts])
+            opening = path_opening(trainer.accelerator.unwrap_model(trainer.model))
+            self.observe(correct, [parse(text, opening=opening).uses_parallel for text in texts])
             return outputs
 
         trainer._generate_and_score_completions = staged
