@@ -271,6 +271,19 @@ def test_a_label_that_does_not_fit_stays_in_the_text() -> None:
     assert "│ 前の三つ" in wide
 
 
+def test_context_paths_are_named_so() -> None:
+    trace = parse(TWO_PATHS + "\n\nby one\nby two\n" + render(["\nby one\n1", "2"], "1"), opening="plan")
+    page = Page()
+    page.feed(trace_html(trace, context_paths=[1, 2]))
+    named = [label for label, _, _ in page.cells if label.startswith("Path")]
+    assert named == ["Path 1", "Path 2, context", "Path 1, context: by one", "Path 2"]
+    for width in (MIN_WIDTH, 60):
+        drawn = trace_text(trace, width, context_paths=[1, 2])
+        assert drawn.count(", context") == 2
+        assert max(map(cell_len, drawn.split("\n"))) <= width
+    assert trace_text(trace, context_paths=[9]) == trace_text(trace)
+
+
 @given(st.lists(st.sampled_from([*TAGS, "\n", "1", "\n1\n", "x\ny\n", "é", "三"]), max_size=20).map("".join))
 def test_openings_lose_nothing(response: str) -> None:
     for opening in ("number", "plan"):

@@ -206,6 +206,29 @@ def test_rows_are_drawn_side_by_side(file: Path, capsys: pytest.CaptureFixture[s
     )
 
 
+def test_context_paths_and_openings_are_drawn_as_such(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    block = render(["\n1\n6 * 7 = 42", "\n2\n6 * 7 = 36"], "42")
+    path = tmp_path / "traces.jsonl"
+    row = {"problem": "6 * 7?", "answer": "42", "trace": block + block + "42", "context_paths": [1, 2]}
+    path.write_text(json.dumps(row) + "\n")
+    numbered = say(capsys, "show", str(path), "--path_opening", "number")[1]
+    rules = [line for line in numbered.splitlines() if "Path" in line]
+    assert [re.findall(r"Path \d(?:, context)?", line) for line in rules] == [
+        ["Path 1", "Path 2, context"],
+        ["Path 1, context", "Path 2"],
+    ]
+    assert "│ 6 * 7 = 42 " in numbered
+    assert "│ 1 " in say(capsys, "show", str(path))[1], "text, where it is no opening"
+    assert "path diversity        0.333" in say(capsys, "stats", str(path))[1]
+    assert "path diversity        0.200" in say(capsys, "stats", str(path), "--path_opening", "number")[1]
+    empty = json.dumps(row | {"trace": render(["\n1\n42", "\n2\n"], "42"), "context_paths": []})
+    path.write_text(empty + "\n")
+    assert "100.0% with a valid format" in say(capsys, "stats", str(path))[1]
+    assert "0.0% with a valid format" in say(capsys, "stats", str(path), "--path_opening", "number")[1]
+
+
 def test_an_action_that_is_not_there_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert say(capsys, "chek", "x")[::2] == (
         2,

@@ -4,7 +4,8 @@
     IPython.display.HTML(trace_html(parse(response)))     in a notebook; any page takes the fragment
 
 All visible text of the response appears, tags that open or close nothing included; what a path begins with
-is its label, if the trace is one of `parse(…, opening=…)`. Faults stand below what they are about. Whatever a
+is its label, if the trace is one of `parse(…, opening=…)`. Paths that are context and not learned, the
+`context_paths` of a row, say so. Faults stand below what they are about. Whatever a
 model wrote is shown as text: markup is escaped, and characters that steer a terminal or turn the direction of
 writing become U+FFFD. Both functions are total and take linear time.
 """
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from html import escape
 from itertools import pairwise
 
@@ -44,10 +45,12 @@ _PATH_COLOUR, _SUMMARY_COLOUR, _FAULT_COLOUR, _OTHER_COLOUR = "#3b82c4", "#2f9e6
 _LANE_EM = 12  # narrowest lane; more than fit scroll sideways
 
 
-def trace_html(trace: Trace) -> str:
-    """A self-contained HTML fragment: styles inline, no script, no id. For a trace of `parse`."""
+def trace_html(trace: Trace, context_paths: Collection[int] = ()) -> str:
+    """A self-contained HTML fragment: styles inline, no script, no id. For a trace of `parse`;
+    `context_paths` are places of paths, from 0 over all blocks."""
+    context = _starts(trace, context_paths)
     parts = [
-        _html_text(part) if isinstance(part, str) else _html_block(part, trace.text)
+        _html_text(part) if isinstance(part, str) else _html_block(part, trace.text, context)
         for part in _stretches(trace)
     ]
     if faults := _main_faults(trace):
@@ -55,8 +58,9 @@ def trace_html(trace: Trace) -> str:
     return _FRAME + "".join(parts) + "</div>"
 
 
-def trace_text(trace: Trace, width: int = 100) -> str:
-    """Lines of at most `width` terminal columns, wide characters counting two. For a trace of `parse`.
+def trace_text(trace: Trace, width: int = 100, context_paths: Collection[int] = ()) -> str:
+    """Lines of at most `width` terminal columns, wide characters counting two. For a trace of `parse`;
+    `context_paths` as for `trace_html`.
 
     >>> from prl.grammar import parse
     >>> block = "<Parallel><Path>6*7=42</Path><Path>7*6=42</Path></Parallel><Summary>Both give 42.</Summary>"
@@ -69,10 +73,13 @@ def trace_text(trace: Trace, width: int = 100) -> str:
     └──────────────────────────────────────────┘
     Final Answer: 42
     """
-    width = max(width, MIN_WIDTH)
+    width, context = max(width, MIN_WIDTH), _starts(trace, context_paths)
     lines: list[str] = []
     for part in _stretches(trace):
-        lines += _wrap(part, width) if isinstance(part, str) else _text_block(part, trace.text, width)
+        if isinstance(part, str):
+            lines += _wrap(part, width)
+        else:
+            lines += _text_block(part, trace.text, width, context)
     if faults := _main_faults(trace):
         lines += _wrap(f"Faults\n{_name(faults)}", width)
     return "\n".join(lines)
@@ -117,10 +124,21 @@ def _name(faults: Iterable[Fault]) -> str:
     return "\n".join(lines)
 
 
-def _label(number: int, path: Passage) -> str:
-    """The name of a path: its number in the block, and what else it begins with."""
+def _starts(trace: Trace, context_paths: Collection[int]) -> set[int]:
+    """Where the paths at these places start."""
+    paths = (path for block in trace.blocks for path in block.paths)
+    return {path.start for place, path in enumerate(paths) if place in context_paths}
+
+
+def _name_of(number: int, path: Passage, context: Collection[int]) -> str:
+    """Its number in the block, and whether it is one of the `context` paths, by their starts."""
+    return f"Path {number}" + (", context" if path.start in context else "")
+
+
+def _label(number: int, path: Passage, context: Collection[int]) -> str:
+    """The name of a path, and what else it begins with."""
     opening = _clean(path.opening)
-    return f"Path {number}" + (f": {opening}" if opening and opening != str(number) else "")
+    return _name_of(number, path, context) + (f": {opening}" if opening and opening != str(number) else "")
 
 
 _HARMLESS = {"\n", "\t"}
@@ -144,11 +162,11 @@ def _harmless(character: str) -> str:
 # HTML
 
 
-def _html_block(block: Block, text: str) -> str:
+def _html_block(block: Block, text: str, context: Collection[int]) -> str:
     lanes = max(1, len(block.paths))
     rows = [
         "".join(
-            _cell(escape(_label(number, path)), _clean(path.content), _PATH_COLOUR)
+            _cell(escape(_label(number, path, context)), _clean(path.content), _PATH_COLOUR)
             for number, path in enumerate(block.paths, 1)
         )
     ]
@@ -177,14 +195,14 @@ def _html_text(text: str) -> str:
 # Text
 
 
-def _text_block(block: Block, text: str, width: int) -> list[str]:
+def _text_block(block: Block, text: str, width: int, context: Collection[int]) -> list[str]:
     """The block in a frame: bands of paths, then what goes across, closed by a line."""
     bands: list[tuple[list[str], list[str]]] = []  # labels and texts
     most = (width - 1) // (_MIN_LANE + 3)
     for first in range(0, len(block.paths), most):
         lanes = block.paths[first : first + most]
         narrowest = (width - 1) // len(lanes) - 5
-        named = [_named(number, path, narrowest) for number, path in enumerate(lanes, first + 1)]
+        named = [_named(number, path, context, narrowest) for number, path in enumerate(lanes, first + 1)]
         bands.append(([label for label, _ in named], [text for _, text in named]))
     if outside := _outside(block, text):
         bands.append((["Outside the paths"], [outside]))
@@ -204,13 +222,13 @@ def _text_block(block: Block, text: str, width: int) -> list[str]:
     return lines
 
 
-def _named(number: int, path: Passage, width: int) -> tuple[str, str]:
+def _named(number: int, path: Passage, context: Collection[int], width: int) -> tuple[str, str]:
     """Label and text of a lane. Its opening is part of the text where the label would not fit `width` cells
     of one column."""
-    label = _label(number, path)
+    label = _label(number, path, context)
     if len(label) == cell_len(label) <= width:
         return label, _clean(path.content)
-    return f"Path {number}", _clean(path.text)
+    return _name_of(number, path, context)[:width], _clean(path.text)
 
 
 def _borders(lanes: int, width: int) -> list[int]:

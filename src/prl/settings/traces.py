@@ -161,13 +161,15 @@ class DataStatsArguments(TraceFileFlags):
     """Blocks, paths, lengths and diversity of the traces in a file."""
 
     tokenizer: str | None = None
+    path_opening: Literal["none", "number", "plan"] = "none"
 
 
 @dataclass
 class DataShowArguments(TraceFileFlags):
-    """Draw traces of a file, the paths of a block side by side."""
+    """Draw traces of a file, the paths of a block side by side, those that are context marked as such."""
 
     rows: list[int] = flag([1], "which rows to draw, from 1")
+    path_opening: Literal["none", "number", "plan"] = "none"
 
 
 @dataclass

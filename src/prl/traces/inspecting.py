@@ -192,8 +192,11 @@ def _check(given: DataCheckArguments) -> None:
         )
 
 
-def describe(traces: Iterable[str], encode: Callable[[str], list[int]] | None = None) -> dict[str, Any]:
-    """Blocks, paths, lengths and diversity of `traces`, which are read once and not held.
+def describe(
+    traces: Iterable[str], encode: Callable[[str], list[int]] | None = None, path_opening: str = "none"
+) -> dict[str, Any]:
+    """Blocks, paths, lengths and diversity of `traces`, which are read once and not held. `path_opening` is
+    what their paths begin with, which tells no path from another.
 
     Lengths are in tokens where there is an `encode`, which gives the tags the ids after all others, as
     `encoder` does; else in characters. `blocks` and `paths` count traces by how many they hold. Means of
@@ -206,14 +209,14 @@ def describe(traces: Iterable[str], encode: Callable[[str], list[int]] | None = 
     differ: list[float | None] = []
     alike: list[float | None] = []
     for trace in traces:
-        parsed, measured = parse(trace), _shape(trace, encode)
+        parsed, measured = parse(trace, opening=path_opening), _shape(trace, encode)
         valid.append(parsed.is_valid)
         saved.append(measured.saved)
         positions += measured.block_positions
         for name, counted in counts.items():
             counted[getattr(measured, name)] += 1
         for block in parsed.blocks:
-            paths = [words(path.text) for path in block.paths]
+            paths = [words(path.content) for path in block.paths]
             differ.append(diversity(paths))
             alike.append(self_bleu(paths))
     return {
@@ -247,7 +250,7 @@ def _quantiles(counted: Counter[int]) -> list[int]:
 
 def _stats(given: DataStatsArguments, rows: Rows) -> Iterator[str]:
     traces = [row["trace"] for row in rows]
-    found = describe(traces, encoder(given.tokenizer) if given.tokenizer else None)
+    found = describe(traces, encoder(given.tokenizer) if given.tokenizer else None, given.path_opening)
     unit = "tokens" if given.tokenizer else "characters"
     shares = " / ".join(f"{share:.0%}" for share in SHARES)
     yield f"{given.file}: {found['traces']} traces, {found['format_valid']:.1%} with a valid format"
@@ -279,7 +282,8 @@ def _drawn(given: DataShowArguments) -> Iterator[str]:
         row = rows[number - 1]
         problem = conversation(row)
         yield from (f"row {number}", trace_text(parse(problem), width), "")
-        yield from (trace_text(parse(row["trace"]), width), "")
+        trace = parse(row["trace"], opening=given.path_opening)
+        yield from (trace_text(trace, width, row.get(CONTEXT_PATHS) or ()), "")
 
 
 def encoder(name: str) -> Callable[[str], list[int]]:
