@@ -376,6 +376,28 @@ def test_an_older_rl_run_that_says_nothing_of_dropout_goes_on(checkpoint: Path) 
     assert resuming.compare(settings, INPUTS, stored, INPUTS, checkpoint) == {}
 
 
+def test_an_older_run_goes_on_with_what_was_done_before_there_was_a_setting(tmp_path: Path) -> None:
+    def resumed(stored: str, **given: Any) -> Any:
+        (tmp_path / "config.yaml").write_text(f"command: sft\n{stored}\n")
+        asked = {"recipe": "tiny", "threads": 1, "output_dir": str(tmp_path), "resume": True}
+        return resuming.as_begun(resolve("sft", **asked | given))
+
+    (tmp_path / "environment.json").write_text("{}")
+    begun = resumed("sft: {seed: 1}")
+    assert begun.arguments.wrong_paths == "learned"
+    assert begun.chosen["wrong_paths"] == "learned: the run was begun so"
+    for settings in (
+        resumed("sft: {seed: 1, wrong_paths: recorded}"),
+        resumed("sft: {seed: 1}", resume=False),
+        resumed("rl: {seed: 1}"),
+        resumed("sft: ["),
+    ):
+        assert (settings.arguments.wrong_paths, "wrong_paths" in settings.chosen) == ("recorded", False)
+    assert resumed("sft: {seed: 1}", wrong_paths="judged").arguments.wrong_paths == "judged", (
+        "is refused then"
+    )
+
+
 def test_an_older_run_on_an_adapter_may_say_another_shape(
     checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -407,7 +429,7 @@ def test_every_setting_that_may_change_is_one() -> None:
     }
     for command in ("sft", "rl"):
         known |= trainer_defaults(command).keys()
-    assert resuming.KIND.keys() <= known
+    assert resuming.KIND.keys() | resuming.BEFORE["sft"].keys() | resuming.BEFORE["rl"].keys() <= known
     assert len(resuming.KIND) == sum(len(names.split()) for names in resuming.KINDS.values())
 
 

@@ -27,6 +27,7 @@ from prl.sft import tokenize
 from prl.structure import Tags, attached_structure
 from prl.trainer import format_sampler
 from prl.trainer import problems as rl_problems
+from prl.trainer.resuming import as_begun
 
 SFT = {"limit": 64, "max_steps": 2, "per_device_train_batch_size": 8, "sample_count": 0, "save_steps": 1}
 
@@ -216,7 +217,7 @@ def test_a_run_of_an_older_prl_goes_on_learning_every_path(finished: Path, tmp_p
     config = runs.read_config(tmp_path)
     assert config["sft"].pop("wrong_paths") == "recorded"
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
-    begun = sft._as_begun(settings(tmp_path, resume=True))
+    begun = as_begun(settings(tmp_path, resume=True))
     assert (begun.arguments.wrong_paths, begun.chosen["wrong_paths"]) == (
         "learned",
         "learned: the run was begun so",

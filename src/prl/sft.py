@@ -9,7 +9,6 @@ not say whether the model can hold the format on its own.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import sys
 from collections import Counter
@@ -21,14 +20,13 @@ from typing import TYPE_CHECKING, Any
 
 from datasets import Dataset
 
-from prl import runs
 from prl.console import announce, console, quiet_libraries
 from prl.data import targets
 from prl.data.columns import CONTEXT_PATHS
 from prl.data.hub import load_rows
 from prl.decoding import ForkJoinDecoder
 from prl.decoding.context import beyond, context_of
-from prl.errors import DataError, RunError, UsageError
+from prl.errors import DataError, UsageError
 from prl.grammar import TAGS, FaultKind, canonical_layout, parse, parse_ids, with_openings
 from prl.machine import environment
 from prl.machine.fitting import Extent, check_fits
@@ -42,6 +40,7 @@ from prl.structure import Opener, Tags, attached_structure, forced_tokens, respo
 from prl.trainer.format_sampler import FormatSampler
 from prl.trainer.micro_batches import MicroBatches
 from prl.trainer.rehearsal import rehearse_sft
+from prl.trainer.resuming import as_begun
 from prl.trainer.setup import load_trained, open_training
 from prl.trainer.sft import SFT
 from prl.trainer.training import finish, of_best, train
@@ -70,7 +69,7 @@ def run(settings: Settings[SFTArguments], *, callbacks: Sequence[TrainerCallback
     """
     quiet_libraries()
     environment.keep()
-    settings = replace(_as_begun(settings), trainer=copy(settings.trainer))  # the trainer changes it
+    settings = replace(as_begun(settings), trainer=copy(settings.trainer))  # the trainer changes it
     arguments, training = settings.arguments, settings.trainer
     check_loadable(arguments.model_name_or_path, trust_remote_code=training.trust_remote_code)
     # Data before the model, which takes minutes to load; the folder once nothing in them is wrong.
@@ -112,18 +111,6 @@ def run(settings: Settings[SFTArguments], *, callbacks: Sequence[TrainerCallback
         metrics = finish(trainer, folder, facts, sampler.latest)
     console.print(f"adapter: {folder.folder / 'adapter'}", markup=False)
     return SFTResult(folder.folder, metrics)
-
-
-def _as_begun(settings: Settings[SFTArguments]) -> Settings[SFTArguments]:
-    """`settings`; a resumed run of an older prl, which had loss on every path, goes on so."""
-    if settings.arguments.resume and settings.arguments.wrong_paths == "recorded":
-        with contextlib.suppress(RunError):
-            stored = runs.read_config(settings.trainer.output_dir).get("sft")
-            if stored and "wrong_paths" not in stored:
-                arguments = replace(settings.arguments, wrong_paths="learned")
-                chosen = settings.chosen | {"wrong_paths": "learned: the run was begun so"}
-                return replace(settings, arguments=arguments, chosen=chosen)
-    return settings
 
 
 def _load_both(arguments: SFTArguments, training: Any) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

@@ -13,6 +13,7 @@ import contextlib
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,9 @@ TOLD = {
     "batch": "{change}, with as many rows in a step, but not to the bit",
 }
 
+BEFORE = {"sft": {"wrong_paths": "learned"}, "rl": {}}
+"""What a stage did before it had a setting: a run whose config.yaml says nothing of it was begun so."""
+
 LORA = ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules")
 
 BY_CONTENT = {
@@ -61,6 +65,22 @@ BY_CONTENT = {
     "model": ("model_name_or_path",),
 }
 """What is compared by its fingerprint, and the settings that name it."""
+
+
+def as_begun(settings: Settings[Any]) -> Settings[Any]:
+    """`settings`; where they resume a run that was begun before there was some setting, which they leave as
+    it is by default, with what was done then (`BEFORE`)."""
+    arguments, stored = settings.arguments, None
+    if arguments.resume:
+        with contextlib.suppress(RunError):  # opening the run says what is wrong
+            stored = runs.read_config(settings.trainer.output_dir).get(settings.command)
+    done = {
+        name: value
+        for name, value in BEFORE[settings.command].items()
+        if stored and name not in stored and getattr(arguments, name) == getattr(type(arguments)(), name)
+    }
+    told = {name: f"{value}: the run was begun so" for name, value in done.items()}
+    return replace(settings, arguments=replace(arguments, **done), chosen=settings.chosen | told)
 
 
 def compare(
@@ -83,7 +103,8 @@ def compare(
         )
     defaults = plain(trainer_defaults(command))
     now = defaults | plain(settings.as_dict())[command]
-    then = defaults | _said(command, stored.get(command) or {}, now)
+    silent = BEFORE[command] | ({"disable_dropout": now["disable_dropout"]} if command == "rl" else {})
+    then = defaults | silent | (stored.get(command) or {})
     if _is_adapter(now["model_name_or_path"]):  # an older prl wrote the recipe's, which did nothing
         then |= {name: now[name] for name in (LORA[-1:] if stored_inputs else LORA)}
     known = [name for name in BY_CONTENT if name in inputs and name in stored_inputs]
@@ -155,13 +176,6 @@ def of_model(name: str) -> str:
     for file_ in sorted(folder.glob("*.safetensors")):
         digest.update(f"{file_.name} {file_.stat().st_size}\n".encode())
     return digest.hexdigest()
-
-
-def _said(command: str, stored: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
-    """What a run's config.yaml says of its command, or what an older prl did without a word."""
-    if command == "rl":  # left to TRL
-        return {"disable_dropout": now["disable_dropout"], **stored}
-    return {"wrong_paths": "learned", **stored}
 
 
 def _is_adapter(name: str) -> bool:
