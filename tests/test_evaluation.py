@@ -13,8 +13,6 @@ import pytest
 from prl import evaluation, runs, tiny
 from prl.config import resolve
 from prl.decoding import ForkJoinDecoder, Limits, Response, Sampling
-from prl.evaluation import summarise
-from prl.grammar import parse
 from prl.model import Lora, load_model, save_adapter
 from prl.prompts import render_prompt
 from prl.report.tables import levels_told, remarks, table, votes_told
@@ -29,43 +27,6 @@ PROBLEMS = [*SUMS]
 
 def response(text: str, *, tokens: int, waiting: float = 0, truncated: bool = False) -> Response:
     return Response([7] * tokens, text, truncated, [0.0] * tokens, [False] * tokens, [], waiting or tokens)
-
-
-def test_every_metric_by_hand() -> None:
-    """Two problems, four samples each."""
-    answers = [
-        [
-            response(f"{BLOCK} 7", tokens=30, waiting=22),
-            response("7", tokens=2),
-            response("<Path>7", tokens=4),  # a fault, no block
-            response("7 and", tokens=4, truncated=True),
-        ],
-        [
-            response(f"{BLOCK} <Path>", tokens=31, waiting=23),  # a valid block, but a fault behind it
-            *[response("7", tokens=3)] * 3,
-        ],
-    ]
-    traces = [[parse(each.text, truncated=each.truncated) for each in group] for group in answers]
-    verdicts = [
-        [("7", True), ("8", False), ("8", False), (None, False)],
-        [("7", True), ("7.0", True), ("7", True), ("8", False)],
-    ]
-    found = summarise(verdicts, traces, answers, resamples=20, seed=0)
-    assert {name: estimate.mean for name, estimate in found.items()} == pytest.approx(
-        {
-            "accuracy": (1 / 4 + 3 / 4) / 2,
-            "pass@2": (3 / 6 + 1) / 2,  # of 6 pairs 3 hold the one that is right
-            "pass@4": 1,
-            "maj@4": (0 + 1) / 2,
-            "parallel_ratio": (1 / 4 + 1 / 4) / 2,
-            "format_valid": (2 / 4 + 3 / 4) / 2,
-            "truncated": (1 / 4 + 0) / 2,
-            "tokens": (40 / 4 + 40 / 4) / 2,
-            "critical_path": (32 / 4 + 32 / 4) / 2,
-        }
-    )
-    assert (found["accuracy"].low, found["accuracy"].high) == (0.25, 0.75), "problems are resampled"
-    assert (found["tokens"].low, found["tokens"].high) == (10, 10)
 
 
 def test_responses_are_judged_by_their_own_problem() -> None:

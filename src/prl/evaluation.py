@@ -1,11 +1,9 @@
 """Evaluation on held-out problems: greedy and sampled, with 95 % intervals (`prl eval`), and answers to one
 problem.
 
-Every problem is answered once greedily and k times by sampling. Reported: accuracy (greedy, and mean@k as in
-Parallel-R1's tables), the unbiased pass@k of Chen et al. (arXiv 2107.03374), maj@k (self-consistency: the
-majority of k samples, arXiv 2203.11171), parallel ratio, format validity and lengths; all of it level by
-level where problems have levels; and what the traces show (`prl.analysis.describe`). Intervals are percentile
-bootstraps over problems, because the samples of one problem are not independent of each other.
+Every problem is answered once greedily and k times by sampling. Reported, from the samples: accuracy, pass@k,
+maj@k, parallel ratio, format validity and lengths, level by level too (`prl.analysis.metrics`); what several
+votes take (`prl.analysis.budgets`); and what the traces show (`prl.analysis.describe`).
 """
 
 from __future__ import annotations
@@ -18,13 +16,13 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import numpy as np
 import torch
 from rich.markup import escape
 
 from prl import runs
 from prl.analysis import describe
-from prl.analysis.budgets import by_level, chance, held_to, majority_at_k, votes
+from prl.analysis.budgets import votes
+from prl.analysis.metrics import levels, metrics, voters
 from prl.answers import default_checker, unreadable_gold
 from prl.console import announce, batches_bar, console, quiet_libraries
 from prl.data.hub import load_rows
@@ -40,11 +38,10 @@ from prl.prompts import render_prompt, transcript
 from prl.report.tables import table, told
 from prl.settings import Settings
 from prl.settings.arguments import EvalArguments, GenerateArguments
-from prl.statistics import Estimate, bootstrap, median, pass_at_k
+from prl.statistics import Estimate, median
 from prl.statistics import paired_difference as paired_difference
 
 _LISTED = 3  # unreadable golds in a message
-_KS = (2, 4, 8, 16, 32, 64)  # of pass@k and maj@k, as far as there are samples
 
 
 @dataclass(frozen=True)
@@ -128,19 +125,19 @@ def run(settings: Settings[EvalArguments]) -> EvalResult:
             answers, seconds = _decode(mode, decoder, [prompts[i] for i in asked], seeds, arguments.timed)
             measured[mode] = measure(mode, rows, dict(zip(asked, answers, strict=True)), arguments, seconds)
             folder.log_samples(0, measured[mode].samples)
-        metrics = {
-            f"{mode}/{name}": found for mode, each in measured.items() for name, found in each.metrics.items()
+        found = {
+            f"{mode}/{name}": value for mode, each in measured.items() for name, value in each.metrics.items()
         }
         counts = {"unreadable_golds": len(ungraded), "beyond_context": len(unasked)}
-        results = _results(arguments, tags, metrics, measured, problems=len(rows), **counts)
+        results = _results(arguments, tags, found, measured, problems=len(rows), **counts)
         runs.write_json(folder.folder / "results.json", results)
-        folder.finish({name: estimate.mean for name, estimate in metrics.items()})
+        folder.finish({name: estimate.mean for name, estimate in found.items()})
     _add_to_card(results)
-    console.print(table(metrics, title=escape(f"{arguments.model_name_or_path} on {len(rows)} problems")))
+    console.print(table(found, title=escape(f"{arguments.model_name_or_path} on {len(rows)} problems")))
     for mode, each in measured.items():
         for line in told(each.described, each.votes, each.levels, each.timing):
             console.print(f"  {mode}: {line}", style="dim", markup=False)
-    return EvalResult(folder.folder, metrics, results["scores"], results["analysis"])
+    return EvalResult(folder.folder, found, results["scores"], results["analysis"])
 
 
 def _decode(
@@ -163,33 +160,29 @@ def measure(
     """Judge and count one mode. `answers` maps the index of each problem that was asked to its responses, as
     many for each, which took `seconds` where they were timed; the other `rows` are not solved, and in nothing
     but the accuracy."""
-    asked, groups = [rows[i] for i in answers], [*answers.values()]
-    traces = [
-        [parse(each.text, truncated=each.truncated, opening=arguments.path_opening) for each in group]
-        for group in groups
-    ]
-    judged = judge(asked, groups)
-    samples = {
-        i: [_sample(mode, rows[i], *each) for each in zip(group, shapes, verdicts, strict=True)]
-        for (i, group), shapes, verdicts in zip(answers.items(), traces, judged, strict=True)
-    }
-    stated = {
-        i: [(answer, bool(verdict.equal)) for answer, verdict in group]
-        for i, group in zip(answers, judged, strict=True)
-    }
-    nothing = [(None, False)] * len(groups[0])
-    verdicts = [stated.get(i, nothing) for i in range(len(rows))]
-    known = [sample for group in samples.values() for sample in group]
+    opening = arguments.path_opening
+    judged = judge([rows[i] for i in answers], [*answers.values()])
+    groups: list[list[dict[str, Any]]] = [[] for _ in rows]
+    for (i, responses), verdicts in zip(answers.items(), judged, strict=True):
+        for response, verdict in zip(responses, verdicts, strict=True):
+            trace = parse(response.text, truncated=response.truncated, opening=opening)
+            groups[i].append(_sample(mode, rows[i], response, trace, verdict))
+    known = [sample for group in groups for sample in group]
     if seconds:
         for sample, taken in zip(known, (each for group in seconds for each in group), strict=True):
             sample["seconds"] = taken
     drawing = {"resamples": arguments.bootstrap, "seed": arguments.seed}
+    asked = max(map(len, groups))
     return Measured(
-        samples=[sample for i, row in enumerate(rows) for sample in samples.get(i, [_not_asked(mode, row)])],
-        metrics=summarise(verdicts, traces, groups, **drawing),
-        scores=[float(np.mean([right for _, right in group])) for group in verdicts],
-        described=describe(known, arguments.path_opening),
-        votes={str(k): asdict(votes(known, k)) for k in _voters(len(nothing))},
+        samples=[
+            sample
+            for row, group in zip(rows, groups, strict=True)
+            for sample in group or [_not_asked(mode, row)]
+        ],
+        metrics=metrics(groups, opening, **drawing),
+        scores=[fmean(bool(each["correct"]) for each in group) if group else 0.0 for group in groups],
+        described=describe(known, opening),
+        votes={str(k): asdict(votes(known, k)) for k in voters(asked)},
         levels=levels(known, **drawing),
         timing=median([fmean(group) for group in seconds]) if seconds else None,
     )
@@ -335,52 +328,6 @@ def judge(
         default_checker().check_responses((each.text for group in answers for each in group), golds)
     )
     return [[next(judged) for _ in group] for group in answers]
-
-
-def summarise(
-    verdicts: Sequence[Sequence[tuple[str | None, bool]]],
-    traces: Sequence[Sequence[Trace]],
-    answers: Sequence[Sequence[Response]],
-    *,
-    resamples: int,
-    seed: int,
-) -> dict[str, Estimate]:
-    """All metrics of one decoding mode from its (problems × samples) responses. `verdicts`, each response's
-    answer and whether it is right, are of all problems, the rest of those that were asked."""
-    count = len(verdicts[0])
-    correct = [[right for _, right in group] for group in verdicts]
-    per_problem: dict[str, list[float]] = {"accuracy": [float(np.mean(group)) for group in correct]}
-    for k in (k for k in _KS if k <= count):
-        per_problem[f"pass@{k}"] = [pass_at_k(count, sum(group), k) for group in correct]
-    for k in _voters(count):
-        per_problem[f"maj@{k}"] = [majority_at_k(group, k) for group in verdicts]
-    per_problem["parallel_ratio"] = [float(np.mean([t.uses_parallel for t in group])) for group in traces]
-    per_problem["format_valid"] = [float(np.mean([t.is_valid for t in group])) for group in traces]
-    per_problem["truncated"] = [float(np.mean([a.truncated for a in group])) for group in answers]
-    per_problem["tokens"] = [float(np.mean([len(a.token_ids) for a in group])) for group in answers]
-    per_problem["critical_path"] = [float(np.mean([a.critical_path for a in group])) for group in answers]
-    return {name: bootstrap(values, resamples=resamples, seed=seed) for name, values in per_problem.items()}
-
-
-def _voters(count: int) -> list[int]:
-    """The k of maj@k; a vote of two is as good as one of them."""
-    return [k for k in _KS if 2 < k <= count]
-
-
-def levels(samples: Sequence[Mapping[str, Any]], *, resamples: int, seed: int) -> dict[str, dict[str, Any]]:
-    """Level -> problems, accuracy, mean tokens and critical path of the samples of one mode, and what giving
-    the commonest answer to all would score (`chance`); empty where problems have no levels."""
-    found = {}
-    for level, rows in by_level(samples).items():
-        accuracy = held_to(rows, float("inf"))
-        found[level] = {
-            "problems": len(accuracy),
-            "accuracy": asdict(bootstrap([*accuracy.values()], resamples=resamples, seed=seed)),
-            "tokens": float(np.mean([row["length"] for row in rows])),
-            "critical_path": float(np.mean([row["critical_path"] for row in rows])),
-            "chance": chance(rows),
-        }
-    return found
 
 
 def _modes(arguments: EvalArguments) -> list[tuple[str, int, float]]:

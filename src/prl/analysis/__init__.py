@@ -4,6 +4,8 @@ summaries make of paths that disagree.
     shape(trace, ids), summarise(shapes)     one response in numbers, and the means of many
     decide(block, gold)                      what the paths conclude and which side the summary takes
     describe(rows, path_opening)             all of it for the samples of a run
+    prl.analysis.metrics                     accuracy, pass@k, maj@k and lengths, level by level too
+    prl.analysis.budgets                     accuracy at equal budgets, votes, frontiers
 
 All functions are pure and count in the unit of a trace's spans: tokens after `grammar.parse_ids`, which is
 what evaluation reports, characters after `grammar.parse`. Blocks count as they are parsed, valid or not;

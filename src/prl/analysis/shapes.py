@@ -82,7 +82,7 @@ def diversity(paths: Sequence[Sequence[Hashable]]) -> float | None:
 
 
 def summarise(shapes: Sequence[Shape]) -> dict[str, float | None]:
-    """The means that evaluation reports; None where there is nothing to average."""
+    """The means over many responses; None where there is nothing to average."""
     blocks = sum(one.blocks for one in shapes)
     return {
         "length": mean(one.length for one in shapes),

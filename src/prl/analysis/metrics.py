@@ -1,0 +1,84 @@
+"""The figures of an evaluation, which its results.json calls `metrics` and `levels`.
+
+    metrics(groups)     accuracy, pass@k, maj@k, parallel ratio, lengths: means over problems, with intervals
+    levels(rows)        accuracy, lengths and chance on each level
+
+Samples are rows as `runs.read_samples(run).to_pylist()` gives them, those of one mode of decoding: read are
+`extracted`, `correct`, `text`, `truncated`, `faults`, `length`, `critical_path`, `level`. Intervals are
+percentile bootstraps over problems, because the samples of one problem are not independent of each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from statistics import fmean
+from typing import Any
+
+from prl.analysis.budgets import Row, by_level, chance, held_to, majority_at_k
+from prl.grammar import parse
+from prl.statistics import Estimate, bootstrap, pass_at_k
+
+_KS = (2, 4, 8, 16, 32, 64)  # of pass@k and maj@k, as far as there are samples
+
+
+def metrics(
+    groups: Sequence[Sequence[Row]], path_opening: str = "none", *, resamples: int = 1000, seed: int = 0
+) -> dict[str, Estimate]:
+    """Each metric by its name. `groups` are the samples of each problem, as many for each; a problem without
+    any was not asked: it is not solved, and in nothing but the accuracy.
+
+    accuracy         share of right samples: mean@k, as in Parallel-R1's tables
+    pass@k           chance that one of k samples is right (Chen et al., arXiv 2107.03374, unbiased)
+    maj@k            chance that the majority of k samples is (self-consistency, arXiv 2203.11171)
+    parallel_ratio   share of responses with a valid block, whose paths begin with `path_opening`
+    format_valid, truncated, tokens, critical_path
+    """
+    asked = [group for group in groups if group]
+    count = len(asked[0])
+    stated = [[(row["extracted"], bool(row["correct"])) for row in group] for group in groups]
+    verdicts = [group or [(None, False)] * count for group in stated]
+    right = [[verdict for _, verdict in group] for group in verdicts]
+
+    def means(of: Callable[[Row], float]) -> list[float]:
+        return [fmean(map(of, group)) for group in asked]
+
+    def is_parallel(row: Row) -> bool:
+        return parse(row["text"], truncated=row["truncated"], opening=path_opening).uses_parallel
+
+    by_problem = {
+        "accuracy": [fmean(group) for group in right],
+        **{f"pass@{k}": [pass_at_k(count, sum(each), k) for each in right] for k in _KS if k <= count},
+        **{f"maj@{k}": [majority_at_k(group, k) for group in verdicts] for k in voters(count)},
+        "parallel_ratio": means(is_parallel),
+        "format_valid": means(lambda row: not row["faults"]),
+        "truncated": means(lambda row: row["truncated"]),
+        "tokens": means(lambda row: row["length"]),
+        "critical_path": means(lambda row: row["critical_path"]),
+    }
+    return {name: bootstrap(values, resamples=resamples, seed=seed) for name, values in by_problem.items()}
+
+
+def voters(count: int) -> list[int]:
+    """The k of maj@k where a problem has `count` samples; a vote of two is as good as one of them.
+
+    >>> voters(9)
+    [4, 8]
+    """
+    return [k for k in _KS if 2 < k <= count]
+
+
+def levels(rows: Sequence[Row], *, resamples: int = 1000, seed: int = 0) -> dict[str, dict[str, Any]]:
+    """Level -> problems, accuracy, mean tokens and critical path of the samples, and what giving the
+    commonest answer to all would score (`chance`); empty where problems have no levels."""
+    found = {}
+    for level, samples in by_level(rows).items():
+        accuracy = held_to(samples, float("inf"))
+        found[level] = {
+            "problems": len(accuracy),
+            "accuracy": asdict(bootstrap([*accuracy.values()], resamples=resamples, seed=seed)),
+            "tokens": fmean(row["length"] for row in samples),
+            "critical_path": fmean(row["critical_path"] for row in samples),
+            "chance": chance(samples),
+        }
+    return found
