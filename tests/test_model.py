@@ -184,7 +184,7 @@ def test_attention_stays_with_what_was_trained_with_it(tmp_path: Path, attention
             assert (attached_structure(again) is not None) == (attention == "structured")
             assert (logits(again, tokenizer) - after).abs().max() <= 1e-4
         with pytest.raises(
-            ModelError, match=f"was trained with {attention} attention and cannot be used with {other}"
+            ModelError, match=f"was trained with attention {attention} and cannot be used with {other}"
         ):
             load_model(name, attention=other)
     (tmp_path / "merged" / "prl.json").write_text(f'{{"attention": "{other}"}}')
@@ -270,6 +270,8 @@ def test_attention_of_what_says_none(tmp_path: Path) -> None:
         "causal",
         "structured",
     )
+    with pytest.raises(ModelError, match="attention 'structure' is not one of causal, structured"):
+        load_model(tiny.NAME, attention="structure")
     model, tokenizer = load_model(tiny.NAME, lora=Lora(r=4))
     save_adapter(model, tokenizer, tmp_path)
     (tmp_path / "prl.json").unlink()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -47,6 +48,7 @@ from prl.runs.disk import read_json, torn_safetensors
 from prl.settings import Settings
 from prl.structure import ATTENTION_FILE, Tags, attach_structure, foreign_layers, set_path_opening
 
+ATTENTIONS = ("causal", "structured")
 _VOCABULARIES = ("tokenizer.json", "vocab.*", "*.model", "*.tiktoken", "tekken.json")
 
 TAGS_ARE = {
@@ -171,7 +173,7 @@ def attention_of(name: str | Path) -> str | None:
         attention = json.loads(file.read_text(encoding="utf-8"))["attention"]
     except (ValueError, KeyError, TypeError):
         attention = None
-    if attention not in ("causal", "structured"):
+    if attention not in ATTENTIONS:
         raise ModelError(
             f'{file} does not say {{"attention": "causal"}} or "structured"; '
             "write in which of them the model was trained with"
@@ -180,17 +182,9 @@ def attention_of(name: str | Path) -> str | None:
 
 
 def resolve_attention(name: str | Path, attention: str | None) -> str:
-    """The attention to use `name` with, "causal" or "structured", where `attention` is asked for (None or
-    "auto": what it was trained with). ModelError where it was trained with another."""
-    trained = attention_of(name)
-    if attention in (None, "auto"):
-        return trained or "causal"
-    if trained not in (None, attention):
-        raise ModelError(
-            f"{str(name)!r} was trained with {trained} attention and cannot be used with {attention}: leave "
-            f"--attention out, or train another with --attention {attention}"
-        )
-    return str(attention)
+    """The attention to use `name` with, of `ATTENTIONS`, where `attention` is asked for (None or "auto": what
+    it was trained with). ModelError where it was trained with another, or for what is none."""
+    return _resolve(name, "attention", attention, attention_of(name), ATTENTIONS)
 
 
 def path_opening_of(name: str | Path) -> str | None:
@@ -211,17 +205,24 @@ def path_opening_of(name: str | Path) -> str | None:
 def resolve_path_opening(name: str | Path, opening: str | None) -> str:
     """What the paths of `name` begin with, where `opening` is asked for (None or "auto": what it was trained
     with). ModelError where it was trained with another, or for what is none."""
-    trained = path_opening_of(name)
-    if opening in (None, "auto"):
-        return trained or "none"
-    if opening not in OPENINGS:
-        raise ModelError(f"path_opening {opening!r} is not one of {', '.join(OPENINGS)}")
-    if trained not in (None, opening):
+    return _resolve(name, "path_opening", opening, path_opening_of(name), OPENINGS)
+
+
+def _resolve(
+    name: str | Path, setting: str, asked: str | None, trained: str | None, known: Sequence[str]
+) -> str:
+    """What is `asked` for, of what is `known`, where `name` was `trained` with it or takes any (None); where
+    nothing is, what it was trained with, or the first."""
+    if asked in (None, "auto"):
+        return trained or known[0]
+    if asked not in known:
+        raise ModelError(f"{setting} {asked!r} is not one of {', '.join(known)}")
+    if trained not in (None, asked):
         raise ModelError(
-            f"{str(name)!r} was trained with path_opening {trained} and cannot be used with {opening}: leave "
-            f"--path_opening out, or train another with --path_opening {opening}"
+            f"{str(name)!r} was trained with {setting} {trained} and cannot be used with {asked}: leave "
+            f"--{setting} out, or train another with --{setting} {asked}"
         )
-    return str(opening)
+    return str(asked)
 
 
 def tags_of(name: str | Path, *, trust_remote_code: bool = False) -> str:
