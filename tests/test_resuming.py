@@ -398,6 +398,14 @@ def test_an_older_run_goes_on_with_what_was_done_before_there_was_a_setting(tmp_
     )
 
 
+def test_an_older_rl_run_learned_its_wrong_paths(checkpoint: Path) -> None:
+    settings = resolve("rl", recipe="tiny", threads=1, wrong_paths="judged")
+    stored = settings.as_dict()
+    del stored["rl"]["wrong_paths"]
+    with pytest.raises(UsageError, match="wrong_paths learned, now judged"):
+        resuming.compare(settings, INPUTS, stored, INPUTS, checkpoint)
+
+
 def test_an_older_run_on_an_adapter_may_say_another_shape(
     checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

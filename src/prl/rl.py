@@ -116,8 +116,7 @@ def run(
         alternating = cast(AlternatingReward | None, paid.get("alternating"))
         staging = _staging(settings, stages, problems, alternating, [*own])
         advised = functools.partial(advise, settings)
-        limits = Limits.of(arguments, training.max_completion_length)
-        size = arguments.rollout_batch_size
+        size, limits = arguments.rollout_batch_size, Limits.of(arguments, training.max_completion_length)
         rollouts = None if training.use_vllm else Rollouts(limits, batch_size=size, advise=advised)
         trainer = GRPO(
             model,
@@ -135,6 +134,7 @@ def run(
             dynamic_sampling=arguments.dynamic_sampling,
             live_rate=arguments.live_rate,
             patience=arguments.patience,
+            wrong_paths=arguments.wrong_paths,
             line=_line,
             is_adaptive=arguments.sampling == "adaptive" or bool(arguments.stages),
             callbacks=callbacks,
@@ -161,6 +161,11 @@ def _settled(settings: Settings[RLArguments], own: int) -> tuple[Settings[RLArgu
     start = _checkpoint(arguments, training) or arguments.model_name_or_path
     tags = tags_of(start, trust_remote_code=training.trust_remote_code)
     check_forks(start, tags, arguments.attention)
+    if tags == "text" and arguments.wrong_paths == "judged":
+        raise UsageError(
+            f"wrong_paths judged: {start} was never trained on the tags, which say where a path is: train "
+            "it on traces first (`prl sft`), or leave --wrong_paths out"
+        )
     chosen = settings.chosen | {"tags": TAGS_ARE[tags].format(start)}
     if arguments.lora_dropout and training.disable_dropout:
         told = f"off in rl, which scores what it sampled; the adapter's {arguments.lora_dropout:g} is sft's"

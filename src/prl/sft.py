@@ -27,7 +27,7 @@ from prl.data.hub import load_rows
 from prl.decoding import ForkJoinDecoder
 from prl.decoding.context import beyond, context_of
 from prl.errors import DataError, UsageError
-from prl.grammar import TAGS, FaultKind, canonical_layout, parse, parse_ids, with_openings
+from prl.grammar import TAGS, FaultKind, canonical_layout, parse, with_openings
 from prl.machine import environment
 from prl.machine.fitting import Extent, check_fits
 from prl.machine.halving import advise
@@ -36,7 +36,7 @@ from prl.prompts import render_prompt, render_response
 from prl.runs import processes
 from prl.settings import Settings
 from prl.settings.arguments import SFTArguments
-from prl.structure import Opener, Tags, attached_structure, forced_tokens, response_ids
+from prl.structure import Opener, Tags, attached_structure, context_tokens, forced_tokens, response_ids
 from prl.trainer.format_sampler import FormatSampler
 from prl.trainer.micro_batches import MicroBatches
 from prl.trainer.rehearsal import rehearse_sft
@@ -261,7 +261,7 @@ def tokenize(
         forced = [False] * len(response)
         if tags:
             forced = forced_tokens(response, tags, paths=paths, opener=opener)
-        shown = context_tokens(response, row.get(CONTEXT_PATHS), tokenizer, counts)
+        shown = _shown(response, row.get(CONTEXT_PATHS) or (), tokenizer, counts)
         learned = [-100 if any(off) else token for token, *off in zip(response, forced, shown, strict=True)]
         examples.append({"input_ids": prompt + response, "labels": [-100] * len(prompt) + learned})
     if rows and not examples:
@@ -278,28 +278,16 @@ def tokenize(
     return Dataset.from_list(examples), left_out
 
 
-def context_tokens(
+def _shown(
     ids: Sequence[int],
-    places: Sequence[int] | None,
+    places: Sequence[int],
     tokenizer: PreTrainedTokenizerBase,
-    counts: Counter[str] | None = None,
+    counts: Counter[str] | None,
 ) -> list[bool]:
-    """Which tokens of a response are those of a context path: its text and `</Path>`, not its `<Path>`.
-
-    `places` are from 0, over all blocks as they are written; None and none are as good. `counts` takes up
-    how many they are (`context_paths`), and in how many traces (`context_traces`).
-    """
-    shown = [False] * len(ids)
-    if not places:
-        return shown
-    if counts is not None:
+    """`context_tokens`; `counts` takes up how many paths they are, and in how many traces."""
+    if places and counts is not None:
         counts.update({"context_paths": len(places), "context_traces": 1})
-    blocks = parse_ids(ids, tokenizer.convert_tokens_to_ids(list(TAGS))).blocks
-    paths = [path for block in blocks for path in block.paths]
-    for place in places:
-        start, end = paths[place].body_start, paths[place].end
-        shown[start:end] = [True] * (end - start)
-    return shown
+    return context_tokens(ids, places, tokenizer.convert_tokens_to_ids(list(TAGS)))
 
 
 def _unfit(count: int, left_out: Mapping[str, int]) -> str:

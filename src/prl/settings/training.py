@@ -105,6 +105,11 @@ class RLArguments(PathFlags, TrainingFlags):
         "draws more for a step, at most: other problems in the place of groups that are all paid the same "
         "(DAPO)",
     )
+    wrong_paths: Literal["learned", "judged"] = flag(
+        "learned",
+        "paths that end in another result than the right answer, in responses with a positive advantage, by "
+        "the rule of sft's judged: learned: like all else; judged: no loss on them",
+    )
     live_rate: bool = flag(
         False, "learning rate of a step times the share of its groups that are not all paid the same"
     )

@@ -29,7 +29,7 @@ from prl.structure.masks import (
     layer_windows,
 )
 from prl.structure.openings import Opener, path_opening, response_ids, said_of_opening, set_path_opening
-from prl.structure.reader import forced_tokens
+from prl.structure.reader import context_tokens, forced_tokens
 from prl.structure.tags import Tags
 
 __all__ = [
@@ -43,6 +43,7 @@ __all__ = [
     "attached_structure",
     "backbone_of",
     "cache_name",
+    "context_tokens",
     "forced_tokens",
     "foreign_layers",
     "layer_windows",

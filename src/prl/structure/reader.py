@@ -1,7 +1,7 @@
 """The structure of what is written token by token, and which tokens of it the decoder writes by itself.
 
 The decoder goes on from a `Reader` (`prl.decoding.threads`), and SFT leaves out of its loss what
-`forced_tokens` finds by the same one.
+`forced_tokens` finds by the same one. What else has no loss are `context_tokens`.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from copy import copy
 from typing import NamedTuple
 
+from prl.grammar import parse_ids
 from prl.structure.openings import Opener
 from prl.structure.tags import Tags
 
@@ -129,3 +130,15 @@ def forced_tokens(
             if tags.summary in joint:
                 insert(i + 1, joint.index(tags.summary) + 1)
     return forced
+
+
+def context_tokens(ids: Sequence[int], places: Sequence[int], tag_ids: Sequence[int]) -> list[bool]:
+    """Which tokens of a response are those of the paths at `places`, from 0 over all blocks as they are
+    written: their text and `</Path>`, not their `<Path>`. `tag_ids` are those of `prl.grammar.TAGS`."""
+    shown = [False] * len(ids)
+    if places:
+        paths = [path for block in parse_ids(ids, tag_ids).blocks for path in block.paths]
+        for place in places:
+            start, end = paths[place].body_start, paths[place].end
+            shown[start:end] = [True] * (end - start)
+    return shown

@@ -30,6 +30,7 @@ from prl.trainer.sealing import SealCheckpoints
 from prl.trainer.signals import StopOnSignal
 from prl.trainer.staging import Staging
 from prl.trainer.training import Patience, settle_ddp
+from prl.trainer.wrong_paths import leave_out
 
 
 class GRPO(GRPOTrainer):
@@ -42,7 +43,8 @@ class GRPO(GRPOTrainer):
        `dynamic_sampling` draws that often more, to put other groups in the place of those that teach nothing.
     4. `recorder`: says of each response whether it is right and valid, before the rewards pay for it; and
        keeps it with its rewards and its advantage once those of all processes are there. Only then can it
-       tell `staging` what came of the draw.
+       tell `staging` what came of the draw. With `wrong_paths` "judged", what wrong paths of credited
+       responses say is taken out of the loss in between.
     5. `micro_batches`: forward and backward in as many parts as fit, the latter for `live_rows` alone; in the
        forward pass `rollouts` compares the log-probabilities that it sampled with.
     6. Callbacks: first those that put numbers into the log (`rollouts`, `staging`, `recorder`,
@@ -70,6 +72,7 @@ class GRPO(GRPOTrainer):
         dynamic_sampling: int = 0,
         live_rate: bool = False,
         patience: int | None = None,
+        wrong_paths: str = "learned",
         line: Callable[[Mapping[str, Any]], str],
         is_adaptive: bool,
         callbacks: Sequence[TrainerCallback] = (),
@@ -83,7 +86,7 @@ class GRPO(GRPOTrainer):
         evaluated = len(held_out or ())
         self.live_rows = LiveRows()
         self.harm = HarmWatch(problems=evaluated, is_adaptive=is_adaptive, live_rate=live_rate)
-        self.epochs_done = 0
+        self.epochs_done, self.wrong_paths = 0, wrong_paths
         self.patience = Patience(patience) if patience else None
         keepers = [each for each in (rollouts, staging) if each]
         settle_ddp(args, model)
@@ -132,6 +135,8 @@ class GRPO(GRPOTrainer):
         if self.dynamic_sampling:
             rows = self.dynamic_sampling.fill(rows, self)
         outputs = super()._generate_and_score_completions(rows)
+        if self.wrong_paths == "judged":
+            leave_out(outputs, self.recorder.batch, self, self.recorder.path_opening)
         self.recorder.keep(self)
         return outputs
 

@@ -54,7 +54,7 @@ TOLD = {
     "batch": "{change}, with as many rows in a step, but not to the bit",
 }
 
-BEFORE = {"sft": {"wrong_paths": "learned"}, "rl": {}}
+BEFORE = {command: {"wrong_paths": "learned"} for command in ("sft", "rl")}
 """What a stage did before it had a setting: a run whose config.yaml says nothing of it was begun so."""
 
 LORA = ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules")
