@@ -143,6 +143,4 @@ def test_a_run_learns_as_if_these_tokens_were_masked(
 
 def test_without_tags_no_path_is_known(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="wrong_paths judged: tiny was never trained on the tags"):
-        rl.run(
-            resolve("rl", recipe="tiny", threads=1, output_dir=str(tmp_path / "rl"), wrong_paths="judged")
-        )
+        rl.run(resolve("rl", recipe="tiny", threads=1, output_dir=str(tmp_path / "rl"), wrong_paths="judged"))

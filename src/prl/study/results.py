@@ -311,8 +311,9 @@ def _evaluation(
     run_dir: Path, rows: Sequence[Mapping[str, Any]], greedy: Sequence[Mapping[str, Any]]
 ) -> Evaluation:
     of_problem: dict[str, list[tuple[float, ...]]] = {}
+    opening = runs.read_path_opening(run_dir)
     for row in rows:
-        parallel = parse(row["text"], truncated=row["truncated"]).uses_parallel
+        parallel = parse(row["text"], truncated=row["truncated"], opening=opening).uses_parallel
         measured = (row["correct"], float(parallel), float(row["length"]), row["critical_path"])
         of_problem.setdefault(row["problem"], []).append(measured)
     scores: dict[str, dict[str, float]] = {name: {} for name in SCORES}
@@ -324,7 +325,7 @@ def _evaluation(
         scores["greedy"] = of_greedy
     dataset, step = runs.read_config(run_dir)["eval"]["dataset"], run_dir.name.removeprefix("eval-")
     kept = [{name: row[name] for name in ROW if name in row} for row in rows]
-    return Evaluation(dataset, scores, describe(rows), int(step) if step.isdecimal() else None, kept)
+    return Evaluation(dataset, scores, describe(rows, opening), int(step) if step.isdecimal() else None, kept)
 
 
 def _read_training(run_dir: Path) -> Training:
