@@ -38,6 +38,7 @@ _LEAKS = {
 }
 """Key of `prl.analysis.describe` -> heading in T5."""
 
+_SOURCES = {"paper": "", "prl": " (ours)"}
 _LIBRARIES = ("torch", "transformers", "trl", "peft")
 _COUNTED = ("blocks_per_response", "paths_per_block")  # numbers, where the others are shares
 
@@ -111,22 +112,27 @@ def _problems(study: Study) -> str:
 
 
 def _claims(judged: Sequence[Judged]) -> str:
-    rows = []
+    rows, missing = [], []
     for each in judged:
-        quantity, sources = QUANTITIES[each.claim.quantity], {"paper": "", "prl": " (ours, not the paper's)"}
-        measured, seeds = each.lacking, ""
-        if each.measured:
-            shown = _points if quantity.unit == "points" else _times
-            measured = f"{quantity.name.format(*each.claim.arms)}: {shown(each.measured)}"
-            seeds = ", ".join(shown(each.measured, value) for value in each.measured.seeds.values())
-        text = each.claim.text + sources.get(each.claim.source, f" ({each.claim.source})")
+        quantity = QUANTITIES[each.claim.quantity]
+        text = each.claim.text + _SOURCES.get(each.claim.source, f" ({each.claim.source})")
+        if not each.measured:
+            missing.append([text, each.lacking])
+            continue
+        shown = _points if quantity.unit == "points" else _times
+        measured = f"{quantity.name.format(*each.claim.arms)}: {shown(each.measured)}"
+        seeds = ", ".join(shown(each.measured, value) for value in each.measured.seeds.values())
         rows.append([text, measured, seeds, f"**{each.verdict}**"])
+    parts = [
+        table(["claim", "measured", "each seed", "verdict"], rows) if rows else "",
+        "Not measured yet:\n\n" + table(["claim", "lacking"], missing) if missing else "",
+    ]
     return (
         "## Claims\n\n"
         "Supported: the interval lies wholly on the claim's side. Not supported: wholly on the other side. "
         "Undecided: this study is too small to say. One interval in twenty misses the truth by chance. "
         "Numbers in a claim are the paper's; differences are in percentage points.\n\n"
-        + table(["claim", "measured", "each seed", "verdict"], rows)
+        + "\n\n".join(part for part in parts if part)
     )
 
 
