@@ -29,7 +29,9 @@ STEERED = $(if $(RECIPE),--recipe '$(RECIPE)') $(if $(DATA),--dataset '$(DATA)')
 ATTENDING = $(if $(ATTENTION),--attention '$(ATTENTION)')
 SEEDED = $(if $(SEED),--seed $(SEED))
 STUDY := $(if $(QUICK),runs/study-quick,runs/study)
-COMPARED = $(RUN)/compare$(if $(SEED),-seed-$(SEED))
+COMPARED = $(RUN)/compare$(if $(RECIPE),-$(RECIPE))$(if $(SEED),-seed-$(SEED))
+DEMONSTRATED = $(if $(RECIPE),--recipe '$(RECIPE)')
+DEMO = runs/demo$(if $(RECIPE),-$(RECIPE))$(if $(ATTENTION),-$(ATTENTION))
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo compare study sft rl eval generate doctor data test test-slow test-pythons chaos soak starts lint format notebooks real bench-answers bench-decode bench-memory bench-traces clean
@@ -46,14 +48,14 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 install: $(INSTALLED) ## .venv with prl (editable) and all it needs, as pinned in constraints.txt
 
-demo: $(INSTALLED) ## cold start, RL and evaluation on the model that ships; prints before and after; goes on where it was stopped
-	$(PRL) demo $(ATTENDING) $(if $(filter structured,$(ATTENTION)),--output_dir runs/demo-structured) $(SEEDED) $(ARGS)
+demo: $(INSTALLED) ## cold start and RL beside sequential RL and votes, RECIPE=tiny-search+products, tiny-search or tiny; goes on where it was stopped
+	$(PRL) demo $(DEMONSTRATED) $(ATTENDING) $(if $(RECIPE)$(ATTENTION),--output_dir '$(DEMO)') $(SEEDED) $(ARGS)
 
 compare: $(COMPARED)/causal/demo.json $(COMPARED)/structured/demo.json ## the demo with both attentions, side by side; keeps what is done
 	$(PRL) compare '$(COMPARED)/causal' '$(COMPARED)/structured'
 
 $(COMPARED)/%/demo.json: | $(INSTALLED)
-	$(PRL) demo --attention $* --output_dir '$(@D)' $(SEEDED) $(ARGS)
+	$(PRL) demo $(DEMONSTRATED) --attention $* --output_dir '$(@D)' $(SEEDED) $(ARGS)
 
 study: $(INSTALLED) ## where parallel thinking pays, five seeds: tables, figures, claims; goes on where it was stopped
 	$(PRL) study paper-mini --output_dir '$(STUDY)' $(if $(PART),--part '$(PART)') $(if $(QUICK),--quick --seeds 1) $(if $(RECIPE),--recipe '$(RECIPE)') $(if $(MODEL),--model_name_or_path '$(MODEL)') $(ARGS)

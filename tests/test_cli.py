@@ -379,7 +379,11 @@ def test_make_compare_keeps_the_demos_that_are_done(tmp_path: Path) -> None:
         (["demo", "SEED=3"], "prl demo --seed 3"),
         (
             ["demo", "ATTENTION=structured"],
-            "prl demo --attention 'structured' --output_dir runs/demo-structured",
+            "prl demo --attention 'structured' --output_dir 'runs/demo-structured'",
+        ),
+        (
+            ["demo", "RECIPE=tiny-search"],
+            "prl demo --recipe 'tiny-search' --output_dir 'runs/demo-tiny-search'",
         ),
         (["rl", "ATTENTION=causal"], "--model_name_or_path 'runs/default/sft' --attention 'causal'"),
         (

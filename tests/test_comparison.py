@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,7 @@ def test_demos_are_compared_stage_by_stage(tmp_path: Path, capsys: pytest.Captur
     first = a_demo(tmp_path / "a", FIRST, "causal")
     second = a_demo(tmp_path / "b", BETTER, "structured")
     stages = comparison.run(resolve("compare", first=str(first), second=str(second), bootstrap=100))
-    assert [*stages] == ["base", "SFT", "RL"]
+    assert [*stages] == ["base", "SFT", "sequential", "RL"], "a figure is drawn of the last"
     shown = capsys.readouterr().err
     for said in (
         "RL, sampled, 40 problems",
@@ -90,9 +91,12 @@ def test_demos_are_compared_stage_by_stage(tmp_path: Path, capsys: pytest.Captur
         f"B {second}",
     ):
         assert said in shown
-    assert shown.count("accuracy, B - A, paired:  25.0%  [") == 3
+    assert shown.count("accuracy, B - A, paired:  25.0%  [") == 4
     assert "odd" not in shown
     assert "critical_path" not in shown, "results from before it was measured"
+    shutil.rmtree(second / "eval-sequential")
+    stages = comparison.run(resolve("compare", first=str(first), second=str(second), bootstrap=10))
+    assert [*stages] == ["base", "SFT", "RL"], "a demo from before there was a control"
 
 
 def test_frontiers_are_drawn_where_a_figure_is_asked_for(

@@ -1,122 +1,45 @@
-"""A demo that was interrupted anywhere goes on there, and never with what another one left."""
+"""A demo goes on only with what is its own: never with what another one left, or with other settings."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
-from prl import cli, runs
+from prl import runs
 from prl.config import resolve
-from prl.errors import RunError
+from prl.errors import PrlError, RunError
+from prl.runs.checkpoints import seal
 from prl.study import demo
-from prl.study.demo import DemoResult
-
-FEW: dict[str, dict[str, Any]] = {
-    "sft": {
-        "limit": 20, "max_steps": 2, "save_steps": 1, "logging_steps": 1, "sample_count": 0,
-        "per_device_train_batch_size": 2, "eval_strategy": "no", "warmup_steps": 0,
-    },
-    "rl": {
-        "limit": 8, "max_steps": 1, "max_completion_length": 16, "per_device_train_batch_size": 16,
-        "gradient_accumulation_steps": 1, "num_generations": 8,
-    },
-    "eval": {"limit": 4, "samples": 1, "max_completion_length": 16, "greedy": False},
-}  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def few(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(demo, "QUICK", FEW)
+from prl.study.demo import DemoResult, Task
 
 
 def ask(folder: Path, **given: Any) -> DemoResult:
     return demo.run(resolve("demo", **{"threads": 1, "quick": True, "output_dir": str(folder), **given}))
 
 
-def interrupted(monkeypatch: pytest.MonkeyPatch, owner: object, name: str, when: Callable[..., bool]) -> None:
-    """Let the next call of `owner.name` for which `when` holds end as Ctrl-C does."""
-    original = getattr(owner, name)
-
-    def call(*words: Any, **given: Any) -> Any:
-        if when(*words, **given):
-            monkeypatch.setattr(owner, name, original)
-            raise KeyboardInterrupt
-        return original(*words, **given)
-
-    monkeypatch.setattr(owner, name, call)
-
-
-def files(folder: Path) -> dict[str, bytes]:
-    """What its finished stages hold; cards aside, which an evaluation of the model adds to."""
-    done = [each for each in folder.iterdir() if (each / "DONE").exists()]
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for each in done
-        for path in each.rglob("*")
-        if path.is_file() and path.name != "README.md"
-    }
-
-
-def test_an_interrupted_demo_keeps_what_is_done_and_resumes_what_is_not(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    interrupted(
-        monkeypatch, runs.Run, "log_metrics", lambda run, step, metrics: (run.command, step) == ("sft", 2)
-    )
-    words = ["demo", "--quick", "--threads", "1", "--output_dir", str(tmp_path)]
-    assert cli.main(words) == 1
-    said = "prl demo: interrupted; what is done is kept, and the same command goes on from it"
-    assert capsys.readouterr().err.splitlines()[-1] == said
-    assert not (tmp_path / "demo.json").exists()
-    first = files(tmp_path)
-    assert {name.partition("/")[0] for name in first} == {"eval-base"}
-    assert runs.last_checkpoint(tmp_path / "sft") == tmp_path / "sft" / "checkpoint-1"
-
-    interrupted(monkeypatch, demo.rl, "run", lambda settings: True)
-    with pytest.raises(KeyboardInterrupt):
-        ask(tmp_path)
-    shown = capsys.readouterr().err
-    assert f"{tmp_path}: going on with the demo that was begun at " in shown
-    assert f"{tmp_path / 'eval-base'}: done already, kept" in shown
-    environment = json.loads((tmp_path / "sft" / "environment.json").read_text())
-    assert environment["resumed_at"], "SFT went on from its first checkpoint"
-    second = files(tmp_path)
-    assert first.items() <= second.items()
-    assert {name.partition("/")[0] for name in second} == {"eval-base", "sft", "eval-sft"}
-
-    result = ask(tmp_path)
-    assert second.items() <= files(tmp_path).items()
-    written = json.loads((tmp_path / "demo.json").read_text())
-    kept = sum(
-        runs.read_summary(tmp_path / name)["wall_seconds"] for name in ("eval-base", "sft", "eval-sft")
-    )  # type: ignore[index]
-    assert written["minutes"] > kept / 60
-    assert written["gain"]["mean"] == result.gain.mean
-    for stage, name in demo.EVALUATIONS.items():
-        stored = json.loads((tmp_path / name / "results.json").read_text())
-        assert (written["stages"][stage], result.stages[stage].scores) == (
-            stored["metrics"],
-            stored["scores"],
-        )
-    assert not (tmp_path / demo.STATE).exists()
-
-
 @pytest.fixture
-def stages(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The stages that a demo calls, which then end as Ctrl-C does."""
-    called: list[str] = []
+def to_do(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """What is left to do each time a demo runs, which then ends as Ctrl-C does."""
+    left: list[list[str]] = []
 
-    def run(settings: Any) -> None:
-        called.append(settings.command)
-        raise KeyboardInterrupt
+    def execute(tasks: list[Task], logs: Path, *, jobs: int) -> dict[str, str]:
+        left.append([task.name for task in tasks if not task.is_done])
+        raise PrlError("interrupted")
 
-    for module in (demo.evaluation, demo.sft, demo.rl):
-        monkeypatch.setattr(module, "run", run)
-    return called
+    monkeypatch.setattr(demo, "execute", execute)
+    return left
+
+
+def left_by_a_demo(folder: Path, started_at: str) -> None:
+    """A finished run with a checkpoint."""
+    (folder / "checkpoint-1").mkdir(parents=True)
+    (folder / "checkpoint-1" / "adapter_model.safetensors").write_bytes(b"weights")
+    seal(folder / "checkpoint-1", {})
+    runs.write_json(folder / "environment.json", {"started_at": started_at})
+    runs.write_json(folder / "DONE", {})
 
 
 @pytest.mark.parametrize(
@@ -124,51 +47,92 @@ def stages(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     [
         ({"seed": 1}, "seed 0, not 1"),
         (
-            {"attention": "structured", "quick": False},
-            "attention causal, not structured; quick True, not False",
+            {"attention": "causal", "quick": False},
+            "attention structured, not causal; quick True, not False",
+        ),
+        (
+            {"recipe": "tiny"},
+            "recipe tiny-search+products, not tiny; attention structured, not causal",
         ),
     ],
 )
 def test_other_settings_are_told_and_begin_anew_only_when_asked(
-    stages: list[str], tmp_path: Path, other: dict[str, Any], said: str
+    to_do: list[list[str]], tmp_path: Path, other: dict[str, Any], said: str
 ) -> None:
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(PrlError, match="interrupted"):
         ask(tmp_path)
+    left_by_a_demo(tmp_path / "sft", "9999-01-01T00:00:00+00:00")
     with pytest.raises(RunError) as caught:
         ask(tmp_path, **other)
     assert str(caught.value) == (
         f"{tmp_path} holds an interrupted demo with {said}: ask for the same to go on with it, choose "
         "another --output_dir, or pass --overwrite_output_dir"
     )
-    assert stages == ["eval"]
-    with pytest.raises(KeyboardInterrupt):
-        ask(tmp_path, **other, overwrite_output_dir=True)
-    with pytest.raises(KeyboardInterrupt):
-        ask(tmp_path, **other)
+    assert len(to_do) == 1
+    with pytest.raises(PrlError, match="interrupted"):
+        ask(tmp_path)
+    assert to_do[1] == [name for name in to_do[0] if name != "sft"]
+    runs.write_json(tmp_path / "sft" / "environment.json", {"started_at": "2020-01-01T00:00:00+00:00"})
+    for anew in (True, False):
+        with pytest.raises(PrlError, match="interrupted"):
+            ask(tmp_path, **other, overwrite_output_dir=anew)
+    assert "sft" in to_do[2]
+    assert to_do[3] == to_do[2]
+
+
+def test_a_demo_of_before_there_were_others_was_of_sums(to_do: list[list[str]], tmp_path: Path) -> None:
+    stored = {"attention": "causal", "seed": 0, "quick": True, "begun_at": "2020-01-01T00:00:00+00:00"}
+    runs.write_json(tmp_path / demo.STATE, stored)
+    left_by_a_demo(tmp_path / "sft", "2020-01-01T00:00:09+00:00")
+    with pytest.raises(RunError, match="recipe tiny, not tiny-search"):
+        ask(tmp_path)
+    with pytest.raises(PrlError, match="interrupted"):
+        ask(tmp_path, recipe="tiny")
+    assert [{*names} for names in to_do] == [{"rl", "sequential-rl", *demo.EVALUATIONS.values()}]
 
 
 def test_a_finished_demo_is_replaced_and_nothing_of_it_kept(
-    stages: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    to_do: list[list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Also by one with other settings, as `make demo` and then `make demo SEED=1` ask for."""
-    for output in ("eval-base", "sft", "eval-sft", "rl", "eval-rl"):
-        (tmp_path / output).mkdir()
-        (tmp_path / output / "environment.json").write_text('{"started_at": "2020-01-01T00:00:00+00:00"}')
-        (tmp_path / output / "DONE").write_text("{}")
+    asked = {"recipe": "tiny", "attention": "causal", "seed": 0, "quick": True}
+    outputs = [task.name for tasks in demo.plan(tmp_path, asked, threads=1) for task in tasks]
+    for output in outputs:
+        left_by_a_demo(tmp_path / output, "2020-01-01T00:00:00+00:00")
+    (tmp_path / "sft" / "mine.txt").write_text("a person's")
     (tmp_path / "demo.json").write_text('{"attention": "causal", "seed": 0, "quick": false}')
     for _ in range(2):
-        with pytest.raises(KeyboardInterrupt):
-            ask(tmp_path, seed=1)
-    assert stages == ["eval", "eval"], "what is older than this demo is none of its stages"
+        with pytest.raises(PrlError, match="interrupted"):
+            ask(tmp_path, seed=1, recipe="tiny")
+    assert [{*names} for names in to_do] == [{"sft", "rl", "sequential-rl", *demo.EVALUATIONS.values()}] * 2
+    assert not any((tmp_path / name / "DONE").exists() for name in outputs)
+    assert runs.last_checkpoint(tmp_path / "sft") is None
+    assert (tmp_path / "sft" / "mine.txt").exists()
     said = f"{tmp_path}: the finished demo there (attention causal, seed 0, quick False) is replaced"
     assert capsys.readouterr().err.count(said) == 1
     assert not (tmp_path / "demo.json").exists()
 
 
-def test_a_folder_that_cannot_be_written_is_told(stages: list[str], tmp_path: Path) -> None:
+def test_a_run_that_fails_is_told_with_its_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo, "execute", lambda tasks, logs, *, jobs: {"rl": "killed by signal 9"})
+    with pytest.raises(RunError) as caught:
+        ask(tmp_path)
+    log = tmp_path / "logs" / "rl.log"
+    assert str(caught.value) == (
+        f"rl failed: killed by signal 9; {log} has all of it, and the same command goes on from there"
+    )
+
+
+def test_a_folder_that_cannot_be_written_or_is_in_use_is_told(to_do: list[list[str]], tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(
         RunError, match=r"file.x cannot be written: Not a directory\. Choose another --output_dir"
     ):
         ask(tmp_path / "file" / "x")
-    assert stages == []
+    (tmp_path / "demo").mkdir()
+    with (
+        FileLock(tmp_path / "demo" / ".lock"),
+        pytest.raises(RunError, match="is in use by another `prl demo`: wait for it"),
+    ):
+        ask(tmp_path / "demo")
+    assert to_do == []

@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 from typing import Literal
 
 from prl.settings.evaluating import CompareArguments, EvalArguments, GenerateArguments, RewardsArguments
-from prl.settings.flags import flag
+from prl.settings.flags import Attention, flag
 from prl.settings.traces import (
     DataArguments,
     DataCheckArguments,
@@ -47,12 +47,14 @@ class MergeArguments:
 
 @dataclass
 class DemoArguments:
-    """Cold start, RL and evaluation on the model that ships; prints before and after.
+    """Cold start, RL and evaluation on a model that ships, beside sequential RL and votes.
 
-    Interrupted, the same command goes on where it was.
+    Recipes: tiny-search+products: four ways to a product, which vote; tiny-search: six paths divide the work;
+    tiny-search+equations: candidates divided; tiny: sums. Interrupted, the same command goes on where it was.
     """
 
-    attention: Literal["causal", "structured"] = "causal"
+    recipe: str = "tiny-search+products"
+    attention: Attention = "auto"
     seed: int = 0
     output_dir: str = "runs/demo"
     overwrite_output_dir: bool = False

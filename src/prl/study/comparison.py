@@ -58,9 +58,10 @@ def run(settings: Settings[CompareArguments]) -> dict[str, Comparison]:
     arguments = settings.arguments
     first, second = Path(str(arguments.first)).expanduser(), Path(str(arguments.second)).expanduser()
     ours, theirs = _evaluations(first), _evaluations(second)
-    if ours.keys() != theirs.keys():
+    both = [name for name in ours if name in theirs]
+    if not both:
         raise RunError(f"{first} and {second}: one is a demo, the other an evaluation; name two of a kind")
-    compared = {name: compare(ours[name], theirs[name], resamples=arguments.bootstrap) for name in ours}
+    compared = {name: compare(ours[name], theirs[name], resamples=arguments.bootstrap) for name in both}
     for name, each in compared.items():
         labels = (f"A {_attention(ours[name])}", f"B {_attention(theirs[name])}")
         columns = {
@@ -117,7 +118,8 @@ def _evaluations(folder: Path) -> dict[str, Path]:
     """Model -> the folder of its evaluation."""
     with looking_into(folder):
         if (folder / "demo.json").is_file():
-            return {model: folder / name for model, name in EVALUATIONS.items()}
+            # A demo of before there was a sequential arm has none.
+            return {model: folder / name for model, name in EVALUATIONS.items() if (folder / name).is_dir()}
         if (folder / "results.json").is_file():
             return {"evaluation": folder}
     raise RunError(
