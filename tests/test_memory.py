@@ -198,14 +198,12 @@ def test_it_counts_as_the_libraries_do() -> None:
     assert load.TILE_ROWS == kernels.TOKEN_CHUNK_SIZE
     assert load.TILE_COLUMNS == trl._CHUNKED_LOGPROB_CHUNK_SIZE
     forkjoin = importlib.import_module("prl.decoding.forkjoin")
-    packing = importlib.import_module("prl.decoding.packing")
     rows = importlib.import_module("prl.decoding.rows")
     assert memory.SLOTS == rows.CHUNK
     assert (memory.DRAWN_TOGETHER, memory.PREFILL_TOKENS) == (
         forkjoin.DRAWN_TOGETHER,
         forkjoin.PREFILL_TOKENS,
     )
-    assert memory.PACKED_FROM == packing.SMALLEST
     assert importlib.import_module("prl.structure").LAYER_KINDS == shape.LAYER_KINDS
 
 

@@ -1,4 +1,4 @@
-"""Linear layers in oneDNN's layout: the same products, only while it lasts, only where it fits."""
+"""Linear layers in a faster layout: the same products, only while it lasts, only where it fits."""
 
 import pytest
 import torch
@@ -7,6 +7,7 @@ from torch import nn
 from prl.decoding.packing import SMALLEST, packed_linears
 
 LARGE = (256, SMALLEST // 256)
+SMALL = (256, SMALLEST // 256 - 1)
 
 
 def is_packed(linear):
@@ -15,10 +16,11 @@ def is_packed(linear):
 
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("rows", [1, 7, 64])
-def test_same_products_in_and_after(rows, bias):
+@pytest.mark.parametrize("shape", [LARGE, SMALL], ids=["large", "small"])
+def test_same_products_in_and_after(shape, rows, bias):
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(*LARGE, bias=bias))
-    x = torch.randn(1, rows, LARGE[0])
+    model = nn.Sequential(nn.Linear(*shape, bias=bias))
+    x = torch.randn(1, rows, shape[0])
     before, weight = model(x), model[0].weight.data_ptr()
     with torch.no_grad(), packed_linears(model):
         assert is_packed(model[0])
@@ -27,13 +29,14 @@ def test_same_products_in_and_after(rows, bias):
     assert model[0].weight.data_ptr() == weight
 
 
-def test_the_weights_of_the_moment_are_packed():
-    model = nn.Sequential(nn.Linear(*LARGE))
-    x = torch.ones(1, LARGE[0])
+@pytest.mark.parametrize("shape", [LARGE, SMALL], ids=["large", "small"])
+def test_the_weights_of_the_moment_are_packed(shape):
+    model = nn.Sequential(nn.Linear(*shape))
+    x = torch.ones(1, shape[0])
     for scale in (1.0, 3.0):
         model[0].weight.data.fill_(scale)
         with torch.no_grad(), packed_linears(model):
-            expected = torch.full((1, LARGE[1]), scale * LARGE[0]) + model[0].bias
+            expected = torch.full((1, shape[1]), scale * shape[0]) + model[0].bias
             torch.testing.assert_close(model(x), expected)
 
 
@@ -44,6 +47,14 @@ def test_undone_when_something_fails():
     assert not is_packed(model[0])
 
 
+def test_small_ones_are_laid_out_column_by_column():
+    linear = nn.Linear(*SMALL)
+    with packed_linears(nn.Sequential(linear)):
+        weight = vars(linear)["forward"].keywords["weight"]
+        assert weight.shape == linear.weight.shape
+        assert weight.t().is_contiguous()
+
+
 class Adapted(nn.Linear):
     """A layer that computes something of its own."""
 
@@ -51,12 +62,11 @@ class Adapted(nn.Linear):
 @pytest.mark.parametrize(
     "linear",
     [
-        nn.Linear(8, 8),
         nn.Linear(*LARGE, dtype=torch.bfloat16),
         Adapted(*LARGE),
         nn.Linear(*LARGE, device="meta"),
     ],
-    ids=["small", "16 bits", "subclass", "not on a CPU"],
+    ids=["16 bits", "subclass", "not on a CPU"],
 )
 def test_others_are_left_alone(linear):
     with packed_linears(nn.Sequential(linear)):

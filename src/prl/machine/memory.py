@@ -24,9 +24,6 @@ GIB = 2**30
 DRAWN_TOGETHER, PREFILL_TOKENS, SLOTS = 128, 8192, 64
 """`prl.decoding`: threads whose logits are held at a time, tokens of a prefill, slots the cache grows by."""
 
-PACKED_FROM = 2**17
-"""`prl.decoding.packing`: matrices of fewer elements are not packed."""
-
 CUDA_CONTEXT = GIB // 2
 """The driver's context, loaded kernels and cuBLAS workspaces. Assumed: it differs by card and driver."""
 
@@ -231,10 +228,8 @@ def _rollout(shape: Shape, load: Load) -> list[Item]:
         notes.append("adapter folded in")
     if load.device == "cpu" and load.dtype == "float32":
         sizes = [] if load.four_bit else [math.prod(size) for size in shape.linears.values()] * shape.layers
-        packed = 4 * sum(size for size in [*sizes, matrix] if size >= PACKED_FROM)
-        if packed:
-            folded += packed
-            notes.append("packed for the CPU")
+        folded += 4 * sum([*sizes, matrix])
+        notes.append("packed for the CPU")
     slots, _ = cache_slots(load.rollout_prompt, load.rollout_completion)
     note = f"{load.rollout_rows} responses x {slots} slots, {8 * load.weight_bytes} bit"
     items = [Item("KV cache", kv_cache_bytes(shape, load), note, "rollout")]
