@@ -9,9 +9,10 @@ import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora.layer import Linear as LoraLinear
+from peft.tuners.trainable_tokens.layer import TrainableTokensLayer
 
 from prl.decoding import ForkJoinDecoder, Limits, passes
-from prl.decoding.weights import folded_adapters
+from prl.decoding.weights import folded_adapters, without_wrappers
 from prl.model import Lora, load_model
 from prl.prompts import render_prompt
 from prl.structure import attach_structure, attached_structure
@@ -104,6 +105,33 @@ def test_lora_is_folded_in_fp32_only_and_rows_always(make_model, tags):
             assert len(layers) == 14
             assert all(layer.merged == folds for layer in layers)
             assert model.get_base_model().get_input_embeddings().token_adapter.merged
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_folded_model_is_a_bare_one_while_it_decodes(make_model, tags, tied):
+    """peft's layers would look anew at each call for what there is to add."""
+    model = adapted(make_model, tags, tied=tied).eval()
+    ids, modules = torch.arange(5, 45)[None], [*model.modules()]
+    with torch.no_grad():
+        expected = model(input_ids=ids).logits
+        with folded_adapters(model), without_wrappers(model):
+            kinds = {type(module).__module__.split(".")[0] for module in model.get_base_model().modules()}
+            assert "peft" not in kinds
+            found = model(input_ids=ids).logits
+    torch.testing.assert_close(found, expected, atol=1e-5 * expected.abs().max().item(), rtol=0)
+    assert [*model.modules()] == modules
+
+
+def test_what_is_not_in_the_weights_keeps_its_layer(make_model, tags):
+    model = adapted(make_model, tags, dtype=torch.bfloat16)
+    with folded_adapters(model), without_wrappers(model):
+        kinds = [type(module) for module in model.modules()]
+        assert kinds.count(LoraLinear) == 14
+        assert TrainableTokensLayer not in kinds
+    modules = [*model.modules()]
+    model.merge_adapter()
+    with model.disable_adapter(), without_wrappers(model):
+        assert [*model.modules()] == modules, "off, though in the weights: peft takes it out of them"
 
 
 @pytest.mark.parametrize("tied", [True, False])

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from prl.decoding.packing import packed_linears
 from prl.decoding.rows import Columns, RowCache, masks, row_attention
-from prl.decoding.weights import folded_adapters
+from prl.decoding.weights import folded_adapters, without_wrappers
 from prl.structure import backbone_of, cache_name
 
 
@@ -21,7 +21,7 @@ class Passes:
     """A model, and a cache of `capacity` rows that its passes write; to be used within `decoding(model)`."""
 
     def __init__(self, model: PreTrainedModel | PeftModel, capacity: int) -> None:
-        self.model, self.backbone = model, backbone_of(model)
+        self.backbone, self.head = backbone_of(model), model.get_output_embeddings()
         weight = self.backbone.get_input_embeddings().weight
         self.device, self.dtype = weight.device, weight.dtype
         self.cache = RowCache(capacity, self.device)
@@ -49,7 +49,7 @@ class Passes:
         ).last_hidden_state[0]
 
     def logits(self, hidden: Tensor) -> Tensor:
-        logits = self.model.get_output_embeddings()(hidden).float()
+        logits = self.head(hidden).float()
         cap = getattr(self.backbone.config, "final_logit_softcapping", None)  # Gemma 2
         return logits if cap is None else cap * torch.tanh(logits / cap)
 
@@ -72,6 +72,7 @@ def decoding(model: PreTrainedModel | PeftModel) -> Iterator[None]:
         evaluating(model),
         folded_adapters(model),
         packed_linears(model),
+        without_wrappers(model),
         row_attention(backbone_of(model)),
     ):
         yield

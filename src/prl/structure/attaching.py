@@ -113,7 +113,8 @@ class _StructureHook:
     def __call__(
         self, backbone: PreTrainedModel, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[()], dict[str, Any]] | None:
-        kwargs = dict(zip(inspect.signature(backbone.forward).parameters, args, strict=False)) | kwargs
+        if args:
+            kwargs = dict(zip(inspect.signature(backbone.forward).parameters, args, strict=False)) | kwargs
         mask = kwargs.get("attention_mask")
         if mask is not None and not (isinstance(mask, Tensor) and mask.dim() == 2):
             masks = mask.values() if isinstance(mask, Mapping) else (mask,)
