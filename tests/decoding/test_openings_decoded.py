@@ -379,6 +379,25 @@ def test_the_batch_changes_nothing(structured, tokenizer, opening):
     assert ids_of(found[0]) == ids_of(found[1]) == ids_of(found[2])
 
 
+@pytest.mark.parametrize("opening", ["none", "number"])
+def test_what_is_forced_takes_no_pass_of_its_own(structured, tokenizer, opening):
+    """`<Path>` and its opening go through the model with `<Parallel>`, what joins a block with the last
+    `</Path>`: passes, which are what time is made of, are fewer than the tokens of the critical path."""
+    limits = Limits(1000, 3, max_blocks=99, max_path_length=100, path_opening=opening)
+    decoder = ForkJoinDecoder(structured, tokenizer, limits=limits)
+    opened = len(decoder.opener.opening([], 1)) if decoder.opener else 0
+    assert opened == (3 if opening == "number" else 0)
+    blocks = 0
+    for i in range(4):
+        ((response,),) = decoder.generate(PROMPTS[:1], seed=i)
+        assert not response.truncated
+        assert max((stop - start for block in response.blocks for start, stop in block), default=0) < 100
+        forced = len(response.blocks) * (1 + opened + len(decoder.joint))
+        assert decoder.steps == response.critical_path - forced - 1, "the last token goes through nothing"
+        blocks += len(response.blocks)
+    assert blocks >= 3
+
+
 def test_greedy_siblings_differ_by_their_opening(structured, tokenizer):
     def paths(opening: str) -> list[list[int]]:
         decoder = ForkJoinDecoder(
