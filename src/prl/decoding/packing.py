@@ -3,7 +3,7 @@
 Decoding multiplies a few rows by the same matrices some hundred times. In fp32 torch hands such a product to
 MKL; on an AMD EPYC that took two to three times as long, from 8 rows on, as oneDNN with weights arranged once
 (what torch.compile's freezing does). Small matrices stay with MKL, whose call costs a fourth of oneDNN's, but
-column by column: on an Intel Xeon that took 0.5 to 0.8 of the time from 6 to 128 rows, and never longer.
+column by column: on an Intel Xeon that took 0.5 to 0.8 of the time from 6 to 128 rows, and rarely longer.
 """
 
 from __future__ import annotations
