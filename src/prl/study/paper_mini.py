@@ -56,9 +56,9 @@ _SEQUENTIAL = Setup("in-sequence")
 _TERSE = {"sft": {"dataset_split": "terse"}}
 _HELD = {"max_completion_length": BUDGET}
 _NUMBERED = Setup("")
-_VOTING = Setup("products", sizes={"sft": {"max_steps": 400, "limit": 12864}})
+_VOTING = Setup("products", sizes={"sft": {"max_steps": 280}})
 _PRODUCTS_SEQUENTIAL = Setup("products+in-sequence", sizes=_VOTING.sizes)
-_LONGER = Setup("products+in-sequence", sizes={"sft": {"max_steps": 1450, "limit": 46464}})
+_LONGER = Setup("products+in-sequence", sizes={"sft": {"max_steps": 1015, "limit": 32480}})
 _ANYWHERE = {"sft": {"dataset_split": "anywhere"}}
 _MIXED = {"sft": {"dataset_split": "mixed"}}
 _CAUSAL = {"sft": {"dataset_split": "anywhere", "path_opening": "none"}}
