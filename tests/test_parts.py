@@ -94,3 +94,14 @@ def test_a_file_that_is_no_part_is_named(tmp_path: Path, packed: bool, text: byt
     (tmp_path / parts.FILE).write_bytes(gzip.compress(text) if packed else text)
     with pytest.raises(RunError, match=r"cannot be read as a part of a study .*run the part again"):
         parts.load(tmp_path / parts.FILE)
+
+
+def test_the_committed_page_is_what_the_committed_parts_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    committed = Path(__file__).parents[1] / "docs" / "study" / "paper-mini"
+    shutil.copytree(committed, tmp_path / "study", ignore=shutil.ignore_patterns("study.*"))
+    drawn = {path.stem: f"figures/{path.name}" for path in sorted((committed / "figures").glob("*.png"))}
+    monkeypatch.setattr(report.figures, "draw", lambda study: drawn)
+    page = report.write_merged(tmp_path / "study").read_text(encoding="utf-8")
+    assert page == (committed / "study.md").read_text(encoding="utf-8")

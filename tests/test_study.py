@@ -169,6 +169,11 @@ def test_what_is_not_ready_does_not_hold_up_what_is(fakes: Fakes) -> None:
     assert fakes.calls[-1]["name"] == "late"
 
 
+def test_a_need_that_is_no_task_is_not_waited_for(fakes: Fakes) -> None:
+    with pytest.raises(ValueError, match="needed, and no task: b"):
+        fakes.execute([fakes.task("a", needs=("b",))])
+
+
 def test_a_task_that_is_to_be_alone_is(fakes: Fakes) -> None:
     """`alone` would have begun beside `first`, and `second` beside `alone`."""
     tasks = [fakes.task("first"), replace(fakes.task("alone", "eval"), alone=True), fakes.task("second")]

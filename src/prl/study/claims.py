@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from math import inf
 from statistics import fmean
 from typing import Literal
 
@@ -121,7 +122,9 @@ def _seconds(study: Study, first: str, second: str) -> SeedEstimate | None:
         }
         for arm in (first, second)
     )
-    return student(lambda one, other: other / one, ours, theirs) if ours and theirs else None
+    if not ours or not theirs:
+        return None
+    return student(lambda one, other: other / one, ours, theirs, bounds=(0.0, inf))
 
 
 def _summary(study: Study, arm: str) -> SeedEstimate | None:
@@ -132,9 +135,13 @@ def _summary(study: Study, arm: str) -> SeedEstimate | None:
 
 
 def rl_gain(study: Study, arm: str) -> SeedEstimate | None:
-    """The accuracy of an arm minus that of the cold start, or the base, that its RL began with."""
-    start = study.design.arms[arm].cold_start
-    return gain(_of(study, arm), _of(study, cold(start) if start else BASE), "accuracy")
+    """The accuracy of an arm minus that of the cold start, or the base, that its RL began with; of an arm
+    that is evaluated within a length, both within that."""
+    start, told = study.design.arms[arm].cold_start, study.design.arms[arm].setup.given.get("eval", {})
+    ours, theirs = _of(study, arm), _of(study, cold(start) if start else BASE)
+    if (limit := told.get("max_completion_length")) is not None:
+        return gain_within(ours, theirs, limit, "length")
+    return gain(ours, theirs, "accuracy")
 
 
 def _early_accuracy(study: Study, first: str, second: str) -> SeedEstimate | None:

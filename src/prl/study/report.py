@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, is_dataclass
+from math import inf
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -134,6 +135,7 @@ def _levels(seeds: Mapping[int, Evaluation]) -> dict[str, dict[str, Any]]:
             "accuracy": student(
                 itself,
                 {seed: {"": _mean(of[level], "correct")} for seed, of in by_seed.items() if level in of},
+                bounds=(0.0, 1.0),
             ),
             "chance": fmean(chance(of[level]) for of in by_seed.values() if level in of),
             **{
@@ -156,7 +158,7 @@ def _timed(seeds: Mapping[int, Evaluation]) -> dict[str, Any]:
             for seed, rows in rows_of.items()
             if rows
         }
-        return student(itself, units)
+        return student(itself, units, bounds=(0.0, inf))
 
     return {
         "accuracy": score(seeds, "accuracy"),

@@ -72,8 +72,11 @@ def execute(
     A task that is to be alone starts when nothing else runs, and nothing starts beside it. Returns task ->
     why it failed; what needs a failed task is not run, everything else is. Ctrl-C reaches
     the processes as well, which finish their step and save; then PrlError says how to go on. SIGTERM does the
-    same.
+    same. ValueError: a task needs one that is not among them, and would be waited for without end.
     """
+    names = {task.name for task in tasks}
+    if lost := sorted({need for task in tasks for need in task.needs} - names):
+        raise ValueError(f"needed, and no task: {', '.join(lost)}")
     logs.mkdir(parents=True, exist_ok=True)
     done = {task.name for task in tasks if task.is_done}
     waiting = [task for task in tasks if task.name not in done]
