@@ -290,7 +290,7 @@ def test_openings_lose_nothing(response: str) -> None:
         shown = visible(trace_text(parse(response, opening=opening), 44))
         plain = visible(trace_text(parse(response), 44))
         lost = Counter(plain) - Counter(shown)
-        assert {*lost} <= {*"1234567890"}, "but a number that is the label's own"
+        assert {*lost} <= {*"1234567890│"}, "but a number that is the label's own, with the frame of its line"
 
 
 def test_drawing_needs_no_torch() -> None:

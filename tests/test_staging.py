@@ -330,7 +330,15 @@ def test_a_data_set_without_the_levels_of_a_stage_is_refused_before_anything_loa
     assert not (tmp_path / "rl").exists()
 
 
-STRUCTURED = ("structured-accuracy", "structured-alternating", "parallel-only", "tiered-only", "scaffold")
+STRUCTURED = (
+    "structured-accuracy",
+    "structured-alternating",
+    "parallel-only",
+    "tiered-only",
+    "gated-efficiency",
+    "scaffold",
+    "scaffold-early",
+)
 
 
 FEW = {"threads": 1, "limit": 40, "max_steps": 2}

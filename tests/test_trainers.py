@@ -28,6 +28,7 @@ RELIED_ON = {
     (GRPOTrainer, "_prepare_inputs"): "generation_batch",
     (GRPOTrainer, "training_step"): "model inputs num_items_in_batch",
     (GRPOTrainer, "compute_loss"): "model inputs return_outputs num_items_in_batch",
+    (GRPOTrainer, "_compute_loss"): "model inputs",
     (
         GRPOTrainer,
         "_get_per_token_logps_and_entropies",

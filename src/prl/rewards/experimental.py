@@ -133,7 +133,7 @@ class EfficiencyReward:
     `gated` pays 0.0 unless the answer is right and the trace has no fault of format; then None and DataError
     are as in `accuracy_reward`. It is the term c·v·(1 − D/T) of the reproduction Parallel-R1-repro.
 
-    Experimental: no recipe uses it but, gated, the overlay `gated-efficiency` of a study.
+    Experimental: no recipe uses it. Gated, the overlay `gated-efficiency` of a study does.
 
     Column: `efficiency` or, gated, `gated_efficiency_verdict`, the checker's reason and the share saved.
 

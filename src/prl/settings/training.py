@@ -52,9 +52,9 @@ class SFTArguments(TrainingFlags):
     paths: str = "2"
     wrong_paths: WrongPaths = flag(
         "recorded",
-        "paths that end in another result than their trace. recorded: no loss on those that the column "
-        "context_paths names; judged: also, where it is missing, on those that the verifier finds; learned: "
-        "loss on every path",
+        "paths that end in another result. learned: loss on every path. sft, recorded: none on those that "
+        "the column context_paths names; judged: also, where it is missing, on those that the verifier finds. "
+        "rl, judged: none on those that it finds in responses with a positive advantage",
     )
 
 
@@ -105,11 +105,7 @@ class RLArguments(PathFlags, TrainingFlags):
         "draws more for a step, at most: other problems in the place of groups that are all paid the same "
         "(DAPO)",
     )
-    wrong_paths: Literal["learned", "judged"] = flag(
-        "learned",
-        "paths that end in another result than the right answer, in responses with a positive advantage, by "
-        "the rule of sft's judged: learned: like all else; judged: no loss on them",
-    )
+    wrong_paths: Literal["learned", "judged"] = "learned"
     live_rate: bool = flag(
         False, "learning rate of a step times the share of its groups that are not all paid the same"
     )
