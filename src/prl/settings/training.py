@@ -53,8 +53,8 @@ class SFTArguments(TrainingFlags):
     wrong_paths: WrongPaths = flag(
         "recorded",
         "paths that end in another result. learned: loss on every path. sft, recorded: none on those that "
-        "the column context_paths names; judged: also, where it is missing, on those that the verifier finds. "
-        "rl, judged: none on those that it finds in responses with a positive advantage",
+        "the column context_paths names; judged: also, where it is missing, on those that the verifier "
+        "finds. rl, judged: none on those that it finds in responses with a positive advantage",
     )
 
 
