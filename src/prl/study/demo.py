@@ -13,16 +13,14 @@ the same command goes on: runs that are done since then are kept, one that was i
 
 from __future__ import annotations
 
-import contextlib
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
 from rich.table import Table
 
 from prl import evaluation, runs
@@ -37,7 +35,7 @@ from prl.runs.disk import read_json, writing
 from prl.settings import Settings
 from prl.settings.arguments import DemoArguments
 from prl.statistics import Estimate, bootstrap, paired_difference
-from prl.study.tasks import Task, execute
+from prl.study.tasks import Task, execute, owned
 
 Sizes = Mapping[str, Mapping[str, Any]]
 
@@ -133,7 +131,7 @@ def run(settings: Settings[DemoArguments]) -> DemoResult:
     asked = _asked(arguments)
     folder = Path(arguments.output_dir).expanduser()
     tasks, timed = plan(folder, asked, threads=max(1, int(arguments.threads) // jobs))
-    with _owned(folder):
+    with owned(folder, "prl demo"):
         state = _begin(folder, asked, anew=arguments.overwrite_output_dir)
         for task in [*tasks, *timed]:
             _forget_unless_of_this(task.folder, state["begun_at"])
@@ -236,24 +234,6 @@ def _asked(arguments: DemoArguments) -> dict[str, Any]:
         "seed": arguments.seed,
         "quick": arguments.quick,
     }
-
-
-@contextlib.contextmanager
-def _owned(folder: Path) -> Iterator[None]:
-    """The folder of a demo, for this process alone. Raises RunError."""
-    lock = FileLock(folder / ".lock", timeout=0, fallback_to_soft=False)
-    try:
-        with writing(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except Timeout:
-        raise RunError(
-            f"{folder} is in use by another `prl demo`: wait for it, or choose another --output_dir"
-        ) from None
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _begin(folder: Path, asked: Mapping[str, Any], *, anew: bool) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from prl.study.design import (
     ORANGE,
     PINK,
     RED,
+    REWARD_CLAIMS,
     SKY,
     Arm,
     Claim,
@@ -221,22 +222,7 @@ _CLAIMS = (
         "Causal is more accurate than structured (48.9 against 47.1 %)",
         ("causal-no-easy", "structured-accuracy"), "accuracy", "above",
     ),
-    Claim(
-        "The alternating reward raises the ratio of structured over accuracy alone (63.0 against 13.6 %)",
-        ("structured-alternating", "structured-accuracy"), "parallel_ratio", "above",
-    ),
-    Claim(
-        "… and is about as accurate as accuracy alone (46.8 against 47.1 %; about: within 3 points)",
-        ("structured-alternating", "structured-accuracy"), "accuracy", "within", 0.03,
-    ),
-    Claim(
-        "Paying for parallel answers only brings the highest ratio (80 %; next is alternating with 63.0 %)",
-        ("parallel-only", "structured-alternating"), "parallel_ratio", "above",
-    ),
-    Claim(
-        "Paying for parallel answers only costs accuracy, against accuracy alone",
-        ("parallel-only", "structured-accuracy"), "accuracy", "below",
-    ),
+    *REWARD_CLAIMS,
     Claim(
         "Blocks move later in the response during RL (structured, accuracy alone, late blocks known)",
         ("structured-accuracy",), "block_position", "above",

@@ -22,15 +22,13 @@ tasks are says `prl.study.plan`, how they run `prl.study.tasks`, and what came o
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import yaml
-from filelock import FileLock, Timeout
 
 from prl import config, runs
 from prl.answers import default_checker
@@ -52,7 +50,7 @@ from prl.study.plan import (
     told,
     without_none,
 )
-from prl.study.tasks import execute
+from prl.study.tasks import execute, owned
 
 
 def run(settings: Settings[StudyArguments]) -> Path:
@@ -86,7 +84,7 @@ def run(settings: Settings[StudyArguments]) -> Path:
     schedules, device = _resolved(design, part, words)
     jobs = _jobs(arguments.jobs, device)
     default_checker().start()  # not amid the study either
-    with _owned(folder):
+    with owned(folder, "prl study"):
         if not _check_same(folder, asked):
             ran = {"part": arguments.part, "bases": [*part.bases]}
             known = {**asked, **ran, "environment": runs.describe_environment()}
@@ -185,27 +183,6 @@ def _jobs(asked: str, device: str) -> int:
     if device != "cpu":
         return 1
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-@contextlib.contextmanager
-def _owned(folder: Path) -> Iterator[None]:
-    """The study folder, for this process alone. Raises RunError."""
-    lock = FileLock(folder / ".lock", timeout=0, fallback_to_soft=False)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except Timeout:
-        raise RunError(
-            f"{folder} is in use by another `prl study`: wait for it, or choose another --output_dir"
-        ) from None
-    except OSError as error:
-        raise RunError(
-            f"{folder} cannot be written: {error.strerror or error}. Choose another --output_dir"
-        ) from error
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _read(folder: Path) -> dict[str, Any]:

@@ -23,7 +23,8 @@ from filelock import FileLock, Timeout
 
 from prl import runs
 from prl.console import console
-from prl.errors import PrlError
+from prl.errors import PrlError, RunError
+from prl.runs.disk import writing
 
 LAUNCHER = (sys.executable, "-m", "prl")
 
@@ -119,6 +120,25 @@ def execute(
                     children.append(_start(task, logs, launcher))
             time.sleep(_POLL_SECONDS)
     return failed
+
+
+@contextlib.contextmanager
+def owned(folder: Path, command: str) -> Iterator[None]:
+    """A folder of several runs, for this process of `command` alone. Raises RunError: it is in use, or cannot
+    be written."""
+    lock = FileLock(folder / ".lock", timeout=0, fallback_to_soft=False)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire()
+        except Timeout:  # an OSError too
+            raise RunError(
+                f"{folder} is in use by another `{command}`: wait for it, or choose another --output_dir"
+            ) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _start(task: Task, logs: Path, launcher: Sequence[str]) -> _Child:

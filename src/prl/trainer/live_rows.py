@@ -30,9 +30,8 @@ class LiveRows:
         if torch.is_grad_enabled() and not needs_all_rows(trainer):
             advantages = inputs["advantages"]
             live = (advantages.reshape(len(advantages), -1) != 0).any(dim=1)
-            live[
-                0
-            ] |= ~live.any()  # a step without any still ends in a backward pass, which processes meet in
+            # A step without any still ends in a backward pass, which processes meet in.
+            live[0] |= ~live.any()
             self.mask = None if bool(live.all()) else live
         try:
             yield
