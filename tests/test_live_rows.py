@@ -37,13 +37,13 @@ def train(folder: Path, monkeypatch: pytest.MonkeyPatch, model: str, live: int, 
 
     score = LiveRows.score
 
-    def counted(self: LiveRows, original: Any, model: Any, input_ids: Any, *args: Any, **kwargs: Any) -> Any:
+    def counted(self: LiveRows, original: Any, trainer: Any, *args: Any, **kwargs: Any) -> Any:
         def seen(model: Any, ids: Any, *more: Any, **named: Any) -> Any:
             if torch.is_grad_enabled():
                 passes.append(len(ids))
             return original(model, ids, *more, **named)
 
-        return score(self, seen, model, input_ids, *args, **kwargs)
+        return score(self, seen, trainer, *args, **kwargs)
 
     monkeypatch.setattr(rl, "reward_functions", lambda names, **given: {"tiered": paid})
     monkeypatch.setattr(LiveRows, "score", counted)

@@ -190,7 +190,7 @@ class GRPO(GRPOTrainer):
             return super()._compute_loss(model, inputs)
 
     def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> Any:
-        of_rows = functools.partial(self.live_rows.score, super()._get_per_token_logps_and_entropies)
+        of_rows = functools.partial(self.live_rows.score, super()._get_per_token_logps_and_entropies, self)
         return self.micro_batches.score(of_rows, *args, **kwargs)
 
 

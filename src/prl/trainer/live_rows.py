@@ -15,6 +15,10 @@ import torch
 from torch import Tensor
 
 from prl.trainer.micro_batches import cannot_split
+from prl.trainer.padding import parts_by_length, pass_tokens_of
+
+OTHER_INPUTS = ("pixel_values", "token_type_ids")
+"""Of models that read more than tokens, whose rows are not cut."""
 
 
 class LiveRows:
@@ -41,30 +45,46 @@ class LiveRows:
     def score(
         self,
         original: Callable[..., Any],
+        trainer: Any,
         model: Any,
         input_ids: Tensor,
         attention_mask: Tensor,
+        logits_to_keep: int,
         *args: Any,
+        batch_size: int | None = None,
         **kwargs: Any,
     ) -> Any:
-        """`_get_per_token_logps_and_entropies` of a micro-batch: (rows, tokens) each, and no router loss."""
-        live = self.mask
-        if live is None or any(kwargs.get(name) is not None for name in ("pixel_values", "token_type_ids")):
-            return original(model, input_ids, attention_mask, *args, **kwargs)
-
-        def part(rows: Tensor) -> Any:
-            return original(model, input_ids[rows], attention_mask[rows], *args, **kwargs)[:2]
-
-        with torch.no_grad():
-            dead = part(~live)
-        whole = []
-        for of_dead, of_live in zip(dead, part(live), strict=True):
-            both = None
-            if of_live is not None:
-                both = of_live.new_zeros(len(live), of_live.shape[1])
-                both[~live], both[live] = of_dead, of_live
-            whole.append(both)
-        return (*whole, None)
+        """`_get_per_token_logps_and_entropies` of a micro-batch (trl 1.16), rows of like length in a pass:
+        (rows, `logits_to_keep`) each, 0 where a row has ended, and no router loss."""
+        if cannot_split(trainer) or any(kwargs.get(name) is not None for name in OTHER_INPUTS):
+            return original(
+                model, input_ids, attention_mask, logits_to_keep, *args, batch_size=batch_size, **kwargs
+            )
+        count, prompt = len(input_ids), input_ids.shape[1] - logits_to_keep
+        live = torch.ones(count, dtype=torch.bool) if self.mask is None else self.mask.cpu()
+        # A row ends at its last token; one is always scored.
+        ends = prompt + attention_mask[:, prompt:].cpu().sum(dim=1).clamp(min=1)
+        whole: dict[int, Tensor] = {}
+        for rows, has_gradient in ((~live, False), (live, True)):
+            indices = rows.nonzero().flatten()
+            lengths = ends[indices].tolist()
+            for part in parts_by_length(lengths, batch_size or count, pass_tokens_of(trainer)):
+                width, of_part = lengths[part[0]], indices[part].to(input_ids.device)
+                with torch.set_grad_enabled(has_gradient and torch.is_grad_enabled()):
+                    scored = original(
+                        model,
+                        input_ids[of_part, :width],
+                        attention_mask[of_part, :width],
+                        width - prompt,
+                        *args,
+                        **kwargs,
+                    )
+                for place, values in enumerate(scored[:2]):
+                    if values is not None:
+                        if place not in whole:
+                            whole[place] = values.new_zeros(count, logits_to_keep)
+                        whole[place][of_part, : width - prompt] = values
+        return whole[0], whole.get(1), None
 
 
 def needs_all_rows(trainer: Any) -> bool:

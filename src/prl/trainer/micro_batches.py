@@ -10,7 +10,8 @@ fit, the run ends with advice, in the first minute rather than at the longest sa
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+import operator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from transformers.trainer_callback import ExportableState
 
 from prl.errors import RunError
 from prl.machine.halving import Advise, halving, is_out_of_memory
+from prl.trainer.padding import parts_by_length, pass_tokens_of
 from prl.trainer.sealing import exported_state
 
 WEIGHT_BY_ROWS = ("grpo", "sapo", "luspo", "dr_grpo")
@@ -107,24 +109,36 @@ class MicroBatches(TrainerCallback, ExportableState):
         return_outputs: bool = False,
         num_items_in_batch: Any = None,
     ) -> Any:
-        """The loss of a micro-batch, computed and differentiated in parts where it has more than `rows`."""
-        count = row_count(inputs)
+        """The loss of a micro-batch, computed and differentiated in parts where it has more than `rows`, or
+        where rows of like length are cheaper apart (SFT; `prl.trainer.live_rows` does the like for RL)."""
         if not (self.is_in_step or return_outputs or torch.is_grad_enabled()):
             return self._evaluated(original, model, inputs)
-        if not self.is_in_step or return_outputs or count <= self.rows:
+        parts = self._parts(inputs) if self.is_in_step and not return_outputs else []
+        if len(parts) < 2:
             return original(model, inputs, return_outputs, num_items_in_batch=num_items_in_batch)
         trainer = self.trainer
         total = torch.zeros((), device=trainer.accelerator.device)
         accumulated = (
             1 if _is_scaled(trainer, num_items_in_batch) else trainer.current_gradient_accumulation_steps
         )
-        for start in range(0, count, self.rows):
-            part = rows_of(inputs, start, start + self.rows)
-            weight = share(trainer, part, inputs, num_items_in_batch)
-            loss = original(model, part, num_items_in_batch=num_items_in_batch) * weight
-            trainer.accelerator.backward(loss / accumulated)
-            total += loss.detach()
+        with _logged_once(trainer, [tokens_of(part) for part in parts] if "labels" in inputs else None):
+            for part in parts:
+                weight = share(trainer, part, inputs, num_items_in_batch)
+                loss = original(model, part, num_items_in_batch=num_items_in_batch) * weight
+                trainer.accelerator.backward(loss / accumulated)
+                total += loss.detach()
         return total.requires_grad_()  # the trainer's own backward pass ends here: all parts have had theirs
+
+    def _parts(self, inputs: dict[str, Any]) -> list[dict[str, Any]]:
+        count = row_count(inputs)
+        if cannot_split(self.trainer):
+            return [inputs]
+        if "labels" not in inputs or "attention_mask" not in inputs:  # of an RL step
+            starts = range(0, count, self.rows)
+            return [rows_of(inputs, range(count)[start:][: self.rows]) for start in starts]
+        lengths = inputs["attention_mask"].sum(dim=1).tolist()
+        by_length = parts_by_length(lengths, self.rows, pass_tokens_of(self.trainer))
+        return [rows_of(inputs, rows, lengths[rows[0]]) for rows in by_length]
 
     def _evaluated(self, original: Callable[..., Any], model: Any, inputs: dict[str, Any]) -> Any:
         """The loss of an evaluation batch, which is the same when it has to be computed in parts."""
@@ -132,7 +146,7 @@ class MicroBatches(TrainerCallback, ExportableState):
             return self._or_advice(lambda: original(model, inputs))
 
         def loss(rows: int) -> Any:
-            parts = [rows_of(inputs, start, start + rows) for start in range(0, count, rows)]
+            parts = [rows_of(inputs, range(count)[start:][:rows]) for start in range(0, count, rows)]
             return sum(original(model, part) * share(self.trainer, part, inputs) for part in parts)
 
         count = row_count(inputs)
@@ -196,13 +210,17 @@ def row_count(inputs: Mapping[str, Any]) -> int:
     return len(inputs["input_ids"] if "input_ids" in inputs else inputs["prompt_ids"])
 
 
-def rows_of(inputs: Mapping[str, Any], start: int, stop: int) -> dict[str, Any]:
-    """Rows `start` to `stop` of a micro-batch; what is not by row stays as it is."""
-    count = row_count(inputs)
+def rows_of(inputs: Mapping[str, Any], rows: Sequence[int], width: int | None = None) -> dict[str, Any]:
+    """Those rows of a micro-batch, of its sequences the first `width` tokens; what is not by row stays."""
+    count, whole = row_count(inputs), inputs["input_ids"].shape[1] if width is not None else None
 
     def cut(value: Any) -> Any:
-        is_by_row = (isinstance(value, Tensor) and value.dim() > 0) or isinstance(value, list)
-        return value[start:stop] if is_by_row and len(value) == count else value
+        if isinstance(value, list) and len(value) == count:
+            return [value[row] for row in rows]
+        if not isinstance(value, Tensor) or value.dim() == 0 or len(value) != count:
+            return value
+        of_rows = value[list(rows)]
+        return of_rows[:, :width] if value.dim() > 1 and value.shape[1] == whole else of_rows
 
     return {name: cut(value) for name, value in inputs.items()}
 
@@ -239,6 +257,19 @@ def _is_scaled(trainer: Any, num_items_in_batch: Any) -> bool:
     return (trainer.model_accepts_loss_kwargs and num_items_in_batch is not None) or bool(
         trainer.compute_loss_func
     )
+
+
+@contextmanager
+def _logged_once(trainer: Any, weights: Sequence[int] | None) -> Iterator[None]:
+    """Means that SFTTrainer (trl 1.16) logs of each part, in `_metrics`, become the micro-batch's: means over
+    tokens, so parts weigh as `weights` says."""
+    before = {name: len(values) for name, values in trainer._metrics["train"].items()}
+    yield
+    for name, values in trainer._metrics["train"].items():
+        of_parts = values[before.get(name, 0) :]
+        if weights is not None and len(of_parts) == len(weights):
+            mean = sum(map(operator.mul, of_parts, weights)) / max(1, sum(weights))
+            values[before.get(name, 0) :] = [mean]
 
 
 @contextmanager

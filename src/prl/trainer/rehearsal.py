@@ -13,14 +13,14 @@ from prl.trainer.micro_batches import MicroBatches, tokens_of
 
 
 def rehearse_sft(micro_batches: MicroBatches) -> None:
-    """The longest rows of the training set as one micro-batch: forward, backward."""
+    """The longest row of the training set in every row of a micro-batch: forward, backward."""
     trainer, rows = micro_batches.trainer, micro_batches.most
     lengths = [len(ids) for ids in trainer.train_dataset["input_ids"]]
-    longest = sorted(range(len(lengths)), key=lengths.__getitem__)[-rows:]
-    batch = trainer.data_collator([trainer.train_dataset[index] for index in longest])
+    longest = max(range(len(lengths)), key=lengths.__getitem__)
+    batch = trainer.data_collator([trainer.train_dataset[longest]] * rows)
     batch = {name: value.to(trainer.accelerator.device) for name, value in batch.items()}
     micro_batches.step_on(batch, torch.tensor(max(1, tokens_of(batch)), device=trainer.accelerator.device))
-    console.print(f"rehearsed the longest step: {lengths[longest[-1]]} tokens a row", markup=False)
+    console.print(f"rehearsed the longest step: {lengths[longest]} tokens a row", markup=False)
 
 
 def rehearse_rl(
