@@ -3,7 +3,8 @@
 latency     `which`: six numbered paths that divide the work, beside GRPO in sequence, free and held short
 openings    `which`: what tells paths apart: nothing, numbers, numbers that mean nothing, a plan; and causal
 widths      `which`: two and four paths
-votes       `products`: four ways that vote, beside GRPO in sequence at as many steps, and at as many tokens
+votes       `products`: four ways that vote, beside GRPO in sequence at as many steps
+tokens      `products`: GRPO in sequence whose cold start saw as many tokens as that of the four ways
 rewards     `products`: five rewards and two scaffolds, from a cold start half of which is in sequence
 stages      `products`: causal with and without the stage on easy problems; a cold start without late blocks
 harm        `products`: what keeps RL from taking back what the cold start knew
@@ -270,9 +271,9 @@ PAPER_MINI = Design(
     intro=(
         "What Parallel-R1 (arXiv 2509.07980) found with 4 B parameters on competition mathematics, and what "
         "prl adds, held against a model of 0.85 M parameters and problems in which alternatives matter "
-        "(`search:`): *which* of six sums gives a number, where paths divide the work, and *products*, where "
-        "paths go different ways to one result and vote. Compare directions, not sizes. Each claim stands in "
-        "a setting in which it could have been refuted."
+        "(`search:`): *which* of four to six sums gives a number, where paths divide the work, and "
+        "*products*, where paths go different ways to one result and vote. Compare directions, not sizes. "
+        "Each claim stands in a setting in which it could have been refuted."
     ),
     recipe="tiny-search",
     always_overlaid=True,
@@ -283,7 +284,8 @@ PAPER_MINI = Design(
         "latency": Part(("sequential", "sequential-held", "numbered"), ("terse",)),
         "openings": Part((), ("six", "six-unnumbered", "six-shuffled", "six-planned", "six-causal"), ()),
         "widths": Part((), ("two", "four"), ()),
-        "votes": Part(("products-sequential", "products-sequential-longer", "votes"), (), ("base-products",)),
+        "votes": Part(("products-sequential", "votes"), (), ("base-products",)),
+        "tokens": Part(("products-sequential-longer",), (), ()),
         "rewards": Part((*_REWARDS, *_SCAFFOLDS), (), ()),
         "stages": Part(("causal", "causal-no-easy", "never-late"), (), ()),
         "harm": Part(_HARM, (), ()),
