@@ -70,8 +70,9 @@ class StudyArguments:
     arms: list[str] | None = flag(None, "these only; if none: all")
     part: str | None = flag(
         None,
-        "one part, in OUTPUT_DIR/PART; the report is of all that are there. Of paper-mini: latency, openings, "
-        "widths, votes, tokens, rewards, stages, harm; of sums: causal, structured, levels, prompts",
+        "one part, in OUTPUT_DIR/PART; the report is of all that are there. Of paper-mini: latency, "
+        "openings, widths, votes, tokens, rewards, stages, harm; of sums: causal, structured, levels, "
+        "prompts",
     )
     seeds: int = flag(5, "runs of each arm, with seeds 0, 1 …")
     recipe: str | None = None
