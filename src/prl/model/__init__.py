@@ -17,6 +17,7 @@ from prl.model.loading import (
     tags_of,
 )
 from prl.model.merging import merge_and_verify
+from prl.model.narrow import add_up_narrow_adapters
 from prl.model.tags import add_tags, check_tags, has_tags, spell_tags, tag_ids
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "Lora",
     "add_results",
     "add_tags",
+    "add_up_narrow_adapters",
     "attention_of",
     "check_forks",
     "check_loadable",

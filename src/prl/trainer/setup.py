@@ -10,7 +10,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from prl import runs
-from prl.model import Lora, load_model, resolve_attention, resolve_path_opening
+from prl.model import Lora, add_up_narrow_adapters, load_model, resolve_attention, resolve_path_opening
 from prl.settings import Settings
 from prl.trainer import resuming
 from prl.trainer.training import check_router
@@ -63,4 +63,5 @@ def load_trained(settings: Settings[Any], folder: runs.Run, tags: str) -> tuple[
         path_opening=arguments.path_opening,
     )
     check_router(training, model)
+    add_up_narrow_adapters(model)
     return model, tokenizer
