@@ -5,7 +5,8 @@ openings    `which`: what tells paths apart: nothing, numbers, numbers that mean
 widths      `which`: two and four paths
 votes       `products`: four ways that vote, beside GRPO in sequence at as many steps
 tokens      `products`: GRPO in sequence whose cold start saw as many tokens as that of the four ways
-rewards     `products`: five rewards and two scaffolds, from a cold start half of which is in sequence
+rewards     `products`: five rewards, two scaffolds, and no credit for wrong paths, from a cold start half of
+            which is in sequence
 stages      `products`: causal with and without the stage on easy problems; a cold start without late blocks
 harm        `products`: what keeps RL from taking back what the cold start knew
 """
@@ -88,6 +89,10 @@ _ARMS = {
     "parallel-only": Arm(_products("parallel-only"), "anywhere"),
     "tiered-only": Arm(_products("tiered-only"), "anywhere"),
     "gated-efficiency": Arm(_products("gated-efficiency"), "anywhere"),
+    "judged": Arm(
+        Setup("products+structured-accuracy", {**_ANYWHERE, "rl": {"wrong_paths": "judged"}}, _SPARSE),
+        "anywhere",
+    ),
     "scaffold-early": Arm(_products("scaffold-early"), "anywhere"),
     "scaffold": Arm(_products("scaffold"), "anywhere"),
     "causal": Arm(Setup("products+causal", _CAUSAL, _SPARSE), "anywhere-causal"),
@@ -225,6 +230,10 @@ _CLAIMS = (
     ),
     *REWARD_CLAIMS,
     Claim(
+        "RL that gives wrong paths of right answers no credit ends more accurate than RL that does",
+        ("judged", "structured-accuracy"), "accuracy", "above", 0.0, _OURS,
+    ),
+    Claim(
         "Blocks move later in the response during RL (structured, accuracy alone, late blocks known)",
         ("structured-accuracy",), "block_position", "above",
     ),
@@ -286,7 +295,7 @@ PAPER_MINI = Design(
         "widths": Part((), ("two", "four"), ()),
         "votes": Part(("products-sequential", "votes"), (), ("base-products",)),
         "tokens": Part(("products-sequential-longer",), (), ()),
-        "rewards": Part((*_REWARDS, *_SCAFFOLDS), (), ()),
+        "rewards": Part((*_REWARDS, "judged", *_SCAFFOLDS), (), ()),
         "stages": Part(("causal", "causal-no-easy", "never-late"), (), ()),
         "harm": Part(_HARM, (), ()),
     },
@@ -332,6 +341,7 @@ PAPER_MINI = Design(
             (
                 cold("anywhere"),
                 *_REWARDS,
+                "judged",
                 *_SCAFFOLDS,
                 cold("anywhere-causal"),
                 "causal",
