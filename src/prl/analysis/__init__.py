@@ -3,6 +3,7 @@ summaries make of paths that disagree.
 
     shape(trace, ids), summarise(shapes)     one response in numbers, and the means of many
     decide(block, gold)                      what the paths conclude and which side the summary takes
+    dissent(trace, gold, correct)            which paths are at odds with the answer
     describe(rows, path_opening)             all of it for the samples of a run
     prl.analysis.metrics                     accuracy, pass@k, maj@k and lengths, level by level too
     prl.analysis.budgets                     accuracy at equal budgets, votes, frontiers
@@ -13,7 +14,8 @@ only decisions are looked for in valid ones.
 """
 
 from prl.analysis.decisions import Decision, conclusion, decide
-from prl.analysis.describing import describe
+from prl.analysis.describing import correct_of, describe
+from prl.analysis.dissenting import Dissent, dissent
 from prl.analysis.shapes import (
     Shape,
     block_positions,
@@ -27,12 +29,15 @@ from prl.analysis.shapes import (
 
 __all__ = [
     "Decision",
+    "Dissent",
     "Shape",
     "block_positions",
     "conclusion",
+    "correct_of",
     "critical_path",
     "decide",
     "describe",
+    "dissent",
     "diversity",
     "self_bleu",
     "shape",

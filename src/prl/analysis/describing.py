@@ -9,6 +9,8 @@ from prl.analysis.decisions import Decision, decide
 from prl.analysis.shapes import block_positions, critical_path, diversity, mean, self_bleu, words
 from prl.grammar import Trace, parse
 
+_UNREADABLE = "unparseable gold"  # a verdict that says nothing of the response
+
 
 def describe(rows: Iterable[Mapping[str, Any]], path_opening: str = "none") -> dict[str, float | None]:
     """The samples of a run in numbers; `rows` as `runs.read_samples(run).to_pylist()` gives them.
@@ -48,9 +50,8 @@ def describe(rows: Iterable[Mapping[str, Any]], path_opening: str = "none") -> d
     for row in listed:
         trace = parse(row.get("text") or "", truncated=bool(row.get("truncated")), opening=path_opening)
         traces.append(trace)
-        readable = row.get("verdict") != "unparseable gold"
-        correct.append(_is_correct(row) if readable else None)
-        gold = row.get("answer") if readable else None
+        correct.append(correct_of(row))
+        gold = row.get("answer") if row.get("verdict") != _UNREADABLE else None
         made = [decide(block, gold) for block in trace.blocks if block.is_valid]
         decisions += made
         last += made[-1:] if gold is not None else []
@@ -109,8 +110,10 @@ def _leaking(decisions: Sequence[Decision]) -> dict[str, list[Any]]:
     }
 
 
-def _is_correct(row: Mapping[str, Any]) -> bool | None:
-    """Whether a sample's answer is right; None where nobody judged it."""
+def correct_of(row: Mapping[str, Any]) -> bool | None:
+    """Whether a sample's answer is right; None where nobody judged it, or its gold answer cannot be read."""
+    if row.get("verdict") == _UNREADABLE:
+        return None
     if row.get("correct") is not None:
         return bool(row["correct"])
     return row["verdict"] in ("identical", "equal") if row.get("verdict") else None
