@@ -117,6 +117,17 @@ def test_the_later_of_two_values_at_one_step_counts(tmp_path: Path) -> None:
     assert read_curves(folder)["loss"] == [(1, 2.0), (2, 1.0)]
 
 
+def test_no_legend_covers_points_or_the_title(tmp_path: Path) -> None:
+    found = {name: evaluation(tmp_path / name, 0.9) for name in "abc"}
+    for figure in (plot_run(run_folder(tmp_path / "rl", "rl", RL)), plot_evaluations(found)):
+        figure.savefig(tmp_path / "x.png")  # lays it out
+        for axes in figure.axes:
+            legend = axes.get_legend().get_window_extent()
+            assert not legend.overlaps(axes.bbox)
+            assert not (axes.get_title() and legend.overlaps(axes.title.get_window_extent()))
+            assert legend.y1 <= figure.bbox.y1
+
+
 def test_folders_without_curves_are_refused(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="command eval, which has no curves: name an sft or rl run"):
         plot_run(run_folder(tmp_path / "eval", "eval", []))

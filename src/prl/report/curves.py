@@ -74,6 +74,7 @@ _COLOURS = {
 }
 _RUN_COLOURS = ("#999999", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#000000")
 
+_LEGEND_COLUMNS, _LEGEND_LINE = 2, 16  # of a legend above its panel; a line of it in points
 _FEW = 20  # points up to which each gets a marker
 
 _EVALUATED = {"accuracy": "accuracy", "format_valid": "valid format", "parallel_ratio": "parallel ratio"}
@@ -130,7 +131,7 @@ def plot_run(run_dir: str | os.PathLike[str], *, smooth: int = 1) -> Figure:
             )
         axes.set(xlabel="step", ylabel=label)
         axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.legend(frameon=False)
+        legend_above(axes)
         if label.startswith("share"):
             as_shares(axes)
     return figure
@@ -158,8 +159,9 @@ def plot_evaluations(run_dirs: Mapping[str, str | os.PathLike[str]]) -> Figure:
             estimates = [metrics[f"{mode}/{key}"] for key in _EVALUATED]
             _draw_estimates(axes, name, estimates, shift, _RUN_COLOURS[number % len(_RUN_COLOURS)])
         axes.set_xticks(range(len(_EVALUATED)), list(_EVALUATED.values()))
-        axes.set(xlim=(-0.5, len(_EVALUATED) - 0.5), ylabel="share of responses", title=mode)
-        axes.legend(frameon=False)
+        axes.set(xlim=(-0.5, len(_EVALUATED) - 0.5), ylabel="share of responses")
+        axes.set_title(mode, pad=6 + _LEGEND_LINE * -(-len(found) // _LEGEND_COLUMNS))
+        legend_above(axes)
         as_shares(axes)
     return figure
 
@@ -239,6 +241,13 @@ def _draw_estimates(
     below = [max(0, each["mean"] - each["low"]) for each in estimates]
     above = [max(0, each["high"] - each["mean"]) for each in estimates]
     axes.errorbar(at, means, yerr=[below, above], fmt="o", capsize=4, color=colour, label=name)
+
+
+def legend_above(axes: Axes) -> None:
+    """The legend on top of the panel, where it covers no point."""
+    axes.legend(
+        frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=_LEGEND_COLUMNS, fontsize="small"
+    )
 
 
 def as_shares(axes: Axes) -> None:
