@@ -34,7 +34,7 @@ DEMONSTRATED = $(if $(RECIPE),--recipe '$(RECIPE)')
 DEMO = runs/demo$(if $(RECIPE),-$(RECIPE))$(if $(ATTENTION),-$(ATTENTION))
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo compare study sft rl eval generate doctor data test test-slow test-pythons chaos soak starts lint format notebooks real bench-answers bench-decode bench-memory bench-traces clean
+.PHONY: help install demo compare study sft rl eval generate show doctor data test test-slow test-pythons chaos soak starts lint format notebooks real bench-answers bench-decode bench-memory bench-traces clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' Makefile
@@ -71,6 +71,9 @@ eval: $(INSTALLED) ## evaluation: $(RUN)/eval of $(RUN)/rl
 
 generate: $(INSTALLED) ## answer PROBLEM="..." with $(RUN)/rl
 	@$(PRL) generate "$$PROBLEM_TEXT" --model_name_or_path '$(or $(MODEL),$(RUN)/rl)' $(ATTENDING) $(SEEDED) $(ARGS)
+
+show: $(INSTALLED) ## responses of $(RUN), paths side by side; ARGS="--step last --wrong" says which
+	@$(PRL) show '$(RUN)' $(ARGS)
 
 doctor: $(INSTALLED) ## what this machine offers, how much memory each command will take, what to change where it does not fit
 	$(PRL) doctor $(if $(RECIPE),--recipe '$(RECIPE)') $(if $(MODEL),--model_name_or_path '$(MODEL)') $(ATTENDING) $(ARGS)

@@ -251,6 +251,7 @@ def test_stage_gets_its_settings(stage: Any, command: str) -> None:
         "data check": ["a.jsonl"],
         "data stats": ["a.jsonl"],
         "data show": ["a.jsonl"],
+        "show": ["runs/a"],
         "study": ["--seeds", "1"],
     }
     assert cli.main([*command.split(), *words.get(command, ["--recipe", "tiny", "--threads", "1"])]) == 0
@@ -377,6 +378,7 @@ def test_make_compare_keeps_the_demos_that_are_done(tmp_path: Path) -> None:
         (["rl"], "prl rl --output_dir 'runs/default/rl' --model_name_or_path 'runs/default/sft'"),
         (["eval"], "prl eval --output_dir 'runs/default/eval' --model_name_or_path 'runs/default/rl'"),
         (["demo", "SEED=3"], "prl demo --seed 3"),
+        (["show", "RUN=runs/a", "ARGS=--wrong"], "prl show 'runs/a' --wrong"),
         (
             ["demo", "ATTENTION=structured"],
             "prl demo --attention 'structured' --output_dir 'runs/demo-structured'",

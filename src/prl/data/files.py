@@ -64,28 +64,33 @@ def json_records(path: Path, split: str) -> Records:
     """One object a line, one array of objects, or one object that holds rows (`prl.data.layouts`); what the
     file begins with decides."""
     with _open_text(path) as file:
-        start = file.tell()
-        is_array = file.read(4096).lstrip().startswith(b"[")
-        file.seek(start)
-        if is_array:
-            try:
-                items = _parsed(file.read())
-            except (ValueError, RecursionError) as error:
-                raise DataError(
-                    f"{path}: {_json_fault(error)}. Correct it, or write one object a line"
-                ) from error
-            yield from ((f"row {number}", _object(item)) for number, item in enumerate(items, 1))
-            return
-        document, is_one_line = _whole(file)
-        rows = None if document is None else _rows_in(document, path, split)
-        if rows is not None or not is_one_line:
-            whole = [document] if rows is None else rows
-            yield from ((f"row {number}", _object(row)) for number, row in enumerate(whole, 1))
-            return
-        file.seek(start)
-        for number, line in enumerate(file, 1):
-            if line.strip():
-                yield f"line {number}", _json_line(line)
+        yield from json_records_in(file, str(path), split)
+
+
+def json_records_in(file: BinaryIO, path: str, split: str) -> Records:
+    """The same of a file that is open where it begins and can seek; `path` is what messages call it."""
+    start = file.tell()
+    is_array = file.read(4096).lstrip().startswith(b"[")
+    file.seek(start)
+    if is_array:
+        try:
+            items = _parsed(file.read())
+        except (ValueError, RecursionError) as error:
+            raise DataError(
+                f"{path}: {_json_fault(error)}. Correct it, or write one object a line"
+            ) from error
+        yield from ((f"row {number}", _object(item)) for number, item in enumerate(items, 1))
+        return
+    document, is_one_line = _whole(file)
+    rows = None if document is None else _rows_in(document, path, split)
+    if rows is not None or not is_one_line:
+        whole = [document] if rows is None else rows
+        yield from ((f"row {number}", _object(row)) for number, row in enumerate(whole, 1))
+        return
+    file.seek(start)
+    for number, line in enumerate(file, 1):
+        if line.strip():
+            yield f"line {number}", _json_line(line)
 
 
 def _whole(file: BinaryIO) -> tuple[dict[str, Any] | None, bool]:
@@ -104,7 +109,7 @@ def _whole(file: BinaryIO) -> tuple[dict[str, Any] | None, bool]:
     return (found, False) if isinstance(found, dict) else (None, True)
 
 
-def _rows_in(document: dict[str, Any], path: Path, split: str) -> list[Any] | None:
+def _rows_in(document: dict[str, Any], path: str, split: str) -> list[Any] | None:
     name, cut, _ = split.partition("[")
     try:
         found = rows_of(document, name)

@@ -32,7 +32,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from decimal import Decimal
 from pathlib import Path
 from random import Random
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 from prl.data.columns import COLUMNS, by_column, column_of, missing_column, wanted_columns
 from prl.data.files import (
@@ -41,6 +41,7 @@ from prl.data.files import (
     arrow_records,
     csv_records,
     json_records,
+    json_records_in,
     parquet_records,
 )
 from prl.data.procedural import is_procedural, procedural_rows
@@ -78,6 +79,7 @@ def load_rows(
     graded: bool = False,
     all_columns: bool = False,
     notes: Counter[str] | None = None,
+    stream: BinaryIO | None = None,
 ) -> list[dict[str, Any]]:
     """The rows of `dataset` in the schema of this module.
 
@@ -100,7 +102,8 @@ def load_rows(
     `on_bad="skip"` they are left out, and the same report is logged as a warning. An answer that is cut off,
     braces open, is taken from the row's `solution` where it is the beginning of that one's answer. Of
     DAPO-Math's repeated problems the first is kept. What is read otherwise than written is logged in one line
-    with its number of rows, or counted in `notes` where that is given.
+    with its number of rows, or counted in `notes` where that is given. A `stream` that can seek is read as a
+    JSON file in the place of `dataset`, which is then what messages call it.
 
     Raises DataError: no such file or set, the Hub out of reach, an unknown suffix, a missing column, bad
     rows, no rows.
@@ -114,10 +117,10 @@ def load_rows(
             f"a limit of {limit} leaves no row of {dataset}: give 1 or more, or none to take all rows"
         )
     need = tuple(dict.fromkeys(("problem", *need)))
-    if is_procedural(dataset):
+    if stream is None and is_procedural(dataset):
         return procedural_rows(dataset, split, need, limit or PROCEDURAL_ROWS, seed or 0)
 
-    records = _open(dataset, split, need, all_columns)
+    records = json_records_in(stream, dataset, split) if stream else _open(dataset, split, need, all_columns)
     unique = HUB_SETS.get(dataset, (dataset,))[0] == _REPEATING
     found: Counter[str] = Counter() if notes is None else notes
     with contextlib.closing(records):

@@ -150,8 +150,21 @@ def _clean(text: str) -> str:
     """`text` without blanks around it, and without characters that act on what stands beside it."""
     if is_blank(text):
         return ""
-    lines = text.replace("\r\n", "\n").strip()
-    return lines if lines.isprintable() else "".join(map(_harmless, lines))
+    return harmless(text.replace("\r\n", "\n").strip())
+
+
+def one_line(text: str) -> str:
+    """`text` for the middle of a line, a blank for each of its breaks: names, answers, reasons.
+
+    >>> one_line("a\\n  b\\x1b[2J")
+    'a b\ufffd[2J'
+    """
+    return " ".join(_clean(text).split())
+
+
+def harmless(text: str) -> str:
+    """`text` with U+FFFD for every character that steers a terminal or turns the direction of writing."""
+    return text if text.isprintable() else "".join(map(_harmless, text))
 
 
 def _harmless(character: str) -> str:

@@ -9,7 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Literal
 
-from prl.settings.evaluating import CompareArguments, EvalArguments, GenerateArguments, RewardsArguments
+from prl.settings.evaluating import (
+    CompareArguments,
+    EvalArguments,
+    GenerateArguments,
+    RewardsArguments,
+    ShowArguments,
+)
 from prl.settings.flags import Attention, flag
 from prl.settings.traces import (
     DataArguments,
@@ -113,6 +119,7 @@ COMMANDS: dict[str, type] = {
     "data mix": DataMixArguments,
     "data push": DataPushArguments,
     "demo": DemoArguments,
+    "show": ShowArguments,
     "compare": CompareArguments,
     "rewards replay": RewardsArguments,
     "study": StudyArguments,
@@ -133,6 +140,7 @@ POSITIONAL = {
     "doctor": ("stage",),
     "generate": ("problem",),
     "merge": ("model_name_or_path",),
+    "show": ("source",),
     "compare": ("first", "second"),
     "rewards replay": ("run",),
     "data traces": ("problems",),

@@ -30,6 +30,7 @@ from prl.settings.trainer_flags import (
 _NEEDED = POSITIONAL | {
     "merge": ("model_name_or_path", "output_dir"),
     "generate": (),
+    "show": (),
     "data import": ("file", "format"),
 }
 """command -> the flags that it cannot do without, unless they have a default."""
@@ -71,6 +72,9 @@ def contradictions(command: str, values: dict[str, Any]) -> list[str]:
             f"max_cost {most:g} limits nothing where tokens cost nothing; give --prompt_price or "
             "--completion_price, for a million tokens"
         )
+    for one, other in (("right", "wrong"), ("valid", "faulty")):
+        if values.get(one) and values.get(other):
+            faults.append(f"{one} and {other} together match nothing; leave one out, or both for all")
     return faults
 
 

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from prl.settings.flags import DataFlags, PathFlags, SamplingFlags, TrustingModelFlags, flag
+from prl.settings.flags import (
+    DataFlags,
+    PathFlags,
+    PathOpening,
+    SamplingFlags,
+    TrustingModelFlags,
+    flag,
+)
 
 
 @dataclass
@@ -25,8 +32,47 @@ class EvalArguments(PathFlags, SamplingFlags, DataFlags, TrustingModelFlags):
 class GenerateArguments(PathFlags, SamplingFlags, TrustingModelFlags):
     """Answer one problem: `prl generate "What is 17 * 23?" --model_name_or_path RUN`."""
 
-    problem: str | None = flag(None, "the problem; also without the flag, or on stdin")
+    problem: str | None = flag(
+        None, "the problem; also without the flag, or on stdin (show: words that the problem holds)"
+    )
     seed: int = 0
+
+
+@dataclass
+class ShowArguments:
+    """Draw responses of a run, an evaluation, a demo, a data file or stdin, paths side by side.
+
+    SOURCE is a run folder (also of a run in progress), a folder of runs such as that of a demo, a data set
+    with traces (parquet, jsonl, json, csv, Hub name), or - for what is piped in: a response, or JSON lines.
+    Shown are 3 of those that match, or --limit, or all of --rows: of a run the latest step first, each step
+    as it was sampled; of several runs the latest run first; of a file as they stand. What nobody has judged
+    is judged where there is a gold answer. Conclusions of paths are read by rule (`prl.analysis.decide`).
+
+      prl show runs/mine/rl --step last --wrong --disagree
+      prl show runs/mine/eval --problem "47 * 36" --limit 8 | less -R
+      prl generate "What is 17 * 23?" --model runs/mine/rl | prl show -
+    """
+
+    source: str | None = flag(None, "what to show; also without the flag, or on stdin")
+    rows: list[int] | None = None
+    step: str | None = flag(None, "of this step: its number, first or last")
+    group: int | None = flag(
+        None, "of this group: the samples of one problem at one step, from 0; of an evaluation its problems"
+    )
+    problem: str | None = None
+    right: bool = flag(False, "whose answer is right")
+    wrong: bool = flag(False, "whose answer is wrong")
+    valid: bool = flag(False, "without a fault")
+    faulty: bool = flag(False, "with a fault")
+    disagree: bool = flag(
+        False,
+        "whose answer is wrong and a path concludes the gold one, or right and a path concludes otherwise in "
+        "a block that settles it",
+    )
+    limit: int | None = None
+    width: int | None = flag(None, "columns to draw in; if none: the terminal's, 120 at most")
+    split: str = "train"
+    path_opening: PathOpening = "auto"
 
 
 @dataclass

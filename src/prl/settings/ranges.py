@@ -105,13 +105,13 @@ _OF_PRL: tuple[Rule, ...] = (
     (
         "lora_r lora_alpha limit eval_limit alternate_window overlong_buffer max_completion_length "
         "max_path_length patience batch_size rollout_batch_size bootstrap seeds attempts keep max_tokens "
-        "concurrency max_requests max_total_tokens size",
+        "concurrency max_requests max_total_tokens size width",
         "must be 1 or more",
         lambda value: value >= 1,
     ),
     (
         "samples sample_count top_k max_blocks probe_samples dynamic_sampling top retries prompt_price "
-        "completion_price",
+        "completion_price group",
         "must be 0 or more",
         lambda value: value >= 0,
     ),
@@ -119,6 +119,11 @@ _OF_PRL: tuple[Rule, ...] = (
         "temperature path_temperature memory timeout max_cost",
         "must be greater than 0",
         lambda value: value > 0,
+    ),
+    (
+        "step",
+        "must be the number of a step, first or last",
+        lambda value: value in ("first", "last") or value.isdecimal(),
     ),
     (
         "threads",

@@ -4,7 +4,7 @@
     prl data stats FILE     blocks, paths, lengths, diversity
     prl data show FILE      traces as lanes, paths side by side
 
-`checks` is pure; `inspecting` reads files and says what it found.
+`checks` is pure; `inspecting` reads files and says what it found, `showing` draws them.
 """
 
 from prl.traces.checks import Reason, Rejection, Rules, check, repair

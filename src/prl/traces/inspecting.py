@@ -1,4 +1,4 @@
-"""`prl data check`, `stats` and `show`: files of traces, from whoever made them.
+"""`prl data check` and `stats`: files of traces, from whoever made them.
 
     report = check_file(settings)        the counts that `prl data check` prints, and each rejected row
 
@@ -23,7 +23,6 @@ from prl.grammar import TAGS, parse, parse_ids
 from prl.settings import Settings
 from prl.settings.arguments import (
     DataCheckArguments,
-    DataShowArguments,
     DataStatsArguments,
     DataTracesArguments,
 )
@@ -61,16 +60,14 @@ class Report:
 
 
 def run(settings: Settings[Any]) -> None:
-    """`prl data check|stats|show`. Raises DataError for a file that cannot be read, and where a trace is
+    """`prl data check|stats`. Raises DataError for a file that cannot be read, and where a trace is
     rejected; UsageError, ModelError (`--tokenizer`)."""
     given = settings.arguments
     if isinstance(given, DataCheckArguments):
         _check(given)
-    elif isinstance(given, DataStatsArguments):
+    else:
         rows = load_rows(str(given.file), split=given.split, need=("problem", "trace"))
         print(*_stats(given, rows), sep="\n")
-    else:
-        print(*_drawn(given), sep="\n")
 
 
 def check_file(given: DataCheckArguments) -> Report:
@@ -267,23 +264,6 @@ def _stats(given: DataStatsArguments, rows: Rows) -> Iterator[str]:
     ):
         yield f"  {label:21} {'none' if found[name] is None else format(found[name], '.3f')}"
     yield from (f"  {line}" for line in wrong_paths_of(rows))
-
-
-def _drawn(given: DataShowArguments) -> Iterator[str]:
-    import shutil
-
-    from prl.report.lanes import trace_text
-
-    rows = load_rows(str(given.file), split=given.split, need=("problem", "trace"))
-    width = min(shutil.get_terminal_size().columns, 120)
-    for number in given.rows:
-        if not 1 <= number <= len(rows):
-            raise UsageError(f"rows: {number} is none of {given.file}, which has 1 to {len(rows)}")
-        row = rows[number - 1]
-        problem = conversation(row)
-        yield from (f"row {number}", trace_text(parse(problem), width), "")
-        trace = parse(row["trace"], opening=given.path_opening)
-        yield from (trace_text(trace, width, row.get(CONTEXT_PATHS) or ()), "")
 
 
 def encoder(name: str) -> Callable[[str], list[int]]:
