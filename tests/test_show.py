@@ -1,7 +1,8 @@
-"""`prl show`: runs, folders of runs, files and stdin, whole, half-written or hostile."""
+"""`prl show` and `prl.show`: runs, folders of runs, files and stdin, whole, half-written or hostile."""
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import os
@@ -16,8 +17,10 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+import prl
 from prl import cli
-from prl.grammar import render
+from prl.errors import DataError, RunError, UsageError
+from prl.grammar import parse, render
 from prl.runs import open_run
 from prl.runs.reading import read_environment
 
@@ -246,3 +249,50 @@ def test_a_pager_that_is_left_is_no_noise(run_of: Callable[..., Path]) -> None:
         assert shown.stdout.readline().endswith("2000 responses\n")
         shown.stdout.close()
         assert shown.stderr.read() == ""
+
+
+# --- In a notebook
+
+
+def test_a_run_in_a_notebook_has_curves_and_traces(run_of: Callable[..., Path]) -> None:
+    pytest.importorskip("matplotlib", reason="curves need matplotlib: pip install prl[report]")
+    run = run_of("rl", STEPS)
+    shown = prl.show(run, limit=1, right=False)
+    html = shown._repr_html_()
+    (picture,) = re.findall(r'<img alt="curves of [^"]*" [^>]*src="data:image/png;base64,([^"]+)">', html)
+    assert base64.b64decode(picture).startswith(b"\x89PNG")
+    assert "<b>── row 4 · step 2" in html
+    assert html.count("<b>Path 1</b>") == 1
+    assert repr(shown).startswith(f"{run}: 2 of 4 responses, 1 shown\n── row 4")
+    assert "http" not in html
+    with pytest.raises(UsageError, match="show: wrong: choose by rows, step, group"):
+        prl.show(run, wrong=True)
+    with pytest.raises(DataError, match="matches: it has 4 responses"):
+        prl.show(run, step=9)
+    with pytest.raises(RunError):
+        prl.show(run.parent / "nothing")
+
+
+def test_a_run_without_curves_says_why_and_shows_its_traces(
+    run_of: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    shown = prl.show(run_of("rl", STEPS))
+    assert repr(shown).startswith("curves need matplotlib")
+    assert "<img" not in shown.html
+    assert "Path 2" in shown.html
+
+
+def test_a_text_or_a_trace_is_drawn() -> None:
+    for source in (TWO, parse(TWO)):
+        shown = prl.show(source)
+        assert repr(shown).startswith("┌─ Path 1 ")
+        assert "<b>Summary</b>" in shown._repr_html_()
+    assert repr(prl.show("x" * 5000 + "\x00"))
+    assert repr(prl.show("")) == ""
+
+
+def test_importing_prl_stays_light() -> None:
+    code = "import sys, prl; prl.show; assert not {'rich', 'yaml', 'numpy', 'prl.report'} & {*sys.modules}"
+    subprocess.run([sys.executable, "-c", code], check=True)
