@@ -178,6 +178,24 @@ def test_bug_keeps_its_traceback(stage: Any) -> None:
         cli.main(["sft", "--recipe", "tiny", "--threads", "1"])
 
 
+def test_an_interrupted_evaluation_names_its_samples(
+    stage: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stage("prl.evaluation", "run", KeyboardInterrupt())
+    words = ["eval", "--recipe", "tiny", "--threads", "1", "--output_dir", str(tmp_path)]
+    assert cli.main(words) == 1
+    assert (
+        "no checkpoint was written; the same command with --overwrite_output_dir" in capsys.readouterr().err
+    )
+    (tmp_path / "samples").mkdir()
+    (tmp_path / "samples" / "step-000000-00.parquet").touch()
+    assert cli.main(words) == 1
+    assert capsys.readouterr().err == (
+        "prl eval: interrupted; the samples so far are kept, "
+        "and the same command with --resume goes on from them\n"
+    )
+
+
 def test_interrupt_names_what_is_kept(stage: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     stage(cli.MODULES["rl"], "run", KeyboardInterrupt())
     words = ["rl", "--recipe", "tiny", "--threads", "1", "--output_dir", str(tmp_path)]

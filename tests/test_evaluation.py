@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from itertools import pairwise
 from pathlib import Path
 from statistics import fmean, median
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from prl import evaluation, runs, tiny
+from prl import cli, evaluation, runs, tiny
 from prl.config import resolve
 from prl.decoding import ForkJoinDecoder, Limits, Response, Sampling
+from prl.errors import RunError, UsageError
+from prl.evaluation import keeping
 from prl.model import Lora, load_model, save_adapter
 from prl.prompts import render_prompt
 from prl.report.tables import levels_told, remarks, table, votes_told
@@ -185,3 +189,153 @@ def test_generate_answers_by_its_seed_and_settings(adapter: str) -> None:
         )
         found = [each.token_ids for each in evaluation.respond(asked)]
         assert found == decoded(adapter, 5, samples, temperature)[:3]
+
+
+# --- Interrupted, and gone on with
+
+
+class Halt(Exception):
+    """What ends an evaluation here."""
+
+
+class Dying(ForkJoinDecoder):
+    """Raises Halt once so many responses are finished; `finished` counts them."""
+
+    last, finished = 10**9, 0
+
+    def generate(self, prompts: Any, **given: Any) -> Any:
+        tell = given.pop("on_response", lambda i, j, response: None)
+
+        def on_response(i: int, j: int, response: Response) -> None:
+            tell(i, j, response)
+            Dying.finished += 1
+            if Dying.finished == Dying.last:
+                raise Halt
+
+        return super().generate(prompts, on_response=on_response, **given)
+
+
+@pytest.fixture
+def dying(monkeypatch: pytest.MonkeyPatch) -> type[Dying]:
+    monkeypatch.setattr(evaluation, "ForkJoinDecoder", Dying)
+    monkeypatch.setattr(Dying, "finished", 0)
+    monkeypatch.setattr(Dying, "last", 10**9)
+    return Dying
+
+
+def outcome(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """All that an evaluation leaves, but for times."""
+    results = json.loads((folder / "results.json").read_text())
+    rows = runs.read_samples(folder).to_pylist()
+    return results | {"timing": None}, [{key: row[key] for key in row if key != "seconds"} for row in rows]
+
+
+@pytest.fixture(scope="module")
+def through(tmp_path_factory: pytest.TempPathFactory, adapter: str, dataset: str) -> Any:
+    folder = tmp_path_factory.mktemp("through") / "eval"
+    evaluate(folder, adapter, dataset, seed=3)
+    return outcome(folder)
+
+
+@pytest.mark.parametrize(("last", "sizes"), [(2, (1, 16)), (9, (3, 1)), (15, (16, 5))])
+def test_killed_and_gone_on_with_in_other_batches_it_ends_the_same(
+    last: int, sizes: tuple[int, int], tmp_path: Path, adapter: str, dataset: str, through: Any, dying: Any
+) -> None:
+    """4 greedy responses, then 12: each is decoded once, whatever came between."""
+    folder, dying.last = tmp_path / "eval", last
+    with pytest.raises(Halt):
+        evaluate(folder, adapter, dataset, seed=3, batch_size=sizes[0])
+    kept = runs.read_samples(folder).to_pylist()
+    assert len(kept) == last, "nothing that was finished is lost"
+    with pytest.raises(RunError, match="is an interrupted eval run: pass --resume"):
+        evaluate(folder, adapter, dataset, seed=3, batch_size=sizes[1])
+    evaluate(folder, adapter, dataset, seed=3, batch_size=sizes[1], resume=True)
+    assert dying.finished == 16
+    assert outcome(folder) == through
+    assert not (folder / "samples").exists()
+
+
+def test_a_timed_evaluation_goes_on_with_the_seconds_that_it_has(
+    tmp_path: Path, adapter: str, dataset: str, through: Any, dying: Any
+) -> None:
+    folder = tmp_path / "eval"
+    dying.last = 3 + 4 + 3 + 5  # three that warm up, before each mode
+    with pytest.raises(Halt):
+        evaluate(folder, adapter, dataset, seed=3, timed=True)
+    kept = runs.read_samples(folder).to_pylist()
+    evaluate(folder, adapter, dataset, seed=3, timed=True, resume=True)
+    assert outcome(folder) == through
+    seconds = {(row["mode"], row["index"], row["sample"]): row["seconds"] for row in
+               runs.read_samples(folder).to_pylist()}  # fmt: skip
+    assert len(kept) == 8
+    assert all(seconds[row["mode"], row["index"], row["sample"]] == row["seconds"] for row in kept)
+
+
+def test_what_a_kill_leaves_is_gone_on_from(
+    tmp_path: Path, adapter: str, dataset: str, through: Any, dying: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is written after it, and what was being written is torn."""
+    write = keeping.Kept._write
+
+    def write_until_killed(self: keeping.Kept, mode: str) -> None:
+        if len(self._done) == 7:
+            raise Halt
+        write(self, mode)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(keeping, "SECONDS", -1.0)
+        patched.setattr(keeping.Kept, "_write", write_until_killed)
+        with pytest.raises(Halt):
+            evaluate(tmp_path / "eval", adapter, dataset, seed=3, batch_size=2)
+    (tmp_path / "eval" / "samples" / "step-000000-99.parquet").write_bytes(b"PAR1 torn")
+    dying.finished = 0
+    evaluate(tmp_path / "eval", adapter, dataset, seed=3, batch_size=16, resume=True)
+    assert dying.finished == 16 - 7
+    assert outcome(tmp_path / "eval") == through
+
+
+def test_another_evaluation_does_not_go_on_from_it(
+    tmp_path: Path, adapter: str, dataset: str, dying: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = tmp_path / "other.jsonl"
+    other.write_text(Path(dataset).read_text().replace("Compute", "What is"))
+    folder, dying.last = tmp_path / "eval", 1
+    with pytest.raises(Halt):
+        evaluate(folder, adapter, dataset, seed=3)
+    before = (folder / "config.yaml").read_text()
+    monkeypatch.setitem(ASKED, "temperature", 0.7)
+    with pytest.raises(UsageError) as error:
+        evaluate(folder, adapter, str(other), seed=4, resume=True)
+    assert str(error.value) == (
+        f"{folder} was begun otherwise (seed 3, now 4; temperature 0.8, now 0.7; dataset is another): "
+        f"`prl eval --recipe {folder / 'config.yaml'} --resume` goes on as it began, "
+        "--overwrite_output_dir begins anew"
+    )
+    assert (folder / "config.yaml").read_text() == before
+    assert len(runs.read_samples(folder)) == 1
+    assert cli.main(["eval", "--recipe", str(folder / "config.yaml"), "--resume"]) == 0
+    assert json.loads((folder / "results.json").read_text())["temperature"] == 0.8
+    with pytest.raises(RunError, match="holds no run to resume"):
+        evaluate(tmp_path / "none", adapter, dataset, resume=True)
+
+
+def test_samples_are_written_as_they_come_but_not_each_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    written: list[tuple[float, int]] = []
+    monkeypatch.setattr(keeping, "monotonic", lambda: now)
+    folder: Any = SimpleNamespace(
+        resumed=False, log_samples=lambda step, rows: written.append((now, len(rows)))
+    )
+    kept = keeping.Kept(
+        folder, [{"problem": problem, "answer": gold} for problem, gold in SUMS.items()], "none"
+    )
+    with kept.keeping("greedy") as take:
+        for tick in range(1, 4000):
+            now = tick / 4
+            take(tick % 4, tick // 4, response("Final Answer: 7", tokens=3))
+    assert sum(count for _, count in written) == 3999
+    assert [at for at, _ in written[:3]] == [1, 2, 3]
+    assert len(written) < 250, "of 1000 seconds"
+    assert max(after - before for (before, _), (after, _) in pairwise(written)) <= 20.25
+    assert kept.left("greedy", [1, 2], 1001) == {1: [1000], 2: [1000]}
+    assert kept.left("sampled", [1], 2) == {1: [0, 1]}

@@ -263,6 +263,27 @@ def test_a_killed_run_keeps_everything_and_resumes(tmp_path: Path, caplog: pytes
     assert environment["pid"] == os.getpid()
 
 
+def test_a_run_without_checkpoints_goes_on_from_its_samples(tmp_path: Path) -> None:
+    with open_run(tmp_path, command="eval", config={"seed": 1}, inputs={"dataset": "a"}) as run:
+        run.log_samples(0, [{"text": "b"}])
+        run.log_samples(0, [{"text": "a"}])
+    (tmp_path / "samples.parquet").write_bytes(b"merged, without DONE")
+    asked: list[Any] = []
+
+    def compare(*given: Any) -> dict[str, str]:
+        asked.append(given)
+        return {}
+
+    how: dict[str, Any] = {"command": "eval", "resume": True, "by_samples": True, "compare": compare}
+    with open_run(tmp_path, config={"seed": 2}, **how) as run:
+        assert run.resumed
+        assert read_samples(tmp_path)["text"].to_pylist() == ["b", "a"]
+        run.replace_samples(0, [{"text": "a"}, {"text": "b"}])
+        run.finish()
+    assert asked == [({"seed": 1}, {"dataset": "a"}, tmp_path)]
+    assert read_samples(tmp_path)["text"].to_pylist() == ["a", "b"]
+
+
 @pytest.mark.parametrize("how", ["resume", "overwrite"])
 def test_what_a_merge_drafted_into_a_run_is_in_nobodys_way(tmp_path: Path, how: str) -> None:
     with open_run(tmp_path, command="sft", config={}) as run:

@@ -240,11 +240,14 @@ def _problem_on_stdin() -> str:
 def _kept(settings: Settings[Any]) -> str:
     """What an interrupted command leaves behind, and how to go on."""
     from prl.runs import last_checkpoint
+    from prl.runs.samples import shards
 
     if settings.command == "demo":
         return "what is done is kept, and the same command goes on from it"
     if settings.command == "data traces":
         return "the answers so far are kept, and the same command with --resume goes on from them"
+    if settings.command == "eval" and shards(Path(settings.output_dir or "")):
+        return "the samples so far are kept, and the same command with --resume goes on from them"
     if settings.trainer and (checkpoint := last_checkpoint(settings.output_dir or "")):
         if settings.trainer.save_only_model:
             return f"{checkpoint} is kept; start another run from it, with --model_name_or_path {checkpoint}"

@@ -20,27 +20,30 @@ def one_at_a_time(
     prompts: Sequence[str],
     seeds: Sequence[Sequence[int]],
     on_batch: Callable[[int], None] = lambda done: None,
+    on_response: Callable[[int, int, Response, float], None] = lambda i, j, response, seconds: None,
 ) -> tuple[list[list[Response]], list[list[float]]]:
     """The responses of `decoder.generate(prompts, seeds=seeds)`, and the seconds that each took: its prompt
     read and its tokens decoded, in a batch of one.
 
     What happens once for many is left out: folding and packing of weights, and a few responses first, by
     which libraries choose their kernels and the allocator has its memory. The responses are those of any
-    batch, as the seed of each decides. torch computes on one thread meanwhile.
+    batch, as the seed of each decides. torch computes on one thread meanwhile. `on_response` is called with
+    each as that of `generate` is, and its seconds.
     """
     responses: list[list[Response]] = []
     seconds: list[list[float]] = []
     with _one_thread(), decoding(decoder.model):
         for prompt, of_prompt in [*zip(prompts, seeds, strict=True)][:WARM_UP]:
             decoder.generate([prompt], seeds=[of_prompt[:1]])
-        for prompt, of_prompt in zip(prompts, seeds, strict=True):
+        for i, (prompt, of_prompt) in enumerate(zip(prompts, seeds, strict=True)):
             responses.append([])
             seconds.append([])
-            for seed in of_prompt:
+            for j, seed in enumerate(of_prompt):
                 start = perf_counter()
                 ((response,),) = decoder.generate([prompt], seeds=[[seed]])
                 seconds[-1].append(perf_counter() - start)
                 responses[-1].append(response)
+                on_response(i, j, response, seconds[-1][-1])
                 on_batch(sum(map(len, seconds)))
     return responses, seconds
 

@@ -68,13 +68,14 @@ _WRITTEN = {
 """Command -> what it writes into its run, beside what all do, cards and checkpoints."""
 _OF_ALL = ("config.yaml", "metrics.jsonl", "samples.parquet", "samples/step-*.parquet")
 Compare = Callable[[Mapping[str, Any], Mapping[str, str], Path], dict[str, str]]
-"""Settings and inputs that a run began with, and the checkpoint it goes on from -> what changes, in words."""
+"""Settings and inputs that a run began with, and the checkpoint it goes on from (the run's own folder where
+that is its samples) -> what changes, in words."""
 
 
 @dataclasses.dataclass
 class Run:
-    """An open run folder, used as a context manager; `checkpoint` is what a resumed run goes on from, and
-    `changed` says which settings are others from there on, and how.
+    """An open run folder, used as a context manager; `checkpoint` is what a `resumed` run goes on from, where
+    it has one, and `changed` says which settings are others from there on, and how.
 
     Of several processes only the main one holds the lock and writes; in the others every method does nothing.
     They leave the context together, so that what comes next finds the folder complete.
@@ -86,6 +87,7 @@ class Run:
     checkpoint: Path | None
     _lock: BaseFileLock | None
     changed: dict[str, str] = dataclasses.field(default_factory=dict)
+    resumed: bool = False
     _opened: float = dataclasses.field(default_factory=time.monotonic)
     _last_step: int = 0
 
@@ -122,6 +124,13 @@ class Run:
         write_shard(self.folder, step, [{"step": step, "command": self.command, **row} for row in rows])
         self._last_step = max(self._last_step, step)
 
+    def replace_samples(self, step: int, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Keep `rows` in the place of all samples that were logged. A kill before its end leaves both."""
+        earlier = shards(self.folder) if self._lock else []
+        self.log_samples(step, rows)
+        for path in earlier:
+            path.unlink()
+
     def finish(self, summary: Mapping[str, Any] | None = None) -> None:
         """Merge the samples and write DONE: command, times, the last step logged, and `summary`."""
         if not self._lock:
@@ -148,16 +157,18 @@ def open_run(
     overwrite: bool = False,
     inputs: Mapping[str, str] | None = None,
     compare: Compare | None = None,
+    by_samples: bool = False,
 ) -> Run:
     """Create, resume or overwrite the run folder `output_dir`, and own it until the run is closed.
 
     `resume` goes on with an interrupted run of the same command from its last whole checkpoint; what was
     logged or torn after that is dropped, because it is done again. `overwrite` removes what the earlier run
     wrote and nothing else: also a README.md stays that a person wrote or changed. A run that ended before its
-    command logged or saved anything is simply started over.
+    command logged or saved anything is simply started over. With `by_samples` a run has no checkpoints and
+    goes on from the samples that it logged: they stay.
 
-    `inputs` are fingerprints of what the run reads, for environment.json. Before a run goes on from a
-    checkpoint, and before anything is written, `compare` is given the settings and inputs that it began with.
+    `inputs` are fingerprints of what the run reads, for environment.json. Before a run goes on, and
+    before anything is written, `compare` is given the settings and inputs that it began with.
 
     Raises RunError: the folder belongs to a live process, holds a finished or interrupted run or anything
     else, cannot be written, or its disk is nearly full; UsageError: both `resume` and `overwrite`, or several
@@ -167,7 +178,7 @@ def open_run(
     opened: list[Run] = []
 
     def open_it() -> tuple[str, Path | None, dict[str, Any]]:
-        opened.append(_open(folder, command, config, resume, overwrite, inputs or {}, compare))
+        opened.append(_open(folder, command, config, resume, overwrite, inputs or {}, compare, by_samples))
         return opened[0].started_at, opened[0].checkpoint, mine
 
     started_at, checkpoint, theirs = processes.from_main(open_it)
@@ -176,7 +187,7 @@ def open_run(
             f"process {processes.index()} runs with another {different[0]} ({mine[different[0]]}) than the "
             f"main one ({theirs.get(different[0])}): give all of them the same flags, --recipe too"
         )
-    return opened[0] if opened else Run(folder, command, started_at, checkpoint, None)
+    return opened[0] if opened else Run(folder, command, started_at, checkpoint, None, resumed=resume)
 
 
 def seal_checkpoint(checkpoint: Path) -> None:
@@ -204,6 +215,7 @@ def _open(
     overwrite: bool,
     inputs: Mapping[str, str],
     compare: Compare | None,
+    by_samples: bool,
 ) -> Run:
     import yaml
 
@@ -224,13 +236,14 @@ def _open(
         with writing(folder):
             earlier = _run_to_resume(folder, command, resume, overwrite)
             checkpoint, changed = last_checkpoint(folder) if resume else None, {}
-            if checkpoint and compare:
+            begun = checkpoint or (folder if resume and by_samples and shards(folder) else None)
+            if begun and compare:
                 stored = read_config(folder)
-                changed = compare(stored, earlier.get("inputs", {}), checkpoint)
+                changed = compare(stored, earlier.get("inputs", {}), begun)
                 config = {**config, "recipe": stored.get("recipe", config.get("recipe"))}
                 environment["changed"] = [
                     *earlier.get("changed", []),
-                    *([{checkpoint.name: changed}] if changed else []),
+                    *([{begun.name: changed}] if changed else []),
                 ]
             _remove_drafts(folder)
             if overwrite:
@@ -245,8 +258,8 @@ def _open(
             settings = yaml.safe_dump(without_secrets(plain(config)), sort_keys=False, allow_unicode=True)
             write_atomic(folder / "config.yaml", settings.encode())
             if resume:
-                _rewind(folder, checkpoint)
-            return Run(folder, command, environment["started_at"], checkpoint, lock, changed)
+                _rewind(folder, checkpoint, by_samples)
+            return Run(folder, command, environment["started_at"], checkpoint, lock, changed, resume)
     except BaseException:
         lock.release()
         raise
@@ -302,9 +315,9 @@ def _run_to_resume(folder: Path, command: str, resume: bool, overwrite: bool) ->
     return earlier if resume else {}
 
 
-def _rewind(folder: Path, checkpoint: Path | None) -> None:
+def _rewind(folder: Path, checkpoint: Path | None, by_samples: bool) -> None:
     """Forget what was logged after `checkpoint`, a merged samples.parquet (parts stay until DONE), and the
-    torn checkpoints after it."""
+    torn checkpoints after it; no part where the run goes on from these."""
     step, logged = (step_of(checkpoint), logged_by(checkpoint)) if checkpoint else (-1, {})
     path = folder / "metrics.jsonl"
     if path.exists():
@@ -312,7 +325,7 @@ def _rewind(folder: Path, checkpoint: Path | None) -> None:
         kept = [record for record in records if record.get("step", 0) < step]
         kept += [record for record in records if record.get("step", 0) == step][: logged.get("metrics")]
         write_atomic(path, "".join(to_json(record) + "\n" for record in kept).encode())
-    for shard in shards(folder):
+    for shard in [] if by_samples else shards(folder):
         of_step, number = shard_order(shard)
         if of_step > step or (of_step == step and number >= logged.get("samples", number + 1)):
             shard.unlink()

@@ -25,6 +25,7 @@ class EvalArguments(PathFlags, SamplingFlags, DataFlags, TrustingModelFlags):
     bootstrap: int = flag(1000, "resamples behind the 95 % intervals")
     seed: int = flag(0, "seed of everything random")
     output_dir: str = flag("runs/default/eval", "folder to write to")
+    resume: bool = False
     overwrite_output_dir: bool = False
 
 

@@ -3,27 +3,23 @@ problem.
 
 Every problem is answered once greedily and k times by sampling. Reported, from the samples: accuracy, pass@k,
 maj@k, parallel ratio, format validity and lengths, level by level too (`prl.analysis.metrics`); what several
-votes take (`prl.analysis.budgets`); and what the traces show (`prl.analysis.describe`).
+votes take (`prl.analysis.budgets`); and what the traces show (`prl.analysis.describe`). What was interrupted
+goes on with --resume, to the same figures (`prl.evaluation.keeping`).
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from statistics import fmean
+from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import torch
 from rich.markup import escape
 
 from prl import runs
-from prl.analysis import describe
-from prl.analysis.budgets import votes
-from prl.analysis.metrics import levels, metrics, voters
-from prl.answers import default_checker, unreadable_gold
+from prl.answers import default_checker
 from prl.console import announce, batches_bar, console, quiet_libraries
 from prl.data.hub import load_rows
 from prl.decoding import ForkJoinDecoder, Limits, Response, Sampling, row_seed
@@ -31,44 +27,27 @@ from prl.decoding.context import beyond, beyond_told, context_of
 from prl.decoding.threads import OnToken
 from prl.decoding.timing import one_at_a_time
 from prl.errors import DataError, RunError, UsageError
-from prl.grammar import Trace, parse
+from prl.evaluation.keeping import Kept, check_same, inputs_of
+from prl.evaluation.measuring import Measured, graded, judge, measure, ungraded_told
+from prl.evaluation.results import EvalResult, read_result, read_results
 from prl.machine.fitting import check_fits, extent_of_prompts
 from prl.model import add_results, check_loadable, load_model, settle_tags
-from prl.prompts import render_prompt, transcript
+from prl.prompts import render_prompt
 from prl.report.tables import table, told
 from prl.settings import Settings
 from prl.settings.arguments import EvalArguments, GenerateArguments
-from prl.statistics import Estimate, median
-from prl.statistics import paired_difference as paired_difference
+from prl.statistics import Estimate, paired_difference
 
-_LISTED = 3  # unreadable golds in a message
-
-
-@dataclass(frozen=True)
-class EvalResult:
-    """`metrics` by name; `scores` is the share of right samples of each problem (for paired comparisons),
-    shape (problems,); `described`, `prl.analysis.describe` of the samples of each mode."""
-
-    folder: Path
-    metrics: dict[str, Estimate]
-    scores: dict[str, list[float]]
-    described: dict[str, dict[str, float | None]] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Measured:
-    """One decoding mode. `samples` are the rows for samples.parquet, in order of the problems; `scores` as in
-    `EvalResult`. Of the problems that were asked, `described` is `prl.analysis.describe`, `votes` maps each k
-    of maj@k to what so many votes take, `levels` each level to its figures; `timing` is the median of the
-    seconds of a problem, where they were taken."""
-
-    samples: list[dict[str, Any]]
-    metrics: dict[str, Estimate]
-    scores: list[float]
-    described: dict[str, float | None]
-    votes: dict[str, dict[str, float]]
-    levels: dict[str, dict[str, Any]]
-    timing: Estimate | None = None
+__all__ = [
+    "EvalResult",
+    "graded",
+    "judge",
+    "paired_difference",
+    "read_result",
+    "read_results",
+    "respond",
+    "run",
+]
 
 
 def run(settings: Settings[EvalArguments]) -> EvalResult:
@@ -91,12 +70,7 @@ def run(settings: Settings[EvalArguments]) -> EvalResult:
     # What cannot work is told before anything is written, and before minutes of loading and decoding.
     check_fits(settings)
     default_checker().start()
-    with runs.open_run(
-        arguments.output_dir,
-        command="eval",
-        config=settings.as_dict(),
-        overwrite=arguments.overwrite_output_dir,
-    ) as folder:
+    with _open(settings, rows) as folder:
         model, tokenizer = _load(settings, tags)
         announce(
             "eval",
@@ -105,13 +79,15 @@ def run(settings: Settings[EvalArguments]) -> EvalResult:
         )
         _say_engine(arguments.attention)
         if ungraded:
-            console.print(f"  {_told(ungraded, len(loaded))}", markup=False)
+            console.print(f"  {ungraded_told(ungraded, len(loaded))}", markup=False)
         prompts = _prompts(rows, arguments)
         unasked = _unasked(prompts, model, tokenizer, arguments)
         asked = [i for i in range(len(rows)) if i not in unasked]
         extent = extent_of_prompts([prompts[i] for i in asked], tokenizer, max(1, arguments.samples))
         check_fits(settings, extent)  # once more, now that the longest prompt is known
-        measured: dict[str, Measured] = {}
+        kept, measured = Kept(folder, rows, arguments.path_opening), {}
+        if kept:
+            console.print(f"  {len(kept)} samples are there already", style="dim")
         for mode, samples, temperature in _modes(arguments):
             decoder = ForkJoinDecoder(
                 model,
@@ -120,11 +96,9 @@ def run(settings: Settings[EvalArguments]) -> EvalResult:
                 sampling=Sampling.of(arguments, temperature=temperature),
                 batch_size=arguments.batch_size,
             )
-            # By the place among all rows: a problem is answered the same whichever others are asked.
-            seeds = [[row_seed(arguments.seed, i, j) for j in range(samples)] for i in asked]
-            answers, seconds = _decode(mode, decoder, [prompts[i] for i in asked], seeds, arguments.timed)
-            measured[mode] = measure(mode, rows, dict(zip(asked, answers, strict=True)), arguments, seconds)
-            folder.log_samples(0, measured[mode].samples)
+            _decode(mode, decoder, prompts, kept, kept.left(mode, asked, samples), arguments)
+            measured[mode] = measure(mode, rows, kept.groups(mode, {*asked}, samples), arguments)
+        folder.replace_samples(0, [sample for each in measured.values() for sample in each.samples])
         found = {
             f"{mode}/{name}": value for mode, each in measured.items() for name, value in each.metrics.items()
         }
@@ -140,52 +114,45 @@ def run(settings: Settings[EvalArguments]) -> EvalResult:
     return EvalResult(folder.folder, found, results["scores"], results["analysis"])
 
 
-def _decode(
-    mode: str, decoder: ForkJoinDecoder, prompts: Sequence[str], seeds: Sequence[Sequence[int]], timed: bool
-) -> tuple[list[list[Response]], list[list[float]] | None]:
-    """The responses to each prompt, and the seconds that each took where they are timed."""
-    with batches_bar(mode, sum(map(len, seeds))) as on_batch:
-        if timed:
-            return one_at_a_time(decoder, prompts, seeds, on_batch)
-        return decoder.generate(prompts, seeds=seeds, on_batch=on_batch), None
-
-
-def measure(
-    mode: str,
-    rows: Sequence[dict[str, Any]],
-    answers: Mapping[int, Sequence[Response]],
-    arguments: EvalArguments,
-    seconds: Sequence[Sequence[float]] | None = None,
-) -> Measured:
-    """Judge and count one mode. `answers` maps the index of each problem that was asked to its responses, as
-    many for each, which took `seconds` where they were timed; the other `rows` are not solved, and in nothing
-    but the accuracy."""
-    opening = arguments.path_opening
-    judged = judge([rows[i] for i in answers], [*answers.values()])
-    groups: list[list[dict[str, Any]]] = [[] for _ in rows]
-    for (i, responses), verdicts in zip(answers.items(), judged, strict=True):
-        for response, verdict in zip(responses, verdicts, strict=True):
-            trace = parse(response.text, truncated=response.truncated, opening=opening)
-            groups[i].append(_sample(mode, rows[i], response, trace, verdict))
-    known = [sample for group in groups for sample in group]
-    if seconds:
-        for sample, taken in zip(known, (each for group in seconds for each in group), strict=True):
-            sample["seconds"] = taken
-    drawing = {"resamples": arguments.bootstrap, "seed": arguments.seed}
-    asked = max(map(len, groups))
-    return Measured(
-        samples=[
-            sample
-            for row, group in zip(rows, groups, strict=True)
-            for sample in group or [_not_asked(mode, row)]
-        ],
-        metrics=metrics(groups, opening, **drawing),
-        scores=[fmean(bool(each["correct"]) for each in group) if group else 0.0 for group in groups],
-        described=describe(known, opening),
-        votes={str(k): asdict(votes(known, k)) for k in voters(asked)},
-        levels=levels(known, **drawing),
-        timing=median([fmean(group) for group in seconds]) if seconds else None,
+def _open(settings: Settings[EvalArguments], rows: Sequence[dict[str, Any]]) -> runs.Run:
+    arguments, inputs = settings.arguments, inputs_of(settings, rows)
+    return runs.open_run(
+        arguments.output_dir,
+        command="eval",
+        config=settings.as_dict(),
+        resume=arguments.resume,
+        overwrite=arguments.overwrite_output_dir,
+        inputs=inputs,
+        compare=partial(check_same, settings, inputs),
+        by_samples=True,
     )
+
+
+def _decode(
+    mode: str,
+    decoder: ForkJoinDecoder,
+    prompts: Sequence[str],
+    kept: Kept,
+    left: Mapping[int, Sequence[int]],
+    arguments: EvalArguments,
+) -> None:
+    """Decode what is `left` of the samples (problem -> which of them)."""
+    places, total = [*left.items()], sum(map(len, left.values()))
+    if not total:
+        return
+    # By the place among all rows: a problem is answered the same whichever others are asked.
+    seeds = [[row_seed(arguments.seed, i, j) for j in numbers] for i, numbers in places]
+    asked = [prompts[i] for i, _ in places]
+    with batches_bar(mode, total) as on_batch, kept.keeping(mode) as take:
+
+        def on_response(at: int, number: int, response: Response, seconds: float | None = None) -> None:
+            index, numbers = places[at]
+            take(index, numbers[number], response, seconds)
+
+        if arguments.timed:
+            one_at_a_time(decoder, asked, seeds, on_batch, on_response)
+        else:
+            decoder.generate(asked, seeds=seeds, on_batch=on_batch, on_response=on_response)
 
 
 def _prompts(rows: Sequence[Mapping[str, Any]], given: EvalArguments) -> list[str]:
@@ -241,49 +208,6 @@ def _timing(seconds: Estimate, arguments: EvalArguments) -> dict[str, Any]:
     return interval | {"threads": 1, "device": arguments.device, "dtype": arguments.dtype}
 
 
-def graded(
-    rows: Sequence[dict[str, Any]], dataset: str
-) -> tuple[list[dict[str, Any]], list[tuple[str, str]]]:
-    """The rows whose gold answer the grader can read, which metrics are over; of the others the answer, and
-    why not. DataError where none can be read."""
-    faults = [unreadable_gold(row["answer"]) for row in rows]
-    readable = [row for row, why in zip(rows, faults, strict=True) if why is None]
-    others = [(str(row["answer"]), why) for row, why in zip(rows, faults, strict=True) if why is not None]
-    if others and not readable:
-        raise DataError(f"{dataset}: {_told(others, len(rows))}; correct them, none is left to evaluate on")
-    return readable, others
-
-
-def _told(ungraded: Sequence[tuple[str, str]], of: int) -> str:
-    shown = "; ".join(f"{answer[:40]!r} ({why})" for answer, why in ungraded[:_LISTED])
-    more = f" and {len(ungraded) - _LISTED} more" if len(ungraded) > _LISTED else ""
-    count = f"{len(ungraded)} of {of} gold answers"
-    return f"{count} cannot be read and count as neither right nor wrong: {shown}{more}"
-
-
-def read_result(folder: Path) -> EvalResult:
-    """What `run` returned when it wrote `folder`. Raises RunError for another results.json than it writes."""
-    results = read_results(folder)
-    try:
-        metrics = {name: Estimate(**found) for name, found in results["metrics"].items()}
-        return EvalResult(folder, metrics, dict(results["scores"]), dict(results.get("analysis", {})))
-    except (TypeError, ValueError, AttributeError) as error:
-        raise RunError(f"{folder / 'results.json'} cannot be read: evaluate again") from error
-
-
-def read_results(folder: Path) -> dict[str, Any]:
-    """What results.json of an evaluation holds. Raises RunError."""
-    path = folder / "results.json"
-    try:
-        results: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        missing = {"metrics", "scores", "seed", "dataset"} - results.keys()
-    except (OSError, ValueError, AttributeError) as error:
-        raise RunError(f"{path} cannot be read ({error}): evaluate again") from error
-    if missing:
-        raise RunError(f"{path} holds no {', '.join(sorted(missing))}: evaluate again")
-    return results
-
-
 def respond(
     settings: Settings[GenerateArguments],
     *,
@@ -317,17 +241,6 @@ def respond(
             [prompt], samples=arguments.samples, seed=arguments.seed, on_token=on_token
         )
     return responses
-
-
-def judge(
-    rows: Sequence[dict[str, Any]], answers: Sequence[Sequence[Response]]
-) -> list[list[tuple[str | None, Any]]]:
-    """For each response, the answer found in it and the checker's verdict against the row's `answer`."""
-    golds = [row["answer"] for row, group in zip(rows, answers, strict=True) for _ in group]
-    judged = iter(
-        default_checker().check_responses((each.text for group in answers for each in group), golds)
-    )
-    return [[next(judged) for _ in group] for group in answers]
 
 
 def _modes(arguments: EvalArguments) -> list[tuple[str, int, float]]:
@@ -368,26 +281,3 @@ def _say_engine(attention: str) -> None:
             "  engine: prl's decoder; vLLM, llama.cpp and model.generate cannot keep the structure",
             style="dim",
         )
-
-
-def _sample(
-    mode: str, row: dict[str, Any], response: Response, trace: Trace, judged: tuple[str | None, Any] | None
-) -> dict[str, Any]:
-    return runs.sample_row(
-        transcript(row["problem"], row.get("history")),
-        row["answer"],
-        trace,
-        response.token_ids,
-        truncated=response.truncated,
-        judged=judged,
-        mode=mode,
-        level=row.get("level"),
-        critical_path=response.critical_path,
-    )
-
-
-def _not_asked(mode: str, row: dict[str, Any]) -> dict[str, Any]:
-    """The sample of a problem that leaves a response no room: it stays in every list of problems."""
-    none = Response([], "", True, [], [], [], 0)
-    told = {"extracted": None, "verdict": "beyond context", "correct": 0.0}
-    return _sample(mode, row, none, parse(""), None) | told
