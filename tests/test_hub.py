@@ -21,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prl.data.columns import COLUMNS
-from prl.data.hub import HUB_SETS, PROCEDURAL_ROWS, load_rows, stream_rows
+from prl.data.hub import BENCHMARKS, HUB_SETS, PROCEDURAL_ROWS, load_rows, stream_rows
 from prl.errors import DataError
 from prl.grammar import render
 
@@ -649,6 +649,25 @@ HUB_LAYOUTS = {
         "reward_model": {"ground_truth": "72", "style": "rule-lighteval/MATH_v2"},
         "extra_info": {"index": "9a9b6eb4"},
     },
+    "parallel-gsm8k": {"problem": "How many?", "text": "…\n\nFinal Answer: 72"},
+    "math500": {
+        "problem": "How many?",
+        "solution": "… $\\boxed{72}$.",
+        "answer": "72",
+        "subject": "Algebra",
+        "level": 5,
+        "unique_id": "test/algebra/7.json",
+    },
+    "amc23": {"id": 0, "question": "How many?", "answer": "72", "url": "https://a.b/c"},
+    "aime24": {
+        "id": 60,
+        "problem": "How many?",
+        "solution": "… $\\boxed{072}$.",
+        "answer": "072",
+        "url": "https://a.b/c",
+        "year": "2024",
+    },
+    "aime25": {"problem": "How many?", "answer": "72", "id": "0"},
 }
 
 
@@ -663,16 +682,60 @@ def test_the_layouts_of_the_public_sets(monkeypatch: pytest.MonkeyPatch, alias: 
         return datasets.Dataset.from_list([HUB_LAYOUTS[alias]] * 3)
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    rows = load_rows(alias, split="train[:3]")
-    assert asked == [(*HUB_SETS[alias], "train[:3]")]
-    assert [(row["problem"], row["answer"]) for row in rows] == [("How many?", "72")] * (
+    split = "train" if alias in ("dapo", "parallel-gsm8k") else "test"
+    rows = load_rows(alias, split=f"{split}[:3]")
+    assert asked == [(*HUB_SETS[alias], "train[:3]" if alias == "aime24" else f"{split}[:3]")]
+    assert [(row["problem"], row["answer"].lstrip("0")) for row in rows] == [("How many?", "72")] * (
         1 if alias == "dapo" else 3
     )
-    assert rows[0]["level"] == (5 if alias == "math" else None)
+    assert rows[0]["level"] == (5 if alias.startswith("math") else None)
     assert rows[0]["source"] == ("math_dapo" if alias == "dapo" else alias)
     load_rows(HUB_SETS[alias][0])
     load_rows(HUB_SETS[alias][0] + ":other")
     assert asked[1:] == [(*HUB_SETS[alias], "train"), (HUB_SETS[alias][0], "other", "train")]
+
+
+@pytest.mark.parametrize("alias", HUB_LAYOUTS)
+def test_a_file_in_the_layout_of_a_public_set_is_read_like_it(tmp_path: Path, alias: str) -> None:
+    path = write(tmp_path / f"{alias}.jsonl", [HUB_LAYOUTS[alias]])
+    (row,) = load_rows(path, split="test", graded=True)
+    assert (row["problem"], row["answer"].lstrip("0")) == ("How many?", "72")
+
+
+@pytest.mark.parametrize("alias", ["math500", "amc23", "aime24", "aime25"])
+def test_a_benchmark_is_no_data_to_train_on(monkeypatch: pytest.MonkeyPatch, alias: str) -> None:
+    import datasets
+
+    monkeypatch.setattr(datasets, "load_dataset", lambda *args, **options: pytest.fail("the Hub was asked"))
+    with pytest.raises(DataError) as error:
+        load_rows(alias, split="train[:9]")
+    assert str(error.value) == (
+        f"{alias}, split 'train[:9]': it is a benchmark, its only split is test; name another --dataset, or "
+        f"{HUB_SETS[alias][0]} to have what is there"
+    )
+
+
+def test_the_table_of_benchmarks_says_what_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    asked: list[tuple[Any, ...]] = []
+
+    def load_dataset(name: str, config: str | None, *, split: str) -> datasets.Dataset:
+        asked.append((name, config, split))
+        return datasets.Dataset.from_list([{"problem": "How many?", "answer": "72"}])
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    expected = []
+    for alias, count in BENCHMARKS.items():
+        load_rows(alias, split="test")
+        name, config, split = asked[-1]
+        at = f"`{name}`, configuration `{config}`" if config else f"`{name}`"
+        expected.append(f"| `{alias}` | {at} | {split} | {count:,} |")
+    text = (Path(__file__).parents[1] / "docs" / "measures.md").read_text(encoding="utf-8")
+    section = text.partition("## Benchmarks by name\n")[2].partition("\n## ")[0]
+    assert [
+        line for line in section.splitlines() if line.startswith("| `") and "--dataset" not in line
+    ] == expected
 
 
 def test_a_hub_set_with_other_columns_is_refused_with_their_names(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,9 +16,13 @@ dapo            BytedTsinghua-SIA/DAPO-Math-17k: prompt [{role, content}], with 
                 problem, and reward_model {ground_truth}; train only: 17 thousand problems, each 100 times.
 parallel-gsm8k  Parallel-R1/parallel-r1-cold-start-filter: JSON, train only, a few thousand rows: problem, and
                 text (a trace that ends with "Final Answer:", which is the gold answer too).
+math500         HuggingFaceH4/MATH-500: problem, solution, answer, subject, level (1 to 5); 500, test only.
+amc23           math-ai/amc23: question, answer; 40, test only.
+aime24          HuggingFaceH4/aime_2024: problem, solution, answer; 30, in the Hub's split train.
+aime25          math-ai/aime25: problem, answer; 30, test only.
 
-Any other set is read by the names of its columns (`prl.data.columns.COLUMNS`); where none fits, it is refused
-with the list of what it has.
+The last four are benchmarks: the short name has a split test and no other. Any other set is read by the names
+of its columns (`prl.data.columns.COLUMNS`); where none fits, it is refused with the list of what it has.
 """
 
 from __future__ import annotations
@@ -56,8 +60,18 @@ HUB_SETS: dict[str, tuple[str, str | None]] = {
     "math": ("DigitalLearningGmbH/MATH-lighteval", None),
     "dapo": ("BytedTsinghua-SIA/DAPO-Math-17k", None),
     "parallel-gsm8k": ("Parallel-R1/parallel-r1-cold-start-filter", None),
+    "math500": ("HuggingFaceH4/MATH-500", None),
+    "amc23": ("math-ai/amc23", None),
+    "aime24": ("HuggingFaceH4/aime_2024", None),
+    "aime25": ("math-ai/aime25", None),
 }
 """alias -> Hub name and configuration (None: the only one)."""
+
+BENCHMARKS = {"gsm8k": 1319, "math": 5000, "math500": 500, "amc23": 40, "aime24": 30, "aime25": 30}
+"""alias -> problems of its split test."""
+
+_TEST_ONLY = {"math500": "test", "amc23": "test", "aime24": "train", "aime25": "test"}
+"""alias of what is a benchmark and nothing else -> what the Hub calls its split test."""
 
 PROCEDURAL_ROWS = 2000
 """Rows of a procedural set when no limit is given."""
@@ -83,7 +97,7 @@ def load_rows(
 ) -> list[dict[str, Any]]:
     """The rows of `dataset` in the schema of this module.
 
-    `dataset` is an alias (`gsm8k`, `math`, `dapo`, `parallel-gsm8k`), any Hub name (`owner/name` or
+    `dataset` is an alias (`HUB_SETS`), any Hub name (`owner/name` or
     `owner/name:configuration`), a local .parquet, .jsonl, .json or .csv file, or a procedural set
     (`arithmetic:coldstart|mixed|easy|hard|wide|heldout`, `search:KIND-PART`; or the word before the colon,
     with the rest as `split`).
@@ -139,7 +153,7 @@ def load_rows(
 
 def _open(dataset: str, split: str, need: Sequence[str], all_columns: bool = False) -> Records:
     if dataset in HUB_SETS:
-        return _hub_records(*HUB_SETS[dataset], split, need, all_columns)
+        return _hub_records(*HUB_SETS[dataset], _split_of(dataset, split), need, all_columns)
     path = Path(dataset).expanduser()
     is_path = dataset.startswith((".", "~")) or path.is_absolute() or "\\" in dataset
     with looking_into(path, DataError):
@@ -151,6 +165,20 @@ def _open(dataset: str, split: str, need: Sequence[str], all_columns: bool = Fal
             f"{dataset}: no such file or data set{nearest(dataset, HUB_SETS)}. {_what_it_takes()}"
         )
     return _hub_records(name, config or dict(HUB_SETS.values()).get(name), split, need, all_columns)
+
+
+def _split_of(alias: str, split: str) -> str:
+    """What the Hub calls the split of a set with a short name. Raises DataError: a benchmark is no data to
+    train on."""
+    name, bracket, part = split.partition("[")
+    if alias not in _TEST_ONLY:
+        return split
+    if name != "test":
+        raise DataError(
+            f"{alias}, split {split!r}: it is a benchmark, its only split is test; name another "
+            f"--dataset, or {HUB_SETS[alias][0]} to have what is there"
+        )
+    return _TEST_ONLY[alias] + bracket + part
 
 
 def stream_rows(

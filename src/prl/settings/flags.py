@@ -76,8 +76,8 @@ class DataFlags:
 
     dataset: str = flag(
         "arithmetic:heldout",
-        "Hub name, file (parquet, json, jsonl, csv), arithmetic:coldstart|mixed|easy|hard|wide|heldout or "
-        "search:which|equations|products-PART",
+        "gsm8k, math, math500, amc23, aime24, aime25 or dapo, Hub name, file (parquet, json, jsonl, csv), "
+        "arithmetic:coldstart|mixed|easy|hard|wide|heldout or search:which|equations|products-PART",
     )
     dataset_split: str = flag("test", "split of a Hub data set, or of a JSON file that holds several")
     limit: int | None = flag(None, "take this many rows")
