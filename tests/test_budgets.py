@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import combinations
+from itertools import combinations, permutations
 from math import inf
 from statistics import fmean
 from typing import Any
@@ -11,18 +11,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from prl.analysis import budgets
 from prl.analysis.budgets import (
     by_level,
     chance,
     frontier,
+    grouped,
     held_to,
     longest_of_k,
     majority_at_k,
     smallest_budget,
     votes,
 )
-
-SAMPLES = st.lists(st.sampled_from(["7", "7.0", "8", "9", "10", None]), min_size=1, max_size=7)
+from prl.answers import Verdict
 
 
 def judged(answer: str | None) -> tuple[str | None, float]:
@@ -30,36 +31,86 @@ def judged(answer: str | None) -> tuple[str | None, float]:
 
 
 def vote(drawn: tuple[str | None, ...]) -> float:
-    """The chance that what these few agree on most is right, a tie broken by lot."""
-    counts = {value: drawn.count(value) for value in drawn if value is not None}
-    most = [value for value in counts if counts[value] == max(counts.values())]
-    return fmean(value == "7" for value in most) if most else 0.0
+    """Whether what these few agree on most is right, of as many votes what was said earlier."""
+    most = max(filter(None, drawn), key=drawn.count, default=None)
+    return float(most == "7")
 
 
-@given(SAMPLES)
-def test_votes_are_the_mean_over_all_subsets(answers: list[str | None]) -> None:
+@given(st.lists(st.sampled_from(["7", "7.0", "8", "9", None]), min_size=1, max_size=5))
+def test_votes_are_the_mean_over_all_draws_one_after_another(answers: list[str | None]) -> None:
     plain = ["7" if answer == "7.0" else answer for answer in answers]
-    for k in range(1, len(answers) + 1):
-        expected = fmean(map(vote, combinations(plain, k)))
+    for k in range(1, len(answers)):
+        expected = fmean(map(vote, permutations(plain, k)))
         assert majority_at_k([*map(judged, answers)], k) == pytest.approx(expected)
+    assert majority_at_k([*map(judged, answers)], len(answers)) == vote(tuple(plain))
 
 
 @pytest.mark.parametrize(
     ("answers", "k", "expected"),
     [
         ("7 7 7 8", 4, 1),
-        ("7 7 8 8", 4, 1 / 2),  # a tie
-        ("7 8 9 10", 4, 1 / 4),
+        ("7 7 8 8", 4, 1),  # a tie, in which 7 came earlier
+        ("8 7 7 8", 4, 0),
+        ("8 7 8 7 9", 5, 0),
+        ("9 7 8 8 7", 5, 1),
+        ("7 8 9 10", 4, 1),
+        ("8 7 9 10", 4, 0),
         ("7 8 8 9", 4, 0),
         ("7 8 8 9", 1, 1 / 4),
-        ("7 8 - -", 4, 1 / 2),  # who states nothing has no vote
+        ("- 7 8 -", 4, 1),  # who states nothing has no vote
+        ("- - 7 -", 4, 1),
         ("- - - -", 4, 0),
         ("7 - - -", 2, 1 / 2),  # of two drawn, the right one is among them half of the time
+        ("7 7 8 8", 2, 1 / 2),  # 7 7 in one of six, 8 8 in one, and 7 before 8 in half of four
+        ("7 7 8 8", 3, 1 / 2),
+        ("7 8 9 9", 2, 1 / 4),  # 9 9 in two of twelve draws; 7 first in three of ten
+        ("7 7 8 -", 3, 3 / 4),  # 7 7 in two of four draws; 7 8 in two, half of the time 7 before 8
     ],
 )
 def test_votes_by_hand(answers: str, k: int, expected: float) -> None:
     samples = [judged(None if answer == "-" else answer) for answer in answers.split()]
     assert majority_at_k(samples, k) == pytest.approx(expected)
+
+
+def test_what_is_the_same_is_what_the_verifier_finds_equal() -> None:
+    answers = ("0.5", "x+1", None, r"\frac12", "1+x", "50", "1/2", r"50\%", "x + 1")
+    assert grouped(answers) == ((0, 3, 6, 7), (1, 4, 8), (5,))
+    assert grouped((None, None)) == grouped(()) == ()
+    assert grouped((r"(x+1)^2", "x^2+2x+1", "x^2")) == ((0, 1), (2,)), "algebra"
+
+
+class Table:
+    """A checker that finds equal what is listed: an answer beside the first of a group."""
+
+    def __init__(self, *equal: str, stuck: str = "") -> None:
+        self.equal, self.stuck = equal, stuck
+        self.asked: list[str] = []
+
+    def check(self, answer: str, first: str) -> Verdict:
+        self.asked.append(answer + first)
+        if self.stuck in (answer, first):
+            return Verdict(False, "timed out")
+        found = answer + first in self.equal
+        return Verdict(found, "equal" if found else "different")
+
+
+def test_an_answer_joins_the_first_group_whose_first_answer_it_equals(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Also where equality does not carry over: z equals y alone, and w the first answers of both groups."""
+    table = Table("yx", "zy", "wx", "wz")
+    monkeypatch.setattr(budgets, "default_checker", lambda: table)
+    assert grouped(("x", "y", "z", "w", "y", "z")) == ((0, 1, 3, 4), (2, 5))
+    assert table.asked == ["yx", "zx", "wx"], "each once, and against first answers alone"
+    right = [("x", 0.0), ("z", 1.0), ("z", 1.0), ("y", 0.0), ("w", 0.0)]
+    assert majority_at_k(right, 5) == 0
+
+
+def test_an_answer_that_holds_the_verifier_up_does_so_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = Table(stuck="s")
+    monkeypatch.setattr(budgets, "default_checker", lambda: table)
+    assert grouped(("p", "q", "s", "r", "s")) == ((0,), (1,), (2, 4), (3,))
+    assert table.asked == ["qp", "sp", "rp", "rq"]
 
 
 def test_sixty_four_samples_that_all_differ_are_counted_at_once() -> None:

@@ -19,7 +19,7 @@ from prl.errors import RunError, UsageError
 from prl.evaluation import keeping
 from prl.model import Lora, load_model, save_adapter
 from prl.prompts import render_prompt
-from prl.report.tables import levels_told, remarks, table, votes_told
+from prl.report.tables import levels_told, remarks, table, told, votes_told
 from prl.statistics import Estimate, bootstrap
 
 BLOCK = "<Parallel><Path>a</Path><Path>b</Path></Parallel><Summary>c</Summary>"
@@ -79,6 +79,13 @@ def test_what_blocks_do_is_said_where_there_are_any() -> None:
         "800 responses with a block: any path right (oracle) 99.6%, most (majority) 94.8%, summary 91.5%, "
         "answer 92.0%, a path alone 84.0%"
     ]
+
+
+def test_verdicts_are_told_in_a_line() -> None:
+    nothing = dict.fromkeys(
+        ["accuracy_with_block_of", "accuracy_without_block_of", "disagreeing_of", "right_of_any_of"], 0
+    )
+    assert told(nothing, {}, {}, {"different": 2, "equal": 1}, None) == ["verdicts: different 2, equal 1"]
 
 
 def test_votes_and_levels_are_told_in_a_line() -> None:
@@ -147,6 +154,7 @@ def test_the_seed_and_the_settings_of_a_run_give_its_responses_again(
     results = json.loads((tmp_path / "eval" / "results.json").read_text())
     assert (results["seed"], results["samples"], results["temperature"]) == (5, 3, 0.8)
     assert results["metrics"]["sampled/format_valid"]["mean"] == 0
+    assert results["verdicts"] == {"greedy": {"no answer": 4}, "sampled": {"no answer": 12}}
     lengths = [fmean(map(len, sampled[start : start + 3])) for start in range(0, len(sampled), 3)]
     assert results["metrics"]["sampled/tokens"] == asdict(bootstrap(lengths, resamples=50, seed=5))
 

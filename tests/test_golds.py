@@ -171,6 +171,7 @@ def test_an_evaluation_counts_them_apart(
         "2 of 6 gold answers cannot be read and count as neither right nor wrong: "
         "'3 ?' (unexpected '?'); '5 +' (an operand is missing)"
     ) in told
+    assert "tiny on 4 problems; 2 more, whose answer cannot be read, count for nothing" in told
     kept = json.loads((tmp_path / "run" / "results.json").read_text())
     assert (kept["problems"], kept["unreadable_golds"]) == (4, 2)
     assert [len(scores) for scores in result.scores.values()] == [4, 4]

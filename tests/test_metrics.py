@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from prl.analysis.metrics import levels, metrics
+from prl.analysis.metrics import levels, metrics, verdicts
 from prl.grammar import parse, render
 
 BLOCK = render(["a", "b"], "c")
@@ -54,6 +54,39 @@ def test_every_metric_by_hand() -> None:
     )
     assert (found["accuracy"].low, found["accuracy"].high) == (0.25, 0.75), "problems are resampled"
     assert (found["tokens"].low, found["tokens"].high) == (10, 10)
+
+
+# Right and wrong samples of a problem, in order, and by hand: pass@2, pass@4, maj@4, and maj@8 of eight.
+TABLE = [
+    ("+ - - -", 3 / 6, 1, 1, None),  # four answers that all differ: the earliest
+    ("- + - -", 3 / 6, 1, 0, None),
+    ("- + + -", 5 / 6, 1, 1, None),
+    ("- - - -", 0, 0, 0, None),
+    # Of 28 pairs 15 hold no right one, of 70 fours 15; a four has two right ones or none of what counts most.
+    ("+ - + - - - - -", 13 / 28, 55 / 70, (15 + 40 / 4) / 70, 1),
+    ("- - - - - - - +", 7 / 28, 35 / 70, 35 / 4 / 70, 0),
+]
+
+
+@pytest.mark.parametrize(("row", "two", "four", "most", "all_eight"), TABLE)
+def test_pass_and_majority_by_hand(
+    row: str, two: float, four: float, most: float, all_eight: float | None
+) -> None:
+    group = [
+        sample("7", "7" if mark == "+" else f"1{place}", mark == "+", tokens=1)
+        for place, mark in enumerate(row.split())
+    ]
+    found = metrics([group, group], resamples=5)
+    names = {"pass@2": two, "pass@4": four, "maj@4": most, "maj@8": all_eight}
+    assert {
+        name: each.mean for name, each in found.items() if "@" in name and name != "pass@8"
+    } == pytest.approx({name: value for name, value in names.items() if value is not None})
+    assert (found["maj@4"].low, found["maj@4"].high) == pytest.approx((most, most)), "the problems are alike"
+
+
+def test_verdicts_are_counted_by_their_reason() -> None:
+    rows = [{"verdict": reason} for reason in ("equal", "different", "no answer", "different", "identical")]
+    assert [*verdicts(rows).items()] == [("different", 2), ("equal", 1), ("identical", 1), ("no answer", 1)]
 
 
 def test_a_problem_that_was_not_asked_is_not_solved_and_nothing_else() -> None:

@@ -1,6 +1,7 @@
 """Accuracy at equal budgets: votes of several samples, responses held to a length, frontiers.
 
-    majority_at_k(values, k)             the chance that the majority of k samples is right (maj@k)
+    grouped(answers)                     which answers are the same, in the order of the samples
+    majority_at_k(samples, k)            the chance that the majority of k samples is right (maj@k)
     votes(rows, k)                       the same over many problems, with what k samples cost
     held_to(rows, budget, cost)          each problem's accuracy where a response beyond a budget is wrong
     smallest_budget(rows, accuracy, cost)   what an accuracy takes at least
@@ -8,7 +9,8 @@
     by_level(rows), chance(rows)         what all of these are looked at for, and held against
 
 `rows` are samples as `runs.read_samples(run).to_pylist()` gives them, those of one mode: read are `problem`,
-`answer`, `extracted`, `correct` and the cost, which is one of `COSTS`. Every function is pure.
+`answer`, `extracted`, `correct` and the cost, which is one of `COSTS`. Every function is pure; votes ask the
+checker of the rewards what is the same.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import lru_cache
 from itertools import groupby
 from math import comb
@@ -23,6 +26,7 @@ from statistics import fmean
 from typing import Any
 
 from prl.analysis.decisions import vote_key
+from prl.answers import default_checker
 
 Row = Mapping[str, Any]
 
@@ -41,7 +45,7 @@ class Votes:
 
 
 def votes(rows: Iterable[Row], k: int) -> Votes:
-    """Self-consistency (arXiv 2203.11171) with k samples, over all ways to draw these from what there is.
+    """Self-consistency (arXiv 2203.11171) with k samples (`majority_at_k`), and what these cost.
 
     ValueError: a problem has fewer than k samples, or there is none.
     """
@@ -60,24 +64,72 @@ def votes(rows: Iterable[Row], k: int) -> Votes:
 def majority_at_k(samples: Sequence[tuple[str | None, float]], k: int) -> float:
     """The chance that the majority of k of these `samples`, (answer, whether it is right), is right.
 
-    The mean over all ways to draw k of them, without replacement. Answers agree as the conclusions of paths
-    do. Where several have the most votes one of them is drawn; who states no answer (None) has no vote, and
-    without a vote the answer is wrong. ValueError for fewer samples than k.
+    Answers are `grouped`, the largest group wins, of several as large the one that began earlier, and it is
+    right where its first answer is. Who states no answer (None) has no vote, and without a vote the answer is
+    wrong. With fewer k than samples it is the mean over all ways to draw k of them, one after another and
+    without replacement: what resampling comes to, exactly. Of groups that tie, each then began earlier as
+    often as the others. ValueError for fewer samples than k.
 
     >>> right, wrong = ("7", 1.0), ("8", 0.0)
     >>> majority_at_k([right, right, wrong], 3), majority_at_k([right, right, wrong], 2)
     (1.0, 0.6666666666666666)
+    >>> majority_at_k([right, wrong], 2), majority_at_k([wrong, right], 2)
+    (1.0, 0.0)
     """
     if not 1 <= k <= len(samples):
         raise ValueError(f"k {k} must be between 1 and the {len(samples)} samples of a problem")
-    verdicts: dict[Hashable, list[float]] = {}
-    for answer, right in samples:
-        if answer is not None:
-            verdicts.setdefault(vote_key(answer), []).append(right)
-    counts = sorted(map(len, verdicts.values()))
+    groups = grouped(tuple(answer for answer, _ in samples))
+    if k == len(samples):
+        return float(samples[max(groups, key=len)[0]][1]) if groups else 0.0
+    counts = tuple(sorted(map(len, groups)))
     silent = len(samples) - sum(counts)
-    wins = {count: _wins(count, tuple(counts), silent, k) for count in set(counts)}
-    return sum(fmean(each) * wins[len(each)] for each in verdicts.values())
+    wins = {count: _wins(count, counts, silent, k) for count in set(counts)}
+    return sum(fmean(samples[place][1] for place in group) * wins[len(group)] for group in groups)
+
+
+@lru_cache(maxsize=8192)
+def grouped(answers: tuple[str | None, ...]) -> tuple[tuple[int, ...], ...]:
+    r"""The places of the answers in groups of what is the same, in order; None is in none.
+
+    Each joins the first group whose first answer it equals, as the checker of the rewards judges that. What
+    the checker once gave up on joins what reads alike, and nothing else: it costs its time-out once.
+
+    >>> grouped(("0.5", "8", None, r"\frac12", "8.0"))
+    ((0, 3), (1, 4))
+    """
+    groups: list[list[int]] = []
+    firsts: list[_First] = []
+    joined: dict[str, int] = {}
+    for place, answer in enumerate(answers):
+        if answer is None:
+            continue
+        if answer not in joined:
+            new = _First(answer, vote_key(answer))
+            joined[answer] = next((at for at, first in enumerate(firsts) if first.equals(new)), len(firsts))
+            if joined[answer] == len(firsts):
+                firsts.append(new)
+                groups.append([])
+        groups[joined[answer]].append(place)
+    return tuple(map(tuple, groups))
+
+
+@dataclass
+class _First:
+    """The first answer of a group, or one that looks for its group."""
+
+    text: str
+    key: Hashable
+    given_up: bool = False
+
+    def equals(self, other: _First) -> bool:
+        if self.key == other.key:
+            return True
+        numbers = isinstance(self.key, Fraction) and isinstance(other.key, Fraction)
+        if numbers or self.given_up or other.given_up:
+            return False
+        verdict = default_checker().check(other.text, self.text)
+        other.given_up = verdict.reason in ("timed out", "crashed")
+        return verdict.equal
 
 
 @lru_cache(maxsize=4096)

@@ -2,6 +2,7 @@
 
     metrics(groups)     accuracy, pass@k, maj@k, parallel ratio, lengths: means over problems, with intervals
     levels(rows)        accuracy, lengths and chance on each level
+    verdicts(rows)      how many responses were judged so, for each reason
 
 Samples are rows as `runs.read_samples(run).to_pylist()` gives them, those of one mode of decoding: read are
 `extracted`, `correct`, `text`, `truncated`, `faults`, `length`, `critical_path`, `level`. Intervals are
@@ -10,6 +11,7 @@ percentile bootstraps over problems, because the samples of one problem are not 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from statistics import fmean
@@ -30,7 +32,7 @@ def metrics(
 
     accuracy         share of right samples: mean@k, as in Parallel-R1's tables
     pass@k           chance that one of k samples is right (Chen et al., arXiv 2107.03374, unbiased)
-    maj@k            chance that the majority of k samples is (self-consistency, arXiv 2203.11171)
+    maj@k            chance that the majority of k samples is (`prl.analysis.budgets.majority_at_k`)
     parallel_ratio   share of responses with a valid block, whose paths begin with `path_opening`
     format_valid, truncated, tokens, critical_path
     """
@@ -66,6 +68,12 @@ def voters(count: int) -> list[int]:
     [4, 8]
     """
     return [k for k in _KS if 2 < k <= count]
+
+
+def verdicts(rows: Sequence[Row]) -> dict[str, int]:
+    """Reason of a verdict -> responses that were judged so, the commonest first."""
+    found = Counter(str(row["verdict"]) for row in rows)
+    return {reason: found[reason] for reason in sorted(found, key=lambda each: (-found[each], each))}
 
 
 def levels(rows: Sequence[Row], *, resamples: int = 1000, seed: int = 0) -> dict[str, dict[str, Any]]:

@@ -107,9 +107,9 @@ def run(settings: Settings[EvalArguments]) -> EvalResult:
         runs.write_json(folder.folder / "results.json", results)
         folder.finish({name: estimate.mean for name, estimate in found.items()})
     _add_to_card(results)
-    console.print(table(found, title=escape(f"{arguments.model_name_or_path} on {len(rows)} problems")))
+    console.print(table(found, title=escape(_title(results))))
     for mode, each in measured.items():
-        for line in told(each.described, each.votes, each.levels, each.timing):
+        for line in told(each.described, each.votes, each.levels, each.verdicts, each.timing):
             console.print(f"  {mode}: {line}", style="dim", markup=False)
     return EvalResult(folder.folder, found, results["scores"], results["analysis"])
 
@@ -198,9 +198,20 @@ def _results(
         "scores": {mode: each.scores for mode, each in measured.items()},
         "analysis": {mode: each.described for mode, each in measured.items()},
         "votes": {mode: each.votes for mode, each in measured.items() if each.votes},
+        "verdicts": {mode: each.verdicts for mode, each in measured.items()},
         "levels": {mode: each.levels for mode, each in measured.items() if each.levels},
         "timing": {mode: _timing(each.timing, arguments) for mode, each in measured.items() if each.timing},
     }
+
+
+def _title(results: Mapping[str, Any]) -> str:
+    """What the table of metrics is of."""
+    title = f"{results['model']} on {results['problems']} problems"
+    if results["beyond_context"]:
+        title += f", {results['beyond_context']} of them not asked and not solved"
+    if results["unreadable_golds"]:
+        title += f"; {results['unreadable_golds']} more, whose answer cannot be read, count for nothing"
+    return title
 
 
 def _timing(seconds: Estimate, arguments: EvalArguments) -> dict[str, Any]:

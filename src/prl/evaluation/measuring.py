@@ -10,7 +10,7 @@ from typing import Any
 from prl import runs
 from prl.analysis import describe
 from prl.analysis.budgets import votes
-from prl.analysis.metrics import levels, metrics, voters
+from prl.analysis.metrics import levels, metrics, verdicts, voters
 from prl.answers import default_checker, unreadable_gold
 from prl.decoding import Response
 from prl.errors import DataError
@@ -31,8 +31,8 @@ was timed, `seconds`."""
 class Measured:
     """One decoding mode. `samples` are in order of the problems; `scores` is the share of right samples of
     each problem. Of the problems that were asked, `described` is `prl.analysis.describe`, `votes` maps each k
-    of maj@k to what so many votes take, `levels` each level to its figures; `timing` is the median of the
-    seconds of a problem, where they were taken."""
+    of maj@k to what so many votes take, `levels` each level to its figures, `verdicts` each reason of a
+    verdict to how many have it; `timing` is the median of the seconds of a problem, where they were taken."""
 
     samples: list[Sample]
     metrics: dict[str, Estimate]
@@ -40,6 +40,7 @@ class Measured:
     described: dict[str, float | None]
     votes: dict[str, dict[str, float]]
     levels: dict[str, dict[str, Any]]
+    verdicts: dict[str, int]
     timing: Estimate | None = None
 
 
@@ -64,6 +65,7 @@ def measure(
         described=describe(known, opening),
         votes={str(k): asdict(votes(known, k)) for k in voters(asked)},
         levels=levels(known, **drawing),
+        verdicts=verdicts(known),
         timing=median(seconds) if seconds else None,
     )
 

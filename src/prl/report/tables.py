@@ -37,11 +37,14 @@ def told(
     described: Mapping[str, float | None],
     votes: Mapping[str, Mapping[str, float]],
     levels: Mapping[str, Mapping[str, Any]],
+    verdicts: Mapping[str, int],
     timing: Estimate | None,
 ) -> list[str]:
     """What else was found in one mode of decoding, in lines."""
+    reasons = ", ".join(f"{reason} {count}" for reason, count in verdicts.items())
     seconds = f"{timing:.3f} s a problem (median), one response at a time on one thread" if timing else ""
-    return [*remarks(described), *votes_told(votes), *levels_told(levels), *([seconds] if seconds else [])]
+    lines = [*remarks(described), *votes_told(votes), *levels_told(levels), f"verdicts: {reasons}"]
+    return [*lines, seconds] if seconds else lines
 
 
 def remarks(described: Mapping[str, float | None]) -> list[str]:
