@@ -181,7 +181,7 @@ def test_bug_keeps_its_traceback(stage: Any) -> None:
 def test_an_interrupted_evaluation_names_its_samples(
     stage: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    stage("prl.evaluation", "run", KeyboardInterrupt())
+    stage(cli.MODULES["eval"], "run", KeyboardInterrupt())
     words = ["eval", "--recipe", "tiny", "--threads", "1", "--output_dir", str(tmp_path)]
     assert cli.main(words) == 1
     assert (

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 MODULES = {
     "sft": "prl.sft",
     "rl": "prl.study.pipeline",
-    "eval": "prl.evaluation",
+    "eval": "prl.evaluation.several",
     "demo": "prl.study.demo",
     "show": "prl.traces.showing",
     "compare": "prl.study.comparison",
@@ -246,7 +246,7 @@ def _kept(settings: Settings[Any]) -> str:
         return "what is done is kept, and the same command goes on from it"
     if settings.command == "data traces":
         return "the answers so far are kept, and the same command with --resume goes on from them"
-    if settings.command == "eval" and shards(Path(settings.output_dir or "")):
+    if settings.command == "eval" and (settings.arguments.models or shards(Path(settings.output_dir or ""))):
         return "the samples so far are kept, and the same command with --resume goes on from them"
     if settings.trainer and (checkpoint := last_checkpoint(settings.output_dir or "")):
         if settings.trainer.save_only_model:

@@ -54,6 +54,14 @@ def parse(command: str, argv: Iterable[str]) -> Settings[Any]:
     return _settle(command, flags_of(argv))
 
 
+def again(settings: Settings[Any], **others: Any) -> Settings[Any]:
+    """What the same flags settle to with `others` in place of some of them. Raises UsageError."""
+    kept = [given for given in settings.given if given.key not in others]
+    return _settle(
+        settings.command, [*kept, *(Given(key, words_of(value), key) for key, value in others.items())]
+    )
+
+
 def parse_doctor(argv: Iterable[str]) -> tuple[Settings[DoctorArguments], list[Given]]:
     """The settings of `prl doctor ARGV...`, and the flags that are for the commands it looks at."""
     own = {"", *(item.name for item in fields(DoctorArguments))}
@@ -134,7 +142,7 @@ def _settle(command: str, flags: list[Given], planned: hardware.Machine | None =
     arguments = COMMANDS[command](**{key: value for key, value in values.items() if key in own})
     trainer_given = {key: value for key, value in values.items() if key not in own}
     trainer = _trainer(command, trainer_given, planned is None) if command in TRAINER_CONFIGS else None
-    return Settings(command, arguments, values.get("recipe"), chosen, trainer, trainer_given)
+    return Settings(command, arguments, values.get("recipe"), chosen, trainer, trainer_given, tuple(flags))
 
 
 def _layered(

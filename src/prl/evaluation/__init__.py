@@ -43,6 +43,7 @@ __all__ = [
     "graded",
     "judge",
     "paired_difference",
+    "problems_of",
     "read_result",
     "read_results",
     "respond",
@@ -51,22 +52,16 @@ __all__ = [
 
 
 def run(settings: Settings[EvalArguments]) -> EvalResult:
-    """Evaluate a model and write the run folder with results.json. Raises PrlError for what the user can
-    mend."""
+    """Evaluate a model and write the run folder with results.json; several `models` are evaluated by
+    `prl.evaluation.several.run`. Raises PrlError for what the user can mend."""
     quiet_libraries()
     arguments = settings.arguments
+    if arguments.models:
+        raise UsageError("models: this evaluates one; prl.evaluation.several.run takes several")
     check_loadable(arguments.model_name_or_path, trust_remote_code=arguments.trust_remote_code)
     settings, tags = settle_tags(settings)
     arguments = settings.arguments
-    loaded = load_rows(
-        arguments.dataset,
-        split=arguments.dataset_split,
-        need=("problem", "answer"),
-        limit=arguments.limit,
-        seed=arguments.seed,
-        on_bad=arguments.on_bad_rows,
-    )
-    rows, ungraded = graded(loaded, arguments.dataset)
+    rows, ungraded = problems_of(arguments)
     # What cannot work is told before anything is written, and before minutes of loading and decoding.
     check_fits(settings)
     default_checker().start()
@@ -79,7 +74,7 @@ def run(settings: Settings[EvalArguments]) -> EvalResult:
         )
         _say_engine(arguments.attention)
         if ungraded:
-            console.print(f"  {ungraded_told(ungraded, len(loaded))}", markup=False)
+            console.print(f"  {ungraded_told(ungraded, len(rows) + len(ungraded))}", markup=False)
         prompts = _prompts(rows, arguments)
         unasked = _unasked(prompts, model, tokenizer, arguments)
         asked = [i for i in range(len(rows)) if i not in unasked]
@@ -112,6 +107,19 @@ def run(settings: Settings[EvalArguments]) -> EvalResult:
         for line in told(each.described, each.votes, each.levels, each.verdicts, each.timing):
             console.print(f"  {mode}: {line}", style="dim", markup=False)
     return EvalResult(folder.folder, found, results["scores"], results["analysis"])
+
+
+def problems_of(arguments: EvalArguments) -> tuple[list[dict[str, Any]], list[tuple[str, str]]]:
+    """The rows to evaluate on, and what `graded` leaves out of them. Raises DataError."""
+    loaded = load_rows(
+        arguments.dataset,
+        split=arguments.dataset_split,
+        need=("problem", "answer"),
+        limit=arguments.limit,
+        seed=arguments.seed,
+        on_bad=arguments.on_bad_rows,
+    )
+    return graded(loaded, arguments.dataset)
 
 
 def _open(settings: Settings[EvalArguments], rows: Sequence[dict[str, Any]]) -> runs.Run:

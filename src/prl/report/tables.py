@@ -33,6 +33,30 @@ def table(metrics: dict[str, Estimate], title: str, *, heading: str = "95 % inte
     return grid
 
 
+def models_table(
+    metrics: Mapping[str, Mapping[str, Estimate]], over_first: Mapping[str, Estimate], title: str
+) -> Table:
+    """A row a model: name -> metric -> estimate, and what each has over the first. Shares are in percent, and
+    of maj@k the largest k is shown: what fits a terminal, as each model has a table of its own."""
+    first = next(iter(metrics))
+    voted = next((name for name in reversed([*metrics[first]]) if name.startswith("maj@")), None)
+    grid = Table(title=title, title_justify="left")
+    grid.add_column("%", overflow="fold")
+    for heading in ("accuracy", f"over {first}", *([voted] if voted else []), "tokens"):
+        grid.add_column(heading, justify="right", no_wrap=heading == "accuracy")
+    for name, found in metrics.items():
+        cells = [_percent(found["accuracy"], ".1f")]
+        cells.append(_percent(over_first[name], "+.1f") if name in over_first else "")
+        if voted:
+            cells.append(f"{100 * found[voted].mean:.1f}" if voted in found else "")
+        grid.add_row(name, *cells, f"{found['tokens'].mean:.0f}")
+    return grid
+
+
+def _percent(share: Estimate, form: str) -> str:
+    return format(Estimate(100 * share.mean, 100 * share.low, 100 * share.high), form)
+
+
 def told(
     described: Mapping[str, float | None],
     votes: Mapping[str, Mapping[str, float]],

@@ -6,6 +6,8 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Any, Generic, TypeVar
 
+from prl.recipes import Given
+
 Arguments = TypeVar("Arguments")
 
 
@@ -15,7 +17,8 @@ class Settings(Generic[Arguments]):
     never `auto`.
 
     `trainer` is TRL's SFTConfig or GRPOConfig (else None), built from `trainer_given`: what is not left to
-    TRL's defaults. `chosen` maps each setting that was chosen for the user to "value: reason".
+    TRL's defaults. `chosen` maps each setting that was chosen for the user to "value: reason"; `given` is
+    what the user said, flag by flag.
     """
 
     command: str
@@ -24,6 +27,7 @@ class Settings(Generic[Arguments]):
     chosen: dict[str, str] = field(default_factory=dict)
     trainer: Any = None
     trainer_given: dict[str, Any] = field(default_factory=dict)
+    given: tuple[Given, ...] = ()
 
     @property
     def output_dir(self) -> str | None:

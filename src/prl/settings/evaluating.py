@@ -18,6 +18,10 @@ from prl.settings.flags import (
 class EvalArguments(PathFlags, SamplingFlags, DataFlags, TrustingModelFlags):
     """Accuracy, pass@k, maj@k, parallel ratio and format validity, with 95 % intervals."""
 
+    models: list[str] | None = flag(
+        None,
+        "several, each MODEL or NAME=MODEL: evaluated in OUTPUT_DIR/NAME, the others against the first",
+    )
     greedy: bool = True
     samples: int = 4
     batch_size: int = flag(64, "responses decoded side by side: speed for memory")
