@@ -23,6 +23,7 @@ from prl.errors import DataError, UsageError
 from prl.machine import hardware
 from prl.runs import processes
 from prl.runs.checkpoints import checkpoints, fault
+from prl.runs.samples import LOGPROB_STEP
 from prl.trainer.training import settle_ddp
 
 LAUNCH = [
@@ -169,6 +170,11 @@ def check_agrees(folder: Path, expected: Path) -> None:
             assert value == close(other[name], rel=1e-4, abs=1e-6), (line["step"], name)
     for row, other in zip(samples_of(folder), samples_of(expected), strict=True):
         assert row["token_ids"] == other["token_ids"]
+        # What is kept of a log-probability may be rounded up in one and down in the other.
+        logprobs, others = (each.pop("token_logprobs") for each in (row, other))
+        assert logprobs == [
+            each if each is None else pytest.approx(each, abs=1.1 * LOGPROB_STEP) for each in others
+        ]
         assert row == {name: close(value, abs=1e-5) for name, value in other.items()}
     assert adapter_of(folder).keys() == adapter_of(expected).keys()
     for name, weight in adapter_of(expected).items():

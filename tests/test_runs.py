@@ -53,6 +53,7 @@ from prl.runs import (
 )
 from prl.runs import folder as run_folder
 from prl.runs.checkpoints import seal
+from prl.runs.samples import LOGPROB_STEP
 
 
 def make_checkpoint(run: Path, step: int, *, whole: bool = True) -> Path:
@@ -684,6 +685,37 @@ def test_samples_of_steps_with_different_rewards_merge(tmp_path: Path) -> None:
     assert merged.schema.field("token_ids").type == pa.list_(pa.int32())
 
 
+def test_what_each_token_was_is_kept(tmp_path: Path) -> None:
+    row = sample_row(
+        "1+1?", "2", parse("2 €"), [5, 6, 7, 8], truncated=False,
+        logprobs=[-0.1, math.nan, -1e-9, -math.inf], token_lengths=[1, 1, 0, 1],
+    )  # fmt: skip
+    with open_run(tmp_path, command="rl", config={}) as run:
+        run.log_samples(1, [row, sample_row("1+1?", "2", parse("3"), [5], truncated=False)])
+        run.finish()
+    known, other = read_samples(tmp_path).to_pylist()
+    assert known["forced"] == [False, True, False, False]
+    assert known["token_lengths"] == [1, 1, 0, 1]
+    assert known["token_logprobs"] == [pytest.approx(-0.1, abs=LOGPROB_STEP / 2), None, 0.0, None]
+    assert [other[name] for name in ("forced", "token_lengths", "token_logprobs")] == [None] * 3
+
+
+def test_a_resumed_run_of_before_these_columns_is_merged(tmp_path: Path) -> None:
+    new = ("token_lengths", "token_logprobs", "forced")
+    row = sample_row("1+1?", "2", parse("2"), [5], truncated=False, logprobs=[-1.0], token_lengths=[1])
+    with open_run(tmp_path, command="rl", config={}) as run:
+        run.log_samples(1, [row])
+        (path,) = tmp_path.glob("samples/*.parquet")
+        pq.write_table(pq.read_table(path).drop_columns([*new]), path)
+        assert [read_samples(tmp_path)[name].to_pylist() for name in new] == [[None]] * 3
+        run.log_samples(2, [row])
+        before = read_samples(tmp_path)
+        run.finish()
+    merged = read_samples(tmp_path)
+    assert merged.equals(before)
+    assert [merged[name].to_pylist() for name in new] == [[None, [1]], [None, [-1.0]], [None, [False]]]
+
+
 def test_a_full_row_survives_with_its_types(tmp_path: Path) -> None:
     row = {
         "phase": "accuracy",
@@ -712,6 +744,9 @@ def test_a_full_row_survives_with_its_types(tmp_path: Path) -> None:
         "mode": None,
         "text": "<Parallel>…?\x00",
         "token_ids": [151669, 7],
+        "token_lengths": None,
+        "token_logprobs": None,
+        "forced": None,
         "length": 2,
         "truncated": False,
         "faults": ["causal", "truncated"],

@@ -115,3 +115,8 @@ def test_a_reward_sees_what_the_run_keeps_and_the_run_keeps_what_it_pays(tmp_pat
     kept = runs.read_samples(tmp_path).to_pylist()
     assert [(row["text"], row["token_ids"], row["answer"], row["reward_noted"]) for row in kept] == seen
     assert len(seen) == 16
+    for row in kept:
+        assert {len(row[name]) for name in ("token_lengths", "token_logprobs", "forced")} == {row["length"]}
+        assert sum(row["token_lengths"]) == len(row["text"])
+        assert [each is None for each in row["token_logprobs"]] == row["forced"]
+        assert all(each <= 0 for each in row["token_logprobs"] if each is not None)

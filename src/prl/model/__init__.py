@@ -19,6 +19,7 @@ from prl.model.loading import (
 from prl.model.merging import merge_and_verify
 from prl.model.narrow import add_up_narrow_adapters
 from prl.model.tags import add_tags, check_tags, has_tags, spell_tags, tag_ids
+from prl.model.token_lengths import token_columns, token_lengths
 
 __all__ = [
     "TAGS_ARE",
@@ -44,4 +45,6 @@ __all__ = [
     "spell_tags",
     "tag_ids",
     "tags_of",
+    "token_columns",
+    "token_lengths",
 ]

@@ -36,6 +36,9 @@ SAMPLE_COLUMNS: dict[str, str] = {
     "answer": "string",
     "text": "string",
     "token_ids": "list<int32>",
+    "token_lengths": "list<int32>",
+    "token_logprobs": "list<float>",
+    "forced": "list<bool>",
     "length": "int32",
     "truncated": "bool",
     "extracted": "string",
@@ -45,8 +48,15 @@ SAMPLE_COLUMNS: dict[str, str] = {
 }
 """Columns that samples.parquet always has: `command` wrote the row, in which `stage` of a curriculum, `phase`
 of a reward schedule and `mode` of decoding (greedy, sampled), each null where there is none; `answer` is the
-gold, `length` is in tokens. There may be more: a `reward_<name>` (double) for each reward, and what else a
-command logs, numbers as double, other things as string."""
+gold, `length` is in tokens. Of each of `token_ids`: `token_lengths`, how many characters of `text` it wrote;
+`token_logprobs`, the log-probability that it was sampled with, null where it was `forced`, which is by the
+decoder and not by the model. Null where they are not known: of responses that prl's decoder did not sample,
+and of runs from before there were these columns. There may be more: a `reward_<name>` (double) for each
+reward, and what else a command logs, numbers as double, other things as string."""
+
+LOGPROB_STEP = 2**-8
+"""Log-probabilities are kept in steps of this, so probabilities within 0.2 % of themselves: further digits
+would be most of what a compressed file holds, and say nothing that is looked at token by token."""
 
 
 def sample_row(
@@ -57,10 +67,14 @@ def sample_row(
     *,
     truncated: bool,
     judged: tuple[str | None, Any] | None = None,
+    logprobs: Sequence[float] | None = None,
     **more: Any,
 ) -> dict[str, Any]:
     """One sampled response as `Run.log_samples` takes it: the `problem` it was asked, the gold `answer`, and
     the response, with `more` columns as they are.
+
+    `logprobs` are of the tokens, as `prl.decoding` has them: nan where one was forced. They become
+    `token_logprobs`, in steps of `LOGPROB_STEP`, and `forced`.
 
     `judged`, where it was, is what `check_responses` says: the answer found in it, None where there is none,
     and the verdict. `correct` is then 1 or 0, or None where the gold answer cannot be read, which says
@@ -75,6 +89,11 @@ def sample_row(
         "truncated": truncated,
         "faults": [fault.kind.value for fault in trace.faults],
     }
+    if logprobs is not None:
+        row["token_logprobs"] = [
+            round(each / LOGPROB_STEP) * LOGPROB_STEP if math.isfinite(each) else None for each in logprobs
+        ]
+        row["forced"] = [math.isnan(each) for each in logprobs]
     if judged:
         extracted, verdict = judged
         correct = float(verdict.equal) if verdict.judges else None

@@ -12,6 +12,7 @@ from prl.console import console
 from prl.decoding import ForkJoinDecoder, Limits
 from prl.grammar import parse
 from prl.machine.halving import Advise, halving
+from prl.model import token_columns
 from prl.prompts import render_prompt, transcript
 from prl.settings.arguments import SFTArguments
 
@@ -87,6 +88,7 @@ class FormatSampler(TrainerCallback):
                     trace,
                     response.token_ids,
                     truncated=response.truncated,
+                    **token_columns(self.tokenizer, response),
                 )
                 for row, (response,), trace in zip(self.rows, answers, traces, strict=True)
             ],

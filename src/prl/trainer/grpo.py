@@ -153,7 +153,8 @@ class GRPO(GRPOTrainer):
         log = self._log_metric
         if self.dynamic_sampling and self.model.training:  # draws of several sizes: a response counts as one
             log = functools.partial(_log_each, self._log_metric, len(rows))
-        self.recorder.judge(rows, completions, completion_ids, log)
+        sampled = self.rollouts.latest if self.rollouts else None
+        self.recorder.judge(rows, completions, completion_ids, log, sampled)
         return super()._calculate_rewards(rows, prompts, completions, completion_ids)
 
     def _get_train_sampler(self, dataset: Dataset | None = None) -> Sampler:

@@ -12,7 +12,9 @@ from trl import GRPOTrainer
 
 from prl import runs
 from prl.answers import default_checker
+from prl.decoding import Response
 from prl.grammar import parse
+from prl.model import token_columns
 from prl.rewards import AlternatingReward
 from prl.trainer.staging import Staging
 
@@ -32,7 +34,7 @@ class SampleRecorder(TrainerCallback):
         alternating: AlternatingReward | None = None,
         path_opening: str = "none",
     ) -> None:
-        self.folder, self.eos_token_id = folder, tokenizer.eos_token_id
+        self.folder, self.tokenizer = folder, tokenizer
         self.staging, self.alternating, self.path_opening = staging, alternating, path_opening
         self.tells = True  # the curriculum what came of its draw
         self.batch: list[dict[str, Any]] = []  # of this process's last generation
@@ -45,15 +47,19 @@ class SampleRecorder(TrainerCallback):
         completions: Sequence[str],
         completion_ids: Sequence[list[int]],
         log_metric: Callable[[str, float], None],
+        responses: Sequence[Response] | None = None,
     ) -> None:
         """Remember what was sampled for `rows`, whatever the rewards pay for, and log the shares of right,
-        valid and parallel responses. All of this process: a row, a text and its token ids for each."""
-        truncated = [not ids or ids[-1] != self.eos_token_id for ids in completion_ids]
+        valid and parallel responses. All of this process: a row, a text and its token ids for each, and what
+        the decoder says of it, where that sampled it."""
+        truncated = [not ids or ids[-1] != self.tokenizer.eos_token_id for ids in completion_ids]
         traces = [
             parse(text, truncated=cut, opening=self.path_opening)
             for text, cut in zip(completions, truncated, strict=True)
         ]
         judged = default_checker().check_responses(completions, [row["answer"] for row in rows])
+        # Of other engines' responses, token by token nothing is kept.
+        of_tokens = [token_columns(self.tokenizer, each) for each in responses or ()] or [{}] * len(rows)
         self.batch = [
             runs.sample_row(
                 row["problem"],
@@ -65,9 +71,10 @@ class SampleRecorder(TrainerCallback):
                 level=row.get("level"),
                 parallel=float(trace.uses_parallel),
                 critical_path=row.get("critical_path"),
+                **tokens,
             )
-            for row, trace, ids, cut, found in zip(
-                rows, traces, completion_ids, truncated, judged, strict=True
+            for row, trace, ids, cut, found, tokens in zip(
+                rows, traces, completion_ids, truncated, judged, of_tokens, strict=True
             )
         ]
         shares: dict[str, list[Any]] = {

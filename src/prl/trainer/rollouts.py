@@ -51,6 +51,7 @@ class Rollouts(TrainerCallback, ExportableState):
     ) -> None:
         self.limits, self.batch_size, self.advise = limits, batch_size, advise
         self.is_halved = False
+        self.latest: list[Response] = []  # what the last call gave, in the order of its prompts
         self.sampled: dict[tuple[int, ...], Response] = {}  # by prompt and completion; of the last generation
         self.sampled_at = -1  # the step that they were sampled at
         self.generations = 0  # at that step, before the last one
@@ -83,6 +84,7 @@ class Rollouts(TrainerCallback, ExportableState):
             lambda size: self._decoder(trainer, size).generate(prompt_ids, seeds=seeds), len(prompts)
         )
         rows = [(ids, response) for ids, group in zip(prompt_ids, answers, strict=True) for response in group]
+        self.latest = [response for _, response in rows]
         if training:
             self.sampled_at = step
             self.sampled = {(*ids, *response.token_ids): response for ids, response in rows}
