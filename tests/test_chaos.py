@@ -17,6 +17,7 @@ import pytest
 
 from prl import runs
 from prl.runs.checkpoints import last_checkpoint
+from prl.trainer.timing import PARTS
 
 KILL = getattr(signal, "SIGKILL", signal.SIGTERM)  # on Windows either one terminates at once
 KILLED = KILL if os.name == "nt" else -KILL
@@ -83,7 +84,7 @@ MOMENTS = {
 }
 """Moment -> the range that the number of calls, or seconds, is drawn from."""
 
-TIMES = ("time", "step_time", "eval_runtime", "train_runtime")
+TIMES = ("time", "step_time", "eval_runtime", "train_runtime", "memory/peak", *(f"time/{p}" for p in PARTS))
 
 
 def command(stage: str, folder: Path, *how: str) -> list[str]:

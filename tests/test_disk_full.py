@@ -21,6 +21,7 @@ from prl import cli, runs
 from prl.runs import checkpoints
 from prl.runs.checkpoints import fault, last_checkpoint
 from prl.runs.disk import MIN_FREE_BYTES
+from prl.trainer.timing import PARTS
 
 SHARED = {"limit": 16, "max_steps": 4, "save_steps": 2, "per_device_train_batch_size": 4, "lora_dropout": 0.1}
 STAGES: dict[str, dict[str, Any]] = {
@@ -28,7 +29,7 @@ STAGES: dict[str, dict[str, Any]] = {
     "rl": SHARED | {"dataset": "arithmetic:wide", "num_generations": 4, "max_completion_length": 8,
                     "gradient_accumulation_steps": 1, "sampling": "adaptive", "disable_dropout": False},
 }  # fmt: skip
-TIMES = ("time", "step_time", "train_runtime", "eval_runtime")
+TIMES = ("time", "step_time", "eval_runtime", "train_runtime", "memory/peak", *(f"time/{p}" for p in PARTS))
 
 # What is being written when the disk is full: its owner and name, the calls that still find room, and the
 # bytes that are left for the first part of the next one.

@@ -21,6 +21,7 @@ from prl.settings import arguments
 from prl.settings.trainer_flags import trainer_defaults
 from prl.trainer import resuming
 from prl.trainer.signals import StopOnSignal
+from prl.trainer.timing import PARTS
 
 SFT = {
     "limit": 24, "per_device_train_batch_size": 4, "max_steps": 3, "sample_count": 4, "eval_limit": 4,
@@ -32,7 +33,7 @@ RL = {
     "rewards": ["accuracy"], "learning_rate": 1e-2,
 }  # fmt: skip
 
-TIMES = ("time", "step_time", "eval_runtime", "train_runtime")
+TIMES = ("time", "step_time", "eval_runtime", "train_runtime", "memory/peak", *(f"time/{p}" for p in PARTS))
 
 
 def run(stage: str, folder: Path, *, resume: bool = False, **given: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from types import SimpleNamespace
 from typing import Any
 
@@ -711,7 +712,7 @@ def trained(cold_start: str, tmp_path_factory: pytest.TempPathFactory) -> Any:
             )
             (sft if command == "sft" else rl).run(settings)
             lines = [
-                {key: value for key, value in line.items() if "time" not in key and "per_second" not in key}
+                {key: value for key, value in line.items() if not re.search("time|peak|per_second", key)}
                 for line in runs.read_metrics(folder)
             ]
             weights = (folder / "adapter" / runs.WEIGHTS).read_bytes()

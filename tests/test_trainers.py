@@ -18,10 +18,13 @@ from prl import rl, runs, sft
 from prl.config import resolve
 from prl.trainer.grpo import GRPO
 from prl.trainer.sft import SFT
+from prl.trainer.timing import PARTS
 
 RELIED_ON = {
     # _prepare_inputs generates once a generation, through this one; rewards and advantages end in `_logs`.
     (GRPOTrainer, "_generate_and_score_completions"): "inputs",
+    # Called by it once, for responses; what is timed as rollout.
+    (GRPOTrainer, "_generate"): "prompts",
     # Called by it once, with what the rollouts added in `inputs`; metrics are flushed after it.
     (GRPOTrainer, "_calculate_rewards"): "inputs prompts completions completion_ids_list",
     (GRPOTrainer, "_get_train_sampler"): "dataset",
@@ -94,6 +97,12 @@ def test_a_callback_of_ones_own_adds_to_the_metrics(tmp_path: Path) -> None:
     for command in ("sft", "rl"):
         lines = [line for line in runs.read_metrics(tmp_path / command) if "loss" in line]
         assert [line["mine"] for line in lines] == [1.0]
+        (line,) = lines
+        assert 0 < line["memory/peak"] < 64
+    # A step takes what its parts do, the optimizer among them, which TRL's own count leaves out.
+    assert line["step_time"] < sum(line[f"time/{part}"] for part in PARTS) < 2 * line["step_time"]
+    assert line["time/score"] == 0, "nothing had to be scored"
+    assert min(line[f"time/{part}"] for part in ("rollout", "verify", "update")) > 0
 
 
 def test_a_reward_sees_what_the_run_keeps_and_the_run_keeps_what_it_pays(tmp_path: Path) -> None:

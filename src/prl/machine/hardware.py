@@ -89,6 +89,28 @@ def usable_memory(device: str, *, swap: bool = False) -> int:
     return free // processes.launched_here() + psutil.Process().memory_info().rss
 
 
+def peak_memory(device: str) -> int:
+    """Bytes that this process has taken at most: on a CUDA GPU in tensors, since
+    `torch.cuda.reset_peak_memory_stats`; on others in all, since it began."""
+    if device == "cuda":
+        import torch
+
+        return torch.cuda.max_memory_allocated()
+    try:  # Linux, whose `ru_maxrss` has that of the parent process in it
+        status = Path("/proc/self/status").read_text(encoding="utf-8")
+        return next(int(line.split()[1]) << 10 for line in status.splitlines() if line.startswith("VmHWM"))
+    except (OSError, StopIteration):
+        pass
+    try:
+        import resource
+    except ImportError:  # Windows
+        import psutil
+
+        return int(getattr(psutil.Process().memory_info(), "peak_wset", 0))
+    held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return held if sys.platform == "darwin" else held << 10
+
+
 _GROUP_FILES = {
     "": ("memory.max", "memory.current", ""),
     "memory": ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_"),

@@ -93,7 +93,8 @@ class DynamicSampling:
     def _draw(self, rows: list[dict[str, Any]], trainer: Any) -> Iterator[Group]:
         """The groups of a draw, sampled, judged, paid, and told to the curriculum."""
         size, prompts = trainer.num_generations, [row["prompt"] for row in rows]
-        sampled = self.rollouts(prompts, trainer)
+        with trainer.times.of("rollout"):
+            sampled = self.rollouts(prompts, trainer)
         ids = sampled["completion_ids"]
         for row, path in zip(rows, sampled["critical_path"], strict=True):
             row["critical_path"] = path  # as trl does with what a rollout_func returns besides

@@ -22,6 +22,7 @@ from prl.trainer.harm import HarmWatch
 from prl.trainer.learning_rate import LiveRate
 from prl.trainer.live_rows import LiveRows
 from prl.trainer.micro_batches import MicroBatches
+from prl.trainer.peak_memory import PeakMemory
 from prl.trainer.progress import DeadGroups, RunLog, take_over
 from prl.trainer.recorder import SampleRecorder
 from prl.trainer.reference import settle_reference
@@ -29,6 +30,7 @@ from prl.trainer.rollouts import Rollouts
 from prl.trainer.sealing import SealCheckpoints
 from prl.trainer.signals import StopOnSignal
 from prl.trainer.staging import Staging
+from prl.trainer.timing import StepTimes
 from prl.trainer.training import Patience, settle_ddp
 from prl.trainer.wrong_paths import leave_out
 
@@ -47,9 +49,9 @@ class GRPO(GRPOTrainer):
        responses say is taken out of the loss in between.
     5. `micro_batches`: forward and backward in as many parts as fit, the latter for `live_rows` alone; in the
        forward pass `rollouts` compares the log-probabilities that it sampled with.
-    6. Callbacks: first those that put numbers into the log (`rollouts`, `staging`, `recorder`,
-       `micro_batches`), then the caller's, then `run_log`, which writes the log, advice on it, the seal of a
-       checkpoint, and the stop, which asks for one more.
+    6. Callbacks: first those that put numbers into the log (`times`, `rollouts`, `staging`, `recorder`,
+       `micro_batches`, `memory`), then the caller's, then `run_log`, which writes the log, advice on it, the
+       seal of a checkpoint, and the stop, which asks for one more.
 
     `rewards` are by name, in the order of `args.reward_weights`. Columns of `problems` reach them.
     """
@@ -84,7 +86,7 @@ class GRPO(GRPOTrainer):
             self.dynamic_sampling = DynamicSampling(rollouts, staging, recorder, dynamic_sampling)
         self.run_log, self.stop = RunLog(folder, line), StopOnSignal(every=generation_period(vars(args)))
         evaluated = len(held_out or ())
-        self.live_rows = LiveRows()
+        self.live_rows, self.times, self.memory = LiveRows(), StepTimes(), PeakMemory()
         self.harm = HarmWatch(problems=evaluated, is_adaptive=is_adaptive, live_rate=live_rate)
         self.epochs_done, self.wrong_paths = 0, wrong_paths
         self.patience = Patience(patience) if patience else None
@@ -101,9 +103,11 @@ class GRPO(GRPOTrainer):
             optimizers=(optimizer, None),
             rollout_func=self.dynamic_sampling or rollouts,
             callbacks=[
+                self.times,
                 *keepers,
                 recorder,
                 micro_batches,
+                self.memory,
                 *callbacks,
                 self.run_log,
                 DeadGroups(is_adaptive=is_adaptive),
@@ -116,7 +120,8 @@ class GRPO(GRPOTrainer):
         )
         take_over(self)
         settle_reference(self.model)
-        micro_batches.watch(self)
+        for watching in (micro_batches, self.times, self.memory):
+            watching.watch(self)
         if rollouts:
             rollouts.watch(self, self.live_rows)
 
@@ -130,15 +135,20 @@ class GRPO(GRPOTrainer):
         # rows: this process's part of a generation, each problem `num_generations` times in a row.
         if not self.model.training:
             return super()._generate_and_score_completions(rows)
-        if self.staging:
-            rows = self.staging.choose(rows, self)
-        if self.dynamic_sampling:
-            rows = self.dynamic_sampling.fill(rows, self)
-        outputs = super()._generate_and_score_completions(rows)
-        if self.wrong_paths == "judged":
-            leave_out(outputs, self.recorder.batch, self, self.recorder.path_opening)
-        self.recorder.keep(self)
+        with self.times.of("verify"):
+            if self.staging:
+                rows = self.staging.choose(rows, self)
+            if self.dynamic_sampling:
+                rows = self.dynamic_sampling.fill(rows, self)
+            outputs = super()._generate_and_score_completions(rows)
+            if self.wrong_paths == "judged":
+                leave_out(outputs, self.recorder.batch, self, self.recorder.path_opening)
+            self.recorder.keep(self)
         return outputs
+
+    def _generate(self, prompts: list[str]) -> Any:
+        with self.times.of("rollout"):
+            return super()._generate(prompts)
 
     def _calculate_rewards(
         self,
@@ -192,7 +202,8 @@ class GRPO(GRPOTrainer):
 
     def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> Any:
         of_rows = functools.partial(self.live_rows.score, super()._get_per_token_logps_and_entropies, self)
-        return self.micro_batches.score(of_rows, *args, **kwargs)
+        with self.times.of("update" if torch.is_grad_enabled() else "score"):
+            return self.micro_batches.score(of_rows, *args, **kwargs)
 
 
 def _log_each(log_metric: Callable[[str, float], None], times: int, name: str, value: float) -> None:

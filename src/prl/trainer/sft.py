@@ -15,6 +15,7 @@ from trl import SFTTrainer
 from prl.runs import Run
 from prl.trainer.format_sampler import FormatSampler
 from prl.trainer.micro_batches import MicroBatches
+from prl.trainer.peak_memory import PeakMemory
 from prl.trainer.progress import RunLog, take_over
 from prl.trainer.sealing import SealCheckpoints, exported_state
 from prl.trainer.signals import StopOnSignal
@@ -56,7 +57,7 @@ class SFT(SFTTrainer):
         line: Callable[[Mapping[str, Any]], str],
         callbacks: Sequence[TrainerCallback] = (),
     ) -> None:
-        self.micro_batches, self.tokens = micro_batches, TokenCount()
+        self.micro_batches, self.tokens, self.memory = micro_batches, TokenCount(), PeakMemory()
         self.run_log, self.stop = RunLog(folder, line), StopOnSignal()
         settle_ddp(args, model)
         sealing = SealCheckpoints(args)
@@ -67,10 +68,20 @@ class SFT(SFTTrainer):
             eval_dataset=held_out,
             processing_class=tokenizer,
             optimizers=(optimizer, None),
-            callbacks=[micro_batches, *callbacks, self.run_log, sampler, self.tokens, sealing, self.stop],
+            callbacks=[
+                micro_batches,
+                self.memory,
+                *callbacks,
+                self.run_log,
+                sampler,
+                self.tokens,
+                sealing,
+                self.stop,
+            ],
         )
         take_over(self)
         micro_batches.watch(self)
+        self.memory.watch(self)
         self.tokens.trainer = self
 
     def restore(self, checkpoint: Path) -> None:
