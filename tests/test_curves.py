@@ -18,7 +18,7 @@ from prl.runs import open_run
 pytest.importorskip("matplotlib", reason="curves need matplotlib: pip install prl[report]")
 
 SFT = [
-    (1, {"loss": 3.0, "grad_norm": 0.5}),
+    (1, {"loss": 3.0, "grad_norm": 0.5, "memory/peak": 0.5}),
     (2, {"loss": 1.0}),
     (2, {"eval_loss": 1.5, "eval_runtime": 0.3}),
     (2, {"eval_format_valid": 0.75, "eval_parallel_ratio": 0.5}),

@@ -33,6 +33,7 @@ METRICS: dict[str, dict[str, str]] = {
         "eval_loss": "held-out loss",
         "eval_format_valid": "valid format",
         "eval_parallel_ratio": "parallel ratio",
+        "memory/peak": "peak memory",
     },
     "rl": {
         "reward": "reward",
@@ -42,10 +43,16 @@ METRICS: dict[str, dict[str, str]] = {
         "format_valid": "valid format",
         "parallel_ratio": "parallel ratio",
         "frac_reward_zero_std": "dead groups",
+        "time/rollout": "seconds of rollout",
+        "time/verify": "seconds of verify",
+        "time/score": "seconds of score",
+        "time/update": "seconds of update",
+        "memory/peak": "peak memory",
     },
 }
 """Command -> key in metrics.jsonl -> name of its curve. Of a cold start, format and parallel ratio are those
-of responses sampled to held-out problems; of RL, those of the responses it trains on."""
+of responses sampled to held-out problems; of RL, those of the responses it trains on. Peak memory is in GiB;
+it and the seconds are read, and not drawn by `plot_run`."""
 
 _PANELS: dict[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
     "sft": (("loss", ("loss", "held-out loss")), ("share of responses", ("valid format", "parallel ratio"))),
