@@ -69,6 +69,10 @@ def test_a_dot_is_the_mean_cost_and_diamonds_are_votes() -> None:
     assert frontier_of([rows], "critical_path").votes == {4: (40, 1)}, "side by side: the longest"
     assert frontier_of([rows], "length").votes == {4: (200, 1)}
     assert frontier_of([rows], "seconds").votes == {4: (pytest.approx(10), 1)}
+    twice = [row | {"problem": "b"} for row in (*rows, *rows, *rows)]
+    assert [*frontier_of([[*rows, *twice]], "length").votes] == [4], "of a problem that is there three times"
+    wrong = [row | {"problem": "c", "correct": 0.0} for row in rows]
+    assert frontier_of([[*twice, *wrong]], "length").end == (50, 3 / 8), "each problem counts once"
 
 
 def test_seeds_are_a_mean_with_a_band_from_the_lowest_to_the_highest(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from fractions import Fraction
 from functools import lru_cache
 from itertools import groupby
 from math import comb
+from operator import itemgetter
 from statistics import fmean
 from typing import Any
 
@@ -186,19 +187,30 @@ def smallest_budget(rows: Iterable[Row], accuracy: float, cost: str = "critical_
 
 
 def frontier(rows: Iterable[Row], cost: str = "critical_path") -> list[tuple[float, float]]:
-    """(budget, accuracy of responses held to it), at each budget at which one more response is right.
+    """(budget, accuracy of responses held to it), at each budget at which one more response is right. Each
+    problem counts once, however many responses it has.
 
     >>> shorter, longer = {"correct": 1.0, "length": 9}, {"correct": 1.0, "length": 30}
     >>> frontier([longer, shorter, {"correct": 0.0, "length": 12}, {"correct": 0.0, "length": 4}], "length")
     [(9, 0.25), (30, 0.5)]
     """
-    listed = list(rows)
-    right = sorted(row[cost] for row in listed if row["correct"])
-    points, reached = [], 0
-    for budget, same in groupby(right):
-        reached += len([*same])
-        points.append((budget, reached / len(listed)))
+    problems = [*_problems(rows).values()]
+    shares = (
+        (row[cost], Fraction(1, len(each) * len(problems)))
+        for each in problems
+        for row in each
+        if row["correct"]
+    )
+    points, reached = [], Fraction(0)
+    for budget, same in groupby(sorted(shares), key=itemgetter(0)):
+        reached += sum((share for _, share in same), Fraction(0))
+        points.append((budget, float(reached)))
     return points
+
+
+def mean_over_problems(rows: Iterable[Row], name: str) -> float:
+    """The mean of a column over problems, of its mean over the responses of each."""
+    return fmean(fmean(row[name] for row in each) for each in _problems(rows).values())
 
 
 def by_level(rows: Iterable[Row]) -> dict[str, list[Row]]:
@@ -216,11 +228,11 @@ def chance(rows: Iterable[Row]) -> float:
     return max(golds.values()) / golds.total()
 
 
-def _problems(rows: Iterable[Row]) -> dict[str, list[Row]]:
+def _problems(rows: Iterable[Row]) -> dict[Any, list[Row]]:
     """The samples of each problem."""
-    found: dict[str, list[Row]] = {}
+    found: dict[Any, list[Row]] = {}
     for row in rows:
-        found.setdefault(row["problem"], []).append(row)
+        found.setdefault(row.get("problem"), []).append(row)
     return found
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import os
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from prl import runs
-from prl.analysis.budgets import COSTS, Row, by_level, chance, frontier, votes
+from prl.analysis.budgets import COSTS, Row, by_level, chance, frontier, mean_over_problems, votes
 from prl.errors import RunError, UsageError
 from prl.report.curves import as_shares, empty_figure
 
@@ -128,9 +129,9 @@ def frontier_of(seeds: Sequence[Sequence[Row]], cost: str) -> Frontier:
     for budget in sorted({budget for curve in curves for budget, _ in curve}):
         reached = [_reached(curve, budget) for curve in curves]
         points.append((budget, fmean(reached), min(reached), max(reached)))
-    end = fmean(fmean(row[cost] for row in rows) for rows in seeds)
-    accuracy = fmean(fmean(row["correct"] for row in rows) for rows in seeds)
-    samples = min(len(rows) // len({row["problem"] for row in rows}) for rows in seeds)
+    end, accuracy = (fmean(mean_over_problems(rows, name) for rows in seeds) for name in (cost, "correct"))
+    # A data set may hold a problem twice, which then has twice as many samples as the others.
+    samples = min(min(Counter(row["problem"] for row in rows).values()) for rows in seeds)
     found = {}
     for k in (k for k in _VOTES if k <= samples):
         voted = [votes(rows, k) for rows in seeds]
