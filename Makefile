@@ -34,7 +34,7 @@ DEMONSTRATED = $(if $(RECIPE),--recipe '$(RECIPE)')
 DEMO = runs/demo$(if $(RECIPE),-$(RECIPE))$(if $(ATTENTION),-$(ATTENTION))
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo compare study sft rl eval generate show doctor data test test-slow test-pythons chaos soak starts lint format notebooks real bench-answers bench-decode bench-memory bench-traces clean
+.PHONY: help install demo compare report browser test-pages study sft rl eval generate show doctor data test test-slow test-pythons chaos soak starts lint format notebooks real bench-answers bench-decode bench-memory bench-traces clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' Makefile
@@ -50,6 +50,9 @@ install: $(INSTALLED) ## .venv with prl (editable) and all it needs, as pinned i
 
 demo: $(INSTALLED) ## cold start and RL beside sequential RL and votes, RECIPE=tiny-search+products, tiny-search or tiny; goes on where it was stopped
 	$(PRL) demo $(DEMONSTRATED) $(ATTENDING) $(if $(RECIPE)$(ATTENTION),--output_dir '$(DEMO)') $(SEEDED) $(ARGS)
+
+report: $(INSTALLED) ## the runs in RUN as one page, RUN/report.html
+	$(PRL) report '$(RUN)' --output '$(RUN)/report.html' $(ARGS)
 
 compare: $(COMPARED)/causal/demo.json $(COMPARED)/structured/demo.json ## the demo with both attentions, side by side; keeps what is done
 	$(PRL) compare '$(COMPARED)/causal' '$(COMPARED)/structured'
@@ -114,6 +117,16 @@ notebooks: $(INSTALLED) ## run the notebooks and keep their output
 	$(BIN)/jupyter-execute --inplace notebooks/*.ipynb
 
 real: $(REAL_MODEL)/model.safetensors ## the real model and tokenizer that tests marked real need (100 MB, once)
+
+browser: $(VENV)/.browser ## what the tests of pages need: Chromium (Debian: as root) and playwright
+
+$(VENV)/.browser: $(INSTALLED)
+	@command -v chromium > /dev/null || (apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium) > /dev/null
+	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e ".[browser]"
+	@touch $@
+
+test-pages: $(INSTALLED) ## the pages of long runs in a browser: time, size, scrolling
+	$(BIN)/python -m pytest -m pages $(ARGS)
 
 $(VENV)/.real: $(INSTALLED)
 	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e ".[real]"

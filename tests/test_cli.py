@@ -270,6 +270,7 @@ def test_stage_gets_its_settings(stage: Any, command: str) -> None:
         "data stats": ["a.jsonl"],
         "data show": ["a.jsonl"],
         "show": ["runs/a"],
+        "report": ["runs/a"],
         "study": ["--seeds", "1"],
     }
     assert cli.main([*command.split(), *words.get(command, ["--recipe", "tiny", "--threads", "1"])]) == 0

@@ -32,6 +32,7 @@ MODULES = {
     "demo": "prl.study.demo",
     "show": "prl.traces.showing",
     "compare": "prl.study.comparison",
+    "report": "prl.study.pages",
     "rewards replay": "prl.study.reward_lab",
     "data traces": "prl.traces.factory",
     "data import": "prl.traces.importing",

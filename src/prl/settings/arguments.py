@@ -13,6 +13,7 @@ from prl.settings.evaluating import (
     CompareArguments,
     EvalArguments,
     GenerateArguments,
+    ReportArguments,
     RewardsArguments,
     ShowArguments,
 )
@@ -121,6 +122,7 @@ COMMANDS: dict[str, type] = {
     "demo": DemoArguments,
     "show": ShowArguments,
     "compare": CompareArguments,
+    "report": ReportArguments,
     "rewards replay": RewardsArguments,
     "study": StudyArguments,
 }
@@ -142,6 +144,7 @@ POSITIONAL = {
     "merge": ("model_name_or_path",),
     "show": ("source",),
     "compare": ("first", "second"),
+    "report": ("runs",),
     "rewards replay": ("run",),
     "data traces": ("problems",),
     "data import": ("file",),

@@ -93,6 +93,15 @@ class CompareArguments:
 
 
 @dataclass
+class ReportArguments:
+    """Runs as one page, with curves, verdict and traces, that opens from disk: `prl report RUN ...`."""
+
+    runs: list[str] = flag([], "run folders, or folders that hold some (a demo); also without the flag")
+    output: str = "report.html"
+    all_samples: bool = flag(False, "keep all responses in the page, however large it gets")
+
+
+@dataclass
 class RewardsArguments:
     """Score the stored responses of a run anew: `prl rewards replay RUN --reward tiered`."""
 
@@ -104,4 +113,4 @@ class RewardsArguments:
     alternate_window: int = 10
     overlong_buffer: int | None = None
     top: int = flag(3, "responses to show that gain and lose most")
-    output: str | None = flag(None, "file to write: numbers as .json, traces as .parquet or .jsonl")
+    output: str | None = flag(None, "file to write: numbers as .json, traces as .parquet or .jsonl, a page")

@@ -25,7 +25,7 @@ from prl.settings.arguments import COMMANDS, POSITIONAL, TRAINER_CONFIGS
 from prl.settings.ranges import RANGES
 from prl.settings.trainer_flags import trainer_class, trl
 
-_SHORT = {"model": "model_name_or_path"}
+_SHORT = {"model": "model_name_or_path", "o": "output"}
 RENAMED = {f"gradient_checkpointing{rest}": f"activation_checkpointing{rest}" for rest in ("", "_kwargs")}
 """What transformers 5.23 calls otherwise; the old names work there but warn."""
 _TRL_SCRIPT_NAMES = {"config": "recipe", "dataset_name": "dataset", "dataset_train_split": "dataset_split"}
@@ -70,8 +70,8 @@ def flags_of(argv: Iterable[str]) -> list[Given]:
     for word in words:
         if word == "--":
             groups.append(("", "", list(words)))
-        elif word.startswith("--"):
-            name, equals, value = word[2:].partition("=")
+        elif word.startswith("--") or word == "-o":
+            name, equals, value = word.lstrip("-").partition("=")
             key = name.replace("-", "_")
             groups.append((_SHORT.get(key, key), f"--{name}", [value] if equals else []))
         else:

@@ -29,6 +29,7 @@ from prl.config import parse, resolve
 from prl.console import console
 from prl.errors import RunError, UsageError, nearest
 from prl.evaluation import EvalResult, read_result, read_results
+from prl.report.page import write_page
 from prl.report.tables import paths_told
 from prl.runs.checkpoints import prune
 from prl.runs.disk import read_json, writing
@@ -115,7 +116,7 @@ class DemoResult:
 
 
 def run(settings: Settings[DemoArguments]) -> DemoResult:
-    """Run the demo, or what is left of it; write a run folder for each command, and demo.json.
+    """Run the demo, or what is left of it; write a run folder for each command, demo.json and report.html.
 
     Raises UsageError: a recipe that has no demo; RunError: the folder cannot be written, is in use, or holds
     an interrupted demo with other settings, or a command failed; PrlError: interrupted.
@@ -145,12 +146,15 @@ def run(settings: Settings[DemoArguments]) -> DemoResult:
         result = read(folder, seed=arguments.seed)
         minutes = (state["seconds"] + time.monotonic() - started) / 60
         runs.write_json(folder / "demo.json", _written(asked, minutes, result))
+        evaluations = [folder / name for name in EVALUATIONS.values()]
+        trainings = [task.folder for task in tasks if task.folder not in evaluations]
+        page = write_page([*evaluations, *trainings], folder / "report.html")
         with writing(folder):
             (folder / STATE).unlink(missing_ok=True)
     _tell(result, asked)
     console.print(
         f"{asked['recipe']}, {asked['attention']} attention, seed {asked['seed']}, {minutes:.1f} minutes; "
-        f"the runs are in {folder}",
+        f"the runs are in {folder}, and on a page: {page}",
         markup=False,
     )
     return result

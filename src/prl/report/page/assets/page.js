@@ -1,0 +1,334 @@
+// A page about runs: draws the charts, and shows the traces that the filters choose. What a model wrote is only
+// ever set as the text of a node. The address after # says what is shown, so that every view is a link.
+"use strict";
+(() => {
+  const data = JSON.parse(document.getElementById("data").textContent);
+  const index = data.index;
+  const byId = (name) => document.getElementById(name);
+
+  function node(tag, classes, text) {
+    const made = document.createElement(tag);
+    if (classes) made.className = classes;
+    if (text !== undefined) made.textContent = text;
+    return made;
+  }
+
+  // --- Charts
+
+  // Okabe and Ito's colours, the dark ones lightened where the page is dark.
+  const LIGHT = ["#0072b2", "#d55e00", "#009e73", "#aa4c8a", "#7a6a00", "#4d4d4d", "#56a0d8", "#a33b00"];
+  const DARK = ["#56b4e9", "#ff9f5a", "#4fd3a5", "#e39ac4", "#f0e442", "#c8c8d0", "#9ad0f5", "#ffc299"];
+  const DASHES = [[1, 0], [6, 3], [2, 2], [8, 2, 2, 2], [1, 3], [4, 1], [10, 4], [3, 5]];
+  const dark = matchMedia("(prefers-color-scheme: dark)");
+  const style = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+  const views = new Map();
+
+  function smoothed(points, window) {
+    return points.map(([step], at) => {
+      const latest = points.slice(Math.max(0, at - window + 1), at + 1);
+      return [step, latest.reduce((sum, [, value]) => sum + value, 0) / latest.length];
+    });
+  }
+
+  function specification(chart) {
+    // Of several runs a colour is a run, in every chart the same, and a dash a curve; of one a colour is a curve.
+    const several = data.runs.length > 1;
+    const window = Number(byId("smooth").value);
+    const names = [...new Set(chart.series.map((series) => series.name))];
+    const runs = data.runs.map((run) => run.name);
+    const values = chart.series.flatMap((series) =>
+      smoothed(series.points, window).map(([step, value]) => ({ step, value, run: series.run, curve: series.name })));
+    const stages = several ? [] : data.runs[0].stages.slice(1).map(([step, name]) => ({ step, name }));
+    const few = Math.max(...chart.series.map((series) => series.points.length)) <= 25;
+    const colours = dark.matches ? DARK : LIGHT;
+    const told_apart = several ? runs : names;
+    const range = told_apart.map((_, at) => colours[at % colours.length]);
+    const legend = { orient: "bottom", direction: "vertical", title: null, labelLimit: 320, symbolType: "stroke" };
+    const ink = style("--ink");
+    const first = chart.series[0].points;
+    const told = `${chart.title}. ${names[0]}: ${first[0][1].toPrecision(3)} at step ${first[0][0]}, ` +
+      `${first[first.length - 1][1].toPrecision(3)} at step ${first[first.length - 1][0]}.`;
+    const encoding = {
+      x: { field: "step", type: "quantitative", title: "step", axis: { tickMinStep: 1, format: "d" } },
+      y: {
+        field: "value", type: "quantitative", title: null,
+        scale: chart.logarithmic ? { type: "log" } : chart.share ? { domain: [0, 1] } : { zero: false },
+        axis: chart.share ? { format: "%" } : chart.logarithmic ? { format: ".0e", tickCount: 4 } : { format: ".4~r", tickCount: 5 },
+      },
+      color: {
+        field: several ? "run" : "curve", type: "nominal", scale: { domain: told_apart, range },
+        legend: told_apart.length > 1 ? legend : null,
+      },
+      ...(several && names.length > 1 ? {
+        strokeDash: { field: "curve", type: "nominal", scale: { domain: names, range: DASHES.slice(0, names.length) }, legend: { ...legend, symbolStrokeColor: ink } },
+      } : {}),
+      tooltip: [{ field: "step" }, { field: "value", format: ".4g" }, { field: "curve" }, ...(several ? [{ field: "run" }] : [])],
+    };
+    return {
+      description: told, width: "container", height: 190, autosize: { type: "fit-x", contains: "padding" },
+      layer: [
+        { data: { values }, mark: { type: "line", point: few, clip: false }, encoding },
+        ...(stages.length ? [
+          { data: { values: stages }, mark: { type: "rule", strokeDash: [2, 3], color: ink }, encoding: { x: { field: "step", type: "quantitative" } } },
+          { data: { values: stages }, mark: { type: "text", align: "left", dx: 3, y: 6, fontSize: 10, color: ink }, encoding: { x: { field: "step", type: "quantitative" }, text: { field: "name" } } },
+        ] : []),
+      ],
+      config: {
+        background: null, view: { stroke: null }, font: "system-ui, sans-serif",
+        axis: { labelColor: ink, titleColor: ink, gridColor: style("--line"), gridOpacity: .6, domainColor: style("--line"), tickColor: style("--line") },
+        legend: { labelColor: ink },
+      },
+    };
+  }
+
+  async function draw(place) {
+    const chart = data.charts[Number(place.dataset.chart)];
+    const runtime = vega.parse(vegaLite.compile(specification(chart)).spec, null, { ast: true });
+    views.get(place)?.finalize();
+    const view = new vega.View(runtime, { expr: window.expressionInterpreter, renderer: "svg", container: place, hover: true });
+    views.set(place, view);
+    await view.runAsync();
+    place.dataset.drawn = "yes";
+  }
+
+  const plots = [...document.querySelectorAll(".plot")];
+  const watcher = new IntersectionObserver((entries) => {
+    for (const entry of entries) if (entry.isIntersecting && !views.has(entry.target)) draw(entry.target);
+  }, { rootMargin: "400px" });
+  plots.forEach((place) => watcher.observe(place));
+  const redraw = () => [...views.keys()].forEach(draw);
+  byId("smooth")?.addEventListener("change", redraw);
+  dark.addEventListener("change", redraw);
+  addEventListener("beforeprint", () => plots.filter((place) => !views.has(place)).forEach(draw));
+
+  // --- Traces
+
+  const form = byId("filters");
+  const list = byId("list");
+  const PAGE = 10;
+  let chosen = [];
+  let shown = 0;
+  let asked = 0; // of the views asked for the latest counts
+  const chunkOf = [];
+  const unpacked = new Map();
+  const CHUNKS = data.chunks;
+
+  async function unpack(chunk) {
+    if (!unpacked.has(chunk)) {
+      const bytes = Uint8Array.from(atob(CHUNKS[chunk]), (character) => character.charCodeAt(0));
+      const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+      unpacked.set(chunk, new Response(stream).json());
+    }
+    return unpacked.get(chunk);
+  }
+
+  async function details(sample) {
+    const [chunk, place] = chunkOf[sample];
+    return (await unpack(chunk))[place];
+  }
+
+  const KEEP = {
+    run: (at, value) => String(index.run[at]) === value,
+    step: (at, value) => String(index.step[at]) === value,
+    answer: (at, value) => ({ right: 1, wrong: 0, unread: null })[value] === index.correct[at],
+    format: (at, value) => index.valid[at] === Number(value === "valid"),
+    block: (at, value) => index.parallel[at] === Number(value === "with"),
+    look: (at, value) => Boolean(index[value]?.[at]),
+    problem: (at, value) => String(index.problem[at] + 1) === value.trim(),
+    group: (at, value) => String(index.group[at]) === value,
+    sample: (at, value) => String(at) === value,
+  };
+  const number = (value, missing) => (value === null || value === undefined ? missing : value);
+  const ORDER = {
+    first: (a, b) => index.step[a] - index.step[b] || a - b,
+    last: (a, b) => index.step[b] - index.step[a] || a - b,
+    best: (a, b) => number(index.advantage[b], -1e9) - number(index.advantage[a], -1e9) || a - b,
+    worst: (a, b) => number(index.advantage[a], 1e9) - number(index.advantage[b], 1e9) || a - b,
+    long: (a, b) => number(index.tokens[b], 0) - number(index.tokens[a], 0) || a - b,
+  };
+
+  function asked_for() {
+    const [place, query] = location.hash.slice(1).split("?");
+    return place === "traces" ? Object.fromEntries(new URLSearchParams(query || "")) : null;
+  }
+
+  async function search(parameters, ticket) {
+    let found = [...index.step.keys()];
+    for (const [name, value] of Object.entries(parameters)) {
+      if (KEEP[name] && value !== "") found = found.filter((at) => KEEP[name](at, value));
+    }
+    const words = (parameters.text || "").toLowerCase();
+    if (words) {
+      const kept = [];
+      for (const at of found) {
+        if (ticket !== asked) return null;
+        if ((await details(at)).text.toLowerCase().includes(words)) kept.push(at);
+      }
+      found = kept;
+    }
+    return found.sort(ORDER[parameters.order] || ORDER.first);
+  }
+
+  // Pieces of a response, token by token where the run kept them: [text, sign] with the sign of `shades`.
+  function pieces(points, shades, start, end) {
+    while (start < end && !points[start].trim()) start++;
+    while (end > start && !points[end - 1].trim()) end--;
+    if (!shades || !byId("shade").checked) return [[points.slice(start, end).join(""), ""]];
+    const found = [];
+    let at = 0;
+    shades[0].forEach((length, token) => {
+      const [from, to] = [Math.max(at, start), Math.min(at + length, end)];
+      if (from < to) found.push([points.slice(from, to).join(""), shades[1][token]]);
+      at += length;
+    });
+    return found;
+  }
+
+  const SAYS = { f: "forced: the runtime inserted it", "?": "log-probability not kept" };
+
+  function lanes(holder, sample) {
+    const points = [...sample.text]; // offsets count characters, not halves of them
+    const text = (start, end) => {
+      const made = node("div", "text");
+      for (const [words, sign] of pieces(points, sample.shades, start, end)) {
+        if (!sign) { made.append(words); continue; }
+        const token = node("span", sign === "f" ? "forced" : "token", words);
+        token.title = SAYS[sign] ?? (sign === "9" ? "log-probability below −4.2" : `log-probability about ${-Number(sign) / 2}`);
+        if (sign >= "1" && sign <= "9") token.style.setProperty("--surprise", `${Number(sign) * 5}%`);
+        made.append(token);
+      }
+      return made;
+    };
+    for (const [kind, ...of] of sample.spans) {
+      if (kind === "main") {
+        if (points.slice(of[0], of[1]).join("").trim()) {
+          const part = node("div", "main");
+          part.append(text(of[0], of[1]));
+          holder.append(part);
+        }
+        continue;
+      }
+      const [paths, summary] = of;
+      const side = node("div", "lanes");
+      side.tabIndex = 0;
+      side.setAttribute("role", "group");
+      side.setAttribute("aria-label", `Block of ${paths.length} paths`);
+      for (const [start, end, label] of paths) {
+        const lane = node("div", "lane");
+        lane.append(node("div", "label", label), text(start, end));
+        side.append(lane);
+      }
+      holder.append(side);
+      if (summary) {
+        const part = node("div", "summary");
+        part.append(node("div", "label", "Summary"), text(...summary));
+        holder.append(part);
+      }
+    }
+    if (sample.cut) holder.append(node("p", "note", `… and ${sample.cut.toLocaleString()} characters more`));
+  }
+
+  function link(text, parameters) {
+    const made = node("a", "", text);
+    made.href = "#traces?" + new URLSearchParams(parameters);
+    return made;
+  }
+
+  async function card(at) {
+    const sample = await details(at);
+    const problem = data.problems[index.problem[at]];
+    const correct = index.correct[at];
+    const item = node("li", "trace");
+    item.dataset.sample = at;
+    const head = node("h3");
+    head.append(correct === null ? node("span", "", "not judged") : node("span", correct ? "right" : "wrong", correct ? "✓ right" : "✗ wrong"));
+    const told = {
+      "": data.runs.length > 1 ? data.runs[index.run[at]].name : null,
+      step: index.step[at], mode: index.mode[at], stage: sample.stage, phase: sample.phase, level: sample.level,
+      reward: index.reward[at], advantage: index.advantage[at], tokens: index.tokens[at], "critical path": sample.critical_path,
+    };
+    for (const [name, value] of Object.entries(told)) {
+      if (value !== null && value !== undefined) head.append(node("span", "", `${name} ${value}`.trim()));
+    }
+    item.append(head);
+    const asks = node("p");
+    asks.append(node("span", "label", `Problem ${index.problem[at] + 1}: `), node("span", "text", problem.problem));
+    item.append(asks);
+    lanes(item, sample);
+    const verdict = node("p");
+    verdict.append(node("span", "label", "Answer found: "), node("span", "text", sample.extracted ?? "none"),
+      node("span", "label", "  gold: "), node("span", "text", problem.gold ?? "unknown"),
+      node("span", "label", `  verifier: ${sample.verdict ?? "not asked"}${sample.truncated ? "; cut off at the length limit" : ""}`));
+    item.append(verdict);
+    const parts = Object.entries(sample.rewards);
+    if (parts.length > 1) item.append(node("p", "label", parts.map(([name, value]) => `${name} ${value}`).join(", ")));
+    if (sample.faults.length) item.append(node("p", "faults", "Faults: " + sample.faults.join("; ")));
+    const ways = node("p", "label");
+    const run = String(index.run[at]);
+    if (index.group[at] !== null) ways.append(link("its group", { run, step: index.step[at], group: index.group[at] }), " · ");
+    ways.append(link("this problem at all steps", { run, problem: index.problem[at] + 1 }), " · ", link("link to this", { sample: at }));
+    item.append(ways);
+    return item;
+  }
+
+  async function more() {
+    const ticket = asked;
+    const next = chosen.slice(shown, shown + PAGE);
+    const cards = await Promise.all(next.map(card));
+    if (ticket !== asked) return;
+    list.append(...cards);
+    shown += next.length;
+    byId("more").hidden = shown >= chosen.length;
+    const are = chosen.length === 1 ? "response" : "responses";
+    byId("found").textContent = chosen.length
+      ? `${chosen.length.toLocaleString()} ${are}, ${shown.toLocaleString()} shown`
+      : "No response is like that. Choose “any” somewhere, or press “all”.";
+  }
+
+  async function show() {
+    if (!form) return;
+    const parameters = asked_for() || {};
+    for (const field of form.elements) if (field.name) field.value = parameters[field.name] ?? (field.name === "order" ? "first" : "");
+    const ticket = ++asked;
+    list.setAttribute("aria-busy", "true");
+    const found = await search(parameters, ticket);
+    if (found === null || ticket !== asked) return;
+    chosen = found;
+    shown = 0;
+    list.replaceChildren();
+    await more();
+    list.removeAttribute("aria-busy");
+  }
+
+  if (form) {
+    CHUNKS.forEach((_, chunk) => {
+      for (let place = 0; place < data.sizes[chunk]; place++) chunkOf.push([chunk, place]);
+    });
+    const option = (field, value, text) => {
+      const made = node("option", "", text);
+      made.value = value;
+      form.elements[field].append(made);
+    };
+    data.runs.forEach((run, at) => { if (index.run.includes(at)) option("run", at, run.name); });
+    [...new Set(index.step)].sort((a, b) => a - b).forEach((step) => option("step", step, step));
+    const go = () => {
+      const kept = [...new FormData(form)].filter(([name, value]) => value && !(name === "order" && value === "first"));
+      location.hash = "traces" + (kept.length ? "?" + new URLSearchParams(kept) : "");
+    };
+    form.addEventListener("change", go);
+    form.addEventListener("submit", (event) => { event.preventDefault(); go(); });
+    form.addEventListener("reset", (event) => { event.preventDefault(); location.hash = "traces"; show(); });
+    byId("more").addEventListener("click", more);
+    byId("shade").addEventListener("change", show);
+  }
+
+  function arrive() {
+    const place = location.hash.slice(1).split("?")[0];
+    const target = place ? byId(place) : null;
+    if (target && location.hash.includes("?")) target.scrollIntoView();
+    target?.focus({ preventScroll: true });
+    return show();
+  }
+  addEventListener("hashchange", arrive);
+  arrive().then(() => { document.body.dataset.ready = "yes"; });
+})();

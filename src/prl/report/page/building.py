@@ -1,0 +1,160 @@
+"""The page itself: one file that opens from disk, asks no network for anything, and runs no code but its own.
+
+A content policy in its head forbids everything else: connections, `eval`, and any script whose hash it does
+not name. What a model wrote is in it as data, and is put on the screen as text.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from prl.report.page.charts import charts_of
+from prl.report.page.choosing import choose
+from prl.report.page.reading import Told, read_runs
+from prl.report.page.verdict import evaluations, reward_changes, sentences
+from prl.runs.disk import write_atomic
+
+SAMPLES_BYTES = 3_500_000
+"""What samples may take of a page; with the library and the curves of some runs it stays below 5 MB."""
+
+
+EVALUATED = ("evaluation", "mode", "problems", "right", "points over the first")
+
+
+def write_page(
+    folders: Iterable[str | os.PathLike[str]], file: str | os.PathLike[str], *, all_samples: bool = False
+) -> Path:
+    """Write the page of the runs in `folders` to `file`, and what it says first to the same name with `.md`;
+    where the page is.
+
+    A page holds as many samples as fit (`prl.report.page.choosing` says which) and counts the others, or with
+    `all_samples` all. Raises RunError: a folder holds no run, there are too many, or `file` cannot be
+    written.
+    """
+    told = read_runs(folders)
+    path = Path(file).expanduser()
+    page = _page(told, math.inf if all_samples else SAMPLES_BYTES)
+    write_atomic(path, page.encode(), "--output")
+    write_atomic(path.with_suffix(".md"), _summary(told).encode(), "--output")
+    return path
+
+
+def _page(told: Sequence[Told], room: float) -> str:
+    charts, chosen = charts_of(told), choose(told, room)
+    data = {
+        "runs": [{"name": run.name, "command": run.command, "stages": run.stages} for run in told],
+        "charts": charts,
+        "index": chosen.index,
+        "chunks": chosen.chunks,
+        "sizes": chosen.sizes,
+        "problems": chosen.problems,
+    }
+    scripts = [_asset("vega.min.js"), _asset("vega-lite.min.js"), _interpreter(), _asset("page.js")]
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.from_string(_asset("page.html")).render(
+        title=" · ".join(run.name for run in told[:3]) + (" …" if len(told) > 3 else ""),
+        policy=_policy(scripts),
+        style=Markup(_asset("page.css")),
+        scripts=[Markup(script) for script in scripts],
+        data=Markup(_inert(data)),
+        runs=[
+            {"name": run.name, "facts": run.facts, "again": run.again, "rewards": _rewards(run)}
+            for run in told
+        ],
+        sentences=sentences(told),
+        evaluations=evaluations(told),
+        evaluated=EVALUATED,
+        licences=[_asset("LICENSE-vega"), _asset("LICENSE-vega-lite")],
+        charts=[chart | {"numbers": _numbers(chart, len(told) > 1)} for chart in charts],
+        shown=chosen.shown,
+        total=chosen.total,
+    )
+
+
+def _summary(told: Sequence[Told]) -> str:
+    """What the page says first, for terminals and pull requests."""
+    lines = [
+        "# " + ", ".join(f"`{run.name}`" for run in told),
+        "",
+        *(f"- {line}" for line in sentences(told)),
+        "",
+    ]
+    if rows := evaluations(told):
+        lines += ["| " + " | ".join(row) + " |" for row in (EVALUATED, ["---"] * len(EVALUATED), *rows)] + [
+            ""
+        ]
+    for run in told:
+        lines += [f"`{run.again}`", ""]
+    return "\n".join(lines)
+
+
+def _rewards(run: Told) -> list[tuple[str, str, str, str]]:
+    rows = []
+    for name, first, last, change in reward_changes(run):
+        difference = f"{change.mean:+.3f} [{change.low:+.3f}, {change.high:+.3f}]"
+        rows.append((name, f"{first.mean:.3f}", f"{last.mean:.3f}", difference))
+    return rows
+
+
+def _numbers(chart: Mapping[str, Any], has_runs: bool) -> list[tuple[str, ...]]:
+    """Name, first, last, least and greatest value of each series: the chart for who does not see it."""
+    rows = []
+    for series in chart["series"]:
+        values = [value for _, value in series["points"]]
+        name = f"{series['run']}: {series['name']}" if has_runs else series["name"]
+        ends = (values[0], values[-1], min(values), max(values))
+        rows.append((name, *(f"{value:.1%}" if chart["share"] else f"{value:.4g}" for value in ends)))
+    return rows
+
+
+def _inert(data: Any) -> str:
+    """JSON that no browser can take for markup, whatever the strings in it say."""
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return text
+
+
+def _policy(scripts: Iterable[str]) -> str:
+    hashes = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
+    allowed = " ".join(f"'sha256-{each}'" for each in hashes)
+    return (
+        f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+@cache
+def _asset(name: str) -> str:
+    return (files("prl.report.page") / "assets" / name).read_text(encoding="utf-8")
+
+
+def _interpreter() -> str:
+    """vega-interpreter is published as a module; a page opened from disk cannot import one."""
+    text = _asset("vega-interpreter.js")
+    ends = {
+        "import { ascending, isString, DisallowedObjectProperties } from 'vega-util';": (
+            "const { ascending, isString, DisallowedObjectProperties } = vega;"
+        ),
+        "export { expression as expressionInterpreter };": "window.expressionInterpreter = expression;",
+        "//# sourceMappingURL=vega-interpreter.js.map": "",
+    }
+    for published, ours in ends.items():
+        if text.count(published) != 1:
+            raise ValueError(f"vega-interpreter.js does not hold {published!r} once: adapt _interpreter")
+        text = text.replace(published, ours)
+    return f"(function () {{\n{text}\n}})();"

@@ -1,0 +1,160 @@
+"""The curves of a page: which numbers of metrics.jsonl and of the samples stand in which chart."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from prl.grammar import PARALLEL
+from prl.report.page.reading import Told
+
+Points = list[tuple[int, float]]
+"""(step, value), by step."""
+
+
+@dataclass(frozen=True)
+class Chart:
+    """`series` are keys of metrics.jsonl, each with its name; a key that ends in `*` is every key that begins
+    so, named by what the `*` stands for. `says` is a line below the title for who sees it the first time.
+    `is_share`: an axis from 0 to 100 %. `is_logarithmic`: by powers of ten."""
+
+    title: str
+    says: str
+    series: Mapping[str, str]
+    is_share: bool = False
+    is_logarithmic: bool = False
+
+
+CHARTS = (
+    Chart("Reward", "what a response is paid, on average", {"reward": "reward", "eval_reward": "held-out"}),
+    Chart("Rewards by name", "the parts of the reward", {"rewards/*": ""}),
+    Chart(
+        "Right answers",
+        "share of the responses whose final answer the verifier finds equal to the gold answer",
+        {"correct": "trained on", "eval_correct": "held-out"},
+        is_share=True,
+    ),
+    Chart(
+        "Parallel ratio and format",
+        "share of responses with a valid block, and without any fault of format",
+        {
+            "parallel_ratio": "parallel ratio",
+            "format_valid": "valid format",
+            "eval_parallel_ratio": "parallel ratio, held-out",
+            "eval_format_valid": "valid format, held-out",
+        },
+        is_share=True,
+    ),
+    Chart(
+        "Length and critical path",
+        "tokens of a response, and of its longest way from first to last token",
+        {"completions/mean_length": "tokens", "sampled/critical_path": "critical path"},
+    ),
+    Chart(
+        "Block position",
+        "where in the response its first block begins: 0 at the first character, 100 % at the last",
+        {"sampled/block_position": "first block"},
+        is_share=True,
+    ),
+    Chart(
+        "Dead groups",
+        "share of the groups whose responses were all paid the same, which teach nothing",
+        {"frac_reward_zero_std": "dead groups"},
+        is_share=True,
+    ),
+    Chart("Entropy", "how undecided the policy is, in nats a token", {"entropy": "entropy"}),
+    Chart(
+        "Sampling gap",
+        "how far log-probabilities differ between sampling and scoring; in float32 no more than 1e-4",
+        {"sampling_gap/max": "largest", "sampling_gap/mean": "mean"},
+        is_logarithmic=True,
+    ),
+    Chart("Loss", "what the optimizer lowers", {"loss": "loss", "eval_loss": "held-out"}),
+    Chart("Gradient norm", "before clipping", {"grad_norm": "gradient norm"}),
+    Chart("Learning rate", "after warm-up, schedule and live rate", {"learning_rate": "learning rate"}),
+    Chart("Difficulty", "share of the problems of each level", {"sampled/level/*": ""}, is_share=True),
+    Chart(
+        "Cut off",
+        "share of the responses that reached the length limit",
+        {"completions/clipped_ratio": "cut off"},
+        is_share=True,
+    ),
+    Chart("Time of a step", "seconds", {"step_time": "whole step", "time/*": ""}),
+    Chart("Memory", "GiB at the peak", {"memory/peak": "peak"}),
+)
+
+
+def charts_of(told: Sequence[Told]) -> list[dict[str, Any]]:
+    """The charts in which any run has a point: title, says, share, logarithmic, and `series` of {run, name,
+    points}."""
+    logged = [_logged(run) for run in told]
+    found = []
+    for chart in CHARTS:
+        series = [
+            {"run": run.name, "name": name, "points": points}
+            for run, curves in zip(told, logged, strict=True)
+            for name, points in _series(chart, curves)
+        ]
+        if series:
+            found.append(
+                {
+                    "title": chart.title,
+                    "says": chart.says,
+                    "share": chart.is_share,
+                    "logarithmic": chart.is_logarithmic,
+                    "series": series,
+                }
+            )
+    return found
+
+
+def _series(chart: Chart, curves: Mapping[str, Points]) -> Iterable[tuple[str, Points]]:
+    for key, name in chart.series.items():
+        if key.endswith("*"):
+            named = {
+                k.removeprefix(key[:-1]).removesuffix("/mean"): k for k in curves if k.startswith(key[:-1])
+            }
+            yield from ((short, curves[k]) for short, k in named.items() if not short.endswith("/std"))
+        elif key in curves:
+            yield name, curves[key]
+
+
+def _logged(run: Told) -> dict[str, Points]:
+    """Key -> what was logged under it, one point a step, the later where there are two (a resumed run)."""
+    curves: dict[str, dict[int, float]] = defaultdict(dict)
+    for line in run.lines:
+        step = line.get("step")
+        if not isinstance(step, int):
+            continue
+        for key, value in line.items():
+            if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
+                curves[key][step] = float(value)
+    if run.command == "rl":
+        for key, points in _sampled(run.samples).items():
+            curves[key] |= points
+    return {key: sorted(points.items()) for key, points in curves.items()}
+
+
+def _sampled(samples: Iterable[Mapping[str, Any]]) -> dict[str, dict[int, float]]:
+    """What the samples of a training say of its steps."""
+    values: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
+    levels: dict[int, dict[str, int]] = defaultdict(lambda: defaultdict(int))
+    for row in samples:
+        step = row["step"]
+        if row.get("critical_path") is not None:
+            values["sampled/critical_path"][step].append(row["critical_path"])
+        text = row["text"] or ""
+        if (start := text.find(PARALLEL)) >= 0:  # which opens the first block, without reading all the others
+            values["sampled/block_position"][step].append(start / len(text))
+        if row.get("level") is not None:
+            levels[step][f"{row['level']:g}"] += 1
+    means = {key: {step: sum(found) / len(found) for step, found in of.items()} for key, of in values.items()}
+    names = {name for counts in levels.values() for name in counts}
+    for name in sorted(names, key=float) if len(names) > 1 else ():
+        means[f"sampled/level/{name}"] = {
+            step: counts.get(name, 0) / sum(counts.values()) for step, counts in levels.items()
+        }
+    return means

@@ -1,0 +1,222 @@
+"""Which samples of a run stand in its page, and how they are packed.
+
+The rule: every evaluation whole; of a training the groups with the best and the worst mean reward, then the
+whole groups of evenly spaced steps, the first and the last step before all others, until the page is full.
+What is left out is counted.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from prl.analysis.decisions import decide
+from prl.grammar import FaultKind, Trace, parse
+from prl.report.page.reading import Told
+
+CHUNK = 200
+"""Samples that are packed together: what a page unpacks to show one of them."""
+
+MOST_TEXT = 40_000
+"""Characters of a response that a page shows; the rest is counted."""
+
+_FAILED = ("timed out", "crashed", "too large", "unparseable", "unparseable gold")
+_MEANING = {fault.value: fault.meaning for fault in FaultKind}
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """`chunks` are texts for the page, each `sizes` samples of whole groups; `index` has one entry a column,
+    in each a value a sample, in the order of the chunks; `shown` of `total` samples are there."""
+
+    index: dict[str, list[Any]]
+    chunks: list[str]
+    sizes: list[int]
+    problems: list[dict[str, Any]]
+    shown: int
+    total: int
+
+
+def choose(told: Sequence[Told], budget: float) -> Chosen:
+    """The samples of all runs that fit into `budget` bytes of page; all of them where it is infinite. Runs
+    share it evenly."""
+    index: dict[str, list[Any]] = {name: [] for name in COLUMNS}
+    chunks: list[str] = []
+    sizes: list[int] = []
+    problems: dict[tuple[Any, Any], int] = {}
+    for number, run in enumerate(told):
+        left = budget * (number + 1) / len(told) - sum(map(len, chunks))
+        waiting: list[dict[str, Any]] = []
+        for group in _in_order(run):
+            rows = [_shown(row, number, problems, run) for row in group]
+            waiting += rows
+            if len(waiting) >= CHUNK:
+                sizes.append(len(waiting))
+                left -= _pack(waiting, index, chunks)
+                waiting = []
+                if left <= 0:
+                    break
+        if waiting:
+            sizes.append(len(waiting))
+            _pack(waiting, index, chunks)
+    named = [{"problem": problem, "gold": gold} for problem, gold in problems]
+    return Chosen(index, chunks, sizes, named, sum(sizes), sum(len(run.samples) for run in told))
+
+
+COLUMNS = (
+    "run", "step", "problem", "mode", "group", "correct", "valid", "parallel", "advantage", "reward",
+    "tokens", "lost", "doubted",
+)  # fmt: skip
+"""What the page filters by, of each sample."""
+
+
+def _in_order(run: Told) -> Iterator[list[Mapping[str, Any]]]:
+    """The groups of a run, by the rule above."""
+    groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
+    for row in run.samples:
+        within = row["problem"] if row.get("group") is None else row["group"]
+        groups.setdefault((row["step"], row.get("mode"), within), []).append(row)
+    if run.command == "rl" and groups:
+        paid = {key: _mean(map(total_reward, rows)) for key, rows in groups.items()}
+        ends = dict.fromkeys((max(paid, key=paid.__getitem__), min(paid, key=paid.__getitem__)))
+        yield from (groups.pop(key) for key in ends)
+        order = {step: place for place, step in enumerate(evenly(sorted({step for step, *_ in groups})))}
+        groups = dict(sorted(groups.items(), key=lambda item: order[item[0][0]]))
+    yield from groups.values()
+
+
+def evenly(steps: Sequence[int]) -> list[int]:
+    """`steps` so that any beginning of the list is about evenly spread: both ends, then by halves."""
+    order, seen, parts = [], set(), [(0, len(steps) - 1)]
+    for place in (0, len(steps) - 1):
+        if steps and place not in seen:
+            seen.add(place)
+            order.append(steps[place])
+    while parts:
+        begin, end = parts.pop(0)
+        middle = (begin + end) // 2
+        if end - begin < 2:
+            continue
+        if middle not in seen:
+            seen.add(middle)
+            order.append(steps[middle])
+        parts += [(begin, middle), (middle, end)]
+    return order
+
+
+def total_reward(row: Mapping[str, Any]) -> float:
+    """The sum of what a response was paid; whether it is right where it was paid nothing."""
+    paid = _paid(row)
+    return sum(paid.values()) if paid else float(row.get("correct") or 0.0)
+
+
+def _shown(
+    row: Mapping[str, Any], run: int, problems: dict[tuple[Any, Any], int], told: Told
+) -> dict[str, Any]:
+    """What the page knows of a sample: the values of `COLUMNS`, and what it shows once it is looked at."""
+    text = row["text"] or ""
+    opening = str(told.settings.get("path_opening") or "none")
+    trace = parse(text[:MOST_TEXT], opening=opening if opening in ("number", "plan") else "none")
+    faults = row.get("faults") or []
+    correct = row.get("correct")
+    return {
+        "run": run,
+        "step": row["step"],
+        "problem": problems.setdefault((row["problem"], row.get("answer")), len(problems)),
+        "mode": row.get("mode"),
+        "group": row.get("group"),
+        "correct": None if correct is None else int(correct),
+        "valid": int(not faults),
+        "parallel": int(trace.uses_parallel),
+        "advantage": _rounded(row.get("advantage")),
+        "reward": _rounded(total_reward(row)),
+        "tokens": row.get("length"),
+        "lost": int(correct == 0 and _had_it(trace, row.get("answer"))),
+        "doubted": int(_is_doubtful(row)),
+        "text": text[:MOST_TEXT],
+        "cut": max(0, len(text) - MOST_TEXT),
+        "shades": shades(row),
+        "spans": spans(trace, row.get("context_paths") or ()),
+        "extracted": row.get("extracted"),
+        "verdict": row.get("verdict"),
+        "faults": [_MEANING.get(fault, fault) for fault in faults],
+        "critical_path": row.get("critical_path"),
+        "truncated": bool(row.get("truncated")),
+        "stage": row.get("stage"),
+        "phase": row.get("phase"),
+        "level": row.get("level"),
+        "rewards": {name.removeprefix("reward_"): _rounded(value) for name, value in _paid(row).items()},
+    }
+
+
+def _paid(row: Mapping[str, Any]) -> dict[str, float]:
+    return {name: value for name, value in row.items() if name.startswith("reward_") and value is not None}
+
+
+def shades(row: Mapping[str, Any]) -> list[Any] | None:
+    """What each token of a response wrote, how surprising it was, which were forced: [characters], a digit
+    a token from 0 (certain) to 9 (log-probability of -4.5 or less), "f" for a forced one, "?" where nobody
+    knows. None where the run did not keep it."""
+    lengths = row.get("token_lengths")
+    if lengths is None:
+        return None
+    logprobs = row.get("token_logprobs") or [None] * len(lengths)
+    forced = row.get("forced") or [False] * len(lengths)
+    signs = (
+        "f" if is_forced else "?" if logprob is None else str(min(9, round(-2 * logprob)))
+        for logprob, is_forced in zip(logprobs, forced, strict=True)
+    )
+    return [lengths, "".join(signs)]
+
+
+def spans(trace: Trace, context_paths: Iterable[int] = ()) -> list[Any]:
+    """Where what stands in a response: ["main", start, end] and ["block", [[start, end, label] a path],
+    [start, end] of the summary or null], in order, offsets in characters."""
+    parts: list[tuple[int, list[Any]]] = [(span.start, ["main", *span]) for span in trace.main_spans]
+    number, context = 0, {*context_paths}
+    for block in trace.blocks:
+        paths = []
+        for place, path in enumerate(block.paths, 1):
+            label = f"Path {place}" + (" (context)" if number in context else "")
+            paths.append([*path.body, label])
+            number += 1
+        summary = [*block.summary.body] if block.summary else None
+        parts.append((block.span.start, ["block", paths, summary]))
+    return [part for _, part in sorted(parts, key=lambda item: item[0])]
+
+
+def _had_it(trace: Trace, gold: str | None) -> bool:
+    return gold is not None and any(any(decide(block, gold).right_paths) for block in trace.blocks)
+
+
+def _is_doubtful(row: Mapping[str, Any]) -> bool:
+    """Whether a verdict deserves a second look: the verifier gave up, or it found a response wrong that ends
+    on the very characters of the gold answer."""
+    if row.get("verdict") in _FAILED:
+        return True
+    gold, correct = row.get("answer"), row.get("correct")
+    if correct != 0 or not gold:
+        return False
+    last = (row["text"] or "").rstrip(" .\n$}").rpartition("\n")[2]
+    return last.endswith(gold.strip(" .$"))
+
+
+def _pack(rows: list[dict[str, Any]], index: dict[str, list[Any]], chunks: list[str]) -> int:
+    for name in COLUMNS:
+        index[name] += [row.pop(name) for row in rows]
+    packed = gzip.compress(json.dumps(rows, ensure_ascii=False, separators=(",", ":")).encode(), 6, mtime=0)
+    chunks.append(base64.b64encode(packed).decode())
+    return len(chunks[-1])
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)
+
+
+def _mean(values: Iterable[float]) -> float:
+    found = [*values]
+    return sum(found) / len(found)

@@ -1,0 +1,196 @@
+"""Pages in a real browser (Chromium through playwright): `make browser` installs what this needs."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from made_runs import HOSTILE, evaluation, rl_run
+from prl.report.page import write_page
+
+playwright = pytest.importorskip("playwright.sync_api", reason="no playwright; `make browser` installs it")
+
+expect = playwright.expect
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    if not CHROMIUM:
+        pytest.skip("no chromium; `make browser` installs it")
+    with playwright.sync_playwright() as started:
+        opened = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def visit(browser: Any) -> Iterator[Any]:
+    """Opens a page, which must neither complain nor ask any network for anything."""
+    pages: list[Any] = []
+    complaints: list[str] = []
+
+    def open_page(file: Path, at: str = "", width: int = 1600, dark: bool = False) -> Any:
+        page = browser.new_page(
+            viewport={"width": width, "height": 900}, color_scheme="dark" if dark else "light"
+        )
+        page.on("console", lambda message: complaints.append(message.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on(
+            "request",
+            lambda request: (
+                complaints.append(request.url) if "://" in request.url.removeprefix("file://") else None
+            ),
+        )
+        page.goto(f"{file.as_uri()}{at}")
+        page.wait_for_selector("body[data-ready]")
+        pages.append(page)
+        return page
+
+    yield open_page
+    assert complaints == []
+    for page in pages:
+        page.close()
+
+
+def draw_all(page: Any) -> None:
+    for plot in page.query_selector_all(".plot"):
+        plot.scroll_into_view_if_needed()
+    expect(page.locator(".plot:not([data-drawn])")).to_have_count(0)
+
+
+def cards(page: Any) -> list[str]:
+    expect(page.locator("#list[aria-busy]")).to_have_count(0)
+    return [card.inner_text() for card in page.query_selector_all(".trace")]
+
+
+def block(step: int) -> str:
+    """One whose summary takes the wrong one of two paths."""
+    return f"<Parallel><Path>6*7=42</Path><Path>7*6={step}</Path></Parallel><Summary>{step}</Summary>"
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of an RL run that learns, in which one wrong response had a right path."""
+    folder = tmp_path_factory.mktemp("page")
+    run = rl_run(
+        folder / "rl",
+        steps=30,
+        groups=2,
+        right=lambda step: step > 15,
+        text=lambda step, row: f"{block(step) if step > 2 else 'no block'} Final Answer: {step}",
+    )
+    return write_page([run, evaluation(folder / "eval", scores=[1, 0, 1])], folder / "page.html")
+
+
+@pytest.mark.parametrize(("width", "dark"), [(1600, False), (390, True)])
+def test_charts_are_drawn_and_nothing_sticks_out(visit: Any, demo: Path, width: int, dark: bool) -> None:
+    page = visit(demo, width=width, dark=dark)
+    draw_all(page)
+    assert all(plot.query_selector("svg path") for plot in page.query_selector_all(".plot"))
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    page.select_option("#smooth", "5")
+    expect(page.locator(".plot svg").first).to_be_visible()
+
+
+def test_it_is_usable_by_everyone(visit: Any, demo: Path) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    for dark in (False, True):
+        page = visit(demo, dark=dark)
+        draw_all(page)
+        found = axe.run(page)
+        assert found.violations_count == 0, found.generate_report()
+
+
+@pytest.mark.parametrize(
+    ("question", "shows"),
+    [
+        ("Did it learn, and when?", "Half of the gain was there at step 18."),
+        ("When did blocks appear?", "share of responses with a valid block"),
+        ("What does a block look like at first?", "Path 1"),
+        ("… and at the end?", "step 30"),
+        ("Where was a path right, and the answer wrong?", "✗ wrong"),
+        ("Where may the verifier be wrong?", "No response is like that."),
+        ("Which reward changed?", "accuracy"),
+        ("Was memory near the limit?", "Memory: not recorded in these runs."),
+        ("Where did the time go?", "Time of a step"),
+        ("How do I repeat it?", "prl rl --recipe=tiny --seed=3"),
+        ("Which is better, and by how much?", "What came of it"),
+    ],
+)
+def test_a_newcomer_finds_it_with_one_action(visit: Any, demo: Path, question: str, shows: str) -> None:
+    page = visit(demo)
+    page.click(f"nav a:text-is('{question}')")
+    page.wait_for_url(re.compile("#.+"))
+    cards(page)
+    place = page.evaluate("location.hash.slice(1).split('?')[0]")
+    region = page.locator(f"[id='{place}']")
+    expect(region).to_contain_text(shows)
+    expect(region).to_be_in_viewport()
+
+
+def test_filters_choose_and_every_view_is_a_link(visit: Any, demo: Path) -> None:
+    page = visit(demo)
+    page.select_option("[name=answer]", "wrong")
+    page.select_option("[name=step]", "4")
+    expect(page.locator("#found")).to_have_text(re.compile("^8 "))
+    assert all("✗ wrong" in card and "step 4" in card for card in cards(page))
+    again = visit(demo, at=page.evaluate("location.hash"))
+    assert cards(again) == cards(page)
+    page.fill("[name=text]", "no block")
+    page.press("[name=text]", "Enter")
+    expect(page.locator("#found")).to_have_text(re.compile("^No response"))
+    page.click("button[type=reset]")
+    expect(page.locator("#found")).to_contain_text("243")
+    page.click("#more")
+    expect(page.locator(".trace")).to_have_count(20)
+    page.click("text=this problem at all steps >> nth=0")
+    expect(page.locator("#found")).to_have_text(re.compile("^1 response"))
+
+
+@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
+def test_what_a_model_wrote_is_shown_and_not_obeyed(visit: Any, tmp_path: Path, text: str) -> None:
+    run = rl_run(tmp_path / "rl", steps=1, text=lambda step, row: text, problem=text[:1000])
+    page = visit(write_page([run], tmp_path / "page.html"))
+    (first, *_) = cards(page)
+    assert "owned" not in page.title()
+    assert page.query_selector_all(".trace img, .trace script, .trace a[href^=javascript]") == []
+    visible = " ".join(text[:100].replace("\x00", "�").split())
+    assert visible[:20] in " ".join(first.split()) or not visible.isprintable()
+
+
+@pytest.mark.pages
+def test_a_long_run_is_no_burden(visit: Any, tmp_path: Path) -> None:
+    thought = "First we note that 12*7=84, and then that 84+16=100; " * 6
+    run = rl_run(
+        tmp_path / "rl",
+        steps=500,
+        groups=8,
+        size=8,
+        text=lambda step, row: (
+            f"<Parallel><Path>{row * step} {thought}</Path><Path>{step} {thought}</Path></Parallel>"
+            f"<Summary>{row}</Summary> Final Answer: {step % 97}"
+        ),
+    )
+    began = time.perf_counter()
+    file = write_page([run], tmp_path / "page.html")
+    built = time.perf_counter() - began
+    size = file.stat().st_size / 1e6
+    began = time.perf_counter()
+    page = visit(file)
+    opened = time.perf_counter() - began
+    page.evaluate("window.scrollTo(0, document.body.scrollHeight)")
+    slowest = page.evaluate(
+        """() => new Promise((done) => { let last = performance.now(), worst = 0, left = 60;
+        const step = (now) => { worst = Math.max(worst, now - last); last = now; window.scrollBy(0, -150);
+        if (left--) requestAnimationFrame(step); else done(worst); }; requestAnimationFrame(step); })"""
+    )
+    print(f"built in {built:.1f} s, {size:.2f} MB, opened in {opened:.2f} s, slowest frame {slowest:.0f} ms")
+    assert size <= 5

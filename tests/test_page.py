@@ -1,0 +1,244 @@
+"""A run as one page: what it says, which samples stand in it, and that what a model wrote is data in it."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import hashlib
+import json
+import math
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from made_runs import BLOCK, HOSTILE, evaluation, rl_run
+from prl import cli, runs
+from prl.analysis import block_positions
+from prl.grammar import PARALLEL, TAGS, parse
+from prl.report.page import building, write_page
+from prl.report.page.charts import charts_of
+from prl.report.page.choosing import choose, evenly, spans
+from prl.report.page.reading import read_runs
+from prl.report.page.verdict import evaluations, milestones, sentences
+
+
+def embedded(page: Path) -> dict[str, Any]:
+    """The data in a page."""
+    (text,) = re.findall(
+        r'<script type="application/json" id="data">(.*?)</script>', page.read_text("utf-8"), re.S
+    )
+    return json.loads(text)
+
+
+def samples_in(data: dict[str, Any]) -> list[dict[str, Any]]:
+    return [
+        row
+        for chunk in data["chunks"]
+        for row in json.loads(gzip.decompress(base64.b64decode(chunk)).decode())
+    ]
+
+
+def test_it_says_what_happened_and_how_to_repeat_it(tmp_path: Path) -> None:
+    run = rl_run(tmp_path / "rl", steps=12, right=lambda step: step > 6)
+    page = write_page([run], tmp_path / "page.html")
+    text = page.read_text("utf-8")
+    assert "prl rl --recipe=tiny --seed=3" in text
+    assert "--overwrite_output_dir" not in text
+    said = page.with_suffix(".md").read_text("utf-8")
+    assert "rose: 0.0% [0.0%, 0.0%] in the first 4 steps, 100.0% [100.0%, 100.0%] in the last" in said
+    assert "only an evaluation says what was learnt" in said
+
+
+def test_the_samples_are_those_of_the_run(tmp_path: Path) -> None:
+    run = rl_run(tmp_path / "rl", steps=3)
+    data = embedded(write_page([run], tmp_path / "page.html"))
+    rows = samples_in(data)
+    stored = runs.read_samples(run).to_pylist()
+    assert sorted(row["text"] for row in rows) == sorted(row["text"] for row in stored)
+    assert [len(values) for values in data["index"].values()] == [len(stored)] * len(data["index"])
+    assert sum(data["sizes"]) == len(stored)
+    for at, row in enumerate(rows):
+        problem = data["problems"][data["index"]["problem"][at]]
+        (own,) = [each for each in stored if each["text"] == row["text"]]
+        assert (problem["problem"], problem["gold"]) == (own["problem"], own["answer"])
+        assert data["index"]["step"][at] == own["step"]
+
+
+def test_a_page_that_is_full_says_what_it_leaves_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = rl_run(
+        tmp_path / "rl",
+        steps=40,
+        groups=4,
+        text=lambda step, row: f"{hashlib.sha256(f'{step} {row}'.encode()).hexdigest() * 8}",
+    )
+    monkeypatch.setattr(building, "SAMPLES_BYTES", 30_000)
+    page = write_page([run], tmp_path / "page.html")
+    data = embedded(page)
+    shown = sum(data["sizes"])
+    assert 0 < shown < 40 * 4 * 4
+    assert f"{shown} of 640 sampled responses: every evaluation" in page.read_text("utf-8")
+    assert {1, 40} <= {*data["index"]["step"]}
+    groups = {}
+    for step, group in zip(data["index"]["step"], data["index"]["group"], strict=True):
+        groups[step, group] = groups.get((step, group), 0) + 1
+    assert {*groups.values()} == {4}
+    whole = embedded(write_page([run], tmp_path / "whole.html", all_samples=True))
+    assert sum(whole["sizes"]) == 640
+
+
+def test_the_best_and_the_worst_group_come_first(tmp_path: Path) -> None:
+    run = rl_run(tmp_path / "rl", steps=9, reward=lambda step, row: {4: 5.0, 7: -5.0}.get(step, 0.0))
+    chosen = choose(read_runs([run]), math.inf)
+    assert [chosen.index["step"][0], chosen.index["step"][4]] == [4, 7]
+
+
+@given(st.integers(0, 200))
+def test_steps_are_evenly_spread_from_the_start(count: int) -> None:
+    order = evenly([*range(count)])
+    assert sorted(order) == [*range(count)]
+    if count > 2:
+        assert {*order[:2]} == {0, count - 1}
+        assert abs(order[2] - (count - 1) / 2) <= 1
+
+
+@given(st.text(alphabet="ab \n", max_size=8), st.integers(0, 3))
+def test_spans_hold_all_text_in_order(text: str, blocks: int) -> None:
+    trace = parse(f"{text}{BLOCK * blocks}{text}")
+    shown = ""
+    for kind, *of in spans(trace):
+        shown += (
+            trace.text[of[0] : of[1]]
+            if kind == "main"
+            else "".join(trace.text[a:b] for a, b, _ in of[0]) + trace.text[slice(*of[1])]
+        )
+    assert shown == text + "6*7=427*6=4242" * blocks + text
+
+
+@given(st.lists(st.sampled_from(["a", " ", *TAGS]), min_size=1).map("".join))
+def test_the_first_block_begins_where_its_tag_does(text: str) -> None:
+    positions = block_positions(parse(text))
+    found = text.find(PARALLEL)
+    assert (positions[0] if positions else None) == (found / len(text) if found >= 0 else None)
+
+
+def test_context_paths_say_so() -> None:
+    (block,) = spans(parse(BLOCK), context_paths=[1])
+    assert [label for *_, label in block[1]] == ["Path 1", "Path 2 (context)"]
+
+
+def test_curves_are_what_was_logged(tmp_path: Path) -> None:
+    run = rl_run(tmp_path / "rl", steps=5)
+    charts = {chart["title"]: chart for chart in charts_of(read_runs([run]))}
+    (series,) = charts["Right answers"]["series"]
+    assert series["points"] == [(step, float(step % 2)) for step in range(1, 6)]
+    assert [each["name"] for each in charts["Rewards by name"]["series"]] == ["accuracy_reward"]
+    assert charts["Block position"]["series"][0]["points"][0] == (1, 0.0)
+
+
+def test_evaluations_of_the_same_problems_are_compared_in_pairs(tmp_path: Path) -> None:
+    first = evaluation(tmp_path / "a", scores=[0, 0, 1, 1] * 10)
+    second = evaluation(tmp_path / "b", scores=[1, 1, 1, 1] * 10)
+    said = sentences(read_runs([first, second]))
+    assert said[0].startswith(
+        "Of 2 evaluations of the same problems b has the highest accuracy (sampled): 100.0% "
+        "[100.0%, 100.0%]. "
+        "It is more accurate than a: +50.0 [+35.0, +65.0] points"
+    )
+    assert evaluations(read_runs([first, second])) == [
+        ("a", "sampled", "40", "50.0% [35.0%, 65.0%]", ""),
+        ("b", "sampled", "40", "100.0% [100.0%, 100.0%]", "+50.0 [+35.0, +65.0]"),
+    ]
+    other = evaluation(tmp_path / "c", scores=[1] * 40, problems="others")
+    assert not any("more accurate" in line for line in sentences(read_runs([first, other])))
+    assert [row[-1] for row in evaluations(read_runs([first, other]))] == ["", ""]
+
+
+def test_runs_without_an_evaluation_are_not_ranked(tmp_path: Path) -> None:
+    said = sentences(read_runs([rl_run(tmp_path / "a", steps=3), rl_run(tmp_path / "b", steps=3)]))
+    assert said[0] == "Which of these runs is better only evaluations can say; none is on this page."
+
+
+def test_milestones_are_of_a_mean_of_five(tmp_path: Path) -> None:
+    run = rl_run(tmp_path / "rl", steps=20, right=lambda step: step >= 10)
+    assert milestones(read_runs([run])[0]) == {"half of the gain": 12, "blocks": 1}
+
+
+def test_a_folder_of_runs_stands_for_them(tmp_path: Path) -> None:
+    rl_run(tmp_path / "demo" / "b", steps=1)
+    evaluation(tmp_path / "demo" / "a", scores=[1])
+    assert [run.name for run in read_runs([tmp_path / "demo"])] == ["b", "a"]
+
+
+class Scripts(HTMLParser):
+    """What a browser would take for scripts, and for attributes with code."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scripts: list[str | None] = []
+        self.suspects: list[str] = []
+        self.inside = False
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.inside = tag == "script"
+        if self.inside:
+            self.scripts.append(dict(attrs).get("type"))
+        self.suspects += [tag] if tag in ("img", "iframe", "object", "embed", "base") else []
+        self.suspects += [
+            f"{name}={value}"
+            for name, value in attrs
+            if name.startswith("on") or (value or "").startswith("javascript:")
+        ]
+
+
+@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
+def test_what_a_model_wrote_is_data(text: str, tmp_path: Path) -> None:
+    run = rl_run(tmp_path / "rl", steps=2, text=lambda step, row: text, problem=text)
+    evaluated = evaluation(tmp_path / "eval", scores=[1, 0], problems=text, text=text)
+    page = write_page([run, evaluated], tmp_path / "page.html")
+    found = Scripts()
+    found.feed(page.read_text("utf-8"))
+    assert found.scripts == ["application/json", None, None, None, None]
+    assert found.suspects == []
+    cut = text[:40_000]
+    assert cut in {row["text"] for row in samples_in(embedded(page))}
+
+
+def test_the_policy_names_each_script_and_nothing_else(tmp_path: Path) -> None:
+    text = write_page([rl_run(tmp_path / "rl", steps=1)], tmp_path / "page.html").read_text("utf-8")
+    (policy,) = re.findall(r'Content-Security-Policy" content="([^"]*)"', text)
+    scripts = re.findall(r"<script>(.*?)</script>", text, re.S)
+    hashes = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
+    assert [*re.findall(r"sha256-([^&]*)&#39;", policy)] == hashes
+    assert "default-src &#39;none&#39;" in policy
+    assert "unsafe-eval" not in policy
+    assert "://" not in re.sub(r"<script.*?</script>", "", text, flags=re.S)
+
+
+def test_half_written_and_missing_things_are_no_end(tmp_path: Path) -> None:
+    run = rl_run(tmp_path / "rl", steps=2)
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 3, "rew')
+    (run / "DONE").unlink()
+    (run / "samples.parquet").unlink()
+    shutil.rmtree(run / "samples", ignore_errors=True)
+    text = write_page([run], tmp_path / "page.html").read_text("utf-8")
+    assert "No response was kept." in text
+    assert "(not finished)" in text
+
+
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = rl_run(tmp_path / "rl", steps=2)
+    assert cli.main(["report", str(run), "-o", str(tmp_path / "out.html")]) == 0
+    assert (tmp_path / "out.html").exists()
+    assert f"page: {tmp_path / 'out.html'}" in capsys.readouterr().err.replace("\n", "")
+    assert cli.main(["report"]) == 2
+    assert cli.main(["report", str(tmp_path / "nothing")]) == 1
+    (tmp_path / "file").write_text("")
+    assert cli.main(["report", str(run), "-o", str(tmp_path / "file" / "out.html")]) == 1
+    assert "Choose another --output" in capsys.readouterr().err
