@@ -301,7 +301,7 @@ def _figures(drawn: Mapping[str, str], no_figures: str) -> str:
         known = next(key for key in _CAPTIONS if name.startswith(key))
         of = name.removeprefix(known).lstrip("-")
         captions[name] = _CAPTIONS[known] + (f" ({of})" if of else "")
-    shown = [f"{captions[name]}\n\n![{captions[name]}]({path})" for name, path in drawn.items()]
+    shown = [f"{captions[name]}\n\n![{captions[name]}]({path})" for name, path in sorted(drawn.items())]
     said = no_figures or (
         f"Means over seeds of the latest {SMOOTH} steps; bands reach from the lowest seed to the highest; a "
         "dotted line is the first step of a new stage. In F4 lines are means over seeds, dots mean costs and "
