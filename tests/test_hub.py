@@ -17,13 +17,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from prl.data.columns import COLUMNS
 from prl.data.hub import BENCHMARKS, HUB_SETS, PROCEDURAL_ROWS, load_rows, stream_rows
 from prl.errors import DataError
 from prl.grammar import render
+from prl.turns import is_marked
 
 ROWS = [
     {"problem": "1+1?", "answer": "2", "trace": "It is 2.\n\nFinal Answer: 2"},
@@ -308,6 +309,7 @@ def test_any_text_survives_every_format(
     tmp_path_factory: pytest.TempPathFactory, rows: list[dict[str, Any]]
 ) -> None:
     rows = [{**row, "problem": f"<{row['problem']}>", "answer": str(row["answer"])} for row in rows]
+    assume(not any(is_marked(row["problem"]) for row in rows))  # <s>, say: markers are taken off, or refused
     folder = tmp_path_factory.mktemp("formats")
     for suffix in (".parquet", ".jsonl", ".json", ".csv"):
         loaded = load_rows(write(folder / f"set{suffix}", rows))

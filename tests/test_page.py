@@ -82,7 +82,7 @@ def test_a_page_that_is_full_says_what_it_leaves_out(tmp_path: Path, monkeypatch
     data = embedded(page)
     shown = sum(data["sizes"])
     assert 0 < shown < 40 * 4 * 4
-    assert f"{shown} of 640 sampled responses: every evaluation" in page.read_text("utf-8")
+    assert f"{shown} of 640 sampled responses: of evaluations" in page.read_text("utf-8")
     assert {1, 40} <= {*data["index"]["step"]}
     groups = {}
     for step, group in zip(data["index"]["step"], data["index"]["group"], strict=True):

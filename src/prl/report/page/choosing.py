@@ -1,8 +1,8 @@
 """Which samples of a run stand in its page, and how they are packed.
 
-The rule: every evaluation whole; of a training the groups with the best and the worst mean reward, then the
-whole groups of evenly spaced steps, the first and the last step before all others, until the page is full.
-What is left out is counted.
+The rule: of a training the groups with the best and the worst mean reward, then the whole groups of evenly
+spaced steps, the first and the last step before all others; of an evaluation one problem after another; until
+the page is full, of which each run has as much. What is left out is counted.
 """
 
 from __future__ import annotations
