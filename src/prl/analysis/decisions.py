@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Collection, Hashable
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 from typing import Literal
 
 from prl.answers import default_checker, extract_answer
@@ -187,6 +188,7 @@ def _bare(number: str) -> str:
     return number.replace("$", "").replace(",", "").replace("−", "-")
 
 
+@lru_cache(maxsize=4096)  # the numbers of a response come again and again
 def vote_key(value: str) -> Hashable:
     """Equal for conclusions that agree: exact where it is a number, else the reading, else the text."""
     try:
