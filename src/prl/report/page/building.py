@@ -54,7 +54,7 @@ def write_page(
 def _page(told: Sequence[Told], room: float) -> str:
     charts, chosen = charts_of(told), choose(told, room)
     data = {
-        "runs": [{"name": run.name, "command": run.command, "stages": run.stages} for run in told],
+        "runs": [{"name": run.name, "stages": run.stages} for run in told],
         "charts": charts,
         "index": chosen.index,
         "chunks": chosen.chunks,

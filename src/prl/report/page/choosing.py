@@ -12,9 +12,10 @@ import gzip
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
-from prl.analysis.decisions import decide
+from prl.analysis import dissent
 from prl.grammar import FaultKind, Trace, parse
 from prl.report.page.reading import Told
 
@@ -37,8 +38,12 @@ class Chosen:
     chunks: list[str]
     sizes: list[int]
     problems: list[dict[str, Any]]
-    shown: int
     total: int
+
+    @property
+    def shown(self) -> int:
+        """How many samples are in the chunks."""
+        return sum(self.sizes)
 
 
 def choose(told: Sequence[Told], budget: float) -> Chosen:
@@ -64,7 +69,7 @@ def choose(told: Sequence[Told], budget: float) -> Chosen:
             sizes.append(len(waiting))
             _pack(waiting, index, chunks)
     named = [{"problem": problem, "gold": gold} for problem, gold in problems]
-    return Chosen(index, chunks, sizes, named, sum(sizes), sum(len(run.samples) for run in told))
+    return Chosen(index, chunks, sizes, named, sum(len(run.samples) for run in told))
 
 
 COLUMNS = (
@@ -81,7 +86,7 @@ def _in_order(run: Told) -> Iterator[list[Mapping[str, Any]]]:
         within = row["problem"] if row.get("group") is None else row["group"]
         groups.setdefault((row["step"], row.get("mode"), within), []).append(row)
     if run.command == "rl" and groups:
-        paid = {key: _mean(map(total_reward, rows)) for key, rows in groups.items()}
+        paid = {key: fmean(map(total_reward, rows)) for key, rows in groups.items()}
         ends = dict.fromkeys((max(paid, key=paid.__getitem__), min(paid, key=paid.__getitem__)))
         yield from (groups.pop(key) for key in ends)
         order = {step: place for place, step in enumerate(evenly(sorted({step for step, *_ in groups})))}
@@ -122,11 +127,11 @@ def _shown(
     opening = str(told.settings.get("path_opening") or "none")
     trace = parse(text[:MOST_TEXT], opening=opening if opening in ("number", "plan") else "none")
     faults = row.get("faults") or []
-    correct = row.get("correct")
+    correct, gold = row.get("correct"), row.get("answer")
     return {
         "run": run,
         "step": row["step"],
-        "problem": problems.setdefault((row["problem"], row.get("answer")), len(problems)),
+        "problem": problems.setdefault((row["problem"], gold), len(problems)),
         "mode": row.get("mode"),
         "group": row.get("group"),
         "correct": None if correct is None else int(correct),
@@ -135,7 +140,7 @@ def _shown(
         "advantage": _rounded(row.get("advantage")),
         "reward": _rounded(total_reward(row)),
         "tokens": row.get("length"),
-        "lost": int(correct == 0 and _had_it(trace, row.get("answer"))),
+        "lost": int(correct == 0 and gold is not None and bool(dissent(trace, gold, correct=False))),
         "doubted": int(_is_doubtful(row)),
         "text": text[:MOST_TEXT],
         "cut": max(0, len(text) - MOST_TEXT),
@@ -189,10 +194,6 @@ def spans(trace: Trace, context_paths: Iterable[int] = ()) -> list[Any]:
     return [part for _, part in sorted(parts, key=lambda item: item[0])]
 
 
-def _had_it(trace: Trace, gold: str | None) -> bool:
-    return gold is not None and any(any(decide(block, gold).right_paths) for block in trace.blocks)
-
-
 def _is_doubtful(row: Mapping[str, Any]) -> bool:
     """Whether a verdict deserves a second look: the verifier gave up, or it found a response wrong that ends
     on the very characters of the gold answer."""
@@ -215,8 +216,3 @@ def _pack(rows: list[dict[str, Any]], index: dict[str, list[Any]], chunks: list[
 
 def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 4)
-
-
-def _mean(values: Iterable[float]) -> float:
-    found = [*values]
-    return sum(found) / len(found)

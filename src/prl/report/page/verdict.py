@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ ENDS = 10
 def sentences(told: Sequence[Told]) -> list[str]:
     """Two or three for a run; of several evaluations, which is the most accurate and by how much."""
     evaluated = [run for run in told if run.results]
-    said = [*_compared(evaluated)]
+    said = _compared(evaluated)
     if len(told) > 1 and not evaluated:
         said.append("Which of these runs is better only evaluations can say; none is on this page.")
     for run in told:
@@ -124,8 +124,9 @@ def _has_clean_block(row: Mapping[str, Any]) -> float:
     return float(not row["faults"] and PARALLEL in (row["text"] or ""))
 
 
-def _compared(evaluated: Sequence[Told]) -> Iterator[str]:
-    """How the most accurate evaluation compares to the first that answered the same problems."""
+def _compared(evaluated: Sequence[Told]) -> list[str]:
+    """How the most accurate evaluation compares to the first that answered the same problems, in a sentence;
+    none where no two did."""
     for mode in ("sampled", "greedy"):
         of_mode = [run for run in evaluated if _problems(run, mode)]
         same = [run for run in of_mode if _problems(run, mode) == _problems(of_mode[0], mode)]
@@ -136,12 +137,12 @@ def _compared(evaluated: Sequence[Told]) -> Iterator[str]:
         found = _gain(base, best, mode)
         assert found is not None  # for the type checker: they answered the same problems
         more = "more accurate than" if found.low > 0 else "not clearly more accurate than"
-        yield (
+        return [
             f"Of {len(same)} evaluations of the same problems {best.name} has the highest accuracy ({mode}): "
             f"{share(bootstrap(_scores(best, mode)))}. It is {more} {base.name}: {points(found)} points, "
             "problem by problem. That is of single runs; of methods, only several seeds tell."
-        )
-        return
+        ]
+    return []
 
 
 def _gain(base: Told, other: Told, mode: str) -> Estimate | None:
