@@ -86,6 +86,46 @@ def test_what_cannot_be_merged_is_told_in_a_line(made: Path, tmp_path: Path) -> 
         report.write_merged(made / "whole")
 
 
+def test_a_study_goes_on_from_what_was_measured_elsewhere(made: Path, tmp_path: Path) -> None:
+    whole = parts.load(made / "runs" / "first" / parts.FILE)
+    folder = tmp_path / "rest"
+    make_study(folder, FIRST, **SMALL)
+    before = results.read(folder)
+    for of_arm in (before.trainings, before.evaluations):
+        del of_arm["causal"][1], of_arm["sequential"][0]
+    before.missing = ["arms/causal/seed-1/rl: not begun", "arms/sequential/seed-0/eval: not begun"]
+    before.run_seconds = 5.0
+    (parts.save(before)).rename(folder / parts.EARLIER)
+    for gone in ("causal/seed-0", "sequential/seed-1"):  # what only the file has
+        shutil.rmtree(folder / "arms" / gone)
+    study = parts.completed(results.read(folder))
+    assert study.missing == whole.missing
+    assert study.evaluations.keys() == whole.evaluations.keys()
+    for name, seeds in whole.evaluations.items():
+        assert [*study.evaluations[name]] == [*seeds]
+        for seed, each in seeds.items():
+            found = study.evaluations[name][seed]
+            assert sorted(found.scores["accuracy"].values()) == sorted(each.scores["accuracy"].values())
+    assert study.trainings == whole.trainings
+    again = parts.completed(results.read(folder))
+    assert again.run_seconds == study.run_seconds, "what was taken up counts once"
+    make_study(tmp_path / "other", FIRST, **SMALL | {"seeds": 1})
+    shutil.copy(folder / parts.EARLIER, tmp_path / "other" / parts.EARLIER)
+    with pytest.raises(RunError, match=r"is a part of another study .*seeds 2, not 1"):
+        parts.completed(results.read(tmp_path / "other"))
+
+
+def test_the_tasks_whose_results_a_study_holds(made: Path) -> None:
+    study = parts.load(made / "runs" / "first" / parts.FILE)
+    found = parts.known(study)
+    assert "arms/causal/seed-1/rl" in found
+    assert "arms/causal/seed-1/eval" in found
+    assert "base/seed-0-eval" in found
+    assert {each.split("/")[0] for each in found} == {"arms", "base", "cold-start"}
+    assert "cold-start/structured/seed-0" in found
+    assert "cold-start/structured/seed-0-eval" in found
+
+
 PACKED = [(False, b""), (False, b"{}"), (True, b"[]"), (True, b'{"a": 1}')]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,13 +26,14 @@ from prl import config, recipes, runs
 from prl.errors import PrlError, RunError, UsageError
 from prl.settings import Settings
 from prl.settings.arguments import StudyArguments
-from prl.study import runner, tasks
+from prl.study import parts, results, runner, tasks
 from prl.study.design import Design, cold
 from prl.study.designs import DESIGNS
 from prl.study.paper_mini import PAPER_MINI
-from prl.study.plan import TIMED, Asked, Schedule, chosen, cold_starts_of, plan, told
+from prl.study.plan import TIMED, Asked, Schedule, chosen, cold_starts_of, left, plan, told
 from prl.study.sums import SUMS
 from prl.study.tasks import Task, execute
+from test_report_study import make_study
 
 FAKE = """
 import json, os, signal, sys, time
@@ -327,6 +329,7 @@ def test_an_error_of_the_runner_leaves_no_process(fakes: Fakes, monkeypatch: pyt
 
 # --- what the tasks are
 
+FEW: dict[str, Any] = {"seeds": 2, "problems": 2, "samples": 2, "steps": 4, "switch": 3}
 SCHEDULES = {arm: Schedule(30, 15) for arm in ("uniform", "adaptive")}
 
 
@@ -656,6 +659,42 @@ def test_a_folder_holds_one_study(
     advice = "ask for the same, or choose another --output_dir"
     assert str(error.value) == f"{tmp_path} is a study with {difference}: {advice}"
     assert executed.tasks == []
+
+
+def test_a_study_goes_on_from_its_measured_file_alone(
+    executed: SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = results.read(make_study(tmp_path / "elsewhere", ("sequential", "causal"), **FEW))
+    study.settings["recipe"] = "tiny+sums"
+    del study.evaluations["sequential"][1]
+    folder = tmp_path / "here"
+    folder.mkdir()
+    parts.save(study).rename(folder / parts.FILE)
+    settings: dict[str, Any] = {"arms": ["sequential", "causal"], "seeds": 2}
+    with pytest.raises(RunError, match="is a study with seeds 2, not 3"):
+        ask(folder, **settings | {"seeds": 3})
+    assert [path.name for path in folder.glob("[!.]*")] == [parts.FILE], "it still goes on from there"
+    ask(folder, **settings)
+    names = [task.name for task in executed.tasks]
+    assert names == ["arms/sequential/seed-1/rl", "arms/sequential/seed-1/eval"]
+    assert "12 of 14 tasks were measured elsewhere" in capsys.readouterr().err
+    assert sorted(path.name for path in folder.glob("[!.]*")) == [parts.EARLIER, "study.yaml"]
+    ask(folder, **settings)
+    assert [task.name for task in executed.tasks] == names, "it goes on once more"
+
+
+def test_what_is_left_comes_after_what_it_needs(fakes: Fakes) -> None:
+    start, rl, score = (
+        fakes.task("start"),
+        fakes.task("rl", needs=("start",)),
+        fakes.task("eval", needs=("rl",)),
+    )
+    tasks = [start, rl, score, fakes.task("start-eval", needs=("start",))]
+    assert left(tasks, {"start", "start-eval"}) == [start, rl, score]
+    assert left(tasks, {"start", "start-eval", "rl", "eval"}) == []
+    assert fakes.execute([start, rl]) == {}
+    shutil.rmtree(start.folder)
+    assert left(tasks, {"start", "start-eval"}) == [replace(rl, needs=()), score], "no start for what is done"
 
 
 @pytest.mark.parametrize("name", ["notes.txt", "rl"])

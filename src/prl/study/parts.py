@@ -1,12 +1,15 @@
 """A study in parts: what each measured as one small file, and one study of them all.
 
     save(study)              <folder>/measured.json.gz, from which a report can be written without the runs
+    earlier(folder)          what such a file has, whose runs are elsewhere
+    completed(study)         what was run, with that
     merge(folder)            the study of all parts, <folder>/<part>/measured.json.gz
 
 The file holds no text of a response: of each its answer, whether it is right, and what it cost; problems are
 named by a hash. It is the same to the byte for the same study, and says nothing of the machine but what a
 report does, so that it can be committed. A part that ran elsewhere is merged by putting its file where the
-part would be.
+part would be. Alone in its folder, as earlier.json.gz then, it is what `prl study` goes on from: only what it
+lacks is run.
 """
 
 from __future__ import annotations
@@ -20,9 +23,11 @@ from typing import Any
 
 from prl import runs
 from prl.errors import RunError
+from prl.study.design import BASE, cold
 from prl.study.results import ENVIRONMENT, Evaluation, Study, Training
 
 FILE = "measured.json.gz"
+EARLIER = "earlier.json.gz"
 
 SAME = ("study", "seeds", "recipe", "model_name_or_path", "quick")
 """What the parts of a study were all asked."""
@@ -69,6 +74,54 @@ def load(path: Path) -> Study:
         raise RunError(f"{path} cannot be read as a part of a study ({error}): run the part again") from error
 
 
+def completed(study: Study) -> Study:
+    """`study` with what was taken up in its folder; of what both have, its own runs count. Raises RunError:
+    the file cannot be read, or is of another study."""
+    if (before := earlier(study.folder)) is None:
+        return study
+    _check_same(study, before)
+    for kind in ("trainings", "evaluations", "checkpoints", "timed"):
+        ours = getattr(study, kind)
+        for name, seeds in getattr(before, kind).items():
+            ours[name] = dict(sorted((seeds | ours.get(name, {})).items()))
+    measured = known(before)
+    study.missing = [each for each in study.missing if each.split(":")[0] not in measured]
+    study.commits = sorted({*study.commits, *before.commits})
+    study.run_seconds += before.run_seconds
+    study.elapsed_seconds += before.elapsed_seconds
+    return study
+
+
+def earlier(folder: Path) -> Study | None:
+    """What was measured elsewhere, if anything was put into `folder`. Raises RunError: it cannot be read."""
+    path = folder / FILE if is_only_measured(folder) else folder / EARLIER
+    return load(path) if path.exists() else None
+
+
+def is_only_measured(folder: Path) -> bool:
+    """Whether a folder holds what was measured elsewhere and nothing else: a study can go on there."""
+    return [path.name for path in folder.glob("[!.]*")] == [FILE]
+
+
+def known(study: Study) -> set[str]:
+    """The tasks (`prl.study.plan`) whose results a study holds; a cold start is known by its evaluation."""
+    arms, bases = study.settings["arms"], study.settings.get("bases", [BASE])
+    tasks = {f"arms/{arm}/seed-{seed}/rl" for arm, seeds in study.trainings.items() for seed in seeds}
+    tasks |= {f"arms/{arm}/seed-{seed}/timed" for arm, seeds in study.timed.items() for seed in seeds}
+    for arm, seeds in study.checkpoints.items():
+        tasks |= {f"arms/{arm}/seed-{seed}/eval-{each.steps}" for seed, each in seeds.items()}
+    for name, seeds in study.evaluations.items():
+        for seed in seeds:
+            start = f"cold-start/{name.removeprefix(cold(''))}/seed-{seed}"
+            if name in arms:
+                tasks.add(f"arms/{name}/seed-{seed}/eval")
+            elif name in bases:
+                tasks.add(f"{name}/seed-{seed}-eval")
+            else:
+                tasks |= {start, f"{start}-eval"}
+    return tasks
+
+
 def merge(folder: Path) -> Study:
     """The parts in `folder` as one study. Raises RunError: there is none, or they were asked other things."""
     parts = [load(path) for path in sorted(folder.glob(f"*/{FILE}"))]
@@ -76,13 +129,7 @@ def merge(folder: Path) -> Study:
         raise RunError(f"{folder} holds no part of a study (*/{FILE}): run one with --part")
     first = parts[0]
     for other in parts[1:]:
-        for name in SAME:
-            ours, theirs = first.settings.get(name), other.settings.get(name)
-            if ours != theirs:
-                raise RunError(
-                    f"{other.folder} is a part of another study than {first.folder}: {name} {theirs}, not "
-                    f"{ours}; run it again with the same, or move it away"
-                )
+        _check_same(first, other)
     whole = Study(folder, dict(first.settings))
     for part in reversed(parts):  # of what two parts have, as the base, the first counts
         whole.trainings |= part.trainings
@@ -100,6 +147,16 @@ def merge(folder: Path) -> Study:
     whole.run_seconds = sum(part.run_seconds for part in parts)
     whole.elapsed_seconds = sum(part.elapsed_seconds for part in parts)
     return whole
+
+
+def _check_same(first: Study, other: Study) -> None:
+    for name in SAME:
+        ours, theirs = first.settings.get(name), other.settings.get(name)
+        if ours != theirs:
+            raise RunError(
+                f"{other.folder} is a part of another study than {first.folder}: {name} {theirs}, not "
+                f"{ours}; run it again with the same, or move it away"
+            )
 
 
 def _compact(evaluations: Mapping[str, Mapping[int, Evaluation]]) -> dict[str, Any]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +106,17 @@ def plan(
         ]
         tasks += evaluations + bases
     return tasks + timed
+
+
+def left(tasks: Sequence[Task], known: Collection[str]) -> list[Task]:
+    """The tasks whose results are not known otherwise, after those that they need and that are not done."""
+    kept: list[Task] = []
+    needed: set[str] = set()
+    for task in reversed(tasks):
+        if task.name not in known or task.name in needed:
+            kept.append(replace(task, needs=()) if task.is_done else task)
+            needed.update(kept[-1].needs)
+    return kept[::-1]
 
 
 def cold_starts_of(design: Design, part: Part) -> dict[str, Setup]:

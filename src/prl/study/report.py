@@ -46,7 +46,7 @@ def write(folder: str | os.PathLike[str]) -> Path:
 
     Without matplotlib it has no figures, and says so. Raises RunError: the folder holds no study.
     """
-    study = read(folder)
+    study = parts.completed(read(folder))
     parts.save(study)
     return _write(study)
 

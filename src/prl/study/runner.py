@@ -16,8 +16,9 @@ A study is a folder, and a list of tasks. A task is a command of prl that writes
 
 With --part it is one of several such folders, <output_dir>/<part>/, and the report of all is in <output_dir>.
 
-The folders are the only memory, so the same command continues a study that was stopped anywhere. What the
-tasks are says `prl.study.plan`, how they run `prl.study.tasks`, and what came out `prl.study.report`.
+The folders are the only memory, so the same command continues a study that was stopped anywhere. Where its
+measured.json.gz is alone, as on another machine, it runs what that lacks. What the tasks are says
+`prl.study.plan`, how they run `prl.study.tasks`, and what came out `prl.study.report`.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from prl.errors import RunError, UsageError, nearest
 from prl.recipes import ships
 from prl.settings import Settings
 from prl.settings.arguments import StudyArguments
+from prl.study import parts
 from prl.study.design import Design, Part
 from prl.study.designs import DESIGNS
 from prl.study.plan import (
@@ -44,6 +46,7 @@ from prl.study.plan import (
     Schedule,
     chosen,
     cold_starts_of,
+    left,
     plan,
     recipe_of,
     schedule_of,
@@ -85,13 +88,20 @@ def run(settings: Settings[StudyArguments]) -> Path:
     jobs = _jobs(arguments.jobs, device)
     default_checker().start()  # not amid the study either
     with owned(folder, "prl study"):
-        if not _check_same(folder, asked):
+        earlier = parts.earlier(folder)
+        if parts.is_only_measured(folder):
+            (folder / parts.FILE).rename(folder / parts.EARLIER)
+        _check_same(folder, asked)
+        if not (folder / "study.yaml").exists():
             ran = {"part": arguments.part, "bases": [*part.bases]}
             known = {**asked, **ran, "environment": runs.describe_environment()}
             runs.write_atomic(folder / "study.yaml", yaml.safe_dump(known, sort_keys=False).encode())
         tasks = plan(design, folder, part, replace(words, threads=1 if jobs > 1 else None), schedules)
         if arguments.trust_remote_code:
             tasks = [replace(task, argv=(*task.argv, "--trust_remote_code")) for task in tasks]
+        if earlier is not None:
+            every, tasks = len(tasks), left(tasks, parts.known(earlier))
+            console.print(f"{every - len(tasks)} of {every} tasks were measured elsewhere", markup=False)
         failed = execute(tasks, folder / "logs", jobs=jobs)
         written = report.write(folder)
     if arguments.part:
@@ -138,14 +148,14 @@ def _check(arguments: StudyArguments) -> None:
     design, faults = DESIGNS.get(arguments.study), []
     if design is None:
         faults.append(f"unknown study {arguments.study!r}{nearest(arguments.study, DESIGNS)}")
-    arms, parts = (design.arms, design.parts) if design else ({}, {})
+    arms, known = (design.arms, design.parts) if design else ({}, {})
     if arguments.arms == []:
         faults.append("no arms: name some, or leave --arms out for all")
     if design:
         given = arguments.arms or ()
         faults += [f"unknown arm {arm!r}{nearest(arm, arms)}" for arm in given if arm not in arms]
-    if design and arguments.part and arguments.part not in parts:
-        faults.append(f"unknown part {arguments.part!r}{nearest(arguments.part, parts)}; {', '.join(parts)}")
+    if design and arguments.part and arguments.part not in known:
+        faults.append(f"unknown part {arguments.part!r}{nearest(arguments.part, known)}; {', '.join(known)}")
     if arguments.part and arguments.arms is not None:
         faults.append("arms and part: a part has its arms; leave one of the two out")
     if arguments.seeds < 1:
@@ -153,8 +163,8 @@ def _check(arguments: StudyArguments) -> None:
     if arguments.jobs != "auto" and not (arguments.jobs.isdecimal() and int(arguments.jobs) >= 1):
         faults.append(f"jobs {arguments.jobs!r}: must be a number from 1, or auto")
     if faults:
-        known = f"The arms of {design.name}" if design else "The studies"
-        raise UsageError("\n  ".join([*faults, f"{known} are {', '.join(arms if design else DESIGNS)}"]))
+        what = f"The arms of {design.name}" if design else "The studies"
+        raise UsageError("\n  ".join([*faults, f"{what} are {', '.join(arms if design else DESIGNS)}"]))
 
 
 def _recipe(design: Design, arguments: StudyArguments, earlier: Mapping[str, Any]) -> str:
@@ -186,12 +196,13 @@ def _jobs(asked: str, device: str) -> int:
 
 
 def _read(folder: Path) -> dict[str, Any]:
-    """What study.yaml holds; empty when there is none. Raises RunError."""
+    """What study.yaml, or what was measured elsewhere, says; empty when there is neither. Raises RunError."""
     path = folder / "study.yaml"
     try:
         stored = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
-        return {}
+        earlier = parts.earlier(folder)
+        return earlier.settings if earlier else {}
     except (OSError, ValueError, yaml.YAMLError) as error:
         stored = error
     if not isinstance(stored, dict):
@@ -199,8 +210,8 @@ def _read(folder: Path) -> dict[str, Any]:
     return stored
 
 
-def _check_same(folder: Path, asked: Mapping[str, Any]) -> bool:
-    """Whether the folder holds this study already. Raises RunError: it holds another, or something else."""
+def _check_same(folder: Path, asked: Mapping[str, Any]) -> None:
+    """Raises RunError: the folder holds another study, or something else."""
     stored = _read(folder)
     others = sorted(path.name for path in folder.glob("*") if not path.name.startswith("."))
     if others and not stored:
@@ -217,7 +228,6 @@ def _check_same(folder: Path, asked: Mapping[str, Any]) -> bool:
             f"{folder} is a study with {'; '.join(differences)}: "
             "ask for the same, or choose another --output_dir"
         )
-    return bool(stored)
 
 
 def _text(value: Any) -> str:
