@@ -76,7 +76,7 @@ def rl_run(
     write_shard(folder, 0, rows)
     merge_shards(folder)
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    (folder / "DONE").write_text("{}")
+    (folder / "DONE").write_text('{"command": "rl"}')
     return folder
 
 
@@ -98,5 +98,5 @@ def evaluation(folder: Path, scores: Sequence[float], problems: str = "Compute",
         "scores": {"sampled": [*scores]},
     }
     (folder / "results.json").write_text(json.dumps(results))
-    (folder / "DONE").write_text("{}")
+    (folder / "DONE").write_text('{"command": "eval"}')
     return folder

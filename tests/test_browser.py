@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,9 @@ from typing import Any
 import pytest
 
 from made_runs import HOSTILE, evaluation, rl_run
-from prl.report.page import write_page
+from prl.report.page import following, write_page
+from prl.report.page.following import Followed
+from prl.report.page.serving import open_server
 
 playwright = pytest.importorskip("playwright.sync_api", reason="no playwright; `make browser` installs it")
 
@@ -37,7 +40,11 @@ def visit(browser: Any) -> Iterator[Any]:
     pages: list[Any] = []
     complaints: list[str] = []
 
-    def open_page(file: Path, at: str = "", width: int = 1600, dark: bool = False) -> Any:
+    def open_page(
+        file: Path | str, at: str = "", width: int = 1600, dark: bool = False, ready: str = "body[data-ready]"
+    ) -> Any:
+        """A file, or an address that it may ask too."""
+        address = file if isinstance(file, str) else file.as_uri()
         page = browser.new_page(
             viewport={"width": width, "height": 900}, color_scheme="dark" if dark else "light"
         )
@@ -46,11 +53,11 @@ def visit(browser: Any) -> Iterator[Any]:
         page.on(
             "request",
             lambda request: (
-                complaints.append(request.url) if "://" in request.url.removeprefix("file://") else None
+                None if request.url.startswith(("file://", address)) else complaints.append(request.url)
             ),
         )
-        page.goto(f"{file.as_uri()}{at}")
-        page.wait_for_selector("body[data-ready]")
+        page.goto(f"{address}{at}")
+        page.wait_for_selector(ready)
         pages.append(page)
         return page
 
@@ -164,6 +171,63 @@ def test_what_a_model_wrote_is_shown_and_not_obeyed(visit: Any, tmp_path: Path, 
     assert page.query_selector_all(".trace img, .trace script, .trace a[href^=javascript]") == []
     visible = " ".join(text[:100].replace("\x00", "�").split())
     assert visible[:20] in " ".join(first.split()) or not visible.isprintable()
+
+
+def test_a_served_page_follows_its_run_and_keeps_its_place(
+    visit: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From before there is a run to its end, in a page that is opened once."""
+    monkeypatch.setattr(following, "SHARE", 1.0)
+    run = tmp_path / "rl"
+    server = open_server(Followed([run], interval=0.05), "localhost", 0)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    try:
+        page = visit(server.address, "#traces?answer=wrong&order=last", ready="h1")
+        expect(page.locator("h1")).to_have_text("Waiting for a run")
+        rl_run(run, steps=12, text=lambda step, row: f"{block(step)} {row}")
+        (run / "DONE").unlink()
+        page.wait_for_selector("body[data-ready]")
+        expect(page.locator("#following")).to_have_text("Follows the run, which is not finished.")
+        expect(page.locator("#found")).to_have_text("24 responses, 10 shown")
+        draw_all(page)
+        page.locator(".trace").nth(2).scroll_into_view_if_needed()
+        where = "[document.querySelectorAll('.trace')[2].getBoundingClientRect().top, location.hash]"
+        before, at = cards(page), page.evaluate(where)
+        assert all("✗ wrong" in card for card in before)
+
+        grow(run, 14)
+        expect(page.locator("#found")).to_have_text("28 responses, 10 shown")
+        assert cards(page) == before
+        assert page.evaluate(where) == at
+        assert "step 12" in before[0]
+        page.click("#newer")
+        expect(page.locator(".trace").first).to_contain_text("step 14")
+        assert page.locator("[name=step] option").all_inner_texts() == ["any", *map(str, range(1, 15))]
+        row = page.locator("#chart-right-answers tbody tr").first
+        expect(row).to_contain_text("trained on")
+        assert page.evaluate(
+            "document.querySelector('#chart-right-answers .plot svg').textContent.includes('14')"
+        )
+
+        page.click("text=link to this >> nth=3")
+        expect(page.locator("#found")).to_have_text("1 response, 1 shown")
+        (linked,) = cards(page)
+        (run / "DONE").write_text('{"command": "rl"}')
+        expect(page.locator("#following")).to_have_text("All is finished.")
+        assert cards(page) == [linked]
+        assert cards(visit(server.address, page.evaluate("location.hash"))) == [linked]
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def grow(run: Path, steps: int) -> None:
+    """Have a run go on to `steps` steps, as it would have been made with."""
+    longer = rl_run(run.parent / "longer", steps=steps, text=lambda step, row: f"{block(step)} {row}")
+    (longer / "samples.parquet").replace(run / "samples.parquet")
+    (longer / "metrics.jsonl").replace(run / "metrics.jsonl")
 
 
 @pytest.mark.pages

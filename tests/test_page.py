@@ -92,6 +92,23 @@ def test_a_page_that_is_full_says_what_it_leaves_out(tmp_path: Path, monkeypatch
     assert sum(whole["sizes"]) == 640
 
 
+def test_what_names_a_response_stays_as_a_run_grows(tmp_path: Path) -> None:
+    """A link holds run, step, group, problem and place, and what it shows is the same on a later page."""
+
+    def named(steps: int) -> dict[tuple[Any, ...], str]:
+        run = rl_run(tmp_path / f"of-{steps}", steps=steps, groups=2, reward=lambda step, row: step * row % 7)
+        data = embedded(write_page([run], tmp_path / "page.html"))
+        index, problems = data["index"], data["problems"]
+        numbers = [problems[at]["number"] for at in index["problem"]]
+        columns = (index["run"], index["step"], index["group"], numbers, index["sample"])
+        texts = [row["text"] for row in samples_in(data)]
+        return dict(zip(zip(*columns, strict=True), texts, strict=True))
+
+    early, late = named(4), named(9)
+    assert len(early) == 4 * 2 * 4
+    assert early.items() <= late.items()
+
+
 def test_the_best_and_the_worst_group_come_first(tmp_path: Path) -> None:
     run = rl_run(tmp_path / "rl", steps=9, reward=lambda step, row: {4: 5.0, 7: -5.0}.get(step, 0.0))
     chosen = choose(read_runs([run]), math.inf)

@@ -49,6 +49,8 @@ def contradictions(command: str, values: dict[str, Any]) -> list[str]:
                 f"path_temperature {own:g}: every token is scored at --temperature {scored:g}, and what is "
                 "sampled at another would be learned wrong; leave it out, or set both to one value"
             )
+    if command == "report":
+        faults += _report(values)
     if weights is not None and command == "rl" and len(weights) != len(rewards):
         faults.append(
             f"reward_weights holds {len(weights)} numbers for the {len(rewards)} rewards {', '.join(rewards)}"
@@ -76,6 +78,14 @@ def contradictions(command: str, values: dict[str, Any]) -> list[str]:
         if values.get(one) and values.get(other):
             faults.append(f"{one} and {other} together match nothing; leave one out, or both for all")
     return faults
+
+
+def _report(values: dict[str, Any]) -> list[str]:
+    """A page is a file or served, and each has flags of its own."""
+    unused, why = ["host", "port"], "where --serve is reached; add it, or leave this out"
+    if values.get("serve"):
+        unused, why = ["output"], "--serve writes no file; leave one of them out"
+    return [f"{key} {values[key]}: {why}" for key in unused if key in values]
 
 
 def _curriculum(values: dict[str, Any], rewards: list[str], faults: list[str]) -> list[str]:

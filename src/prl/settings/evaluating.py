@@ -94,11 +94,24 @@ class CompareArguments:
 
 @dataclass
 class ReportArguments:
-    """Runs as one page, with curves, verdict and traces, that opens from disk: `prl report RUN ...`."""
+    """Runs as one page, with curves, verdict and traces, that opens from disk: `prl report RUN ...`.
+
+    With --serve the page is no file but a server's, and follows runs that go on, also through a kill and
+    --resume; a run that has not begun yet is waited for. It is only seen from this machine, unless --host
+    says otherwise: then its address, which is printed, holds a token, and nobody is answered without it.
+    What is sent is not encrypted; from elsewhere, `ssh -L 8040:localhost:8040 MACHINE` needs no --host.
+    """
 
     runs: list[str] = flag([], "run folders, or folders that hold some (a demo); also without the flag")
     output: str = "report.html"
     all_samples: bool = flag(False, "keep all responses in the page, however large it gets")
+    serve: bool = flag(
+        False, "serve the page to browsers instead, and let it follow its runs; Ctrl-C ends it"
+    )
+    host: str = flag(
+        "localhost", "serve: the name or address of this machine to be reached by; 0.0.0.0: by all"
+    )
+    port: int = flag(8040, "serve: the port to be reached at; 0: any that is free")
 
 
 @dataclass

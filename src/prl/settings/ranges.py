@@ -136,6 +136,7 @@ _OF_PRL: tuple[Rule, ...] = (
         lambda value: value == "auto" or (value.isdecimal() and int(value) >= 2),
     ),
     ("max_paths", "must be 2 or more", lambda value: value >= 2),
+    ("port", "must be from 0 to 65535; 0: any that is free", lambda value: 0 <= value <= 65535),
     ("solutions", "must be from 2 to 4", lambda value: 2 <= value <= 4),
     ("parallel_share", "must be from 0 to 1", lambda value: 0 <= value <= 1),
     ("lora_dropout min_p", "must be at least 0 and less than 1", lambda value: 0 <= value < 1),

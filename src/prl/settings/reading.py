@@ -10,7 +10,7 @@ import argparse
 import json
 import math
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cache
 from pathlib import Path
 from types import NoneType
@@ -140,7 +140,12 @@ def read_flags(command: str, flags: list[Given], faults: list[str]) -> dict[str,
     """What the command line or a caller says to `command`, words without a flag included."""
     values: dict[str, Any] = {}
     loose: list[str] = []
+    places = POSITIONAL.get(command, ())
+    takes_all = len(places) == 1 and get_origin(keys_of(command).types[places[0]]) is list
     for given in flags:
+        if takes_all and _is_switch(keys_of(command).types.get(given.key)) and _is_no_truth(given):
+            loose += given.values or []  # `prl report --serve RUN`
+            given = replace(given, values=[])
         if given.key == "":
             loose += given.values or []
             continue
@@ -151,10 +156,9 @@ def read_flags(command: str, flags: list[Given], faults: list[str]) -> dict[str,
         else:
             values[key] = value
             loose += left_over
-    places = POSITIONAL.get(command, ())
+    if takes_all and loose:
+        return {places[0]: loose} | values
     if len(places) == 1 and loose:
-        if get_origin(keys_of(command).types[places[0]]) is list:
-            return {places[0]: loose} | values
         loose = [" ".join(loose)]
     values = dict(zip(places, loose, strict=False)) | values
     faults += [f"{word!r}: belongs to no flag" for word in loose[len(places) :]]
@@ -222,4 +226,10 @@ def code_let_in(given: Given) -> str:
     return "--trust_remote_code" if trusts else ""
 
 
+def _is_no_truth(given: Given) -> bool:
+    """Whether the word behind a switch is not its value."""
+    return bool(given.values) and (given.values or [""])[0].lower() not in (*_YES, *_NO)
+
+
 _NO = ("false", "no", "n", "f", "0")
+_YES = ("true", "yes", "y", "t", "1")

@@ -1,7 +1,8 @@
 """The page itself: one file that opens from disk, asks no network for anything, and runs no code but its own.
 
 A content policy in its head forbids everything else: connections, `eval`, and any script whose hash it does
-not name. What a model wrote is in it as data, and is put on the screen as text.
+not name. A page that is served (`prl.report.page.serving`) may ask the server that it came from. What a model
+wrote is in it as data, and is put on the screen as text.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import json
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -45,14 +47,24 @@ def write_page(
     """
     told = read_runs(folders)
     path = Path(file).expanduser()
-    page = _page(told, math.inf if all_samples else SAMPLES_BYTES)
-    write_atomic(path, page.encode(), "--output")
+    write_atomic(path, page_of(told, all_samples=all_samples).encode(), "--output")
     write_atomic(path.with_suffix(".md"), _summary(told).encode(), "--output")
     return path
 
 
-def _page(told: Sequence[Told], room: float) -> str:
-    charts, chosen = charts_of(told), choose(told, room)
+@dataclass(frozen=True)
+class Follow:
+    """What a page needs to follow its runs: its own `version`, and after how many seconds to ask whether
+    there is a newer one."""
+
+    version: str
+    every: float
+
+
+def page_of(told: Sequence[Told], *, all_samples: bool = False, follow: Follow | None = None) -> str:
+    """The page of the runs `told`, one that stands alone or, with `follow`, one that a server sends and that
+    asks this for a newer one."""
+    charts, chosen = charts_of(told), choose(told, math.inf if all_samples else SAMPLES_BYTES)
     data = {
         "runs": [{"name": run.name, "stages": run.stages} for run in told],
         "charts": charts,
@@ -62,14 +74,11 @@ def _page(told: Sequence[Told], room: float) -> str:
         "problems": chosen.problems,
     }
     scripts = [_asset("vega.min.js"), _asset("vega-lite.min.js"), _interpreter(), _asset("page.js")]
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    return environment.from_string(_asset("page.html")).render(
+    return _rendered(
+        "page.html",
+        scripts,
+        follow,
         title=" · ".join(run.name for run in told[:3]) + (" …" if len(told) > 3 else ""),
-        policy=_policy(scripts),
-        style=Markup(_asset("page.css")),
-        scripts=[Markup(script) for script in scripts],
         data=Markup(_inert(data)),
         runs=[
             {"name": run.name, "facts": run.facts, "again": run.again, "rewards": _rewards(run)}
@@ -82,6 +91,25 @@ def _page(told: Sequence[Told], room: float) -> str:
         charts=[chart | {"numbers": _numbers(chart, len(told) > 1)} for chart in charts],
         shown=chosen.shown,
         total=chosen.total,
+    )
+
+
+def waiting_page(why: str, follow: Follow) -> str:
+    """The page where there is no run yet, and `why`, which gives way to the run once it has begun."""
+    return _rendered("waiting.html", [], follow, why=why)
+
+
+def _rendered(template: str, scripts: Sequence[str], follow: Follow | None, **fields: Any) -> str:
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    scripts = [*scripts, *([_asset("follow.js")] if follow else [])]
+    return environment.from_string(_asset(template)).render(
+        policy=_policy(scripts, connects=follow is not None),
+        style=Markup(_asset("page.css")),
+        scripts=[Markup(script) for script in scripts],
+        follow=follow,
+        **fields,
     )
 
 
@@ -129,12 +157,12 @@ def _inert(data: Any) -> str:
     return text
 
 
-def _policy(scripts: Iterable[str]) -> str:
+def _policy(scripts: Iterable[str], *, connects: bool) -> str:
     hashes = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
     allowed = " ".join(f"'sha256-{each}'" for each in hashes)
     return (
         f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data:; "
-        "base-uri 'none'; form-action 'none'"
+        "base-uri 'none'; form-action 'none'" + ("; connect-src 'self'" if connects else "")
     )
 
 

@@ -32,7 +32,8 @@ _MEANING = {fault.value: fault.meaning for fault in FaultKind}
 @dataclass(frozen=True)
 class Chosen:
     """`chunks` are texts for the page, each `sizes` samples of whole groups; `index` has one entry a column,
-    in each a value a sample, in the order of the chunks; `shown` of `total` samples are there."""
+    in each a value a sample, in the order of the chunks; `shown` of `total` samples are there. A problem's
+    `number` counts all that the runs met, in the order in which they did, so that it stays as they go on."""
 
     index: dict[str, list[Any]]
     chunks: list[str]
@@ -53,11 +54,17 @@ def choose(told: Sequence[Told], budget: float) -> Chosen:
     chunks: list[str] = []
     sizes: list[int] = []
     problems: dict[tuple[Any, Any], int] = {}
+    numbers: dict[tuple[Any, Any], int] = {}
+    for run in told:
+        for row in run.samples:
+            numbers.setdefault((row["problem"], row.get("answer")), len(numbers) + 1)
     for number, run in enumerate(told):
         left = budget * (number + 1) / len(told) - sum(map(len, chunks))
         waiting: list[dict[str, Any]] = []
         for group in _in_order(run):
-            rows = [_shown(row, number, problems, run) for row in group]
+            rows = [
+                _shown(row, number, problems, run) | {"sample": place} for place, row in enumerate(group, 1)
+            ]
             waiting += rows
             if len(waiting) >= CHUNK:
                 sizes.append(len(waiting))
@@ -68,19 +75,22 @@ def choose(told: Sequence[Told], budget: float) -> Chosen:
         if waiting:
             sizes.append(len(waiting))
             _pack(waiting, index, chunks)
-    named = [{"problem": problem, "gold": gold} for problem, gold in problems]
+    named = [
+        {"problem": problem, "gold": gold, "number": numbers[problem, gold]} for problem, gold in problems
+    ]
     return Chosen(index, chunks, sizes, named, sum(len(run.samples) for run in told))
 
 
 COLUMNS = (
-    "run", "step", "problem", "mode", "group", "correct", "valid", "parallel", "advantage", "reward",
-    "tokens", "lost", "doubted",
+    "run", "step", "problem", "mode", "group", "sample", "correct", "valid", "parallel", "advantage",
+    "reward", "tokens", "lost", "doubted",
 )  # fmt: skip
-"""What the page filters by, of each sample."""
+"""What the page filters by, of each sample; `problem` is a place in `Chosen.problems`, and `sample` the place
+in its group, from 1."""
 
 
 def _in_order(run: Told) -> Iterator[list[Mapping[str, Any]]]:
-    """The groups of a run, by the rule above."""
+    """The groups of a run, whole, by the rule above."""
     groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
     for row in run.samples:
         within = row["problem"] if row.get("group") is None else row["group"]

@@ -75,11 +75,16 @@ class Told:
 def read_runs(folders: Iterable[str | os.PathLike[str]]) -> list[Told]:
     """The runs in `folders`, in that order; a folder that is no run stands for the runs in it (a demo, a
     pipeline), in the order in which they were begun. Raises RunError: no run, or more than 24."""
-    found = [place for folder in folders for place in _runs_in(Path(folder).expanduser())]
-    found = [*dict.fromkeys(found)]
+    found = find_runs(folders)
     if len(found) > MOST_RUNS:
         raise RunError(f"{len(found)} runs are too many for one page: name {MOST_RUNS} or fewer of them")
     return [_read(folder, name) for folder, name in zip(found, _names(found), strict=True)]
+
+
+def find_runs(folders: Iterable[str | os.PathLike[str]]) -> list[Path]:
+    """The folders of the runs that `read_runs` reads. Raises RunError: no run."""
+    found = (place for folder in folders for place in _runs_in(Path(folder).expanduser()))
+    return [*dict.fromkeys(found)]
 
 
 def _runs_in(folder: Path) -> list[Path]:

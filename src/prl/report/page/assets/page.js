@@ -2,8 +2,8 @@
 // ever set as the text of a node. The address after # says what is shown, so that every view is a link.
 "use strict";
 (() => {
-  const data = JSON.parse(document.getElementById("data").textContent);
-  const index = data.index;
+  let data = JSON.parse(document.getElementById("data").textContent);
+  let index = data.index;
   const byId = (name) => document.getElementById(name);
 
   function node(tag, classes, text) {
@@ -91,15 +91,15 @@
     place.dataset.drawn = "yes";
   }
 
-  const plots = [...document.querySelectorAll(".plot")];
+  const plots = () => [...document.querySelectorAll(".plot")];
   const watcher = new IntersectionObserver((entries) => {
     for (const entry of entries) if (entry.isIntersecting && !views.has(entry.target)) draw(entry.target);
   }, { rootMargin: "400px" });
-  plots.forEach((place) => watcher.observe(place));
+  plots().forEach((place) => watcher.observe(place));
   const redraw = () => [...views.keys()].forEach(draw);
   byId("smooth")?.addEventListener("change", redraw);
   dark.addEventListener("change", redraw);
-  addEventListener("beforeprint", () => plots.filter((place) => !views.has(place)).forEach(draw));
+  addEventListener("beforeprint", () => plots().filter((place) => !views.has(place)).forEach(draw));
 
   // --- Traces
 
@@ -111,11 +111,10 @@
   let asked = 0; // of the views asked for the latest counts
   const chunkOf = [];
   const unpacked = new Map();
-  const CHUNKS = data.chunks;
 
   async function unpack(chunk) {
     if (!unpacked.has(chunk)) {
-      const bytes = Uint8Array.from(atob(CHUNKS[chunk]), (character) => character.charCodeAt(0));
+      const bytes = Uint8Array.from(atob(data.chunks[chunk]), (character) => character.charCodeAt(0));
       const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
       unpacked.set(chunk, new Response(stream).json());
     }
@@ -134,10 +133,12 @@
     format: (at, value) => index.valid[at] === Number(value === "valid"),
     block: (at, value) => index.parallel[at] === Number(value === "with"),
     look: (at, value) => Boolean(index[value]?.[at]),
-    problem: (at, value) => String(index.problem[at] + 1) === value.trim(),
+    problem: (at, value) => String(numberOf(at)) === value.trim(),
+    mode: (at, value) => index.mode[at] === value,
     group: (at, value) => String(index.group[at]) === value,
-    sample: (at, value) => String(at) === value,
+    sample: (at, value) => String(index.sample[at]) === value,
   };
+  const numberOf = (at, of = data) => of.problems[of.index.problem[at]].number;
   const number = (value, missing) => (value === null || value === undefined ? missing : value);
   const ORDER = {
     first: (a, b) => index.step[a] - index.step[b] || a - b,
@@ -234,16 +235,26 @@
     return made;
   }
 
+  // What says which sample it is, also in a page of the same runs that holds other ones.
+  function placeOf(at, of = data) {
+    const place = { problem: numberOf(at, of) };
+    for (const name of ["run", "step", "mode", "group", "sample"]) place[name] = of.index[name][at];
+    return Object.fromEntries(Object.entries(place).filter(([, value]) => value !== null));
+  }
+  const keyOf = (at, of = data) => String(new URLSearchParams(placeOf(at, of)));
+
   async function card(at) {
+    const of = data; // as it is when the card is asked for
+    const { index } = of;
     const sample = await details(at);
-    const problem = data.problems[index.problem[at]];
+    const problem = of.problems[index.problem[at]];
     const correct = index.correct[at];
     const item = node("li", "trace");
-    item.dataset.sample = at;
+    item.dataset.sample = keyOf(at, of);
     const head = node("h3");
     head.append(correct === null ? node("span", "", "not judged") : node("span", correct ? "right" : "wrong", correct ? "✓ right" : "✗ wrong"));
     const told = {
-      "": data.runs.length > 1 ? data.runs[index.run[at]].name : null,
+      "": of.runs.length > 1 ? of.runs[index.run[at]].name : null,
       step: index.step[at], mode: index.mode[at], stage: sample.stage, phase: sample.phase, level: sample.level,
       reward: index.reward[at], advantage: index.advantage[at], tokens: index.tokens[at], "critical path": sample.critical_path,
     };
@@ -252,7 +263,7 @@
     }
     item.append(head);
     const asks = node("p");
-    asks.append(node("span", "label", `Problem ${index.problem[at] + 1}: `), node("span", "text", problem.problem));
+    asks.append(node("span", "label", `Problem ${numberOf(at, of)}: `), node("span", "text", problem.problem));
     item.append(asks);
     lanes(item, sample);
     const verdict = node("p");
@@ -266,7 +277,7 @@
     const ways = node("p", "label");
     const run = String(index.run[at]);
     if (index.group[at] !== null) ways.append(link("its group", { run, step: index.step[at], group: index.group[at] }), " · ");
-    ways.append(link("this problem at all steps", { run, problem: index.problem[at] + 1 }), " · ", link("link to this", { sample: at }));
+    ways.append(link("this problem at all steps", { run, problem: numberOf(at, of) }), " · ", link("link to this", placeOf(at, of)));
     item.append(ways);
     return item;
   }
@@ -278,6 +289,10 @@
     if (ticket !== asked) return;
     list.append(...cards);
     shown += next.length;
+    tell();
+  }
+
+  function tell() {
     byId("more").hidden = shown >= chosen.length;
     const are = chosen.length === 1 ? "response" : "responses";
     byId("found").textContent = chosen.length
@@ -295,22 +310,34 @@
     if (found === null || ticket !== asked) return;
     chosen = found;
     shown = 0;
+    if (byId("newer")) byId("newer").hidden = true;
     list.replaceChildren();
     await more();
     list.removeAttribute("aria-busy");
   }
 
-  if (form) {
-    CHUNKS.forEach((_, chunk) => {
-      for (let place = 0; place < data.sizes[chunk]; place++) chunkOf.push([chunk, place]);
+  function arrange() {
+    chunkOf.length = 0;
+    unpacked.clear();
+    data.sizes.forEach((size, chunk) => {
+      for (let place = 0; place < size; place++) chunkOf.push([chunk, place]);
     });
-    const option = (field, value, text) => {
-      const made = node("option", "", text);
-      made.value = value;
-      form.elements[field].append(made);
-    };
-    data.runs.forEach((run, at) => { if (index.run.includes(at)) option("run", at, run.name); });
-    [...new Set(index.step)].sort((a, b) => a - b).forEach((step) => option("step", step, step));
+    const steps = [...new Set(index.step)].sort((a, b) => a - b);
+    const runs = data.runs.map((run, at) => [at, run.name]).filter(([at]) => index.run.includes(at));
+    for (const [name, options] of [["run", runs], ["step", steps.map((step) => [step, step])]]) {
+      const field = form.elements[name];
+      const value = field.value;
+      field.replaceChildren(field.options[0], ...options.map(([of, text]) => {
+        const made = node("option", "", text);
+        made.value = of;
+        return made;
+      }));
+      field.value = value;
+    }
+  }
+
+  if (form) {
+    arrange();
     const go = () => {
       const kept = [...new FormData(form)].filter(([name, value]) => value && !(name === "order" && value === "first"));
       location.hash = "traces" + (kept.length ? "?" + new URLSearchParams(kept) : "");
@@ -321,6 +348,89 @@
     byId("more").addEventListener("click", more);
     byId("shade").addEventListener("change", show);
   }
+
+  // --- A newer page of the same runs, from a server (follow.js): what is on the screen stays where it is.
+
+  function exchange(old, fresh) {
+    if (!old || !fresh || old.innerHTML === fresh.innerHTML) return;
+    const reached = () => [...old.querySelectorAll("summary, [tabindex]")];
+    const focused = reached().indexOf(document.activeElement);
+    const opened = [...old.querySelectorAll("details")].map((each) => each.open);
+    old.replaceChildren(...document.importNode(fresh, true).childNodes);
+    old.querySelectorAll("details").forEach((each, at) => { each.open = opened[at] ?? each.open; });
+    if (focused >= 0) reached()[focused]?.focus({ preventScroll: true });
+  }
+
+  function exchange_charts(fresh, newer) {
+    const charts = document.querySelector(".charts");
+    const drawn = new Map(data.charts.map((chart) => [chart.title, JSON.stringify(chart)]));
+    const changed = [];
+    const figures = [...fresh.querySelectorAll(".charts > figure")];
+    figures.forEach((figure, at) => {
+      let here = byId(figure.id);
+      if (here?.parentNode === charts) exchange(here.querySelector("tbody"), figure.querySelector("tbody"));
+      else {
+        here = document.importNode(figure, true);
+        watcher.observe(here.querySelector(".plot"));
+      }
+      const plot = here.querySelector(".plot");
+      plot.dataset.chart = at;
+      if (views.has(plot) && drawn.get(newer.charts[at].title) !== JSON.stringify(newer.charts[at])) changed.push(plot);
+      if (charts.children[at] !== here) charts.insertBefore(here, charts.children[at] ?? null);
+    });
+    for (const gone of [...charts.children].slice(figures.length)) {
+      const plot = gone.querySelector(".plot");
+      views.get(plot)?.finalize();
+      views.delete(plot);
+      gone.remove();
+    }
+    for (const missing of document.querySelectorAll("#curves > p[id]")) missing.remove();
+    for (const missing of fresh.querySelectorAll("#curves > p[id]")) byId("curves").append(document.importNode(missing, true));
+    return changed;
+  }
+
+  function is_read() {
+    const { top, bottom } = list.getBoundingClientRect();
+    return list.contains(document.activeElement) || (bottom > 0 && top < innerHeight);
+  }
+
+  // The responses that the filters choose now. Those on the screen stay where another would take their place.
+  async function renew_list() {
+    if (list.hasAttribute("aria-busy") || !is_read()) return show();
+    const ticket = ++asked;
+    const found = await search(asked_for() || {}, ticket);
+    if (found === null || ticket !== asked) return;
+    const standing = [...list.children].map((item) => item.dataset.sample);
+    const same = found.slice(0, standing.length).every((at, place) => keyOf(at) === standing[place]);
+    if (!standing.length || found.length < standing.length) return show();
+    const known = new Map([...index.step.keys()].map((at) => [keyOf(at), at]));
+    const others = found.filter((at) => !standing.includes(keyOf(at)));
+    chosen = same ? found : [...standing.map((key) => known.get(key)), ...others];
+    shown = standing.length;
+    byId("newer").hidden = same;
+    byId("newer").textContent = "There are newer responses: show them";
+    tell();
+  }
+
+  // Takes a newer page over; false where it has parts that this one has not.
+  window.renewPage = async (fresh) => {
+    const newer = JSON.parse(fresh.getElementById("data")?.textContent ?? "null");
+    const alike = (selector) => !document.querySelector(selector) === !fresh.querySelector(selector);
+    if (!newer || newer.runs.length !== data.runs.length || !alike("#filters") || !alike(".charts")) return false;
+    const changed = document.querySelector(".charts") ? exchange_charts(fresh, newer) : [];
+    for (const name of ["repeat", "verdict", "rewards"]) exchange(byId(name), fresh.getElementById(name));
+    exchange(document.querySelector("#traces > p"), fresh.querySelector("#traces > p"));
+    asked++; // what is being looked for in the older responses is in vain
+    data = newer;
+    index = data.index;
+    await Promise.all(changed.map(draw));
+    if (form) {
+      arrange();
+      await renew_list();
+    }
+    return true;
+  };
+  byId("newer")?.addEventListener("click", show);
 
   function arrive() {
     const place = location.hash.slice(1).split("?")[0];
