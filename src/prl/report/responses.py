@@ -50,7 +50,8 @@ def head_of(row: Row, *, odds: bool = False) -> str:
 def _place(row: Row) -> Iterator[str]:
     if row.get("run"):
         yield str(row["run"])
-    yield f"row {row['row']}"
+    if row.get("row"):
+        yield f"row {row['row']}"
     if row.get("step"):  # an evaluation has none but 0
         yield f"step {row['step']}"
     yield from (f"{name} {row[name]}" for name in ("stage", "phase") if row.get(name))

@@ -72,6 +72,10 @@ Compare = Callable[[Mapping[str, Any], Mapping[str, str], Path], dict[str, str]]
 that is its samples) -> what changes, in words."""
 
 
+Watcher = Callable[[int, Mapping[str, Any], Sequence[Mapping[str, Any]]], None]
+"""Told of a logging once it is written: its step, and its metrics, or its samples."""
+
+
 @dataclasses.dataclass
 class Run:
     """An open run folder, used as a context manager; `checkpoint` is what a `resumed` run goes on from, where
@@ -90,6 +94,7 @@ class Run:
     resumed: bool = False
     _opened: float = dataclasses.field(default_factory=time.monotonic)
     _last_step: int = 0
+    _watchers: list[Watcher] = dataclasses.field(default_factory=list)
 
     def __enter__(self) -> Self:
         return self
@@ -107,6 +112,10 @@ class Run:
             with contextlib.suppress(OSError):
                 self._lock.release()
 
+    def watch(self, watcher: Watcher) -> None:
+        """Have `watcher` told of all that is logged from here on, by the process that writes it."""
+        self._watchers.append(watcher)
+
     def log_metrics(self, step: int, metrics: Mapping[str, Any]) -> None:
         """Append a line: `step`, `time` (seconds since 1970) and the metrics; NaN and infinities as null."""
         if not self._lock:
@@ -116,6 +125,8 @@ class Run:
         with writing(path), path.open("ab") as file:
             file.write(line.encode())
         self._last_step = max(self._last_step, step)
+        for tell in self._watchers:
+            tell(step, metrics, ())
 
     def log_samples(self, step: int, rows: Sequence[Mapping[str, Any]]) -> None:
         """Keep sampled responses, one mapping each (`SAMPLE_COLUMNS` and more); what is missing is null."""
@@ -123,6 +134,8 @@ class Run:
             return
         write_shard(self.folder, step, [{"step": step, "command": self.command, **row} for row in rows])
         self._last_step = max(self._last_step, step)
+        for tell in self._watchers:
+            tell(step, {}, rows)
 
     def replace_samples(self, step: int, rows: Sequence[Mapping[str, Any]]) -> None:
         """Keep `rows` in the place of all samples that were logged. A kill before its end leaves both."""

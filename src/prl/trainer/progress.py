@@ -1,4 +1,4 @@
-"""What a person sees while a trainer runs: a bar with the time left, a line every few steps, advice."""
+"""What a person sees while a trainer runs: how far it is and how it goes, a line every few steps, advice."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ from transformers import (
 )
 
 from prl.console import console, progress_bar
+from prl.report.live import can_draw
+from prl.report.training import TrainingView
 from prl.runs import Run
+from prl.runs.reading import read_metrics, read_path_opening
 
 _NOT_LOGGED = ("train_loss", "eval_model_preparation_time")
 """By transformers 5.23: the loss of the steps since a resumption, divided by all steps; and what only an
@@ -31,8 +34,8 @@ def take_over(trainer: Trainer) -> None:
 
 
 class RunLog(TrainerCallback):
-    """Writes every metric of a trainer to the run, shows a bar, and prints `line(metrics)` at every logging
-    step.
+    """Writes every metric of a trainer to the run, prints `line(metrics)` at every logging step, and shows
+    how the training goes: in a terminal that can draw it by `prl.report.training`, in another with a bar.
 
     `latest` holds the last value of each metric.
     """
@@ -42,18 +45,40 @@ class RunLog(TrainerCallback):
         self.started, self.before = time.monotonic(), 0  # `before`: steps that an earlier process took
         self.latest: dict[str, Any] = {}
         self.bar = progress_bar()
+        self.view: TrainingView | None = None
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         self.started, self.before = time.monotonic(), state.global_step
+        if can_draw(console) and not console.quiet:
+            folder = self.run.folder
+            self.view = TrainingView(
+                console,
+                self.run.command,
+                total=state.max_steps,
+                done=state.global_step,
+                logged=read_metrics(folder),
+                opening=read_path_opening(folder),
+            )
+            self.run.watch(self.view.take)
+            self.view.start()
+            return
         self.bar.start()
         self.task = self.bar.add_task(self.run.command, total=state.max_steps, completed=state.global_step)
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        self.bar.update(self.task, completed=state.global_step)
+        if self.view:
+            self.view.advance(state.global_step, self._left(state))
+        else:
+            self.bar.update(self.task, completed=state.global_step)
+
+    def _left(self, state: TrainerState) -> str:
+        """The time that the steps to come take, if they take as long as those of this process did."""
+        took = (time.monotonic() - self.started) / max(1, state.global_step - self.before)
+        return _duration(took * (state.max_steps - state.global_step))
 
     def on_log(
         self,
@@ -69,15 +94,20 @@ class RunLog(TrainerCallback):
         # transformers would keep every one in memory, and write them all again with every checkpoint.
         del state.log_history[:-2]
         if text := self.line(logs):
-            took = (time.monotonic() - self.started) / max(1, state.global_step - self.before)
-            left = took * (state.max_steps - state.global_step)
             console.print(
-                f"step {state.global_step:>5}/{state.max_steps}  {text}  left {_duration(left)}", markup=False
+                f"step {state.global_step:>5}/{state.max_steps}  {text}  left {self._left(state)}",
+                markup=False,
             )
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Take view and bar away; again does nothing."""
+        if self.view:
+            self.view.stop()
         self.bar.stop()
 
 

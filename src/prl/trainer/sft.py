@@ -90,9 +90,9 @@ class SFT(SFTTrainer):
         self.micro_batches.restore(checkpoint)
 
     def wind_up(self) -> None:
-        """Take the bar away and give the signals back, however training ended; KeyboardInterrupt where one of
-        them stopped it."""
-        self.run_log.bar.stop()
+        """Take the view away and give the signals back, however training ended; KeyboardInterrupt where one
+        of them stopped it."""
+        self.run_log.close()
         self.stop.raise_if_stopped()
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
