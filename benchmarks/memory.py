@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import subprocess
 import sys
@@ -127,40 +128,46 @@ def measure(command: str, given: dict[str, Any]) -> dict[str, Any]:
     from prl.machine.load import load_of
     from prl.machine.memory import forecast
     from prl.machine.shape import read_shape
+    from prl.model import load_model
     from prl.trainer.micro_batches import MicroBatches
 
-    lengths: list[tuple[int, int]] = []
-    step_on = MicroBatches.step_on
+    passes: list[tuple[int, int, int]] = []
+    parts_of = MicroBatches._parts
 
-    def noted(self: Any, prepared: dict[str, Any], *args: Any) -> None:
-        if "input_ids" in prepared:
-            lengths.append((0, prepared["input_ids"].shape[1]))
-        else:
-            lengths.append((prepared["prompt_ids"].shape[1], prepared["completion_ids"].shape[1]))
-        step_on(self, prepared, *args)
+    def noted(self: Any, inputs: dict[str, Any]) -> list[dict[str, Any]]:
+        parts = parts_of(self, inputs)
+        if not passes and "labels" in inputs:
+            for part in parts:
+                (rows, width), labelled = part["input_ids"].shape, part["labels"] != -100
+                completion = math.ceil(int(labelled.sum()) / rows)
+                passes.append((rows, width - completion, completion))
+        elif not passes:
+            widths = (inputs[name].shape[1] for name in ("prompt_ids", "completion_ids"))
+            passes.append((len(parts[0]["prompt_ids"]), *widths))
+        return parts
 
-    MicroBatches.step_on = noted
+    MicroBatches._parts = noted
     with tempfile.TemporaryDirectory() as folder:
         base = SFT if command == "sft" else RL
+        if given.get("attention") == "structured":  # which RL takes only where tokens can open a block
+            for part in load_model("tiny", tags="tokens"):
+                part.save_pretrained(f"{folder}/tagged")
+            given = {"model_name_or_path": f"{folder}/tagged", **given}
         settings = resolve(
             command, recipe="tiny", threads=1, rehearse="on", save_strategy="no",
             output_dir=f"{folder}/run", **base | given,
         )  # fmt: skip
         with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as profiler:
             (sft if command == "sft" else rl).run(settings)
+        shape = read_shape(settings.arguments.model_name_or_path)
     events = profiler.profiler.kineto_results.events()
     live = peak = 0
     for event in sorted((e for e in events if e.name() == "[memory]"), key=lambda e: e.start_ns()):
         live += event.nbytes()
         peak = max(peak, live)
-    prompt, completion = lengths[0]
-    if command == "sft":
-        load = load_of(settings)
-        load = replace(load, prompt=min(load.prompt, completion // 2))
-        load = replace(load, completion=completion - load.prompt)
-    else:
-        load = load_of(settings, longest_prompt=prompt)
-    found = forecast(read_shape(settings.arguments.model_name_or_path), load)
+    load = load_of(settings) if command == "sft" else load_of(settings, longest_prompt=passes[0][1])
+    loads = [replace(load, rows=rows, prompt=a, completion=b) for rows, a, b in passes]
+    found = max((forecast(shape, each) for each in loads), key=lambda each: each.peak)
     return {"measured": peak, "forecast": found.peak, "at": found.at, "error": found.peak / peak - 1}
 
 

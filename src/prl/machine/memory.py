@@ -196,22 +196,20 @@ def _mlp(shape: Shape, load: Load, tokens: int) -> int:
 
 
 def _head(shape: Shape, load: Load, rows: int, length: int, completion: int, *, grad: bool = True) -> int:
-    """TRL's fused LM head: a tile of logits at a time, and gradients of the whole matrix, because its tag
-    rows are trained; PEFT makes a copy of it with these rows in."""
+    """TRL's fused LM head as `prl.trainer.fused_head` has it compute: a tile of the logits of responses at a
+    time, and no copy or gradient of the matrix."""
     on_gpu = load.device == "cuda"
-    tokens = rows * (completion if on_gpu else length)  # only there the others are left out before
+    tokens = rows * completion
     compute = 2 if load.is_mixed else 4
     tile, width = min(tokens, load.tile_rows), min(shape.vocabulary, load.tile_columns)
     size = tile * load.tile_columns * compute
-    matrix = shape.vocabulary * shape.hidden
-    size += matrix * load.weight_bytes * bool(load.lora_r)
     size += tokens * shape.hidden * load.weight_bytes
     if load.is_mixed and load.weight_bytes == 4:
         size += width * shape.hidden * 2
     if not on_gpu:  # without Triton the tile is worked on by torch, which makes copies
         size += int(tile * width * (29 if grad else 17))
     if grad:
-        size += matrix * 4 + tokens * shape.hidden * 4
+        size += tokens * shape.hidden * 4
     return size
 
 

@@ -18,6 +18,7 @@ from prl.rewards import Reward
 from prl.runs import Run
 from prl.settings.trainer_flags import generation_period
 from prl.trainer.dynamic_sampling import DynamicSampling
+from prl.trainer.fused_head import spare_the_head
 from prl.trainer.harm import HarmWatch
 from prl.trainer.learning_rate import LiveRate
 from prl.trainer.live_rows import LiveRows
@@ -119,6 +120,7 @@ class GRPO(GRPOTrainer):
             ],
         )
         take_over(self)
+        spare_the_head(model)
         settle_reference(self.model)
         for watching in (micro_batches, self.times, self.memory):
             watching.watch(self)

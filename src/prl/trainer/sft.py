@@ -14,6 +14,7 @@ from trl import SFTTrainer
 
 from prl.runs import Run
 from prl.trainer.format_sampler import FormatSampler
+from prl.trainer.fused_head import spare_the_head
 from prl.trainer.micro_batches import MicroBatches
 from prl.trainer.peak_memory import PeakMemory
 from prl.trainer.progress import RunLog, take_over
@@ -80,6 +81,7 @@ class SFT(SFTTrainer):
             ],
         )
         take_over(self)
+        spare_the_head(model)
         micro_batches.watch(self)
         self.memory.watch(self)
         self.tokens.trainer = self
