@@ -12,10 +12,10 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from prl import runs
 from prl.errors import RunError, UsageError
@@ -84,6 +84,8 @@ _RUN_COLOURS = ("#999999", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#000000"
 _LEGEND_COLUMNS, _LEGEND_LINE = 2, 16  # of a legend above its panel; a line of it in points
 _FEW = 20  # points up to which each gets a marker
 
+_NO_CURVES = ("step", "time")  # where a line of metrics.jsonl stands
+
 _EVALUATED = {"accuracy": "accuracy", "format_valid": "valid format", "parallel_ratio": "parallel ratio"}
 
 
@@ -94,6 +96,19 @@ def read_curves(run_dir: str | os.PathLike[str]) -> dict[str, Curve]:
     RunError: no run, one of a command without curves, or nothing logged yet.
     """
     return _command_and_curves(run_dir)[1]
+
+
+def logged(lines: Iterable[Mapping[str, Any]]) -> dict[str, Curve]:
+    """Key of metrics.jsonl -> its curve, of `lines` as `prl.runs.read_metrics` gives them. What is no finite
+    number is left out; of two values at one step the later counts, as after a resumed run."""
+    points: dict[str, dict[int, float]] = {}
+    for line in lines:
+        step = line.get("step")
+        if _is_number(step):
+            for key, value in line.items():
+                if key not in _NO_CURVES and _is_number(value):
+                    points.setdefault(key, {})[step] = value
+    return {key: sorted(of_key.items()) for key, of_key in points.items()}
 
 
 def read_stages(run_dir: str | os.PathLike[str]) -> list[tuple[int, str]]:
@@ -124,18 +139,8 @@ def plot_run(run_dir: str | os.PathLike[str], *, smooth: int = 1) -> Figure:
     grid = figure.subplots(1, len(panels), sharex=True, squeeze=False)[0]
     for axes, (label, names) in zip(grid, panels, strict=True):
         for name in names:
-            _draw_curve(axes, name, curves[name], smooth)
-        for step, stage in read_stages(run_dir)[1:]:
-            axes.axvline(step, color="#999999", linestyle=":", linewidth=1)
-            axes.annotate(
-                stage,
-                (step, 1),
-                xycoords=("data", "axes fraction"),
-                rotation=90,
-                va="top",
-                ha="right",
-                fontsize=7,
-            )
+            draw_curve(axes, name, curves[name], smooth, color=_COLOURS[name])
+        mark_stages(axes, read_stages(run_dir))
         axes.set(xlabel="step", ylabel=label)
         axes.xaxis.get_major_locator().set_params(integer=True)
         legend_above(axes)
@@ -180,17 +185,14 @@ def _command_and_curves(run_dir: str | os.PathLike[str]) -> tuple[str, dict[str,
     command = str(runs.read_config(run_dir).get("command"))
     if command not in METRICS:
         raise RunError(f"{run_dir} is a run of command {command}, which has no curves: name an sft or rl run")
-    points: dict[str, dict[int, float]] = {}
-    for line in runs.read_metrics(run_dir):
-        for key, name in METRICS[command].items():
-            if _is_number(line.get("step")) and _is_number(line.get(key)):
-                points.setdefault(name, {})[line["step"]] = line[key]
-    if not points:
+    found = logged(runs.read_metrics(run_dir))
+    curves = {name: found[key] for key, name in METRICS[command].items() if key in found}
+    if not curves:
         raise RunError(f"{run_dir} has logged nothing to draw yet: wait for its first steps")
-    return command, {name: sorted(of_name.items()) for name, of_name in points.items()}
+    return command, curves
 
 
-def _is_number(value: object) -> bool:
+def _is_number(value: object) -> TypeGuard[int]:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
@@ -221,13 +223,28 @@ def empty_figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def _draw_curve(axes: Axes, name: str, curve: Curve, smooth: int) -> None:
+def draw_curve(axes: Axes, name: str, curve: Curve, smooth: int = 1, **drawn: Any) -> None:
+    """A line named `name`, of its mean over the `smooth` latest steps with what was logged pale behind it;
+    `drawn` are matplotlib's words for a line, `color` among them."""
     steps, values = zip(*curve, strict=True)
     marker = "o" if len(curve) <= _FEW else None
     if smooth > 1:
-        axes.plot(steps, values, color=_COLOURS[name], alpha=0.25, linewidth=1)
+        axes.plot(steps, values, color=drawn["color"], alpha=0.25, linewidth=1)
         values = latest_means(curve, smooth)
-    axes.plot(steps, values, color=_COLOURS[name], label=name, marker=marker, markersize=4)
+    axes.plot(steps, values, label=name, marker=marker, markersize=4, **drawn)
+
+
+def mark_stages(
+    axes: Axes, stages: Sequence[tuple[int, str]], *, colour: str = "#999999", named: bool = True
+) -> None:
+    """A dotted line at the first step of each stage (`read_stages`) but the first, with its name."""
+    for step, stage in stages[1:]:
+        axes.axvline(step, color=colour, linestyle=":", linewidth=1)
+        if named:
+            top = ("data", "axes fraction")
+            axes.annotate(
+                stage, (step, 1), xycoords=top, rotation=90, va="top", ha="right", fontsize=7
+            )
 
 
 def latest_means(curve: Curve, steps: int) -> tuple[float, ...]:

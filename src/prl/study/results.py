@@ -23,7 +23,7 @@ from prl.analysis import block_positions, describe
 from prl.analysis.budgets import held_to, majority_at_k, smallest_budget
 from prl.errors import RunError
 from prl.grammar import parse
-from prl.report.curves import read_stages
+from prl.report.curves import logged, read_stages
 from prl.statistics import SeedEstimate, Units, itself, student
 from prl.study.design import BASE, Design, cold
 from prl.study.designs import design_of
@@ -329,11 +329,7 @@ def _evaluation(
 
 
 def _read_training(run_dir: Path) -> Training:
-    curves: dict[str, dict[int, float]] = {}
-    for line in runs.read_metrics(run_dir):
-        for name, value in line.items():
-            if isinstance(value, int | float) and name not in ("step", "time"):
-                curves.setdefault(name, {})[line["step"]] = value
+    curves = {name: dict(curve) for name, curve in logged(runs.read_metrics(run_dir)).items()}
     positions: dict[int, list[float]] = {}
     for row in runs.read_samples(run_dir).select(["step", "text", "truncated"]).to_pylist():
         trace = parse(row["text"] or "", truncated=bool(row["truncated"]))

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from prl.grammar import PARALLEL
+from prl.report.curves import Curve, logged
 from prl.report.page.reading import Told
-
-Points = list[tuple[int, float]]
-"""(step, value), by step."""
 
 
 @dataclass(frozen=True)
@@ -90,12 +87,12 @@ CHARTS = (
 def charts_of(told: Sequence[Told]) -> list[dict[str, Any]]:
     """The charts in which any run has a point: title, says, share, logarithmic, and `series` of {run, name,
     points}."""
-    logged = [_logged(run) for run in told]
+    every = [curves_of(run) for run in told]
     found = []
     for chart in CHARTS:
         series = [
             {"run": run.name, "name": name, "points": points}
-            for run, curves in zip(told, logged, strict=True)
+            for run, curves in zip(told, every, strict=True)
             for name, points in _series(chart, curves)
         ]
         if series:
@@ -111,7 +108,7 @@ def charts_of(told: Sequence[Told]) -> list[dict[str, Any]]:
     return found
 
 
-def _series(chart: Chart, curves: Mapping[str, Points]) -> Iterable[tuple[str, Points]]:
+def _series(chart: Chart, curves: Mapping[str, Curve]) -> Iterable[tuple[str, Curve]]:
     for key, name in chart.series.items():
         if key.endswith("*"):
             named = {
@@ -122,20 +119,10 @@ def _series(chart: Chart, curves: Mapping[str, Points]) -> Iterable[tuple[str, P
             yield name, curves[key]
 
 
-def _logged(run: Told) -> dict[str, Points]:
-    """Key -> what was logged under it, one point a step, the later where there are two (a resumed run)."""
-    curves: dict[str, dict[int, float]] = defaultdict(dict)
-    for line in run.lines:
-        step = line.get("step")
-        if not isinstance(step, int):
-            continue
-        for key, value in line.items():
-            if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
-                curves[key][step] = float(value)
-    if run.command == "rl":
-        for key, points in _sampled(run.samples).items():
-            curves[key] |= points
-    return {key: sorted(points.items()) for key, points in curves.items()}
+def curves_of(run: Told) -> dict[str, Curve]:
+    """Key -> what was logged under it, and what the samples of a training say of its steps: `sampled/…`."""
+    sampled = _sampled(run.samples) if run.command == "rl" else {}
+    return logged(run.lines) | {key: sorted(points.items()) for key, points in sampled.items()}
 
 
 def _sampled(samples: Iterable[Mapping[str, Any]]) -> dict[str, dict[int, float]]:
