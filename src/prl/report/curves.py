@@ -242,9 +242,7 @@ def mark_stages(
         axes.axvline(step, color=colour, linestyle=":", linewidth=1)
         if named:
             top = ("data", "axes fraction")
-            axes.annotate(
-                stage, (step, 1), xycoords=top, rotation=90, va="top", ha="right", fontsize=7
-            )
+            axes.annotate(stage, (step, 1), xycoords=top, rotation=90, va="top", ha="right", fontsize=7)
 
 
 def latest_means(curve: Curve, steps: int) -> tuple[float, ...]:

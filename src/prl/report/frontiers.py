@@ -161,14 +161,19 @@ def _read(run_dirs: Named, mode: str) -> dict[str, list[list[Row]]]:
 def _samples(folder: Path, mode: str) -> list[Row]:
     table = runs.read_samples(folder)
     columns = [name for name in _COLUMNS if name in table.column_names]
-    rows: list[dict[str, Any]] = [row for row in table.select(columns).to_pylist() if row["mode"] == mode]
+    rows = [row for row in table.select(columns).to_pylist() if row["mode"] == mode]
     if not rows or "critical_path" not in rows[0]:
         raise RunError(
             f"{folder} holds no {mode} responses of an evaluation: name the folder of a `prl eval`"
         )
-    if "seconds" in columns:  # none of a problem that left a response no room
-        rows = [row | {"seconds": row["seconds"] or 0.0} for row in rows]
-    return [row for row in rows if row["correct"] is not None]
+    return counted(rows)
+
+
+def counted(rows: Iterable[Row]) -> list[Row]:
+    """The responses of an evaluation that a frontier counts: their cost is known, and their gold answer can
+    be read. One whose problem left it no room took no seconds."""
+    known = (row for row in rows if row["correct"] is not None and row.get("critical_path") is not None)
+    return [{**row, "seconds": row["seconds"] or 0.0} if "seconds" in row else row for row in known]
 
 
 def _draw_panel(axes: Axes, seeds: Samples, cost: str) -> None:

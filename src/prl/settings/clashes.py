@@ -84,7 +84,7 @@ def _report(values: dict[str, Any]) -> list[str]:
     """A page is a file or served, and each has flags of its own."""
     unused, why = ["host", "port"], "where --serve is reached; add it, or leave this out"
     if values.get("serve"):
-        unused, why = ["output"], "--serve writes no file; leave one of them out"
+        unused, why = ["output", "figures"], "--serve writes no file; leave one of them out"
     return [f"{key} {values[key]}: {why}" for key in unused if key in values]
 
 

@@ -104,6 +104,12 @@ class ReportArguments:
 
     runs: list[str] = flag([], "run folders, or folders that hold some (a demo); also without the flag")
     output: str = "report.html"
+    figures: str | None = flag(
+        None,
+        "also draw figures for papers and slides into this folder, each as .svg, .pdf and .png: over RL, "
+        "block position, parallel ratio and accuracy; of evaluations, accuracy against cost; of a response, "
+        "mask and positions",
+    )
     all_samples: bool = flag(False, "keep all responses in the page, however large it gets")
     serve: bool = flag(
         False, "serve the page to browsers instead, and let it follow its runs; Ctrl-C ends it"

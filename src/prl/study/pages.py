@@ -1,7 +1,7 @@
-"""`prl report`: runs as one page, in a file or served while they go on.
+"""`prl report`: runs as one page, in a file or served while they go on, and as figures.
 
 prl report runs/default/rl runs/default/eval
-prl report runs/demo -o demo.html
+prl report runs/demo -o demo.html --figures figures
 prl report --serve runs/default/rl
 """
 
@@ -9,15 +9,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from prl.console import console
+from prl.console import console, quiet_libraries
+from prl.report.figures import write_figures
 from prl.report.page import write_page
+from prl.report.page.reading import read_runs
 from prl.settings import Settings
 from prl.settings.arguments import ReportArguments
 
 
 def run(settings: Settings[ReportArguments]) -> Path | None:
-    """Write the page and say where it is; with `serve`, serve it until Ctrl-C. Raises as
-    `prl.report.page.write_page` and `prl.report.page.serving.serve`."""
+    """Write the page, and the figures where they are asked for, and say where they are; with `serve`, serve
+    the page until Ctrl-C. Raises as `prl.report.page.write_page`, `prl.report.figures.write_figures` and
+    `prl.report.page.serving.serve`."""
     given = settings.arguments
     if given.serve:
         from prl.report.page.serving import serve
@@ -27,4 +30,8 @@ def run(settings: Settings[ReportArguments]) -> Path | None:
     page = write_page(given.runs, given.output, all_samples=given.all_samples)
     console.print(page.with_suffix(".md").read_text(encoding="utf-8"), markup=False)
     console.print(f"page: {page}", markup=False)
+    if given.figures:
+        quiet_libraries()
+        for name, shows in write_figures(read_runs(given.runs), given.figures).items():
+            console.print(f"figure: {Path(given.figures) / name}.svg, .pdf, .png: {shows}", markup=False)
     return page
