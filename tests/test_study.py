@@ -75,10 +75,13 @@ elif deed == "kill":
     os.kill(os.getpid(), signal.SIGKILL)
 resume, overwrite = words[-1] == "--resume", words[-1] == "--overwrite_output_dir"
 folder = given["output_dir"]
-with runs.open_run(folder, command=command, config={}, resume=resume, overwrite=overwrite) as run:
+words = {"resume": resume, "overwrite": overwrite, "by_samples": command == "eval"}
+with runs.open_run(folder, command=command, config={}, **words) as run:
     if deed == "hang":
         signal.signal(signal.SIGINT, interrupted)
-        if other != "without":
+        if other == "samples":
+            run.log_samples(0, [{"problem": "1 + 1"}])
+        elif other != "without":
             save(1)
         (here / "hanging").write_text(str(os.getpid()))
         print("ready", flush=True)
@@ -259,10 +262,11 @@ def test_the_estimate_of_what_is_left(fakes: Fakes, capsys: pytest.CaptureFixtur
         ("rl", "with", AGAIN),
         ("sft", "with", AGAIN),
         ("rl", "without", NEW),  # nothing to go on from
-        ("eval", "with", NEW),  # an evaluation does not save its way
+        ("eval", "samples", AGAIN),
+        ("eval", "without", NEW),
     ],
 )
-def test_a_killed_task_goes_on_from_its_checkpoint(fakes: Fakes, command: str, saved: str, how: str) -> None:
+def test_a_killed_task_goes_on_from_what_it_saved(fakes: Fakes, command: str, saved: str, how: str) -> None:
     task = fakes.task("x", command)
     fakes.now_do({"x": f"hang {saved}"})
     process = fakes.start(task)
@@ -273,7 +277,7 @@ def test_a_killed_task_goes_on_from_its_checkpoint(fakes: Fakes, command: str, s
     assert fakes.called()[1:] == [("x", how)]
     summary = runs.read_summary(task.folder)
     assert summary is not None
-    assert summary["checkpoint"] == ("checkpoint-1" if how == AGAIN else None)
+    assert summary["checkpoint"] == ("checkpoint-1" if (saved, how) == ("with", AGAIN) else None)
 
 
 def test_a_task_that_outlived_its_study_is_waited_for(fakes: Fakes, monkeypatch: pytest.MonkeyPatch) -> None:

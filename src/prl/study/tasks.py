@@ -1,7 +1,7 @@
 """The tasks of a study as processes, several at once, so that the arms share nothing but the machine.
 
 The folders are the only memory: a task with a DONE is not run again, an interrupted one goes on from its last
-checkpoint.
+checkpoint, an evaluation from its samples.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from prl import runs
 from prl.console import console
 from prl.errors import PrlError, RunError
 from prl.runs.disk import writing
+from prl.runs.samples import shards
 
 LAUNCHER = (sys.executable, "-m", "prl")
 
@@ -143,7 +144,7 @@ def owned(folder: Path, command: str) -> Iterator[None]:
 
 def _start(task: Task, logs: Path, launcher: Sequence[str]) -> _Child:
     """Start a task, or go on with it; in our own process group, so that Ctrl-C reaches it."""
-    resumable = task.argv[0] != "eval" and runs.last_checkpoint(task.folder)
+    resumable = shards(task.folder) if task.argv[0] == "eval" else runs.last_checkpoint(task.folder)
     how = "--resume" if resumable else "--overwrite_output_dir"
     log = logs / f"{task.name.replace('/', '-')}.log"
     with log.open("ab") as file:
