@@ -27,14 +27,13 @@ from prl.data.hub import load_rows
 from prl.errors import DataError, RunError, UsageError
 from prl.prompts import transcript
 from prl.report.choosing import Choice, Row, choose, judge, none_matches, numbered
-from prl.runs.reading import contents, listed, looking_into, read_environment, run_folder
+from prl.runs.reading import contents, listed, looking_into, run_around, run_folder, runs_in
 
 log = logging.getLogger(__name__)
 
 _STDIN = "stdin"
 _SAMPLES = "samples.parquet"
-_DEEP = ("*/*", "*/*/*", "*/*/*/*")  # where runs may lie in a folder that holds none itself
-_MOST_RUNS = 20  # that are looked for there
+_LEVELS = 4  # at which runs are looked for in a folder that holds none itself
 
 _TEXTS = {"command", "stage", "phase", "mode", "problem", "answer", "text", "extracted", "verdict"}
 _NUMBERS = {"length", "critical_path", "advantage", "correct", "group", "seconds"}
@@ -69,7 +68,7 @@ def read_source(
     path = Path(given).expanduser()
     with looking_into(path):
         if path.name == _SAMPLES or path.is_dir():
-            return _of_folder(_run_around(path))
+            return _of_folder(run_around(path))
         if stored := _stored(path):
             return Source(str(given), stored)
         if _is_misspelt_run(path):
@@ -99,12 +98,6 @@ def _is_misspelt_run(path: Path) -> bool:
     return bool(len(path.parts) > 1 and is_below and not path.suffix and not path.exists())
 
 
-def _run_around(path: Path) -> Path:
-    """The run that a part of it, such as its adapter, lies in; else `path` itself."""
-    is_part = (path.parent / "environment.json").exists() and not (path / "environment.json").exists()
-    return path.parent if is_part else path
-
-
 def _of_folder(folder: Path) -> Source:
     """The responses of a run, or of the runs in a folder, the latest first."""
     if (folder / "environment.json").exists():
@@ -116,9 +109,7 @@ def _of_folder(folder: Path) -> Source:
             f"{folder} has kept no response (yet): `prl rl` keeps those of each step, `prl sft` those of an "
             "evaluation (--sample_count), `prl eval` all at its end"
         )
-    # By name, then the latest first: an order that the folder alone decides.
-    inside = sorted(path.parent for path in folder.glob("*/environment.json"))
-    inside.sort(key=lambda run: str(read_environment(run).get("started_at")), reverse=True)
+    inside = runs_in(folder)[::-1]
     read = {run: rows for run in inside if (rows := _of_run(run))}
     if not read:
         raise RunError(f"{folder} {_nothing_in(folder, inside)}")
@@ -130,9 +121,9 @@ def _nothing_in(folder: Path, inside: Sequence[Path]) -> str:
     """Why nothing in a folder can be shown, and what else can be named."""
     if inside:
         return f"holds runs that have kept no response (yet): {listed([run.name for run in inside])}"
-    deeper = (str(path.parent) for depth in _DEEP for path in folder.glob(f"{depth}/environment.json"))
+    deeper = map(str, runs_in(folder, levels=_LEVELS))
     files = (name for name in contents(folder) if name.endswith((".parquet", ".jsonl", ".csv")))
-    names = sorted(itertools.islice(deeper, _MOST_RUNS)) or [str(folder / name) for name in files]
+    names = [*deeper] or [str(folder / name) for name in files]
     return f"is no run and holds none: name {listed(names) if names else 'the --output_dir of a command'}"
 
 

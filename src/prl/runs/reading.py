@@ -93,6 +93,22 @@ def run_folder(run_dir: str | os.PathLike[str]) -> Path:
     return folder
 
 
+def runs_in(folder: Path, *, levels: int = 1) -> list[Path]:
+    """The runs in a folder (a demo, a pipeline, a study) down to so many levels below it, as they were begun,
+    those of one moment by their path; a run itself stands for itself."""
+    if (folder / "environment.json").exists():
+        return [folder]
+    patterns = ("/".join(["*"] * level) for level in range(1, levels + 1))
+    found = sorted(each.parent for pattern in patterns for each in folder.glob(f"{pattern}/environment.json"))
+    return sorted(found, key=lambda run: str(read_environment(run).get("started_at", "")))
+
+
+def run_around(folder: Path) -> Path:
+    """The run that a part of it, such as its adapter or a checkpoint, lies in; else `folder` itself."""
+    is_part = (folder.parent / "environment.json").exists() and not (folder / "environment.json").exists()
+    return folder.parent if is_part else folder
+
+
 @contextlib.contextmanager
 def looking_into(folder: Path, kind: type[PrlError] = RunError) -> Iterator[None]:
     """Turns what the system says of a path that may not be looked at into an error that names it."""

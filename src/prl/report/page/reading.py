@@ -13,12 +13,12 @@ from prl import runs
 from prl.errors import RunError
 from prl.report.curves import read_stages
 from prl.runs.disk import read_json
-from prl.runs.reading import run_folder
+from prl.runs.reading import run_folder, runs_in
 
 MOST_RUNS = 24
 """Runs that one page takes; more curves than that tell nobody anything."""
 
-_DEEP = ("*", "*/*", "*/*/*")  # where runs may lie in a folder that is none
+_LEVELS = 3  # at which runs may lie in a folder that is none
 _LIBRARIES = ("torch", "transformers", "trl", "peft", "bitsandbytes")
 _NOT_AGAIN = ("--overwrite_output_dir", "--resume")
 
@@ -83,17 +83,10 @@ def read_runs(folders: Iterable[str | os.PathLike[str]]) -> list[Told]:
 
 def find_runs(folders: Iterable[str | os.PathLike[str]]) -> list[Path]:
     """The folders of the runs that `read_runs` reads. Raises RunError: no run."""
-    found = (place for folder in folders for place in _runs_in(Path(folder).expanduser()))
-    return [*dict.fromkeys(found)]
-
-
-def _runs_in(folder: Path) -> list[Path]:
-    if (folder / "environment.json").exists():
-        return [folder]
-    within = [path.parent for depth in _DEEP for path in folder.glob(f"{depth}/environment.json")]
-    if not within:
-        return [run_folder(folder)]  # which says what the folder is instead
-    return sorted(within, key=lambda each: str(read_json(each / "environment.json").get("started_at", "")))
+    places = [Path(folder).expanduser() for folder in folders]
+    # What holds no run is none either: it says what it is instead.
+    within = [runs_in(place, levels=_LEVELS) or [run_folder(place)] for place in places]
+    return [*dict.fromkeys(run for each in within for run in each)]
 
 
 def _names(folders: Sequence[Path]) -> list[str]:
