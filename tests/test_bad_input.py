@@ -47,7 +47,7 @@ def prl(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.
         (["rl", "--limit", "3"], 1, "gives 3 problems, one generation takes 32"),
         (["evl"], 2, "nearest: eval"),
         (["compare", "a", "b"], 1, "a holds neither a finished demo (demo.json) nor"),
-        (["compare", "a"], 2, "--second is missing"),
+        (["compare"], 2, "--runs is missing"),
         (["sft", "--attention", "structural"], 2, "nearest: structured"),
     ],
 )

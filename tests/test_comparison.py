@@ -77,8 +77,8 @@ def test_difference_is_paired_and_second_minus_first(tmp_path: Path) -> None:
 def test_demos_are_compared_stage_by_stage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     first = a_demo(tmp_path / "a", FIRST, "causal")
     second = a_demo(tmp_path / "b", BETTER, "structured")
-    stages = comparison.run(resolve("compare", first=str(first), second=str(second), bootstrap=100))
-    assert [*stages] == ["base", "SFT", "sequential", "RL"], "a figure is drawn of the last"
+    stages = comparison.run(resolve("compare", runs=[str(first), str(second)], bootstrap=100))
+    assert [*stages.figures] == ["base", "SFT", "sequential", "RL"], "a figure is drawn of the last"
     shown = capsys.readouterr().err
     for said in (
         "RL, sampled, 40 problems",
@@ -95,8 +95,8 @@ def test_demos_are_compared_stage_by_stage(tmp_path: Path, capsys: pytest.Captur
     assert "odd" not in shown
     assert "critical_path" not in shown, "results from before it was measured"
     shutil.rmtree(second / "eval-sequential")
-    stages = comparison.run(resolve("compare", first=str(first), second=str(second), bootstrap=10))
-    assert [*stages] == ["base", "SFT", "RL"], "a demo from before there was a control"
+    stages = comparison.run(resolve("compare", runs=[str(first), str(second)], bootstrap=10))
+    assert [*stages.figures] == ["base", "SFT", "RL"], "a demo from before there was a control"
 
 
 def test_frontiers_are_drawn_where_a_figure_is_asked_for(
@@ -104,7 +104,7 @@ def test_frontiers_are_drawn_where_a_figure_is_asked_for(
 ) -> None:
     pytest.importorskip("matplotlib")
     first, second = evaluation(tmp_path / "a"), evaluation(tmp_path / "b", BETTER, attention="structured")
-    asked = {"first": str(first), "second": str(second), "bootstrap": 10}
+    asked = {"runs": [str(first), str(second)], "bootstrap": 10}
     comparison.run(resolve("compare", figure=str(tmp_path / "drawn.svg"), **asked))
     drawn = (tmp_path / "drawn.svg").read_text(encoding="utf-8")
     assert all(f"<!-- {said} -->" in drawn for said in ("A causal", "B structured", "critical path, tokens"))
@@ -148,14 +148,22 @@ def test_other_problems_of_the_same_name_are_refused(tmp_path: Path) -> None:
         compare(first, second)
 
 
+def test_an_evaluation_is_compared_with_all_of_a_demo(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, both = evaluation(tmp_path / "a"), a_demo(tmp_path / "demo", BETTER, "structured")
+    comparison.run(resolve("compare", runs=[str(first), str(both)], bootstrap=100))
+    shown = capsys.readouterr().err
+    assert all(f"accuracy, {letter} - A, paired:  25.0%  [" in shown for letter in "BCDE")
+    assert f"E {both / 'eval-rl'}" in shown
+
+
 def test_folders_that_hold_nothing_to_compare(tmp_path: Path) -> None:
     first, both = evaluation(tmp_path / "a"), a_demo(tmp_path / "demo", FIRST, "causal")
 
     def run(*folders: Path) -> None:
-        comparison.run(resolve("compare", first=str(folders[0]), second=str(folders[1])))
+        comparison.run(resolve("compare", runs=[*map(str, folders)]))
 
-    with pytest.raises(RunError, match="one is a demo, the other an evaluation"):
-        run(first, both)
     with pytest.raises(RunError, match="none holds neither a finished demo"):
         run(first, tmp_path / "none")
     (both / "eval-sft" / "results.json").unlink()
@@ -177,7 +185,7 @@ def test_a_folder_that_may_not_be_looked_into_is_told_in_one_line(
 
     monkeypatch.setattr(Path, "is_file", refuse)  # whoever runs this may look into everything
     with pytest.raises(RunError) as error:
-        comparison.run(resolve("compare", first=str(tmp_path / name), second=str(tmp_path / name)))
+        comparison.run(resolve("compare", runs=[str(tmp_path / name)] * 2))
     assert str(error.value) == (
         f"{tmp_path / name} cannot be read: Permission denied. Let it and the folders above it be searched, "
         "or name another"

@@ -228,17 +228,15 @@ def test_problem_stands_before_the_flags_or_behind_two_dashes() -> None:
     assert given.arguments.problem == "--5 + 7?"
 
 
-def test_two_folders_are_compared_and_no_more() -> None:
-    given = parse("compare", ["a", "b", "--bootstrap", "10"]).arguments
-    assert (given.first, given.second, given.bootstrap) == ("a", "b", 10)
+def test_any_number_of_folders_is_compared_and_some_against_others() -> None:
+    given = parse("compare", ["a", "b", "c", "--bootstrap", "10"]).arguments
+    assert (given.runs, given.against, given.bootstrap) == (["a", "b", "c"], [], 10)
     assert (
-        parse("compare", ["a", "--second", "b"]).arguments
-        == resolve("compare", first="a", second="b").arguments
+        parse("compare", ["a", "b", "--against", "c", "d"]).arguments
+        == resolve("compare", runs=["a", "b"], against=["c", "d"]).arguments
     )
-    with pytest.raises(UsageError, match="--second is missing"):
-        parse("compare", ["a"])
-    with pytest.raises(UsageError, match="'c': belongs to no flag"):
-        parse("compare", ["a", "b", "c"])
+    with pytest.raises(UsageError, match="--runs is missing"):
+        parse("compare", [])
 
 
 # --- What is chosen

@@ -24,7 +24,7 @@ SECONDS, SHARE = 1.0, 0.02
 """Samples wait to be written for no longer than this, or than this share of the time so far: what a kill
 costs at the most, while a long evaluation leaves a few hundred files and no thousands."""
 
-_HARMLESS = {"output_dir", "batch_size", "threads", "bootstrap", "on_bad_rows"}
+HARMLESS = {"output_dir", "batch_size", "threads", "bootstrap", "on_bad_rows"}
 """Settings that change no sample; what data and model hold is compared by fingerprints."""
 _BY_CONTENT = {"dataset": {"dataset", "dataset_split", "limit"}, "model": {"model_name_or_path"}}
 
@@ -46,7 +46,7 @@ def check_same(
     now, then = plain(settings.as_dict())["eval"], stored.get("eval") or {}
     known = [name for name in _BY_CONTENT if name in inputs and name in stored_inputs]
     by_content = {setting for name in known for setting in _BY_CONTENT[name]}
-    names = sorted((now.keys() & then.keys()) - _HARMLESS - by_content)
+    names = sorted((now.keys() & then.keys()) - HARMLESS - by_content)
     changed = [f"{name} {then[name]}, now {now[name]}" for name in names if then[name] != now[name]]
     changed += [f"{name} is another" for name in known if inputs[name] != stored_inputs[name]]
     if changed:

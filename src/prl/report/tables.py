@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
+from prl.report.lanes import one_line
 from prl.statistics import Estimate
 
 _NUMBERS = ("tokens", "critical_path")  # of tokens, where the others are shares
@@ -16,7 +18,7 @@ def table(metrics: dict[str, Estimate], title: str, *, heading: str = "95 % inte
     """The metrics, "mode/metric" by name, for people: a row a metric, a column a mode (or a model)."""
     modes = list(dict.fromkeys(name.split("/")[0] for name in metrics))
     grid = Table(title=title, title_justify="left")
-    grid.add_column(heading)
+    grid.add_column(heading, overflow="fold")
     for mode in modes:
         grid.add_column(mode, justify="right")
     for name in dict.fromkeys(name.split("/")[1] for name in metrics):
@@ -50,6 +52,21 @@ def models_table(
         if voted:
             cells.append(f"{100 * found[voted].mean:.1f}" if voted in found else "")
         grid.add_row(name, *cells, f"{found['tokens'].mean:.0f}")
+    return grid
+
+
+def side_by_side(
+    sections: Sequence[Mapping[str, Sequence[str]]], columns: Sequence[str], title: str, heading: str
+) -> Table:
+    """A row a name, a cell a column, a line between sections. All is shown as text, whatever is in it."""
+    grid = Table(title=Text(one_line(title)), title_justify="left")
+    grid.add_column(heading, overflow="fold")
+    for column in columns:
+        grid.add_column(Text(one_line(column)), overflow="fold")
+    for rows in sections:
+        for name, cells in rows.items():
+            grid.add_row(*(Text(one_line(cell)) for cell in (name, *cells)))
+        grid.add_section()
     return grid
 
 

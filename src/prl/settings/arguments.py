@@ -143,7 +143,7 @@ POSITIONAL = {
     "generate": ("problem",),
     "merge": ("model_name_or_path",),
     "show": ("source",),
-    "compare": ("first", "second"),
+    "compare": ("runs",),
     "report": ("runs",),
     "rewards replay": ("run",),
     "data traces": ("problems",),

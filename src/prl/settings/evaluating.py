@@ -82,13 +82,24 @@ class ShowArguments:
 
 @dataclass
 class CompareArguments:
-    """Two demos or evaluations side by side, on the same problems: `prl compare FIRST SECOND`."""
+    """What differs between runs, evaluations, demos or adapters: settings, then figures, and how surely.
 
-    first: str | None = flag(None, "a demo or evaluation folder; also without the flag")
-    second: str | None = flag(None, "the one beside it; differences are second - first")
+    All are held against the first. Those whose settings agree but for the seed are seeds of one method.
+
+      prl compare runs/a/rl runs/b/rl                            two runs, at equal steps
+      prl compare runs/demo runs/demo-structured                 two demos, model by model
+      prl compare runs/a-*/eval runs/b-*/eval                    two methods, over their seeds
+      prl compare runs/old-*/eval --against runs/new-*/eval      two methods, whatever their settings
+    """
+
+    runs: list[str] = field(default_factory=list)
+    against: list[str] = flag(
+        [], "the seeds of a second method, beside those named first; if none: settings say what is one"
+    )
     figure: str | None = flag(
         None, "also draw accuracy against critical path, tokens and seconds to this file (.png, .svg, .pdf)"
     )
+    output: str | None = None
     bootstrap: int = 1000
 
 
@@ -102,7 +113,9 @@ class ReportArguments:
     What is sent is not encrypted; from elsewhere, `ssh -L 8040:localhost:8040 MACHINE` needs no --host.
     """
 
-    runs: list[str] = flag([], "run folders, or folders that hold some (a demo); also without the flag")
+    runs: list[str] = flag(
+        [], "run folders, or folders that hold some (a demo); compare: adapters too; also without the flag"
+    )
     output: str = "report.html"
     figures: str | None = flag(
         None,

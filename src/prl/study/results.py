@@ -258,6 +258,14 @@ def pooled(evaluations: Iterable[Evaluation]) -> dict[str, float | None]:
 # Reading
 
 
+def read_evaluation(run_dir: Path, mode: str) -> Evaluation:
+    """One evaluation alone, by its responses of one mode, "sampled" or "greedy". Raises RunError: it holds
+    none."""
+    if rows := _responses(run_dir).get(mode):
+        return _evaluation(run_dir, rows, ())
+    raise RunError(f"{run_dir} holds no {mode} responses of an evaluation: evaluate again")
+
+
 def _read_settings(folder: Path) -> dict[str, Any]:
     path = folder / "study.yaml"
     try:
