@@ -276,6 +276,7 @@ def test_rl_pays_a_function_in_a_file_with_a_column_of_the_data(tmp_path: Path, 
     assert line["rewards/by_column/mean"] == pytest.approx(sum(paid) / len(paid), rel=1e-5)
     total = [row["reward_accuracy"] + 0.5 * row["reward_by_column"] for row in samples]
     assert line["reward"] == pytest.approx(sum(total) / len(total), rel=1e-5)
+    assert [row["reward"] for row in samples] == pytest.approx(total)
 
     mine.write_text(mine.read_text() + "\n# another line\n")
     (tmp_path / "run" / "DONE").unlink()

@@ -23,9 +23,10 @@ from prl.analysis import block_positions
 from prl.grammar import PARALLEL, TAGS, parse
 from prl.report.page import building, write_page
 from prl.report.page.charts import charts_of
-from prl.report.page.choosing import choose, evenly, spans
+from prl.report.page.choosing import choose, evenly, spans, total_reward
 from prl.report.page.reading import read_runs
 from prl.report.page.verdict import evaluations, milestones, sentences
+from prl.report.responses import VERDICTS
 
 
 def embedded(page: Path) -> dict[str, Any]:
@@ -113,6 +114,17 @@ def test_the_best_and_the_worst_group_come_first(tmp_path: Path) -> None:
     run = rl_run(tmp_path / "rl", steps=9, reward=lambda step, row: {4: 5.0, 7: -5.0}.get(step, 0.0))
     chosen = choose(read_runs([run]), math.inf)
     assert [chosen.index["step"][0], chosen.index["step"][4]] == [4, 7]
+
+
+def test_a_total_is_what_was_paid_and_a_verdict_stands_in_words(tmp_path: Path) -> None:
+    paid = {"reward_accuracy": 1.0, "reward_format": 0.5, "correct": 1.0}
+    assert total_reward(paid | {"reward": 1.1}) == 1.1, "weighted"
+    assert total_reward(paid) == 1.5, "of a run that did not keep it"
+    assert total_reward({"correct": 1.0}) == 1.0
+    page = write_page([rl_run(tmp_path / "rl", steps=1)], tmp_path / "page.html")
+    said = {sample["verdict"] for sample in samples_in(embedded(page))}
+    assert said
+    assert said <= {*VERDICTS.values()}
 
 
 @given(st.integers(0, 200))

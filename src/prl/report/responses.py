@@ -21,7 +21,8 @@ from prl.report.lanes import one_line, trace_html, trace_text
 
 _SHOWN = 60  # characters of an answer
 _SAID = ("identical", "no answer")  # verdicts that need no more words
-_VERDICTS = REASONS | {"beyond context": "the problem leaves no room for an answer"}
+VERDICTS = REASONS | {"beyond context": "the problem leaves no room for an answer"}
+"""A verdict of samples.parquet -> what it means."""
 
 
 def response_text(row: Row, width: int, head: str | None = None) -> Iterator[str]:
@@ -66,7 +67,7 @@ def _place(row: Row) -> Iterator[str]:
 def _judged(row: Row) -> Iterator[str]:
     """Right or wrong, what was answered and what was wanted, and what the verifier says of it."""
     correct, reason = correct_of(row), row.get("verdict")
-    why = f" ({_VERDICTS.get(reason, reason)})" if reason not in (None, *_SAID) else ""
+    why = f" ({VERDICTS.get(reason, reason)})" if reason not in (None, *_SAID) else ""
     gold = None if row.get("answer") is None else f"gold {_short(row['answer'])}"
     if correct is None:
         if gold:

@@ -90,13 +90,15 @@ class SampleRecorder(TrainerCallback):
         """Take over the generation that was just scored."""
         logs, size = trainer._logs, trainer.num_generations
         rows = gather_object(self.batch)  # in the order of the processes, as TRL's own
+        weights = trainer.reward_weights.tolist()
         paid = {
             f"reward_{name.removesuffix('_reward')}": [None if math.isnan(paid) else paid for paid in values]
             for name, values in logs["rewards"].items()
         }
+        totals = [_total(amounts, weights) for amounts in zip(*logs["rewards"].values(), strict=True)]
         earlier = len(self.rows) // size
         self.labels = self._labels(trainer.state.global_step)
-        columns = {"advantage": logs["advantages"], **paid}
+        columns = {"advantage": logs["advantages"], "reward": totals, **paid}
         scored = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
         for index, (row, score) in enumerate(zip(rows, scored, strict=True)):
             self.rows.append(row | score | {"group": earlier + index // size} | self.labels)
@@ -115,12 +117,14 @@ class SampleRecorder(TrainerCallback):
         """Keep a group that is not trained on, with no advantage: what was `judged` of each response, and was
         paid by each of `rewards`."""
         group, labels = len(self.rows) // trainer.num_generations, self._labels(trainer.state.global_step)
+        weights = trainer.reward_weights.tolist()
         for row, amounts in zip(judged, paid, strict=True):
             by_name = {
                 f"reward_{name}": None if math.isnan(amount) else amount
                 for name, amount in zip(rewards, amounts, strict=True)
             }
-            self.rows.append(row | {"advantage": None} | by_name | {"group": group} | labels)
+            unused = {"advantage": None, "reward": _total(amounts, weights)}
+            self.rows.append(row | unused | by_name | {"group": group} | labels)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.folder.log_samples(state.global_step, self.rows)
@@ -136,3 +140,11 @@ class SampleRecorder(TrainerCallback):
         if self.alternating and (not self.staging or self.staging.pays("alternating")):
             labels["phase"] = self.alternating.phase(step)
         return labels
+
+
+def _total(amounts: Sequence[float], weights: Sequence[float]) -> float | None:
+    """What a response was paid in all, as TRL adds it up; None where no reward judged it."""
+    known = [
+        weight * amount for weight, amount in zip(weights, amounts, strict=True) if not math.isnan(amount)
+    ]
+    return sum(known) if known else None

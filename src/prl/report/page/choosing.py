@@ -18,6 +18,7 @@ from typing import Any
 from prl.analysis import dissent
 from prl.grammar import FaultKind, Trace, parse
 from prl.report.page.reading import Told
+from prl.report.responses import VERDICTS
 
 CHUNK = 200
 """Samples that are packed together: what a page unpacks to show one of them."""
@@ -124,7 +125,10 @@ def evenly(steps: Sequence[int]) -> list[int]:
 
 
 def total_reward(row: Mapping[str, Any]) -> float:
-    """The sum of what a response was paid; whether it is right where it was paid nothing."""
+    """What a response was paid in all; of runs that did not keep it the plain sum of its rewards, and where
+    it was paid nothing, whether it is right."""
+    if (total := row.get("reward")) is not None:
+        return float(total)
     paid = _paid(row)
     return sum(paid.values()) if paid else float(row.get("correct") or 0.0)
 
@@ -157,7 +161,7 @@ def _shown(
         "shades": shades(row),
         "spans": spans(trace, row.get("context_paths") or ()),
         "extracted": row.get("extracted"),
-        "verdict": row.get("verdict"),
+        "verdict": VERDICTS.get(row.get("verdict") or "", row.get("verdict")),
         "faults": [_MEANING.get(fault, fault) for fault in faults],
         "critical_path": row.get("critical_path"),
         "truncated": bool(row.get("truncated")),
