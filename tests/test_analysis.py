@@ -335,6 +335,8 @@ def test_a_run_described_by_hand() -> None:
         "accuracy_with_block_of": 3,
         "accuracy_without_block": 1 / 2,
         "accuracy_without_block_of": 2,
+        "repeating": 0,
+        "repeating_of": 3,
         "agreement": pytest.approx((1 + 0 + 1 / 3) / 3),
         "agreement_of": 3,
         "disagreeing": 2 / 3,
@@ -433,6 +435,15 @@ def test_rows_of_an_evaluation_say_themselves_what_is_correct() -> None:
 def test_a_gold_answer_that_nobody_can_read_makes_no_path_wrong() -> None:
     found = describe([row(render(["7", "8"], "8"), "unparseable gold")])
     assert (found["disagreeing"], found["right_of_any_of"], found["accuracy_of"]) == (1, 0, 0)
+
+
+def test_blocks_whose_paths_repeat_each_other_are_counted() -> None:
+    same, close = render(["3+4=7", "3+4=7", " 3+4=7"], "7"), render(["3+4=7", "3+4=7", "4+3=7"], "7")
+    found = describe([row(same + close), row("<Parallel><Path>7</Path>"), row("7")])
+    assert (found["repeating"], found["repeating_of"]) == (1 / 2, 2), "of one path nothing is repeated"
+    numbered = row(render(["\n1\n3+4=7", "\n2\n3+4=7"], "7"))
+    assert describe([numbered], "number")["repeating"] == 1, "the number is nothing that it says"
+    assert describe([numbered])["repeating"] == 0
 
 
 def test_no_responses_give_no_means() -> None:

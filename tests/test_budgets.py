@@ -13,14 +13,18 @@ from hypothesis import strategies as st
 
 from prl.analysis import budgets
 from prl.analysis.budgets import (
+    asked,
     by_level,
     chance,
     frontier,
     grouped,
     held_to,
+    known,
     longest_of_k,
+    majorities,
     majority_at_k,
     smallest_budget,
+    spent,
     votes,
 )
 from prl.answers import Verdict
@@ -157,6 +161,71 @@ def test_what_costs_more_than_the_budget_is_wrong() -> None:
     assert held_to(ROWS, 30) == {"a": 2 / 4, "b": 1 / 4}
     assert held_to(ROWS, 29) == {"a": 1 / 4, "b": 0}
     assert held_to(ROWS, 29, "length") == held_to(ROWS, 14.5) == {"a": 1 / 4, "b": 0}
+
+
+# Four samples of a problem: right or not, with what they state; tokens, of which half wait for each other.
+VOTING = [
+    row("a", True, 10), row("a", True, 30), row("a", False, 10), row("a", False, 10, extracted="9"),
+    row("b", False, 10), row("b", True, 20), row("b", True, 40), row("b", False, 40, extracted=None),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("budget", "cost", "a", "b"),
+    [
+        (9, "critical_path", 0, 0),  # all are cut off
+        (10, "critical_path", 1, 0),  # a: 7 8 9, the earliest; b: 8 alone
+        (20, "critical_path", 1, 0),  # b: 8 7, the earliest
+        (40, "critical_path", 1, 1),  # b: 8 7 7
+        (79, "length", 0, 0),  # of 4 votes each has a quarter: 19.75 tokens
+        (80, "length", 1, 0),
+        (160, "length", 1, 0),
+        (320, "length", 1, 1),
+        (inf, "length", 1, 1),
+    ],
+)
+def test_votes_within_a_budget_by_hand(budget: float, cost: str, a: float, b: float) -> None:
+    assert held_to(VOTING, budget, cost, votes=4) == {"a": a, "b": b}
+
+
+def test_fewer_votes_than_samples_are_drawn_from_what_is_within_the_budget() -> None:
+    """Within 10 of critical path a states 7 - 8 9. Of four draws of three, two hold 7 - and another, in which
+    7 comes first half of the time, one 7 8 9, where it does a third of the time, and one no 7."""
+    held = held_to(VOTING, 10, votes=3)
+    assert held["a"] == pytest.approx((2 * 1 / 2 + 1 / 3 + 0) / 4)
+    assert held["b"] == 0
+    assert majorities(VOTING, 4) == held_to(VOTING, inf, votes=4) == {"a": 1, "b": 1}
+
+
+def test_a_vote_takes_the_seconds_of_its_samples_side_by_side() -> None:
+    timed = [
+        each | {"sample": number % 4, "seconds": 1.0, "seconds_together": 3.0 if number == 3 else None}
+        for number, each in enumerate(VOTING)
+    ]
+    assert known(timed, "seconds") == timed
+    assert known(timed, "seconds", votes=4) == timed[:4], "of b nobody knows how long four take"
+    assert spent(timed, "seconds", votes=4) == [3.0]
+    assert held_to(timed[:4], 3, "seconds", votes=4) == {"a": 1}
+    assert held_to(timed[:4], 2.9, "seconds", votes=4) == {"a": 0}
+    with pytest.raises(ValueError, match="not known how many seconds 4 votes take: evaluate with --latency"):
+        held_to(timed, 3, "seconds", votes=4)
+    assert known([*timed[:4], VOTING[4]], "seconds") == timed[:4], "of b nothing is timed"
+    assert known(VOTING, "length") == VOTING
+    assert spent(VOTING[:2], "length", votes=4) == [80, 240]
+    assert spent(VOTING[:2], "critical_path", votes=4) == [10, 30]
+
+
+def test_a_problem_that_was_not_asked_is_wrong_and_costs_nothing() -> None:
+    rows = [*VOTING, row("c", False, 0, verdict="beyond context", seconds=0.0)]
+    assert held_to(rows, inf, votes=4) == {"a": 1, "b": 1, "c": 0}
+    assert votes(rows, 4) == votes(VOTING, 4).__class__(2 / 3, votes(VOTING, 4).tokens, 35)
+    assert asked(rows) == VOTING
+    assert known(rows[-1:], "seconds", votes=4) == rows[-1:]
+
+
+def test_a_problem_that_is_there_twice_is_two_where_its_place_is_known() -> None:
+    twice = [each | {"problem": "a", "index": int(each["problem"] == "b")} for each in VOTING]
+    assert held_to(twice, 10, votes=4) == {0: 1, 1: 0}
 
 
 def test_a_frontier_rises_to_the_accuracy_without_limits() -> None:

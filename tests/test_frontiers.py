@@ -110,7 +110,7 @@ def test_what_cannot_be_drawn_is_told_in_a_line(tmp_path: Path) -> None:
     low, high = evaluation(tmp_path / "low", QUICK[:2]), evaluation(tmp_path / "high", QUICK[2:])
     with pytest.raises(RunError, match="holds no sampled responses"):
         plot_frontiers({"a": quick, "b": greedy})
-    with pytest.raises(RunError, match="not all evaluations know seconds: evaluate with --timed"):
+    with pytest.raises(RunError, match="not all evaluations know seconds: evaluate with --latency"):
         plot_levels({"a": quick}, cost="seconds")
     with pytest.raises(RunError, match="a, b have no level in common"):
         plot_levels({"a": low, "b": high})

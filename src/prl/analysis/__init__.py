@@ -6,7 +6,8 @@ summaries make of paths that disagree.
     dissent(trace, gold, correct)            which paths are at odds with the answer
     describe(rows, path_opening)             all of it for the samples of a run
     prl.analysis.metrics                     accuracy, pass@k, maj@k and lengths, level by level too
-    prl.analysis.budgets                     accuracy at equal budgets, votes, frontiers
+    prl.analysis.budgets                     accuracy within a budget, votes, frontiers
+    prl.analysis.equal_budgets               several models within the same budgets, with paired intervals
 
 All functions are pure and count in the unit of a trace's spans: tokens after `grammar.parse_ids`, which is
 what evaluation reports, characters after `grammar.parse`. Blocks count as they are parsed, valid or not;

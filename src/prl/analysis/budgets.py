@@ -2,15 +2,18 @@
 
     grouped(answers)                     which answers are the same, in the order of the samples
     majority_at_k(samples, k)            the chance that the majority of k samples is right (maj@k)
-    votes(rows, k)                       the same over many problems, with what k samples cost
-    held_to(rows, budget, cost)          each problem's accuracy where a response beyond a budget is wrong
+    majorities(rows, k)                  the same for each problem
+    votes(rows, k)                       their mean, with what k samples cost
+    held_to(rows, budget, cost, k)       each problem's accuracy, of a response or of k that vote, within a
+                                         budget: what is beyond it does not count
     smallest_budget(rows, accuracy, cost)   what an accuracy takes at least
     frontier(rows, cost)                 accuracy under every budget
     by_level(rows), chance(rows)         what all of these are looked at for, and held against
 
-`rows` are samples as `runs.read_samples(run).to_pylist()` gives them, those of one mode: read are `problem`,
-`answer`, `extracted`, `correct` and the cost, which is one of `COSTS`. Every function is pure; votes ask the
-checker of the rewards what is the same.
+`rows` are samples as `runs.read_samples(run).to_pylist()` gives them, those of one mode: read are `index` or
+`problem`, `answer`, `extracted`, `correct`, `verdict` and the cost, which is one of `COSTS`; of votes in
+seconds also `sample` and `seconds_together`. Every function is pure; votes ask the checker of the rewards
+what is the same.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 from itertools import groupby
-from math import comb
+from math import comb, inf
 from operator import itemgetter
 from statistics import fmean
 from typing import Any
@@ -32,7 +35,10 @@ from prl.answers import default_checker
 Row = Mapping[str, Any]
 
 COSTS = {"critical_path": "critical path", "length": "total tokens", "seconds": "wall clock"}
-"""Column of a sample -> what it is called. `seconds` is there where an evaluation was timed."""
+"""Column of a sample -> what it is called. `seconds` is there where a problem was timed (`known`)."""
+
+NOT_ASKED = "beyond context"
+"""The verdict of a problem that left a response no room: its one row is no response, and not right."""
 
 
 @dataclass(frozen=True)
@@ -48,18 +54,23 @@ class Votes:
 def votes(rows: Iterable[Row], k: int) -> Votes:
     """Self-consistency (arXiv 2203.11171) with k samples (`majority_at_k`), and what these cost.
 
-    ValueError: a problem has fewer than k samples, or there is none.
+    ValueError: a problem has fewer than k samples, or there is none. The cost is that of problems that were
+    asked.
     """
-    problems = [*_problems(rows).values()]
+    listed = list(rows)
+    problems = [*_problems(asked(listed)).values()]
     if not problems:
         raise ValueError("no samples to vote: evaluate with --samples")
     return Votes(
-        fmean(
-            majority_at_k([(row.get("extracted"), row["correct"]) for row in each], k) for each in problems
-        ),
+        fmean(majorities(listed, k).values()),
         fmean(k * fmean(row["length"] for row in each) for each in problems),
         fmean(longest_of_k([row["critical_path"] for row in each], k) for each in problems),
     )
+
+
+def majorities(rows: Iterable[Row], k: int) -> dict[Any, float]:
+    """Problem -> `majority_at_k` of its samples. ValueError: it has fewer than k."""
+    return held_to(rows, inf, votes=k)
 
 
 def majority_at_k(samples: Sequence[tuple[str | None, float]], k: int) -> float:
@@ -169,16 +180,40 @@ def longest_of_k(values: Sequence[float], k: int) -> float:
     return ways / comb(len(ranked), k)
 
 
-def held_to(rows: Iterable[Row], budget: float, cost: str = "critical_path") -> dict[str, float]:
+def held_to(
+    rows: Iterable[Row], budget: float, cost: str = "critical_path", votes: int = 1
+) -> dict[Any, float]:
     """Problem -> share of its responses that are right and cost no more than `budget`.
 
     What a model would be right in that is cut off there. One that is told of its budget, or trained to it,
     may do better.
+
+    Of several `votes`: `majority_at_k` of responses that are cut off there, which then have no vote. Each has
+    all of the critical path, as they are decoded side by side, and an equal share of the tokens. A vote takes
+    the `seconds_together` of so many samples, and counts as wrong where they are more; ValueError where a
+    problem does not know them (`known`), or has fewer samples than votes.
     """
-    return {
-        problem: fmean(_within(row, budget, cost) for row in each)
-        for problem, each in _problems(rows).items()
-    }
+    return {problem: _held(each, budget, cost, votes) for problem, each in _problems(rows).items()}
+
+
+def known(rows: Iterable[Row], cost: str, votes: int = 1) -> list[Row]:
+    """The rows of problems whose cost is known, of so many votes: all for tokens, for seconds the timed."""
+    return [row for each in _problems(rows).values() if _knows(each, cost, votes) for row in each]
+
+
+def asked(rows: Iterable[Row]) -> list[Row]:
+    """The rows that are responses, without those of problems that were not asked."""
+    return [row for row in rows if row.get("verdict") != NOT_ASKED]
+
+
+def spent(rows: Iterable[Row], cost: str, votes: int = 1) -> list[float]:
+    """What each response costs, or each vote of so many: in tokens so many times a response, in critical path
+    as much, and in seconds what they took together; of problems where that is known."""
+    responses = asked(rows)
+    if cost == "seconds" and votes > 1:
+        return [seconds for row in responses if (seconds := _together(row, votes)) is not None]
+    times = votes if cost == "length" else 1
+    return [times * row[cost] for row in responses if row.get(cost) is not None]
 
 
 def smallest_budget(rows: Iterable[Row], accuracy: float, cost: str = "critical_path") -> float | None:
@@ -228,13 +263,50 @@ def chance(rows: Iterable[Row]) -> float:
     return max(golds.values()) / golds.total()
 
 
+def problem_of(row: Row) -> Any:
+    """Which problem a row is of: its place among all, or its text where that is not known, so that a problem
+    that a data set holds twice is two."""
+    return row.get("problem") if row.get("index") is None else row["index"]
+
+
 def _problems(rows: Iterable[Row]) -> dict[Any, list[Row]]:
     """The samples of each problem."""
     found: dict[Any, list[Row]] = {}
     for row in rows:
-        found.setdefault(row.get("problem"), []).append(row)
+        found.setdefault(problem_of(row), []).append(row)
     return found
 
 
 def _within(row: Row, budget: float, cost: str) -> float:
     return float(bool(row["correct"]) and row[cost] <= budget)
+
+
+def _held(each: Sequence[Row], budget: float, cost: str, k: int) -> float:
+    """`held_to` of the samples of one problem."""
+    if k == 1:
+        return fmean(_within(row, budget, cost) for row in each)
+    responses = asked(each)
+    if not responses:
+        return 0.0
+    if cost == "seconds":
+        took = [seconds for row in each if (seconds := _together(row, k)) is not None]
+        if not took:
+            raise ValueError(f"it is not known how many seconds {k} votes take: evaluate with --latency")
+        voted = majority_at_k([(row.get("extracted"), row["correct"]) for row in responses], k)
+        return voted * fmean(seconds <= budget for seconds in took)
+    own = budget / k if cost == "length" else budget
+    return majority_at_k(
+        [(row.get("extracted") if row[cost] <= own else None, _within(row, own, cost)) for row in responses],
+        k,
+    )
+
+
+def _knows(each: Sequence[Row], cost: str, votes: int) -> bool:
+    if cost != "seconds" or votes == 1 or not asked(each):
+        return all(row.get(cost) is not None for row in each)
+    return bool(spent(each, cost, votes))
+
+
+def _together(row: Row, votes: int) -> float | None:
+    """The seconds of the first so many samples side by side, which the last of them has."""
+    return row.get("seconds_together") if row.get("sample") == votes - 1 else None

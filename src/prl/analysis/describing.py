@@ -7,7 +7,7 @@ from typing import Any
 
 from prl.analysis.decisions import Decision, decide
 from prl.analysis.shapes import block_positions, critical_path, diversity, mean, self_bleu, words
-from prl.grammar import Trace, parse
+from prl.grammar import Block, Trace, parse
 
 _UNREADABLE = "unparseable gold"  # a verdict that says nothing of the response
 
@@ -29,7 +29,8 @@ def describe(rows: Iterable[Mapping[str, Any]], path_opening: str = "none") -> d
                             in both attentions, what decoding side by side does save or would
     path_diversity          `diversity` of the paths' `words`, mean over blocks
     agreement               as in `Decision`, mean over valid blocks
-    disagreeing             share of these blocks whose paths disagree; and of the disagreeing:
+    repeating               share of blocks of two paths or more in which all say the same, to the letter
+    disagreeing             share of the valid blocks whose paths disagree; and of the disagreeing:
     takes_majority          share whose summary takes the majority, where there is one
     takes_right_minority    share whose summary is right, where the majority is wrong and a minority right
     right_of_any            share whose summary is right, where any path is
@@ -43,25 +44,25 @@ def describe(rows: Iterable[Mapping[str, Any]], path_opening: str = "none") -> d
     Right means the answer to the whole problem, so a block that settles a step on the way has no right path.
     """
     traces: list[Trace] = []
-    correct: list[bool | None] = []
     decisions: list[Decision] = []
     last: list[Decision] = []
     listed = list(rows)
     for row in listed:
         trace = parse(row.get("text") or "", truncated=bool(row.get("truncated")), opening=path_opening)
         traces.append(trace)
-        correct.append(correct_of(row))
         gold = row.get("answer") if row.get("verdict") != _UNREADABLE else None
         made = [decide(block, gold) for block in trace.blocks if block.is_valid]
         decisions += made
         last += made[-1:] if gold is not None else []
     blocks = [block for trace in traces for block in trace.blocks]
     paths = [[words(path.content) for path in block.paths] for block in blocks]
+    correct = map(correct_of, listed)
     judged = [(right, trace.uses_parallel) for right, trace in zip(correct, traces, strict=True)]
     shares: dict[str, list[Any]] = {
         "accuracy": [right for right, _ in judged],
         "accuracy_with_block": [right for right, parallel in judged if parallel],
         "accuracy_without_block": [right for right, parallel in judged if not parallel],
+        "repeating": [_repeats(block) for block in blocks if len(block.paths) > 1],
         **_decided(decisions),
         **_leaking(last),
     }
@@ -81,6 +82,10 @@ def describe(rows: Iterable[Mapping[str, Any]], path_opening: str = "none") -> d
         known = [float(value) for value in values if value is not None]
         described |= {name: mean(known), f"{name}_of": len(known)}
     return described
+
+
+def _repeats(block: Block) -> bool:
+    return len({path.content.strip() for path in block.paths}) == 1
 
 
 def _decided(decisions: Sequence[Decision]) -> dict[str, list[Any]]:

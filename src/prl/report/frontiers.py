@@ -5,10 +5,10 @@
 
 Lines are what an evaluation's responses are right in when those that cost more than the budget count as wrong
 (`prl.analysis.budgets.frontier`); a dot is the mean cost of a response and the accuracy without limits.
-Hollow diamonds are votes of several samples (maj@k): their tokens together, their seconds one after another,
-the critical path of the longest. A dotted line is chance: the commonest answer for all problems. A name may
-stand for the evaluations of several seeds: then lines are means, and bands reach from the lowest to the
-highest.
+Hollow diamonds are votes of several samples (maj@k): their tokens together, the critical path of the longest,
+and their seconds side by side, or one after another where those were not measured. A dotted line is chance:
+the commonest answer for all problems. A name may stand for the evaluations of several seeds: then lines are
+means, and bands reach from the lowest to the highest.
 """
 
 from __future__ import annotations
@@ -23,7 +23,19 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from prl import runs
-from prl.analysis.budgets import COSTS, Row, by_level, chance, frontier, mean_over_problems, votes
+from prl.analysis.budgets import (
+    COSTS,
+    Row,
+    asked,
+    by_level,
+    chance,
+    frontier,
+    known,
+    mean_over_problems,
+    problem_of,
+    spent,
+    votes,
+)
 from prl.errors import RunError, UsageError
 from prl.report.curves import as_shares, empty_figure
 
@@ -50,14 +62,18 @@ _VOTED: dict[str, Any] = {
 _PALE: dict[str, Any] = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.5}
 _COLUMNS = (
     "mode",
+    "index",
     "problem",
     "answer",
     "extracted",
     "correct",
+    "verdict",
     "level",
     "length",
     "critical_path",
+    "sample",
     "seconds",
+    "seconds_together",
 )
 _VOTES = (4, 8, 16, 32, 64)
 _MOST_NAMES = len(COLOURS)
@@ -74,7 +90,7 @@ class Frontier:
 
 
 def plot_frontiers(run_dirs: Named, *, mode: str = "sampled") -> Figure:
-    """Draw accuracy against each cost that all evaluations know; wall clock where all were `--timed`.
+    """Draw accuracy against each cost that all evaluations know; wall clock, of the problems that were timed.
 
     `run_dirs` maps a name to the folder of its evaluation, or to those of its seeds. RunError: a folder holds
     no evaluation with responses of this mode; UsageError: no name, more than eight, or matplotlib is missing.
@@ -84,10 +100,11 @@ def plot_frontiers(run_dirs: Named, *, mode: str = "sampled") -> Figure:
 
 def draw_frontiers(seeds: Samples, costs: Iterable[str] = tuple(COSTS)) -> Figure:
     """The same from samples: name -> seed -> rows. Raises UsageError: matplotlib is missing."""
-    known = [cost for cost in costs if all(cost in row for each in seeds.values() for row in each[0][:1])]
-    figure = empty_figure(width=5.0 * len(known), height=4.6)
-    for axes, cost in zip(figure.subplots(1, len(known), sharey=True, squeeze=False)[0], known, strict=True):
-        _draw_panel(axes, seeds, cost)
+    panels = {cost: found for cost in costs if (found := _knowing(seeds, cost))}
+    figure = empty_figure(width=5.0 * len(panels), height=4.6)
+    grid = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for axes, (cost, of_cost) in zip(grid, panels.items(), strict=True):
+        _draw_panel(axes, of_cost, cost)
         axes.set(xlabel=_UNITS[cost])
     _finish(figure)
     return figure
@@ -98,9 +115,9 @@ def plot_levels(run_dirs: Named, *, cost: str = "critical_path", mode: str = "sa
 
     Raises also RunError: the evaluations share no level, or were not timed where `cost` is seconds.
     """
-    seeds = _read(run_dirs, mode)
-    if any(cost not in row for each in seeds.values() for row in each[0][:1]):
-        raise RunError(f"not all evaluations know {cost}: evaluate with --timed, or draw another cost")
+    seeds = _knowing(_read(run_dirs, mode), cost)
+    if not seeds:
+        raise RunError(f"not all evaluations know {cost}: evaluate with --latency, or draw another cost")
     if figure := draw_levels(seeds, cost):
         return figure
     raise RunError(f"the evaluations {', '.join(seeds)} have no level in common: plot_frontiers needs none")
@@ -129,15 +146,29 @@ def frontier_of(seeds: Sequence[Sequence[Row]], cost: str) -> Frontier:
     for budget in sorted({budget for curve in curves for budget, _ in curve}):
         reached = [_reached(curve, budget) for curve in curves]
         points.append((budget, fmean(reached), min(reached), max(reached)))
-    end, accuracy = (fmean(mean_over_problems(rows, name) for rows in seeds) for name in (cost, "correct"))
-    # A data set may hold a problem twice, which then has twice as many samples as the others.
-    samples = min(min(Counter(row["problem"] for row in rows).values()) for rows in seeds)
+    known_of = [asked(rows) for rows in seeds]
+    end = fmean(mean_over_problems(rows, cost) for rows in known_of)
+    accuracy = fmean(mean_over_problems(rows, "correct") for rows in seeds)
+    # Where places are not known, a problem that is there twice has twice as many samples as the others.
+    samples = min(min(Counter(map(problem_of, rows)).values()) for rows in known_of)
     found = {}
     for k in (k for k in _VOTES if k <= samples):
         voted = [votes(rows, k) for rows in seeds]
-        spent = {"critical_path": fmean(each.critical_path for each in voted), "length": k * end}
-        found[k] = (spent.get(cost, k * end), fmean(each.accuracy for each in voted))
+        took = [spent(rows, cost, k) for rows in seeds]
+        if cost == "critical_path":
+            at = fmean(each.critical_path for each in voted)
+        elif cost == "seconds" and all(took):
+            at = fmean(map(fmean, took))
+        else:
+            at = k * end
+        found[k] = (at, fmean(each.accuracy for each in voted))
     return Frontier(points, (end, accuracy), found)
+
+
+def _knowing(seeds: Samples, cost: str) -> Samples:
+    """The rows of problems whose cost is known; empty where not all evaluations know it of any."""
+    found = {name: [known(rows, cost) for rows in each] for name, each in seeds.items()}
+    return found if all(rows for each in found.values() for rows in each) else {}
 
 
 def _reached(curve: Sequence[tuple[float, float]], budget: float) -> float:
@@ -152,13 +183,14 @@ def _read(run_dirs: Named, mode: str) -> dict[str, list[list[Row]]]:
     found = {}
     for name, folders in run_dirs.items():
         each: Iterable[Folder] = [folders] if isinstance(folders, str | os.PathLike) else folders
-        found[name] = [_samples(Path(folder).expanduser(), mode) for folder in each]
+        found[name] = [responses(Path(folder).expanduser(), mode) for folder in each]
         if not found[name]:
             raise UsageError(f"{name}: no folder to draw; name that of an evaluation")
     return found
 
 
-def _samples(folder: Path, mode: str) -> list[Row]:
+def responses(folder: Path, mode: str) -> list[Row]:
+    """The samples of an evaluation in one mode, as budgets read them. Raises RunError: there are none."""
     table = runs.read_samples(folder)
     columns = [name for name in _COLUMNS if name in table.column_names]
     rows = [row for row in table.select(columns).to_pylist() if row["mode"] == mode]
@@ -170,10 +202,8 @@ def _samples(folder: Path, mode: str) -> list[Row]:
 
 
 def counted(rows: Iterable[Row]) -> list[Row]:
-    """The responses of an evaluation that a frontier counts: their cost is known, and their gold answer can
-    be read. One whose problem left it no room took no seconds."""
-    known = (row for row in rows if row["correct"] is not None and row.get("critical_path") is not None)
-    return [{**row, "seconds": row["seconds"] or 0.0} if "seconds" in row else row for row in known]
+    """The responses of an evaluation that a frontier counts: those whose gold answer can be read."""
+    return [row for row in rows if row["correct"] is not None and row.get("critical_path") is not None]
 
 
 def _draw_panel(axes: Axes, seeds: Samples, cost: str) -> None:

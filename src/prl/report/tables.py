@@ -120,6 +120,17 @@ def paths_told(described: Mapping[str, float | None]) -> list[str]:
     return [f"{described['path_oracle_of']:.0f} responses with a block: {told}"]
 
 
+def repeating_told(described: Mapping[str, float | None]) -> list[str]:
+    """That greedy paths without an opening repeat each other, in a line; none where no block does."""
+    if not described.get("repeating"):
+        return []
+    return [
+        f"all paths are the same in {_share(described, 'repeating')} blocks: without an opening the paths of "
+        "a structured block are symmetric, and greedily they repeat each other; judge this model by its "
+        "samples, or train it with --path_opening number"
+    ]
+
+
 def votes_told(votes: Mapping[str, Mapping[str, float]]) -> list[str]:
     """What votes of several samples take, in a line."""
     each = (f"{k} in {found['tokens']:.0f} tokens {found['accuracy']:.1%}" for k, found in votes.items())

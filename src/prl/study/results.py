@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -20,7 +21,7 @@ import yaml
 
 from prl import runs
 from prl.analysis import block_positions, describe
-from prl.analysis.budgets import held_to, majority_at_k, smallest_budget
+from prl.analysis.budgets import held_to, majorities, smallest_budget
 from prl.errors import RunError
 from prl.grammar import parse
 from prl.report.curves import logged, read_stages
@@ -181,12 +182,8 @@ def gain_over_votes(
 
 def voted(evaluation: Evaluation, votes: int) -> dict[str, float]:
     """Problem -> accuracy of the majority of so many of its samples; empty where there are fewer."""
-    samples: dict[str, list[tuple[str | None, float]]] = {}
-    for row in evaluation.rows:
-        samples.setdefault(row["problem"], []).append((row["extracted"], row["correct"]))
-    if any(len(each) < votes for each in samples.values()):
-        return {}
-    return {problem: majority_at_k(each, votes) for problem, each in samples.items()}
+    counts = Counter(row["problem"] for row in evaluation.rows)
+    return majorities(evaluation.rows, votes) if min(counts.values(), default=0) >= votes else {}
 
 
 def traced(evaluations: Mapping[int, Evaluation], name: str) -> Units:
@@ -245,7 +242,7 @@ def pooled(evaluations: Iterable[Evaluation]) -> dict[str, float | None]:
     found: dict[str, float | None] = {}
     described = [each.described for each in evaluations]
     for name in dict.fromkeys(name for each in described for name in each):
-        known = [(each[name], each.get(f"{name}_of", each["responses"])) for each in described]
+        known = [(each.get(name), each.get(f"{name}_of", each["responses"])) for each in described]
         weighed = [(value, weight) for value, weight in known if value is not None and weight]
         if name == "responses" or name.endswith("_of"):
             found[name] = sum(value or 0 for value, _ in known)
