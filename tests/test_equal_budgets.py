@@ -137,8 +137,8 @@ def test_what_may_be_claimed_is_said_with_its_interval() -> None:
     )
     unsure = EqualBudgets("seconds", 9, [within(1, 0.01, -0.02, 0.04), within(inf, 0, 0, 0)], [1])
     assert claims([table, unsure], models=2) == [
-        "Within 32 tokens of critical path B is right 40.0 points less often than A [35.1, 45.0], within 64 B "
-        "is right 12.3 points more often than A [8.1, 16.9], paired on 200 problems.",
+        "Within 32 tokens of critical path B is right 40.0 points less often than A [35.1, 45.0], within 64 "
+        "B is right 12.3 points more often than A [8.1, 16.9], paired on 200 problems.",
         "Within 1 second B cannot be told from A (+1.0 [-2.0, +4.0] points), paired on 9 problems.",
         "One training of each: differences of these models on these problems, not of methods.",
     ]

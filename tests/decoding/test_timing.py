@@ -1,4 +1,4 @@
-"""What a response takes by itself: what counts and what does not, with a clock that only decoding moves."""
+"""What responses take by themselves: what counts and what does not, with a clock that only decoding moves."""
 
 from __future__ import annotations
 
@@ -11,24 +11,21 @@ import torch
 
 from prl.decoding import timing
 
-PROMPTS, SEEDS = ["a", "b", "c", "d", "e"], [[1, 2], [3, 4], [5, 6], [7, 8], [9, 10]]
-
 
 class Decoder:
-    """Takes as many seconds as the seed says; the first responses 100 more."""
+    """Takes as many seconds as the largest seed says; the first answers 100 more."""
 
     model = None
 
     def __init__(self) -> None:
         self.now = 0.0
-        self.asked: list[tuple[str, int, int]] = []
+        self.asked: list[tuple[str, tuple[int, ...], int]] = []
 
     def generate(self, prompts: Sequence[str], seeds: Sequence[Sequence[int]]) -> list[list[str]]:
-        assert [len(of_prompt) for of_prompt in seeds] == [len(prompts)] == [1], "one at a time"
-        ((prompt,), ((seed,),)) = prompts, seeds
-        self.now += seed + (100 if len(self.asked) < timing.WARM_UP else 0)
-        self.asked.append((prompt, seed, torch.get_num_threads()))
-        return [[f"{prompt}{seed}"]]
+        (prompt,), (of_prompt,) = prompts, seeds
+        self.now += max(of_prompt) + (100 if len(self.asked) < 2 else 0)
+        self.asked.append((prompt, (*of_prompt,), torch.get_num_threads()))
+        return [[f"{prompt}{seed}" for seed in of_prompt]]
 
 
 @pytest.fixture
@@ -39,27 +36,19 @@ def decoder(monkeypatch: pytest.MonkeyPatch) -> Any:
     return made
 
 
-def test_each_response_is_timed_by_itself_after_a_few_that_warm_up(decoder: Any) -> None:
-    done: list[int] = []
-    responses, seconds = timing.one_at_a_time(decoder, PROMPTS, SEEDS, done.append)
-    assert responses == [
-        [f"{prompt}{seed}" for seed in of] for prompt, of in zip(PROMPTS, SEEDS, strict=True)
-    ]
-    assert seconds == SEEDS, "without what the first took more"
-    assert done == [*range(1, 11)]
-    assert [(prompt, seed) for prompt, seed, _ in decoder.asked[:4]] == [
-        ("a", 1),
-        ("b", 3),
-        ("c", 5),
-        ("a", 1),
-    ]
+def test_each_answer_is_timed_by_itself_after_a_few_that_warm_up(decoder: Any) -> None:
+    with timing.alone(decoder, [("a", [1]), ("b", [3, 4])]) as clocked:
+        assert clocked("a", [2]) == (["a2"], 2), "without what the first took more"
+        assert clocked("b", [3, 7, 5]) == (["b3", "b7", "b5"], 7), "side by side"
+    assert [asked[:2] for asked in decoder.asked[:3]] == [("a", (1,)), ("b", (3, 4)), ("a", (2,))]
 
 
 def test_torch_computes_on_one_thread_meanwhile(decoder: Any) -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        timing.one_at_a_time(decoder, PROMPTS[:1], SEEDS[:1])
+        with timing.alone(decoder, [("a", [1])]) as clocked:
+            clocked("a", [2])
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)

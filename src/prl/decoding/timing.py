@@ -1,8 +1,8 @@
-"""How long a response takes by itself: decoding one at a time, on one thread, without what happens once."""
+"""How long responses take by themselves: one problem at a time, on one thread, without what happens once."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from time import perf_counter
 
@@ -14,38 +14,30 @@ from prl.decoding.passes import decoding
 WARM_UP = 3
 """Responses that are decoded before the first that counts."""
 
+Clocked = Callable[[str, Sequence[int]], tuple[list[Response], float]]
+"""A prompt and the seed of each response to it -> these, and the seconds that they took together."""
 
-def one_at_a_time(
-    decoder: ForkJoinDecoder,
-    prompts: Sequence[str],
-    seeds: Sequence[Sequence[int]],
-    on_batch: Callable[[int], None] = lambda done: None,
-    on_response: Callable[[int, int, Response, float], None] = lambda i, j, response, seconds: None,
-) -> tuple[list[list[Response]], list[list[float]]]:
-    """The responses of `decoder.generate(prompts, seeds=seeds)`, and the seconds that each took: its prompt
-    read and its tokens decoded, in a batch of one.
 
-    What happens once for many is left out: folding and packing of weights, and a few responses first, by
-    which libraries choose their kernels and the allocator has its memory. The responses are those of any
-    batch, as the seed of each decides. torch computes on one thread meanwhile. `on_response` is called with
-    each as that of `generate` is, and its seconds.
+@contextmanager
+def alone(decoder: ForkJoinDecoder, warm_up: Iterable[tuple[str, Sequence[int]]] = ()) -> Iterator[Clocked]:
+    """Yields the function that answers one prompt with nothing beside it: the responses of
+    `decoder.generate`, and the seconds from the prompt, which is read, to the end of the longest.
+
+    What happens once for many is left out: folding and packing of weights, and what is decoded to `warm_up`
+    (prompts and seeds), by which libraries choose their kernels and the allocator has its memory. The
+    responses are those of any batch, as the seed of each decides; they are side by side as far as the
+    decoder's `batch_size` allows. torch computes on one thread meanwhile.
     """
-    responses: list[list[Response]] = []
-    seconds: list[list[float]] = []
+
+    def clocked(prompt: str, seeds: Sequence[int]) -> tuple[list[Response], float]:
+        start = perf_counter()
+        (responses,) = decoder.generate([prompt], seeds=[seeds])
+        return responses, perf_counter() - start
+
     with _one_thread(), decoding(decoder.model):
-        for prompt, of_prompt in [*zip(prompts, seeds, strict=True)][:WARM_UP]:
-            decoder.generate([prompt], seeds=[of_prompt[:1]])
-        for i, (prompt, of_prompt) in enumerate(zip(prompts, seeds, strict=True)):
-            responses.append([])
-            seconds.append([])
-            for j, seed in enumerate(of_prompt):
-                start = perf_counter()
-                ((response,),) = decoder.generate([prompt], seeds=[[seed]])
-                seconds[-1].append(perf_counter() - start)
-                responses[-1].append(response)
-                on_response(i, j, response, seconds[-1][-1])
-                on_batch(sum(map(len, seconds)))
-    return responses, seconds
+        for prompt, seeds in warm_up:
+            clocked(prompt, seeds)
+        yield clocked
 
 
 @contextmanager

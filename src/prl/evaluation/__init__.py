@@ -1,10 +1,12 @@
 """Evaluation on held-out problems: greedy and sampled, with 95 % intervals (`prl eval`), and answers to one
 problem.
 
-Every problem is answered once greedily and k times by sampling. Reported, from the samples: accuracy, pass@k,
-maj@k, parallel ratio, format validity and lengths, level by level too (`prl.analysis.metrics`); what several
-votes take (`prl.analysis.budgets`); and what the traces show (`prl.analysis.describe`). What was interrupted
-goes on with --resume, to the same figures (`prl.evaluation.keeping`).
+Every problem is answered once greedily and k times by sampling, some of them one at a time on one thread
+(--latency). Reported, from the samples: accuracy, pass@k, maj@k, parallel ratio, format validity and lengths,
+level by level too (`prl.analysis.metrics`); accuracy of single responses and of votes within budgets of
+tokens, critical path and seconds (`prl.evaluation.frontiers`); and what the traces show
+(`prl.analysis.describe`). What was interrupted goes on with --resume, to the same figures
+(`prl.evaluation.keeping`).
 """
 
 from __future__ import annotations
@@ -20,20 +22,21 @@ from rich.markup import escape
 
 from prl import runs
 from prl.answers import default_checker
-from prl.console import announce, batches_bar, console, quiet_libraries
+from prl.console import announce, console, quiet_libraries
 from prl.data.hub import load_rows
-from prl.decoding import ForkJoinDecoder, Limits, Response, Sampling, row_seed
+from prl.decoding import ForkJoinDecoder, Limits, Response, Sampling
 from prl.decoding.context import beyond, beyond_told, context_of
 from prl.decoding.threads import OnToken
-from prl.decoding.timing import one_at_a_time
 from prl.errors import DataError, RunError, UsageError
+from prl.evaluation.asking import ask, ask_alone, modes_of, timed_of
+from prl.evaluation.frontiers import draw, frontiers_of, tell, written
 from prl.evaluation.keeping import Kept, check_same, inputs_of
 from prl.evaluation.measuring import Measured, graded, judge, measure, ungraded_told
 from prl.evaluation.results import EvalResult, read_result, read_results
 from prl.machine.fitting import check_fits, extent_of_prompts
 from prl.model import add_results, check_loadable, load_model, settle_tags
 from prl.prompts import render_prompt
-from prl.report.tables import table, told
+from prl.report.tables import repeating_told, table, told
 from prl.settings import Settings
 from prl.settings.arguments import EvalArguments, GenerateArguments
 from prl.statistics import Estimate, paired_difference
@@ -62,6 +65,7 @@ def run(settings: Settings[EvalArguments]) -> EvalResult:
     settings, tags = settle_tags(settings)
     arguments = settings.arguments
     rows, ungraded = problems_of(arguments)
+    timed = timed_of(arguments, len(rows))
     # What cannot work is told before anything is written, and before minutes of loading and decoding.
     check_fits(settings)
     default_checker().start()
@@ -70,7 +74,8 @@ def run(settings: Settings[EvalArguments]) -> EvalResult:
         announce(
             "eval",
             settings.chosen,
-            {"model": arguments.model_name_or_path, "problems": len(rows), "samples": arguments.samples},
+            {"model": arguments.model_name_or_path, "problems": len(rows), "samples": arguments.samples}
+            | ({"one at a time": len(timed)} if timed else {}),
         )
         _say_engine(arguments.attention)
         if ungraded:
@@ -80,25 +85,24 @@ def run(settings: Settings[EvalArguments]) -> EvalResult:
         asked = [i for i in range(len(rows)) if i not in unasked]
         extent = extent_of_prompts([prompts[i] for i in asked], tokenizer, max(1, arguments.samples))
         check_fits(settings, extent)  # once more, now that the longest prompt is known
-        kept, measured = Kept(folder, rows, arguments.path_opening), {}
+        kept = Kept(folder, rows, arguments.path_opening, tokenizer)
         if kept:
             console.print(f"  {len(kept)} samples are there already", style="dim")
-        for mode, samples, temperature in _modes(arguments):
-            decoder = ForkJoinDecoder(
-                model,
-                tokenizer,
-                limits=Limits.of(arguments, arguments.max_completion_length),
-                sampling=Sampling.of(arguments, temperature=temperature),
-                batch_size=arguments.batch_size,
-            )
-            _decode(mode, decoder, prompts, kept, kept.left(mode, asked, samples), arguments)
-            measured[mode] = measure(mode, rows, kept.groups(mode, {*asked}, samples), arguments)
+        _answer(model, tokenizer, prompts, kept, asked, timed, arguments)
+        measured = {
+            mode: measure(mode, rows, kept.groups(mode, {*asked}, samples), arguments, timed)
+            for mode, (samples, _) in modes_of(arguments).items()
+        }
         folder.replace_samples(0, [sample for each in measured.values() for sample in each.samples])
         found = {
             f"{mode}/{name}": value for mode, each in measured.items() for name, value in each.metrics.items()
         }
         counts = {"unreadable_golds": len(ungraded), "beyond_context": len(unasked)}
+        mode, last = [*measured.items()][-1]  # the samples, where there are any
+        tables = frontiers_of({mode: last.samples}, resamples=arguments.bootstrap, seed=arguments.seed)
         results = _results(arguments, tags, found, measured, problems=len(rows), **counts)
+        results["frontiers"] = written(mode, tables, models=1)
+        draw({mode: last.samples}, folder.folder)
         runs.write_json(folder.folder / "results.json", results)
         folder.finish({name: estimate.mean for name, estimate in found.items()})
     _add_to_card(results)
@@ -106,6 +110,8 @@ def run(settings: Settings[EvalArguments]) -> EvalResult:
     for mode, each in measured.items():
         for line in told(each.described, each.votes, each.levels, each.verdicts, each.timing):
             console.print(f"  {mode}: {line}", style="dim", markup=False)
+    _say_repeating(measured, arguments)
+    tell(mode, tables, models=1)
     return EvalResult(folder.folder, found, results["scores"], results["analysis"])
 
 
@@ -136,31 +142,28 @@ def _open(settings: Settings[EvalArguments], rows: Sequence[dict[str, Any]]) -> 
     )
 
 
-def _decode(
-    mode: str,
-    decoder: ForkJoinDecoder,
+def _answer(
+    model: Any,
+    tokenizer: Any,
     prompts: Sequence[str],
     kept: Kept,
-    left: Mapping[int, Sequence[int]],
+    asked: Collection[int],
+    timed: Collection[int],
     arguments: EvalArguments,
 ) -> None:
-    """Decode what is `left` of the samples (problem -> which of them)."""
-    places, total = [*left.items()], sum(map(len, left.values()))
-    if not total:
-        return
-    # By the place among all rows: a problem is answered the same whichever others are asked.
-    seeds = [[row_seed(arguments.seed, i, j) for j in numbers] for i, numbers in places]
-    asked = [prompts[i] for i, _ in places]
-    with batches_bar(mode, total) as on_batch, kept.keeping(mode) as take:
-
-        def on_response(at: int, number: int, response: Response, seconds: float | None = None) -> None:
-            index, numbers = places[at]
-            take(index, numbers[number], response, seconds)
-
-        if arguments.timed:
-            one_at_a_time(decoder, asked, seeds, on_batch, on_response)
-        else:
-            decoder.generate(asked, seeds=seeds, on_batch=on_batch, on_response=on_response)
+    """Decode what is left of the samples: all modes side by side, then of the problems that are timed."""
+    for alone in (False, True):
+        problems = [i for i in asked if (i in timed) == alone]
+        for mode, (samples, temperature) in modes_of(arguments).items():
+            decoder = ForkJoinDecoder(
+                model,
+                tokenizer,
+                limits=Limits.of(arguments, arguments.max_completion_length),
+                sampling=Sampling.of(arguments, temperature=temperature),
+                batch_size=samples if alone else arguments.batch_size,
+            )
+            left = kept.left(mode, problems, samples, timed=alone)
+            (ask_alone if alone else ask)(mode, decoder, prompts, kept, left, arguments.seed)
 
 
 def _prompts(rows: Sequence[Mapping[str, Any]], given: EvalArguments) -> list[str]:
@@ -262,12 +265,6 @@ def respond(
     return responses
 
 
-def _modes(arguments: EvalArguments) -> list[tuple[str, int, float]]:
-    greedy = [("greedy", 1, 0.0)] if arguments.greedy else []
-    sampled = [("sampled", arguments.samples, arguments.temperature)] if arguments.samples else []
-    return greedy + sampled
-
-
 def _load(settings: Settings[Any], tags: str) -> Any:
     arguments = settings.arguments
     return load_model(
@@ -292,6 +289,12 @@ def _add_to_card(results: Mapping[str, Any]) -> None:
     else:
         if card:
             console.print(f"  figures added to {card}", style="dim", markup=False)
+
+
+def _say_repeating(measured: Mapping[str, Measured], arguments: EvalArguments) -> None:
+    if "greedy" in measured and (arguments.attention, arguments.path_opening) == ("structured", "none"):
+        for line in repeating_told(measured["greedy"].described):
+            console.print(f"  greedy: {line}", markup=False)
 
 
 def _say_engine(attention: str) -> None:

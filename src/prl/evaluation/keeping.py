@@ -12,10 +12,13 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
+from transformers import PreTrainedTokenizerBase
+
 from prl import runs
 from prl.decoding import Response
 from prl.errors import UsageError
 from prl.evaluation.measuring import Sample, judge, sample_of
+from prl.model import token_columns
 from prl.runs.disk import plain
 from prl.settings import Settings
 from prl.trainer.resuming import of_model, of_rows
@@ -61,10 +64,16 @@ class Kept:
     """The samples of an evaluation of `rows`, by mode, problem and sample, each in the run's `folder` soon
     after it is finished; those that an earlier process left there are taken up."""
 
-    def __init__(self, folder: runs.Run, rows: Sequence[dict[str, Any]], opening: str) -> None:
-        self._folder, self._rows, self._opening = folder, rows, opening
+    def __init__(
+        self,
+        folder: runs.Run,
+        rows: Sequence[dict[str, Any]],
+        opening: str,
+        tokenizer: PreTrainedTokenizerBase,
+    ) -> None:
+        self._folder, self._rows, self._opening, self._tokenizer = folder, rows, opening, tokenizer
         self._done: dict[tuple[str, int, int], Sample] = {}
-        self._waiting: list[tuple[int, int, Response, float | None]] = []
+        self._waiting: list[tuple[int, int, Response, dict[str, float]]] = []
         self._began = self._written = monotonic()
         for sample in runs.read_samples(folder.folder).to_pylist() if folder.resumed else ():
             index, number = sample.get("index"), sample.get("sample")
@@ -74,9 +83,16 @@ class Kept:
     def __len__(self) -> int:
         return len(self._done)
 
-    def left(self, mode: str, asked: Collection[int], samples: int) -> dict[int, list[int]]:
-        """Problem -> which of its samples there are not yet; those with none left are not in it."""
-        left = {i: [j for j in range(samples) if (mode, i, j) not in self._done] for i in asked}
+    def left(
+        self, mode: str, asked: Collection[int], samples: int, *, timed: bool = False
+    ) -> dict[int, list[int]]:
+        """Problem -> which of its samples there are not yet, or not `timed`; those with none left are not in
+        it."""
+
+        def is_left(at: tuple[str, int, int]) -> bool:
+            return at not in self._done or (timed and self._done[at].get("seconds") is None)
+
+        left = {i: [j for j in range(samples) if is_left((mode, i, j))] for i in asked}
         return {i: numbers for i, numbers in left.items() if numbers}
 
     def groups(self, mode: str, asked: Collection[int], samples: int) -> list[list[Sample]]:
@@ -89,10 +105,10 @@ class Kept:
     @contextmanager
     def keeping(self, mode: str) -> Iterator[Any]:
         """Yields the function that takes what is finished: problem, sample, response and, where it was timed,
-        its seconds. Whatever ends the decoding, all of it is written at the end."""
+        what it took. Whatever ends the decoding, all of it is written at the end."""
 
-        def take(index: int, number: int, response: Response, seconds: float | None = None) -> None:
-            self._waiting.append((index, number, response, seconds))
+        def take(index: int, number: int, response: Response, **took: float) -> None:
+            self._waiting.append((index, number, response, took))
             now = monotonic()
             if now - self._written >= max(SECONDS, SHARE * (now - self._began)):
                 self._write(mode)
@@ -107,11 +123,10 @@ class Kept:
         rows = [self._rows[index] for index, *_ in waiting]
         judged = judge(rows, [[response] for _, _, response, _ in waiting])
         samples = {}
-        for (index, number, response, seconds), (verdict,) in zip(waiting, judged, strict=True):
-            timed = {} if seconds is None else {"seconds": seconds}
+        for (index, number, response, took), (verdict,) in zip(waiting, judged, strict=True):
             samples[mode, index, number] = sample_of(
-                self._rows[index], response, verdict, self._opening,
-                mode=mode, index=index, sample=number, **timed,
+                self._rows[index], response, verdict, self._opening, mode=mode, index=index, sample=number,
+                **took, **token_columns(self._tokenizer, response),
             )  # fmt: skip
         self._folder.log_samples(0, [*samples.values()])
         self._done |= samples

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from statistics import fmean
 from typing import Any
 
 from prl import runs
 from prl.analysis import describe
-from prl.analysis.budgets import votes
+from prl.analysis.budgets import NOT_ASKED, votes
 from prl.analysis.metrics import levels, metrics, verdicts, voters
 from prl.answers import default_checker, unreadable_gold
 from prl.decoding import Response
@@ -24,7 +24,7 @@ _LISTED = 3  # unreadable golds in a message
 Sample = dict[str, Any]
 """A row for samples.parquet: that of `runs.sample_row`, with `index` (the place of the problem among all that
 are evaluated, from 0), `sample` (which of its responses, from 0; none where it was not asked) and, where it
-was timed, `seconds`."""
+was timed, `seconds` and `seconds_together` (`prl.evaluation.asking`)."""
 
 
 @dataclass(frozen=True)
@@ -45,20 +45,24 @@ class Measured:
 
 
 def measure(
-    mode: str, rows: Sequence[dict[str, Any]], groups: Sequence[Sequence[Sample]], arguments: EvalArguments
+    mode: str,
+    rows: Sequence[dict[str, Any]],
+    groups: Sequence[Sequence[Sample]],
+    arguments: EvalArguments,
+    timed: Collection[int] = (),
 ) -> Measured:
     """Count one mode. `groups` are the samples of each of `rows`, as many for each; a problem without any was
-    not asked: it is not solved, and in nothing but the accuracy."""
+    not asked: it is not solved, and in nothing but the accuracy. `timed` are the problems that were."""
     opening = arguments.path_opening
     known = [sample for group in groups for sample in group]
     drawing = {"resamples": arguments.bootstrap, "seed": arguments.seed}
     asked = max(map(len, groups))
-    seconds = [fmean(each["seconds"] for each in group) for group in groups if group and arguments.timed]
+    seconds = [fmean(each["seconds"] for each in groups[i]) for i in sorted(timed) if groups[i]]
     return Measured(
         samples=[
             sample
             for index, group in enumerate(groups)
-            for sample in group or [_not_asked(mode, index, rows[index])]
+            for sample in group or [_not_asked(mode, index, rows[index], timed=index in timed)]
         ],
         metrics=metrics(groups, opening, **drawing),
         scores=[fmean(bool(each["correct"]) for each in group) if group else 0.0 for group in groups],
@@ -102,10 +106,10 @@ def sample_of(
     )
 
 
-def _not_asked(mode: str, index: int, row: dict[str, Any]) -> Sample:
+def _not_asked(mode: str, index: int, row: dict[str, Any], *, timed: bool) -> Sample:
     """The sample of a problem that leaves a response no room: it stays in every list of problems."""
     none = Response([], "", True, [], [], [], 0)
-    told = {"extracted": None, "verdict": "beyond context", "correct": 0.0}
+    told = {"extracted": None, "verdict": NOT_ASKED, "correct": 0.0} | ({"seconds": 0.0} if timed else {})
     return sample_of(row, none, None, "none", mode=mode, index=index, sample=None) | told
 
 

@@ -2,7 +2,9 @@
 have over the first.
 
     OUTPUT_DIR/<name>/           an evaluation, as that of one model
-    OUTPUT_DIR/comparison.json   the differences in accuracy, paired by problem, with their intervals
+    OUTPUT_DIR/comparison.json   the differences in accuracy, paired by problem, with their intervals, also
+                                 within budgets of tokens, critical path and seconds
+    OUTPUT_DIR/frontiers.png     accuracy against these, the models over each other
 
 What is asked, and where it computes, is the same for all: as the flags say, else as they would be for the
 first. What belongs to a model (prompt style, attention, paths, openings) is its own.
@@ -21,12 +23,15 @@ import torch
 from rich.markup import escape
 
 from prl import evaluation, runs
+from prl.analysis.equal_budgets import EqualBudgets
 from prl.config import again
 from prl.console import console
 from prl.errors import RunError, UsageError
+from prl.evaluation.frontiers import draw, frontiers_of, tell, written
 from prl.evaluation.keeping import check_same, inputs_of
 from prl.evaluation.results import EvalResult, read_result
 from prl.model import check_loadable, settle_tags
+from prl.report.frontiers import responses
 from prl.report.tables import models_table
 from prl.runs.reading import read_environment
 from prl.settings import Settings
@@ -35,8 +40,8 @@ from prl.statistics import Estimate, paired_difference
 
 ASKED = (
     "dataset", "dataset_split", "limit", "on_bad_rows", "greedy", "samples", "temperature", "top_p", "top_k",
-    "min_p", "max_completion_length", "timed", "bootstrap", "seed", "device", "dtype", "load_in_4bit",
-    "threads",
+    "min_p", "max_completion_length", "latency", "timed", "bootstrap", "seed", "device", "dtype",
+    "load_in_4bit", "threads",
 )  # fmt: skip
 """Settings that all have as the first has them."""
 
@@ -83,9 +88,14 @@ def run(settings: Settings[EvalArguments]) -> EvalResult | Several:
         gc.collect()  # the next model is to find the memory of this one
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-    found = compare(results, resamples=settings.arguments.bootstrap, seed=settings.arguments.seed)
+    asked: dict[str, Any] = {"resamples": settings.arguments.bootstrap, "seed": settings.arguments.seed}
+    found = compare(results, **asked)
     models = {name: one.arguments.model_name_or_path for name, one in each.items()}
-    _tell(found, models, folder)
+    samples = {name: responses(result.folder, found.mode) for name, result in found.results.items()}
+    tables = frontiers_of(samples, **asked)
+    _tell(found, models, folder, tables)
+    if len(samples) > 1:
+        draw(samples, folder)
     return found
 
 
@@ -155,7 +165,7 @@ def _finished(settings: Settings[EvalArguments]) -> EvalResult:
     return read_result(folder)
 
 
-def _tell(found: Several, models: Mapping[str, str], folder: Path) -> None:
+def _tell(found: Several, models: Mapping[str, str], folder: Path, tables: Sequence[EqualBudgets]) -> None:
     first = next(iter(found.results))
     metrics = {
         name: {
@@ -168,12 +178,15 @@ def _tell(found: Several, models: Mapping[str, str], folder: Path) -> None:
     problems = len(found.results[first].scores[found.mode])
     title = f"{found.mode}, {problems} problems; over {first}: paired"
     console.print(models_table(metrics, found.over_first, escape(title)))
-    written = {
+    if len(models) > 1:  # what is to be said of one it has said
+        tell(found.mode, tables, models=len(models))
+    comparison = {
         "models": dict(models),
         "mode": found.mode,
         "problems": problems,
         "accuracy_over": first,
         "differences": {name: asdict(each) for name, each in found.over_first.items()},
+        "frontiers": written(found.mode, tables, models=len(models)),
     }
-    runs.write_json(folder / FILE, written)
+    runs.write_json(folder / FILE, comparison)
     console.print(f"{folder / FILE}", markup=False)

@@ -67,6 +67,8 @@ def contradictions(command: str, values: dict[str, Any]) -> list[str]:
         faults.append("samples 0 asks a teacher for nothing; take 1 or more")
     elif values.get("samples") == 0 and not values.get("greedy", command == "eval"):
         faults.append("samples 0 without greedy leaves nothing to decode; take 1 or more, or --greedy")
+    if values.get("timed") and values.get("latency"):
+        faults.append(f"latency {values['latency']}: --timed times all problems; leave one of them out")
     if (most := values.get("max_cost")) is not None and not any(
         values.get(price) for price in ("prompt_price", "completion_price")
     ):

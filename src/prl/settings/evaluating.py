@@ -25,7 +25,12 @@ class EvalArguments(PathFlags, SamplingFlags, DataFlags, TrustingModelFlags):
     greedy: bool = True
     samples: int = 4
     batch_size: int = flag(64, "responses decoded side by side: speed for memory")
-    timed: bool = flag(False, "decode one response at a time on one thread, and report seconds a problem")
+    latency: int = flag(
+        0,
+        "answer so many of the problems after the others, one response at a time on one thread: seconds a "
+        "problem, and accuracy against them",
+    )
+    timed: bool = flag(False, "answer all problems so: --latency of all")
     bootstrap: int = flag(1000, "resamples behind the 95 % intervals")
     seed: int = flag(0, "seed of everything random")
     output_dir: str = flag("runs/default/eval", "folder to write to")

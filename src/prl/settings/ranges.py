@@ -110,8 +110,8 @@ _OF_PRL: tuple[Rule, ...] = (
         lambda value: value >= 1,
     ),
     (
-        "samples sample_count top_k max_blocks probe_samples dynamic_sampling top retries prompt_price "
-        "completion_price group",
+        "samples sample_count latency top_k max_blocks probe_samples dynamic_sampling top retries "
+        "prompt_price completion_price group",
         "must be 0 or more",
         lambda value: value >= 0,
     ),
