@@ -56,7 +56,7 @@ def test_two_models_by_hand() -> None:
         inf: [3 / 4, 3 / 4, 0],
     }
     assert found.rows[1].over["B", "A"] == paired_difference([1, 1, 0, 0], [0] * 4, resamples=50, seed=3)
-    assert found.telling == [32, 64], "half of what A wrote has 25 at most, of what B wrote 45"
+    assert found.telling == {("B", "A"): [32, 64]}, "half of what A wrote has 25 at most, of what B wrote 45"
 
 
 def test_votes_are_sides_too_and_the_others_are_over_those_of_the_first() -> None:
@@ -75,6 +75,7 @@ def test_votes_are_sides_too_and_the_others_are_over_those_of_the_first() -> Non
         256: [4 / 8, 2 / 2, 1 / 2, 1 / 2, 0, -1 / 2],
         inf: [4 / 8, 2 / 2, 1 / 2, 1 / 2, 0, -1 / 2],
     }
+    assert found.telling == {("B", "A"): [32], ("B", "A maj@4"): [128]}, "in 32 no vote of four"
     alone = equal_budgets({"A": voting["A"]}, "critical_path", resamples=20)
     assert alone is not None
     assert [*alone.rows[0].accuracy] == [ALONE, "maj@4"]
@@ -118,7 +119,7 @@ def test_where_nothing_is_right_there_is_nothing_to_say() -> None:
     found = equal_budgets({"A": rows("p -9"), "B": rows("p -3")}, "critical_path", resamples=5)
     assert found is not None
     assert means(found) == {inf: [0, 0, 0]}
-    assert found.telling == []
+    assert found.telling == {}
     assert claims([found], models=2) == []
     not_asked = rows("p -0", verdict="beyond context")
     nothing = equal_budgets({"A": not_asked}, "critical_path", resamples=5)
@@ -126,16 +127,22 @@ def test_where_nothing_is_right_there_is_nothing_to_say() -> None:
     assert means(nothing) == {inf: [0]}
 
 
+BOTH = ("B", "A")
+
+
 def within(budget: float, *gain: float) -> Within:
     some = Estimate(0.5, 0.25, 0.75)
-    return Within(budget, {"A": some, "B": some}, {("B", "A"): Estimate(*gain)})
+    return Within(budget, {"A": some, "B": some}, {BOTH: Estimate(*gain)})
 
 
 def test_what_may_be_claimed_is_said_with_its_interval() -> None:
     table = EqualBudgets(
-        "critical_path", 200, [within(32, -0.4, -0.45, -0.351), within(64, 0.123, 0.081, 0.169)], [32, 64]
+        "critical_path",
+        200,
+        [within(32, -0.4, -0.45, -0.351), within(64, 0.123, 0.081, 0.169)],
+        {BOTH: [32, 64]},
     )
-    unsure = EqualBudgets("seconds", 9, [within(1, 0.01, -0.02, 0.04), within(inf, 0, 0, 0)], [1])
+    unsure = EqualBudgets("seconds", 9, [within(1, 0.01, -0.02, 0.04), within(inf, 0, 0, 0)], {BOTH: [1]})
     assert claims([table, unsure], models=2) == [
         "Within 32 tokens of critical path B is right 40.0 points less often than A [35.1, 45.0], within 64 "
         "B is right 12.3 points more often than A [8.1, 16.9], paired on 200 problems.",
@@ -146,7 +153,7 @@ def test_what_may_be_claimed_is_said_with_its_interval() -> None:
 
 
 def test_a_table_has_a_row_a_budget() -> None:
-    grid = budgets_table(EqualBudgets("length", 3, [within(64, 0.1, 0, 0.2), within(inf, 0, 0, 0)], []))
+    grid = budgets_table(EqualBudgets("length", 3, [within(64, 0.1, 0, 0.2), within(inf, 0, 0, 0)], {}))
     assert [[*column.cells] for column in grid.columns] == [
         ["64", "no limit"], ["50.0", "50.0"], ["50.0", "50.0"], ["+10.0 [+0.0, +20.0]", "+0.0 [+0.0, +0.0]"],
     ]  # fmt: skip

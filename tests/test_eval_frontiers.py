@@ -157,8 +157,7 @@ def test_frontiers_of_a_toy_evaluation_match_those_by_hand(
     assert together == {(0, 3): pytest.approx(0.6), (2, 3): pytest.approx(0.6)}
 
 
-@pytest.mark.parametrize("batch_size", [1, 16])
-@pytest.mark.parametrize("last", [1, 9, 13, 22, 25, 33])
+@pytest.mark.parametrize(("last", "batch_size"), [(1, 16), (9, 1), (13, 16), (22, 1), (25, 16), (33, 1)])
 def test_killed_and_gone_on_with_it_ends_the_same_and_measures_nothing_twice(
     last: int, batch_size: int, evaluate: Evaluate, scripted: Any, tmp_path: Path
 ) -> None:

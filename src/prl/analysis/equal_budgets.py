@@ -36,14 +36,15 @@ class Within:
 class EqualBudgets:
     """A table against one cost: a row a budget, the last without a limit.
 
-    `telling` are those to speak of, chosen by cost alone: the first within which half of the responses (or
-    votes) of the side that needs least are, and the first with half of those of the side that needs most.
+    `telling` are those to speak of for a pair, chosen by cost alone: the first within which half of the
+    responses (or votes) of the one are, and the first with half of those of the other; none that holds less
+    than half of the votes, as nobody would vote within it.
     """
 
     cost: str
     problems: int
     rows: list[Within]
-    telling: list[float]
+    telling: dict[tuple[str, str], list[float]]
 
 
 def equal_budgets(
@@ -74,7 +75,7 @@ def equal_budgets(
             for one, other in pairs
         }
         rows.append(Within(budget, accuracy, over))
-    return EqualBudgets(cost, len(problems), rows, _telling(sides, cost, budgets))
+    return EqualBudgets(cost, len(problems), rows, _telling(pairs, sides, cost, budgets))
 
 
 def _shared(models: Mapping[str, Sequence[Row]], cost: str) -> dict[str, list[Row]]:
@@ -117,9 +118,18 @@ def _exponent(cost: float) -> int:
     return ceil(log2(max(cost, 2.0**-20)))
 
 
-def _telling(sides: Mapping[str, tuple[list[Row], int]], cost: str, budgets: Sequence[float]) -> list[float]:
-    needed = [median(spent(rows, cost, votes)) for rows, votes in sides.values() if spent(rows, cost, votes)]
-    if not budgets or not needed:
-        return []
-    found = (next(budget for budget in budgets if budget >= least) for least in (min(needed), max(needed)))
-    return [*dict.fromkeys(found)]
+def _telling(
+    pairs: Sequence[tuple[str, str]],
+    sides: Mapping[str, tuple[list[Row], int]],
+    cost: str,
+    budgets: Sequence[float],
+) -> dict[tuple[str, str], list[float]]:
+    found: dict[tuple[str, str], list[float]] = {}
+    for pair in pairs if budgets else ():
+        halves, least = set(), 0.0
+        for rows, votes in map(sides.__getitem__, pair):
+            half = median(spent(rows, cost, votes) or [0.0])
+            halves.add(next(budget for budget in budgets if budget >= half))
+            least = max(least, half) if votes > 1 else least
+        found[pair] = sorted(budget for budget in halves if budget >= least)
+    return found

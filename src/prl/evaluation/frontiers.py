@@ -58,7 +58,7 @@ def written(mode: str, tables: Sequence[EqualBudgets], *, models: int) -> dict[s
 
 def tell(mode: str, tables: Sequence[EqualBudgets], *, models: int) -> None:
     """Print the tables, how budgets were applied, and what may be claimed."""
-    if not any(table.telling for table in tables):
+    if not any(len(table.rows) > 1 for table in tables):
         console.print(f"  {mode}: no response is right within any budget", style="dim", markup=False)
         return
     for table in tables:

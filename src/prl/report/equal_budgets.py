@@ -38,9 +38,10 @@ def budgets_table(found: EqualBudgets) -> Table:
 def claims(tables: Iterable[EqualBudgets], *, models: int) -> list[str]:
     """What the tables allow to say, a sentence for each cost and pair, and last what they do not.
 
+    >>> from prl.analysis.equal_budgets import Within
     >>> way = Estimate(0.123, 0.081, 0.169)
     >>> row = Within(64.0, {"A": way, "B": way}, {("A", "B"): way})
-    >>> for line in claims([EqualBudgets("seconds", 200, [row], [64.0])], models=2):
+    >>> for line in claims([EqualBudgets("seconds", 200, [row], {("A", "B"): [64.0]})], models=2):
     ...     print(line)
     Within 64 seconds A is right 12.3 points more often than B [8.1, 16.9], paired on 200 problems.
     One training of each: differences of these models on these problems, not of methods.
@@ -55,10 +56,10 @@ def claims(tables: Iterable[EqualBudgets], *, models: int) -> list[str]:
 
 def _of_cost(found: EqualBudgets) -> list[str]:
     by_budget = {row.budget: row for row in found.rows}
-    telling = [by_budget[budget] for budget in found.telling]
     lines = []
-    for pair in found.rows[0].over if telling else ():
+    for pair, budgets in found.telling.items():
         one, other = pair
+        telling = [by_budget[budget] for budget in budgets]
         amounts = [f"{row.budget:g}" for row in telling]
         amounts[0] += f" {_AMOUNTS[found.cost]}"
         amounts = ["1 second" if each == "1 seconds" else each for each in amounts]
