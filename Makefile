@@ -60,7 +60,7 @@ compare: $(COMPARED)/causal/demo.json $(COMPARED)/structured/demo.json ## the de
 $(COMPARED)/%/demo.json: | $(INSTALLED)
 	$(PRL) demo $(DEMONSTRATED) --attention $* --output_dir '$(@D)' $(SEEDED) $(ARGS)
 
-study: $(INSTALLED) ## where parallel thinking pays, five seeds: tables, figures, claims; goes on where it was stopped
+study: $(INSTALLED) ## where parallel thinking pays, five seeds: claims, tables, figures, as Markdown and as a page; goes on where it was stopped
 	$(PRL) study paper-mini --output_dir '$(STUDY)' $(if $(PART),--part '$(PART)') $(if $(QUICK),--quick --seeds 1) $(if $(RECIPE),--recipe '$(RECIPE)') $(if $(MODEL),--model_name_or_path '$(MODEL)') $(ARGS)
 
 sft: $(INSTALLED) ## cold start: $(RUN)/sft from MODEL

@@ -16,6 +16,9 @@ from made_runs import HOSTILE, evaluation, rl_run
 from prl.report.page import following, write_page
 from prl.report.page.following import Followed
 from prl.report.page.serving import open_server
+from prl.study import report
+from test_report_study import make_study
+from test_study_page import hostile_study
 
 playwright = pytest.importorskip("playwright.sync_api", reason="no playwright; `make browser` installs it")
 
@@ -228,6 +231,45 @@ def grow(run: Path, steps: int) -> None:
     longer = rl_run(run.parent / "longer", steps=steps, text=lambda step, row: f"{block(step)} {row}")
     (longer / "samples.parquet").replace(run / "samples.parquet")
     (longer / "metrics.jsonl").replace(run / "metrics.jsonl")
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of a whole study."""
+    folder = make_study(tmp_path_factory.mktemp("study") / "whole", problems=6)
+    return report.write(folder).with_suffix(".html")
+
+
+@pytest.mark.parametrize(("width", "dark"), [(1600, False), (390, True)])
+def test_a_study_is_drawn_and_usable_by_everyone(visit: Any, study: Path, width: int, dark: bool) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    page = visit(study, width=width, dark=dark)
+    draw_all(page)
+    assert page.locator(".plot").count() == 9
+    assert all(plot.query_selector("svg path") for plot in page.query_selector_all(".plot"))
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    page.click("header summary")
+    found = axe.run(page)
+    assert found.violations_count == 0, found.generate_report()
+
+
+def test_the_claims_of_a_study_are_seen_first_and_its_sections_are_links(visit: Any, study: Path) -> None:
+    page = visit(study)
+    expect(page.locator(".claims li").first).to_be_in_viewport()
+    expect(page.locator(".claims .verdict").first).to_have_text(re.compile("supported|undecided"))
+    page.click("nav a:text-is('Figures')")
+    expect(page.locator("#figures")).to_be_in_viewport()
+    assert "causal from" in page.locator(".plot[data-drawn]").first.get_attribute("aria-label")
+
+
+def test_names_in_a_study_are_shown_and_not_obeyed(visit: Any, tmp_path: Path) -> None:
+    page = visit(hostile_study(tmp_path / "study"))
+    draw_all(page)
+    assert "owned" not in page.title()
+    assert page.locator("main img, main b").count() == 0
+    expect(page.locator("main")).to_contain_text("arms/never <b>begun</b>/seed-0/rl: not begun")
+    page.click("header summary")
+    expect(page.locator("header")).to_contain_text(HOSTILE["onerror"])
 
 
 @pytest.mark.pages

@@ -50,11 +50,13 @@ Named = Mapping[str, Folder | Sequence[Folder]]
 # Okabe and Ito's, which colour-blind readers can tell apart, the darker ones first.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#999999")
 
-_UNITS = {
+UNITS = {
     "critical_path": "critical path, tokens",
     "length": "total tokens",
     "seconds": "wall clock on one thread, seconds",
 }
+"""Cost -> what stands at its axis."""
+
 _END: dict[str, Any] = {"marker": "o", "markersize": 9, "markeredgecolor": "white"}
 _VOTED: dict[str, Any] = {
     "marker": "D", "markersize": 7, "markerfacecolor": "white", "linestyle": "--", "linewidth": 1.2,
@@ -105,7 +107,7 @@ def draw_frontiers(seeds: Samples, costs: Iterable[str] = tuple(COSTS)) -> Figur
     grid = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for axes, (cost, of_cost) in zip(grid, panels.items(), strict=True):
         _draw_panel(axes, of_cost, cost)
-        axes.set(xlabel=_UNITS[cost])
+        axes.set(xlabel=UNITS[cost])
     _finish(figure)
     return figure
 
@@ -134,7 +136,7 @@ def draw_levels(seeds: Samples, cost: str = "critical_path") -> Figure | None:
     grid = figure.subplots(1, len(common), sharey=True, squeeze=False)[0]
     for axes, level in zip(grid, common, strict=True):
         _draw_panel(axes, {name: [of[level] for of in each] for name, each in levels.items()}, cost)
-        axes.set(title=f"level {level}", xlabel=_UNITS[cost])
+        axes.set(title=f"level {level}", xlabel=UNITS[cost])
     _finish(figure)
     return figure
 
@@ -208,7 +210,7 @@ def counted(rows: Iterable[Row]) -> list[Row]:
 
 def _draw_panel(axes: Axes, seeds: Samples, cost: str) -> None:
     found = {name: frontier_of(each, cost) for name, each in seeds.items()}
-    widest = max(_shown_until(each, cost) for each in found.values())
+    widest = max(shown_until(each, cost) for each in found.values())
     for number, (name, each) in enumerate(found.items()):
         _draw_frontier(axes, name, each, widest, COLOURS[number], bands=len(seeds[name]) > 1)
     guessed = fmean(chance(rows) for each in seeds.values() for rows in each)
@@ -223,8 +225,9 @@ def _draw_panel(axes: Axes, seeds: Samples, cost: str) -> None:
     axes.set_ylim(top=1.1)  # room for the votes and what is written above them
 
 
-def _shown_until(found: Frontier, cost: str) -> float:
-    """Where its line has all but ended; few responses are far longer than all others, and shown by no eye."""
+def shown_until(found: Frontier, cost: str) -> float:
+    """How far a figure shows it: to where its line has all but ended; few responses are far longer than all
+    others, and shown by no eye."""
     nearly = [budget for budget, accuracy, *_ in found.points if accuracy <= 0.99 * found.end[1]]
     ends = [found.end[0], *nearly[-1:], *(spent for spent, _ in found.votes.values())]
     return 1.08 * max(ends)

@@ -1,16 +1,17 @@
-"""The page of a study: study.md, its tables and their columns, from what was read (`prl.study.results`),
-measured (`prl.study.report`) and drawn (`prl.study.figures`)."""
+"""The report of a study, section by section: its wording, its tables and their columns, from what was read
+(`prl.study.results`), measured (`prl.study.report`) and drawn (`prl.study.charts`)."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from prl.runs.cards import table
 from prl.statistics import SeedEstimate
+from prl.study.charts import SMOOTH
 from prl.study.claims import QUANTITIES, Judged, verdict
 from prl.study.design import Design, Table
-from prl.study.figures import SMOOTH
+from prl.study.document import Drawn, Grid, Held, Listed, Part, Section, Verdicts
 from prl.study.results import Study
 
 _TRACES = {
@@ -43,26 +44,27 @@ _LIBRARIES = ("torch", "transformers", "trl", "peft")
 _COUNTED = ("blocks_per_response", "paths_per_block")  # numbers, where the others are shares
 
 
-def page(study: Study, numbers: Mapping[str, Any], drawn: Mapping[str, str], no_figures: str = "") -> str:
-    """Markdown of `numbers` (`prl.study.report.measure`) and the figures `drawn`, or why there are none."""
-    parts = [
+def sections(study: Study, numbers: Mapping[str, Any], findings: Mapping[str, str]) -> list[Section]:
+    """The report of `numbers` (`prl.study.report.measure`), its title first; `findings` are what the figures
+    that the study has show, by name (`prl.study.charts.findings`)."""
+    found = [
         _head(study, numbers),
         _claims(numbers["claims"]),
         *(_t1(numbers, study.design, table) for table in study.design.tables),
-        _costs(numbers),
+        *_costs(numbers),
         _after_rl(numbers["after_rl"]),
         _t2(numbers, study.design),
         _t3(numbers),
         _t4(numbers["traces"]),
         _t5(numbers["traces"]),
-        _figures(drawn, no_figures),
+        _figures(findings),
         _positions(numbers["positions"]),
         _missing(study.missing),
     ]
-    return "\n\n".join(part for part in parts if part) + "\n"
+    return [section for section in found if section]
 
 
-def _head(study: Study, numbers: Mapping[str, Any]) -> str:
+def _head(study: Study, numbers: Mapping[str, Any]) -> Section:
     asked, environment = study.settings, numbers["environment"]
     versions, gpus = environment["versions"] or {}, environment["gpus"] or ["no GPU"]
     facts = {
@@ -76,18 +78,17 @@ def _head(study: Study, numbers: Mapping[str, Any]) -> str:
         f"{_hours(study.run_seconds)} in all runs together",
         "held-out problems": _problems(study),
     }
-    quick = (
-        "**A quick study: it shows that everything runs, and nothing else. Its verdicts mean nothing.**\n\n"
-    )
-    return (
-        f"# {study.design.title}\n\n{quick if asked.get('quick') else ''}{study.design.intro}\n\n"
-        + table(["study", ""], [[name, value] for name, value in facts.items()])
-        + "\n\nNumbers are means over seeds with their 95 % intervals in brackets, by Student's t: as wide "
+    quick = "**A quick study: it shows that everything runs, and nothing else. Its verdicts mean nothing.**"
+    parts: list[Part] = [
+        study.design.intro,
+        Grid(["study", ""], [[name, value] for name, value in facts.items()]),
+        "Numbers are means over seeds with their 95 % intervals in brackets, by Student's t: as wide "
         "as the spread of so few seeds asks for, and where seeds answer the same problems, of these too. In "
         "simulation they hold the truth in 93 to 96 cases of 100, however far seeds differ "
         "(`benchmarks/intervals.py`). Differences are paired: same seed, same problem. One seed alone knows "
-        "nothing of the others; its interval is a bootstrap of its problems (of curves: steps)."
-    )
+        "nothing of the others; its interval is a bootstrap of its problems (of curves: steps).",
+    ]
+    return Section(study.design.title, [quick, *parts] if asked.get("quick") else parts)
 
 
 def _command(asked: Mapping[str, Any]) -> str:
@@ -111,8 +112,9 @@ def _problems(study: Study) -> str:
     return "; ".join(found.values()) or "none yet"
 
 
-def _claims(judged: Sequence[Judged]) -> str:
-    rows, missing = [], []
+def _claims(judged: Sequence[Judged]) -> Section:
+    held: list[Held] = []
+    missing = []
     for each in judged:
         quantity = QUANTITIES[each.claim.quantity]
         text = each.claim.text + _SOURCES.get(each.claim.source, f" ({each.claim.source})")
@@ -122,21 +124,24 @@ def _claims(judged: Sequence[Judged]) -> str:
         shown = _points if quantity.unit == "points" else _times
         measured = f"{quantity.name.format(*each.claim.arms)}: {shown(each.measured)}"
         seeds = ", ".join(shown(each.measured, value) for value in each.measured.seeds.values())
-        rows.append([text, measured, seeds, f"**{each.verdict}**"])
-    parts = [
-        table(["claim", "measured", "each seed", "verdict"], rows) if rows else "",
-        "Not measured yet:\n\n" + table(["claim", "lacking"], missing) if missing else "",
-    ]
-    return (
-        "## Claims\n\n"
+        bounds = (each.claim.bound,) if each.claim.side != "within" else (-each.claim.bound, each.claim.bound)
+        interval = (each.measured.mean, each.measured.low, each.measured.high)
+        held.append(Held(text, measured, seeds, each.verdict, interval, bounds))
+    parts: list[Part] = [
         "Supported: the interval lies wholly on the claim's side. Not supported: wholly on the other side. "
         "Undecided: this study is too small to say. One interval in twenty misses the truth by chance. "
-        "Numbers in a claim are the paper's; differences are in percentage points.\n\n"
-        + "\n\n".join(part for part in parts if part)
-    )
+        "Numbers in a claim are the paper's; differences are in percentage points."
+    ]
+    if held:
+        counts = Counter(each.verdict for each in held)
+        told = ", ".join(f"{count} {name}" for name, count in counts.most_common())
+        parts = [f"Of {len(judged)} claims {len(held)} were measured: {told}.", *parts, Verdicts(held)]
+    if missing:
+        parts += ["Not measured yet:", Grid(["claim", "lacking"], missing)]
+    return Section("Claims", parts)
 
 
-def _t1(numbers: Mapping[str, Any], design: Design, asked: Table) -> str:
+def _t1(numbers: Mapping[str, Any], design: Design, asked: Table) -> Section | None:
     """What one table's evaluations are right in and cost; columns that nothing is in are left out."""
     columns: dict[str, Callable[[str, Mapping[str, Any]], str]] = {
         "seeds": lambda name, found: _seeds(found["accuracy"]),
@@ -159,7 +164,7 @@ def _t1(numbers: Mapping[str, Any], design: Design, asked: Table) -> str:
     return _section(f"T1: {asked.title}", ["arm", *cells], rows)
 
 
-def _costs(numbers: Mapping[str, Any]) -> str:
+def _costs(numbers: Mapping[str, Any]) -> list[Section | None]:
     """Level by level, where there are some; then one response at a time."""
     rows = [
         [
@@ -183,25 +188,19 @@ def _costs(numbers: Mapping[str, Any]) -> str:
         [name, _share(found["accuracy"]), _number(found["critical_path"]), _seconds(found["seconds"])]
         for name, found in numbers["timed"].items()
     ]
-    return "\n\n".join(
-        part
-        for part in (
-            _section(
-                "Wall clock", ["arm", "greedy accuracy", "critical path", "median seconds a problem"], timed
-            ),
-            _section("Level by level", heads, rows, said) if timed else "",
-        )
-        if part
+    costs = _section(
+        "Wall clock", ["arm", "greedy accuracy", "critical path", "median seconds a problem"], timed
     )
+    return [costs, _section("Level by level", heads, rows, said)] if timed else []
 
 
-def _after_rl(gains: Mapping[str, SeedEstimate | None]) -> str:
+def _after_rl(gains: Mapping[str, SeedEstimate | None]) -> Section | None:
     rows = [[arm, _seeds(found), _points(found)] for arm, found in gains.items() if found]
     said = "Held-out accuracy after RL less that of the cold start, or of the base, that it began with."
     return _section("Before and after RL", ["arm", "seeds", "gain"], rows, said)
 
 
-def _t2(numbers: Mapping[str, Any], design: Design) -> str:
+def _t2(numbers: Mapping[str, Any], design: Design) -> Section | None:
     rows = []
     for arm, gains in numbers["rewards"].items():
         found = numbers["arms"][arm]
@@ -219,7 +218,7 @@ def _t2(numbers: Mapping[str, Any], design: Design) -> str:
     return _section("T2: rewards, from one structured cold start", [*heads, "paper: accuracy, ratio"], rows)
 
 
-def _t3(numbers: Mapping[str, Any]) -> str:
+def _t3(numbers: Mapping[str, Any]) -> Section | None:
     rows = []
     for arm, found in numbers["difficulty"].items():
         early = (
@@ -247,7 +246,7 @@ def _t3(numbers: Mapping[str, Any]) -> str:
     return _section("T3: adaptive difficulty, on problems of all levels", heads, rows)
 
 
-def _t4(traces: Mapping[str, Mapping[str, float | None]]) -> str:
+def _t4(traces: Mapping[str, Mapping[str, float | None]]) -> Section | None:
     rows = [
         [name, *(_described(found, key) for key in _TRACES)]
         for name, found in traces.items()
@@ -261,7 +260,7 @@ def _t4(traces: Mapping[str, Mapping[str, float | None]]) -> str:
     return _section("T4: what the traces show", ["arm", *_TRACES.values()], rows, said)
 
 
-def _t5(traces: Mapping[str, Mapping[str, float | None]]) -> str:
+def _t5(traces: Mapping[str, Mapping[str, float | None]]) -> Section | None:
     rows = [
         [name, *(_described(found, key) for key in _LEAKS)]
         for name, found in traces.items()
@@ -295,22 +294,21 @@ _CAPTIONS = {
 }
 
 
-def _figures(drawn: Mapping[str, str], no_figures: str) -> str:
-    captions = {}
-    for name in drawn:
+def _figures(findings: Mapping[str, str]) -> Section | None:
+    drawn = []
+    for name, finding in sorted(findings.items()):
         known = next(key for key in _CAPTIONS if name.startswith(key))
         of = name.removeprefix(known).lstrip("-")
-        captions[name] = _CAPTIONS[known] + (f" ({of})" if of else "")
-    shown = [f"{captions[name]}\n\n![{captions[name]}]({path})" for name, path in sorted(drawn.items())]
-    said = no_figures or (
+        drawn.append(Drawn(name, _CAPTIONS[known] + (f" ({of})" if of else ""), finding))
+    said = (
         f"Means over seeds of the latest {SMOOTH} steps; bands reach from the lowest seed to the highest; a "
         "dotted line is the first step of a new stage. In F4 lines are means over seeds, dots mean costs and "
         "the accuracy without limits, diamonds majorities of several samples."
     )
-    return "\n\n".join(["## Figures", said, *shown]) if shown or no_figures else ""
+    return Section("Figures", [said, *drawn]) if drawn else None
 
 
-def _positions(positions: Mapping[str, Mapping[str, SeedEstimate]]) -> str:
+def _positions(positions: Mapping[str, Mapping[str, SeedEstimate]]) -> Section | None:
     verdicts = {"supported": "later", "not supported": "earlier"}
     rows = [
         [
@@ -327,15 +325,17 @@ def _positions(positions: Mapping[str, Mapping[str, SeedEstimate]]) -> str:
     return _section("Block position, arm by arm", heads, rows)
 
 
-def _missing(missing: Sequence[str]) -> str:
-    return "## Missing runs\n\n" + "\n".join(f"- {each}" for each in missing) if missing else ""
+def _missing(missing: Sequence[str]) -> Section | None:
+    return Section("Missing runs", [Listed(missing)]) if missing else None
 
 
 # Cells
 
 
-def _section(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]], said: str = "") -> str:
-    return "\n\n".join(part for part in (f"## {title}", said, table(heads, rows)) if part) if rows else ""
+def _section(
+    title: str, heads: Sequence[str], rows: Sequence[Sequence[str]], said: str = ""
+) -> Section | None:
+    return Section(title, [*([said] if said else []), Grid(heads, rows)]) if rows else None
 
 
 def _seeds(found: SeedEstimate | None) -> str:

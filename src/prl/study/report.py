@@ -1,4 +1,5 @@
-"""The report of a study (`prl study`): study.md, study.json and figures/, from its run folders alone.
+"""The report of a study (`prl study`): study.md, study.html, study.json and figures/, from its run folders
+alone.
 
     write("runs/study")
 
@@ -23,8 +24,10 @@ from prl.analysis.budgets import by_level, chance
 from prl.errors import RunError, UsageError
 from prl.statistics import SeedEstimate, itself, median, student
 from prl.study import figures, parts
+from prl.study.charts import charts_of, findings
 from prl.study.claims import block_position, dead_groups, judge, rl_gain, thirds
-from prl.study.page import page
+from prl.study.document import markdown
+from prl.study.page import sections
 from prl.study.results import (
     ENVIRONMENT,
     SCORES,
@@ -37,12 +40,14 @@ from prl.study.results import (
     voted,
     within,
 )
+from prl.study.web import html
 
 _CURVES = ("correct", "parallel_ratio", "frac_reward_zero_std", "block_position", "reward")
 
 
 def write(folder: str | os.PathLike[str]) -> Path:
-    """Write the report of a study, complete or not, into its folder; the path of study.md.
+    """Write the report of a study, complete or not, into its folder; the path of study.md, which has the page
+    study.html beside it.
 
     Without matplotlib it has no figures, and says so. Raises RunError: the folder holds no study.
     """
@@ -70,8 +75,11 @@ def _write(study: Study) -> Path:
         drawn = figures.draw(study)
     except UsageError as error:
         no_figures = str(error)
+    panels = charts_of(study)
+    told = sections(study, numbers, findings(panels, numbers))
     path = study.folder / "study.md"
-    runs.write_atomic(path, page(study, numbers, drawn, no_figures).encode())
+    runs.write_atomic(path, markdown(told, drawn, no_figures).encode())
+    runs.write_atomic(path.with_suffix(".html"), html(told, panels).encode())
     return path
 
 

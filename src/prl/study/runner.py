@@ -11,7 +11,7 @@ A study is a folder, and a list of tasks. A task is a command of prl that writes
     arms/<arm>/seed-<s>/timed/               one response at a time, with nothing beside
     arms/<arm>/seed-<s>/eval-<n>/            the same of checkpoint-<n>
     logs/<task>.log                          what the command printed
-    study.md, study.json, figures/           `prl.study.report`
+    study.md, study.html, study.json, figures/     `prl.study.report`
     measured.json.gz                         what the report is written from (`prl.study.parts`)
 
 With --part it is one of several such folders, <output_dir>/<part>/, and the report of all is in <output_dir>.
@@ -107,6 +107,7 @@ def run(settings: Settings[StudyArguments]) -> Path:
     if arguments.part:
         written = report.write_merged(root)
     console.print(f"report: {written}", markup=False)
+    console.print(f"page: {written.with_suffix('.html')}", markup=False)
     if failed:
         lost = sum(not task.is_done for task in tasks) - len(failed)
         raise RunError(_failures(failed, lost, len(tasks)))

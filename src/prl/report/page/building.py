@@ -73,13 +73,11 @@ def page_of(told: Sequence[Told], *, all_samples: bool = False, follow: Follow |
         "sizes": chosen.sizes,
         "problems": chosen.problems,
     }
-    scripts = [_asset("vega.min.js"), _asset("vega-lite.min.js"), _interpreter(), _asset("page.js")]
-    return _rendered(
+    return render(
         "page.html",
-        scripts,
+        data,
         follow,
         title=" · ".join(run.name for run in told[:3]) + (" …" if len(told) > 3 else ""),
-        data=Markup(_inert(data)),
         runs=[
             {"name": run.name, "facts": run.facts, "again": run.again, "rewards": _rewards(run)}
             for run in told
@@ -87,7 +85,6 @@ def page_of(told: Sequence[Told], *, all_samples: bool = False, follow: Follow |
         sentences=sentences(told),
         evaluations=evaluations(told),
         evaluated=EVALUATED,
-        licences=[_asset("LICENSE-vega"), _asset("LICENSE-vega-lite")],
         charts=[chart | {"numbers": _numbers(chart, len(told) > 1)} for chart in charts],
         shown=chosen.shown,
         total=chosen.total,
@@ -96,20 +93,38 @@ def page_of(told: Sequence[Told], *, all_samples: bool = False, follow: Follow |
 
 def waiting_page(why: str, follow: Follow) -> str:
     """The page where there is no run yet, and `why`, which gives way to the run once it has begun."""
-    return _rendered("waiting.html", [], follow, why=why)
+    return _rendered("waiting.html", [], ["page.css"], follow, why=why)
 
 
-def _rendered(template: str, scripts: Sequence[str], follow: Follow | None, **fields: Any) -> str:
+def render(template: str, data: Mapping[str, Any], follow: Follow | None = None, **values: Any) -> str:
+    """A page: a template among the assets, with `values` as text; `data` for its scripts, which are Vega-Lite
+    and the script of the template's name; its content policy; page.css and the style of its name."""
+    own = template.removesuffix(".html")
+    scripts = [_asset("vega.min.js"), _asset("vega-lite.min.js"), _interpreter(), _asset(f"{own}.js")]
+    return _rendered(
+        template,
+        scripts,
+        ["page.css", f"{own}.css"],
+        follow,
+        data=Markup(_inert(data)),
+        licences=[_asset("LICENSE-vega"), _asset("LICENSE-vega-lite")],
+        **values,
+    )
+
+
+def _rendered(
+    template: str, scripts: Sequence[str], styles: Sequence[str], follow: Follow | None, **values: Any
+) -> str:
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     scripts = [*scripts, *([_asset("follow.js")] if follow else [])]
     return environment.from_string(_asset(template)).render(
         policy=_policy(scripts, connects=follow is not None),
-        style=Markup(_asset("page.css")),
+        style=Markup("\n".join(map(_asset, dict.fromkeys(styles)))),
         scripts=[Markup(script) for script in scripts],
         follow=follow,
-        **fields,
+        **values,
     )
 
 

@@ -1,0 +1,285 @@
+"""What the figures of a study are drawn from, as PNG (`prl.study.figures`) and on its page (`prl.study.web`),
+and what each shows in a sentence.
+
+    charts_of(study)              F1 … F4: name of a figure -> its panels
+    findings(charts, numbers)     name of a figure -> what it shows
+
+Curves are means over seeds of the latest `SMOOTH` steps, with the lowest and the highest seed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import fmean
+from typing import Any
+
+from prl.analysis.budgets import Row, by_level, chance
+from prl.report.curves import Curve, latest_means
+from prl.report.frontiers import COLOURS, UNITS, Frontier, frontier_of, shown_until
+from prl.study.claims import verdict
+from prl.study.results import Study
+
+SMOOTH = 5
+"""Steps; as many as the alternating reward's window in the overlays of studies, whose phases would show."""
+
+_LEVEL = "curriculum/share_level_"
+_COSTS = ("critical_path", "length")
+_SHADES = ("#00224e", "#35456c", "#666970", "#948e77", "#c8b866", "#fee838")
+"""matplotlib's cividis in six steps: levels from the easiest to the hardest."""
+
+Point = tuple[float, float, float, float]
+"""Step or budget, mean over seeds, the lowest and the highest seed's."""
+
+
+@dataclass(frozen=True)
+class Series:
+    """What one arm shows. `switches`: first steps of its later stages, in any seed. Of a frontier `end` is
+    the mean cost and the accuracy without limits, `votes` k -> the same of the majority of k samples."""
+
+    name: str
+    colour: str
+    points: Sequence[Point]
+    switches: Sequence[int] = ()
+    end: tuple[float, float] | None = None
+    votes: Mapping[int, tuple[float, float]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Series on the same axes. `kind`: curves, areas (stacked shares) or frontiers, which have `chance` and
+    are shown until `widest`."""
+
+    kind: str
+    title: str
+    x: str
+    y: str
+    series: Sequence[Series]
+    chance: float | None = None
+    widest: float | None = None
+
+    @property
+    def name(self) -> str:
+        """What tells it from the other panels of its figure."""
+        return self.title or (f"against {self.x}" if self.kind == "frontiers" else self.y)
+
+
+def charts_of(study: Study) -> dict[str, list[Panel]]:
+    """The panels of each figure that the study has runs for."""
+    found = {
+        "f1-block-position": block_positions(study),
+        "f2-scaffold": scaffold(study),
+        "f3-levels": levels(study),
+    }
+    for title, rows in frontier_rows(study).items():
+        ending = f"-{title}" if title else ""
+        found[f"f4-frontiers{ending}"] = [_frontiers(rows, cost) for cost in _COSTS]
+        found[f"f4-levels{ending}"] = _level_frontiers(rows)
+    if timed := timed_rows(study):
+        found["f4-wall-clock"] = [_frontiers(timed, cost) for cost in ("critical_path", "seconds")]
+    return {name: panels for name, panels in found.items() if panels}
+
+
+def block_positions(study: Study) -> list[Panel]:
+    """F1: where blocks begin, as a share of the response; a panel a family of arms."""
+    panels = []
+    for title, arms in study.design.panels.items():
+        if series := _curves(study, arms, "block_position"):
+            panels.append(Panel("curves", title, "step", "start of blocks / length", series))
+    return panels
+
+
+def scaffold(study: Study) -> list[Panel]:
+    """F2: parallel ratio and accuracy of the responses trained on."""
+    panels = []
+    for key, label in {"parallel_ratio": "parallel ratio", "correct": "share correct"}.items():
+        if series := _curves(study, study.design.scaffold_panel, key):
+            panels.append(Panel("curves", "", "step", label, series))
+    return panels
+
+
+def levels(study: Study) -> list[Panel]:
+    """F3: the share of each level among the problems of a step; a panel an arm."""
+    shares = {arm: found for arm in study.design.level_arms if (found := _level_shares(study, arm))}
+    known = sorted({level for found in shares.values() for level in found})
+    colours = {level: _SHADES[round(5 * at / max(1, len(known) - 1))] for at, level in enumerate(known)}
+    return [
+        Panel(
+            "areas",
+            arm,
+            "step",
+            "share of problems",
+            [
+                Series(
+                    f"level {level}", colours[level], [(step, share, share, share) for step, share in curve]
+                )
+                for level, curve in _filled(found, known).items()
+            ],
+        )
+        for arm, found in shares.items()
+    ]
+
+
+def frontier_rows(study: Study) -> dict[str, dict[str, list[Sequence[Row]]]]:
+    """F4: title -> what is drawn against its cost -> seed by seed its sampled responses."""
+    found = {}
+    for title, names in study.design.frontiers.items():
+        rows = {name: [each.rows for each in study.evaluations.get(name, {}).values()] for name in names}
+        rows = {name: seeds for name, seeds in rows.items() if seeds}
+        if len(rows) > 1:
+            found[title] = rows
+    return found
+
+
+def timed_rows(study: Study) -> dict[str, list[Sequence[Row]]]:
+    """The greedy responses of timed arms, where there are two of them or more."""
+    timed = {arm: [each.rows for each in seeds.values()] for arm, seeds in study.timed.items() if seeds}
+    return timed if len(timed) > 1 else {}
+
+
+# What each figure shows
+
+
+def findings(charts: Mapping[str, Sequence[Panel]], numbers: Mapping[str, Any]) -> dict[str, str]:
+    """Name of a figure -> a sentence or two for its caption; `numbers` are those of the report."""
+    found = {}
+    for name, panels in charts.items():
+        if name.startswith("f1"):
+            found[name] = _moves(numbers["positions"])
+        elif name.startswith("f4-levels"):
+            found[name] = f"The most accurate: {', '.join(_best(panel) for panel in panels)}."
+        elif name.startswith("f4"):
+            found[name] = _costs(panels)
+        else:
+            found[name] = " ".join(f"{panel.name}: {says(panel)}" for panel in panels)
+    return found
+
+
+def says(panel: Panel) -> str:
+    """What one panel shows: of curves the ends of each, of frontiers cost and accuracy without limits.
+
+    >>> says(Panel("curves", "", "step", "ratio", [Series("a", "", [(1, 0.5, 0, 1), (9, 0.25, 0, 1)])]))
+    'a from 50.0% to 25.0%.'
+    """
+    told = [
+        f"{each.name} from {each.points[0][1]:.1%} to {each.points[-1][1]:.1%}"
+        if each.end is None
+        else f"{each.name} {each.end[1]:.1%} at {_amount(panel, each.end[0])}"
+        for each in panel.series
+    ]
+    return "; ".join(told) + "."
+
+
+def _moves(positions: Mapping[str, Mapping[str, Any]]) -> str:
+    """Which arms' blocks move, by the verdicts of the table of positions."""
+    arms: dict[str, list[str]] = {}
+    for arm, found in positions.items():
+        arms.setdefault(verdict(found["change"], "above"), []).append(arm)
+    told = {"supported": "later", "not supported": "earlier", "undecided": "undecided"}
+    parts = [f"{word} in {', '.join(arms[key])}" for key, word in told.items() if key in arms]
+    return f"Over RL blocks move: {'; '.join(parts)}." if parts else "There are too few blocks to say more."
+
+
+def _best(panel: Panel) -> str:
+    best = max(panel.series, key=lambda each: each.end[1] if each.end else 0.0)
+    return f"{panel.title} {best.name} ({best.end[1]:.1%})" if best.end else panel.title
+
+
+def _costs(panels: Sequence[Panel]) -> str:
+    """Accuracy without limits and the mean costs of each, the most accurate first."""
+    ends: dict[str, list[str]] = {}
+    right: dict[str, float] = {}
+    for panel in panels:
+        for each in panel.series:
+            if each.end:
+                right[each.name] = each.end[1]
+                ends.setdefault(each.name, []).append(_amount(panel, each.end[0]))
+    ranked = sorted(right, key=lambda name: -right[name])
+    return "Without limits: " + "; ".join(f"{n} {right[n]:.1%} at {', '.join(ends[n])}" for n in ranked) + "."
+
+
+def _amount(panel: Panel, cost: float) -> str:
+    if panel.x == UNITS["seconds"]:
+        return f"{cost:.3f} s"
+    return f"critical path {cost:.0f}" if panel.x == UNITS["critical_path"] else f"{cost:.0f} tokens"
+
+
+# Numbers
+
+
+def _curves(study: Study, arms: Mapping[str, str], key: str) -> list[Series]:
+    found = []
+    for arm, colour in arms.items():
+        trainings = [*study.trainings.get(arm, {}).values()]
+        if logged := [curve for training in trainings if (curve := training.curves.get(key))]:
+            points = [(step, fmean(of), min(of), max(of)) for step, of in _over_seeds(logged).items()]
+            switches = sorted({step for training in trainings for step in training.switches})
+            found.append(Series(arm, colour, points, switches))
+    return found
+
+
+def _level_shares(study: Study, arm: str) -> dict[int, dict[int, float]]:
+    """Level -> step -> share, mean over seeds."""
+    trainings = [*study.trainings.get(arm, {}).values()]
+    found = {}
+    for key in {key for training in trainings for key in training.curves if key.startswith(_LEVEL)}:
+        curves = [curve for training in trainings if (curve := training.curves.get(key))]
+        shares = {step: fmean(of) for step, of in _over_seeds(curves).items()}
+        found[int(key.removeprefix(_LEVEL))] = shares
+    return found
+
+
+def _filled(
+    shares: Mapping[int, Mapping[int, float]], known: Iterable[int]
+) -> dict[int, list[tuple[int, float]]]:
+    """Each level at each step, which it may not have been drawn at."""
+    steps = sorted({step for curve in shares.values() for step in curve})
+    return {level: [(step, shares.get(level, {}).get(step, 0.0)) for step in steps] for level in known}
+
+
+def _over_seeds(curves: Iterable[Mapping[int, float]]) -> dict[int, list[float]]:
+    """Step -> the smoothed value of each seed that has that step."""
+    found: dict[int, list[float]] = {}
+    for curve in curves:
+        points: Curve = sorted(curve.items())
+        for (step, _), value in zip(points, latest_means(points, SMOOTH), strict=True):
+            found.setdefault(step, []).append(value)
+    return dict(sorted(found.items()))
+
+
+def _frontiers(seeds: Mapping[str, Sequence[Sequence[Row]]], cost: str, title: str = "") -> Panel:
+    found = {name: frontier_of(each, cost) for name, each in seeds.items()}
+    widest = max(shown_until(each, cost) for each in found.values())
+    return Panel(
+        "frontiers",
+        title,
+        UNITS[cost],
+        "accuracy within the budget",
+        [
+            Series(name, COLOURS[at], _steps(each, widest), end=each.end, votes=each.votes)
+            for at, (name, each) in enumerate(found.items())
+        ],
+        chance=fmean(chance(rows) for each in seeds.values() for rows in each),
+        widest=widest,
+    )
+
+
+def _steps(found: Frontier, widest: float) -> list[Point]:
+    """From no budget to the widest that is shown."""
+    shown: list[Point] = [(0.0, 0.0, 0.0, 0.0), *(point for point in found.points if point[0] < widest)]
+    return [*shown, (widest, *shown[-1][1:])]
+
+
+def _level_frontiers(seeds: Mapping[str, Sequence[Sequence[Row]]]) -> list[Panel]:
+    """A panel for each level that all have problems of, against the critical path."""
+    by_name = {name: [by_level(rows) for rows in each] for name, each in seeds.items()}
+    everywhere = [of_seed for each in by_name.values() for of_seed in each]
+    common = [level for level in everywhere[0] if all(level in of_seed for of_seed in everywhere)]
+    return [
+        _frontiers(
+            {name: [of_seed[level] for of_seed in each] for name, each in by_name.items()},
+            "critical_path",
+            f"level {level}",
+        )
+        for level in common
+    ]
