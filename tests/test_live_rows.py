@@ -77,7 +77,8 @@ def test_the_update_is_that_of_all_rows(
 ) -> None:
     assert importlib.metadata.version("trl").startswith("1.16.")
     given = {**given, "max_steps": 1}
-    assert train(tmp_path / "live", monkeypatch, tagged, 1, **given) == [4, 4]
+    rows = train(tmp_path / "live", monkeypatch, tagged, 1, **given)
+    assert sorted(rows) in ([4, 4], [1, 8]), "of two groups in each micro-batch, or of both in one"
     with with_all_rows():
         assert train(tmp_path / "all", monkeypatch, tagged, 1, **given) == [8, 8]
     train(tmp_path / "before", monkeypatch, tagged, 1, **given, learning_rate=0.0)

@@ -29,6 +29,7 @@ from prl.trainer.recorder import SampleRecorder
 from prl.trainer.reference import settle_reference
 from prl.trainer.rollouts import Rollouts
 from prl.trainer.sealing import SealCheckpoints
+from prl.trainer.shared_prompts import in_groups
 from prl.trainer.signals import StopOnSignal
 from prl.trainer.staging import Staging
 from prl.trainer.timing import StepTimes
@@ -192,7 +193,8 @@ class GRPO(GRPOTrainer):
         return self.micro_batches.training_step(super().training_step, *args, **kwargs)
 
     def _prepare_inputs(self, batch: Any) -> Any:
-        return self.micro_batches.prepare_inputs(super()._prepare_inputs, batch)
+        prepare = functools.partial(in_groups, self, super()._prepare_inputs)
+        return self.micro_batches.prepare_inputs(prepare, batch)
 
     def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
         """TRL's, of a part."""

@@ -8,7 +8,7 @@ evaluation, for a third of the time and without activations kept. The update is 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from prl.trainer.micro_batches import cannot_split
 from prl.trainer.padding import parts_by_length, pass_tokens_of
+from prl.trainer.shared_prompts import share_prompts
 
 OTHER_INPUTS = ("pixel_values", "token_type_ids")
 """Of models that read more than tokens, whose rows are not cut."""
@@ -54,8 +55,9 @@ class LiveRows:
         batch_size: int | None = None,
         **kwargs: Any,
     ) -> Any:
-        """`_get_per_token_logps_and_entropies` of a micro-batch (trl 1.16), rows of like length in a pass:
-        (rows, `logits_to_keep`) each, 0 where a row has ended, and no router loss."""
+        """`_get_per_token_logps_and_entropies` of a micro-batch (trl 1.16), each prompt once and rows of like
+        length in a pass: (rows, `logits_to_keep`) each, 0 where a row has ended, and no router loss.
+        """
         if cannot_split(trainer) or any(kwargs.get(name) is not None for name in OTHER_INPUTS):
             return original(
                 model, input_ids, attention_mask, logits_to_keep, *args, batch_size=batch_size, **kwargs
@@ -64,13 +66,16 @@ class LiveRows:
         live = torch.ones(count, dtype=torch.bool) if self.mask is None else self.mask.cpu()
         # A row ends at its last token; one is always scored.
         ends = prompt + attention_mask[:, prompt:].cpu().sum(dim=1).clamp(min=1)
+        with torch.set_grad_enabled(bool(live.any()) and torch.is_grad_enabled()):
+            shared = share_prompts(trainer, model, input_ids, attention_mask, prompt)
         whole: dict[int, Tensor] = {}
         for rows, has_gradient in ((~live, False), (live, True)):
             indices = rows.nonzero().flatten()
             lengths = ends[indices].tolist()
             for part in parts_by_length(lengths, batch_size or count, pass_tokens_of(trainer)):
                 width, of_part = lengths[part[0]], indices[part].to(input_ids.device)
-                with torch.set_grad_enabled(has_gradient and torch.is_grad_enabled()):
+                of_prompts = shared.of(of_part) if shared else nullcontext()
+                with torch.set_grad_enabled(has_gradient and torch.is_grad_enabled()), of_prompts:
                     scored = original(
                         model,
                         input_ids[of_part, :width],
