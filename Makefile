@@ -34,7 +34,7 @@ DEMONSTRATED = $(if $(RECIPE),--recipe '$(RECIPE)')
 DEMO = runs/demo$(if $(RECIPE),-$(RECIPE))$(if $(ATTENTION),-$(ATTENTION))
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo compare report browser test-pages study sft rl eval generate show doctor data test test-slow test-pythons chaos soak starts lint format notebooks real bench-answers bench-decode bench-memory bench-traces clean
+.PHONY: help install demo compare report browser harness test-pages study sft rl eval generate show doctor data test test-slow test-pythons chaos soak starts lint format notebooks real bench-answers bench-decode bench-memory bench-traces clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' Makefile
@@ -123,6 +123,12 @@ browser: $(VENV)/.browser ## what the tests of pages need: Chromium (Debian: as 
 $(VENV)/.browser: $(INSTALLED)
 	@command -v chromium > /dev/null || (apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium) > /dev/null
 	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e ".[browser]"
+	@touch $@
+
+harness: $(VENV)/.harness ## what the tests of harnesses and loggers need: lm-eval, Inspect, tensorboard, trackio (600 MB)
+
+$(VENV)/.harness: $(INSTALLED)
+	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e ".[harness,loggers]"
 	@touch $@
 
 test-pages: $(INSTALLED) ## the pages of long runs in a browser: time, size, scrolling
