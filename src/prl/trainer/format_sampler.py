@@ -15,6 +15,7 @@ from prl.machine.halving import Advise, halving
 from prl.model import token_columns
 from prl.prompts import render_prompt, transcript
 from prl.settings.arguments import SFTArguments
+from prl.trainer.sample_tables import SampleTables
 
 
 class FormatSampler(TrainerCallback):
@@ -48,6 +49,7 @@ class FormatSampler(TrainerCallback):
         self.path_opening = arguments.path_opening
         self.batch_size, self.advise = training.per_device_eval_batch_size, advise
         self.latest: dict[str, float] = {}
+        self.tables = SampleTables(arguments.path_opening)
 
     def on_evaluate(
         self,
@@ -79,20 +81,19 @@ class FormatSampler(TrainerCallback):
         if metrics is not None:
             metrics |= self.latest  # --metric_for_best_model may name one of them
         self.folder.log_metrics(state.global_step, self.latest)
-        self.folder.log_samples(
-            state.global_step,
-            [
-                runs.sample_row(
-                    transcript(row["problem"], row.get("history")),
-                    row.get("answer"),
-                    trace,
-                    response.token_ids,
-                    truncated=response.truncated,
-                    **token_columns(self.tokenizer, response),
-                )
-                for row, (response,), trace in zip(self.rows, answers, traces, strict=True)
-            ],
-        )
+        samples = [
+            runs.sample_row(
+                transcript(row["problem"], row.get("history")),
+                row.get("answer"),
+                trace,
+                response.token_ids,
+                truncated=response.truncated,
+                **token_columns(self.tokenizer, response),
+            )
+            for row, (response,), trace in zip(self.rows, answers, traces, strict=True)
+        ]
+        self.folder.log_samples(state.global_step, samples)
+        self.tables.show(samples, state)
         console.print(
             f"  sampled {len(traces)}: valid format {self.latest['eval_format_valid']:.0%}, "
             f"parallel {self.latest['eval_parallel_ratio']:.0%}",

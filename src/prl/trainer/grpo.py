@@ -123,7 +123,7 @@ class GRPO(GRPOTrainer):
         take_over(self)
         spare_the_head(model)
         settle_reference(self.model)
-        for watching in (micro_batches, self.times, self.memory):
+        for watching in (micro_batches, self.times, self.memory, recorder.tables):
             watching.watch(self)
         if rollouts:
             rollouts.watch(self, self.live_rows)

@@ -16,6 +16,7 @@ from prl.decoding import Response
 from prl.grammar import parse
 from prl.model import token_columns
 from prl.rewards import AlternatingReward
+from prl.trainer.sample_tables import SampleTables
 from prl.trainer.staging import Staging
 
 
@@ -36,6 +37,7 @@ class SampleRecorder(TrainerCallback):
     ) -> None:
         self.folder, self.tokenizer = folder, tokenizer
         self.staging, self.alternating, self.path_opening = staging, alternating, path_opening
+        self.tables = SampleTables(path_opening)
         self.tells = True  # the curriculum what came of its draw
         self.batch: list[dict[str, Any]] = []  # of this process's last generation
         self.rows: list[dict[str, Any]] = []  # of the step at hand
@@ -128,6 +130,8 @@ class SampleRecorder(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.folder.log_samples(state.global_step, self.rows)
+        if control.should_log:
+            self.tables.show(self.rows, state)
         self.rows = []
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:

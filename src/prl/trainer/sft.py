@@ -84,6 +84,7 @@ class SFT(SFTTrainer):
         spare_the_head(model)
         micro_batches.watch(self)
         self.memory.watch(self)
+        sampler.tables.watch(self)
         self.tokens.trainer = self
 
     def restore(self, checkpoint: Path) -> None:
