@@ -34,7 +34,7 @@ FLOORS = (
     "trainer",
     "doctor evaluation rl sft",
     "study traces",
-    "cli",
+    "cli harness",
 )
 
 PURE = ("analysis", "answers", "curriculum", "errors", "grammar", "prompts", "rewards", "statistics", "turns")

@@ -23,6 +23,8 @@ def blocks(language: str) -> list[str]:
 
 LAUNCHER = "accelerate launch --multi_gpu --num_processes 2 -m "  # tests/test_processes.py
 
+HARNESSES = ("python -m prl.harness ", "inspect eval ")  # tests/test_harness.py has them read
+
 COMMANDS = [
     line.partition("#")[0].strip().removeprefix(LAUNCHER)
     for block in blocks("sh")
@@ -47,6 +49,8 @@ def test_make_commands_name_real_targets(command: str) -> None:
 @pytest.mark.parametrize("command", sorted({part for part in parts() if part.startswith("prl ")}))
 def test_prl_commands_are_accepted(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    for logger in re.findall(r"--report_to (\w+)", command):
+        pytest.importorskip(logger, reason=f"`make harness` installs {logger}")
     (tmp_path / "mine.py").write_text("def short_answer(completions, **columns): ...\n")
     _, name, *words = shlex.split(command)
     if f"{name} {' '.join(words[:1])}" in arguments.COMMANDS:
@@ -63,7 +67,7 @@ def test_prl_commands_are_accepted(command: str, tmp_path: Path, monkeypatch: py
 
 
 def test_nothing_else_is_asked_of_a_shell() -> None:
-    assert [part for part in parts() if not part.startswith(("make ", "prl "))] == []
+    assert [part for part in parts() if not part.startswith(("make ", "prl ", *HARNESSES))] == []
 
 
 @pytest.mark.filterwarnings("ignore:.gradient_checkpointing. is deprecated:FutureWarning")  # TRL's own

@@ -45,6 +45,7 @@ __all__ = [
     "EvalResult",
     "graded",
     "judge",
+    "load",
     "paired_difference",
     "problems_of",
     "read_result",
@@ -70,7 +71,7 @@ def run(settings: Settings[EvalArguments]) -> EvalResult:
     check_fits(settings)
     default_checker().start()
     with _open(settings, rows) as folder:
-        model, tokenizer = _load(settings, tags)
+        model, tokenizer = load(settings, tags)
         announce(
             "eval",
             settings.chosen,
@@ -244,7 +245,7 @@ def respond(
     settings, tags = settle_tags(settings)
     arguments = settings.arguments
     console.print(f"  tags: {settings.chosen['tags']}", style="dim", markup=False)
-    model, tokenizer = _load(settings, tags)
+    model, tokenizer = load(settings, tags)
     _say_engine(arguments.attention)
     decoder = ForkJoinDecoder(
         model,
@@ -265,7 +266,9 @@ def respond(
     return responses
 
 
-def _load(settings: Settings[Any], tags: str) -> Any:
+def load(settings: Settings[Any], tags: str) -> Any:
+    """Model and tokenizer of a command that asks one, its settings settled by `prl.model.settle_tags`. Raises
+    ModelError."""
     arguments = settings.arguments
     return load_model(
         arguments.model_name_or_path,

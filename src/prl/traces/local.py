@@ -71,10 +71,16 @@ class Local:
 
     `concurrency`: rows that are decoded side by side; half as many where memory runs out. Of the settings,
     the prompt's style and the number, length and temperature of answers are not used: requests say them.
-    Raises RunError for a run without an adapter.
+    `told`: what the model is for, when it is loaded. Raises RunError for a run without an adapter.
     """
 
-    def __init__(self, settings: Settings[GenerateArguments], *, concurrency: int = 8) -> None:
+    def __init__(
+        self,
+        settings: Settings[GenerateArguments],
+        *,
+        concurrency: int = 8,
+        told: str = "traces: the teacher",
+    ) -> None:
         self.name = str(settings.arguments.model_name_or_path)
         self.options = {name: getattr(settings.arguments, name) for name in OPTIONS}
         self.options["weights"] = fingerprint(self.name)
@@ -83,7 +89,7 @@ class Local:
             if (value := getattr(settings.arguments, name)) != usual:
                 self.options[name] = value
         self.places = QUEUED * concurrency
-        self._settings, self._rows = settings, concurrency
+        self._settings, self._rows, self._told = settings, concurrency, told
         self._loaded: tuple[Any, Any] | None = None
         self._waiting: list[_Waiting] = []
         self._running: asyncio.Task[None] | None = None
@@ -185,7 +191,7 @@ class Local:
             check_loadable(self.name, trust_remote_code=self._settings.arguments.trust_remote_code)
             settings, tags = settle_tags(self._settings)
             given = settings.arguments
-            announce("traces: the teacher", settings.chosen, {"model": self.name})
+            announce(self._told, settings.chosen, {"model": self.name})
             self._loaded = load_model(
                 given.model_name_or_path,
                 attention=given.attention,
