@@ -281,7 +281,7 @@ def rl_settings(work: Work) -> Settings[Any]:
         shuffle_dataset=False,
         per_device_train_batch_size=work.groups * work.group,
         num_generations=work.group,
-        max_completion_length=(10 if structured else 1) * work.completion,
+        max_completion_length=(4 if structured else 1) * work.completion,
     )
 
 

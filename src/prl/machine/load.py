@@ -22,14 +22,21 @@ OPENING_TOKENS = {"none": 0, "number": 4, "plan": 2 + LONGEST_OPENING // 4}
 """What a path begins with, at four letters a token."""
 
 
+PASS_TOKENS = {"cpu": 128}
+"""Tokens that take as long to compute as a forward and backward pass costs beside its tokens, by device."""
+
+ACCELERATOR_PASS_TOKENS = 2048
+"""The same of other devices, where it is the launches of kernels. Never measured."""
+
+
 @dataclass(frozen=True)
 class Load:
     """What a command asks of the machine. Lengths in tokens; 0 rows: it does not do that.
 
     `rows` sequences of `prompt` + `completion` in a training pass, `eval_rows` in an evaluation pass;
     `rollout_rows` responses side by side of up to `rollout_completion`, `group` to a prompt, `is_refilled`
-    where more wait for a place. Each of its `paths` begins with `opening` tokens at once. `tile_rows` and
-    `tile_columns`: of the LM head.
+    where more wait for a place; `has_dropout`: prompts are computed with each response. Each of its `paths`
+    begins with `opening` tokens at once. `tile_rows` and `tile_columns`: of the LM head.
     """
 
     command: str
@@ -43,6 +50,7 @@ class Load:
     rollout_prompt: int = 0
     rollout_completion: int = 0
     group: int = 1
+    has_dropout: bool = False
     paths: int = 1
     opening: int = 0
     is_refilled: bool = False
@@ -63,6 +71,20 @@ class Load:
     def trains(self) -> bool:
         """Whether there is a backward pass."""
         return self.rows > 0
+
+    @property
+    def prompts(self) -> int:
+        """How many prompts a training pass computes: one a row, or one a group (`prl.trainer.shared_prompts`)
+        where that spares more than a pass costs."""
+        once = -(-self.rows // self.group)
+        spared = (self.rows - once) * self.prompt
+        costs = PASS_TOKENS.get(self.device, ACCELERATOR_PASS_TOKENS)
+        return once if self.command == "rl" and not self.has_dropout and spared > costs else self.rows
+
+    @property
+    def tokens(self) -> int:
+        """Of a training pass."""
+        return self.rows * self.completion + self.prompts * self.prompt
 
     @property
     def weight_bytes(self) -> int:
@@ -143,6 +165,7 @@ def load_of(settings: Settings[Any], longest_prompt: int | None = None) -> Load:
         rollout_completion=training.max_completion_length,
         steps_per_generation=training.steps_per_generation,
         group=training.num_generations,
+        has_dropout=bool(given.lora_dropout),
         is_refilled=side_by_side < together,
         has_reference=bool(training.beta),
         is_filtered=training.top_p < 1 or bool(training.top_k),

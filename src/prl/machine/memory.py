@@ -135,11 +135,10 @@ def _optimizer_bytes(load: Load) -> int:
 def _update(shape: Shape, load: Load) -> list[Item]:
     """At its peak the backward pass has all that was kept of the forward pass, and either works on the LM
     head or on a layer."""
-    length = load.prompt + load.completion
-    tokens = load.rows * length
+    length, tokens = load.prompt + load.completion, load.tokens
     layer, mask = _kept_by_layer(shape, load)
     stream = load.weight_bytes
-    last = tokens * shape.hidden * 4
+    last = load.rows * length * shape.hidden * 4
     casts = 2 * _adapter(shape, load) if load.is_mixed and load.adapter_bytes == 4 else 0
     head = _head(shape, load, load.rows, length, load.completion)
     work, told = _mlp(shape, load, tokens), "its gradients"
@@ -165,8 +164,7 @@ def _is_masked(load: Load) -> bool:
 
 def _kept_by_layer(shape: Shape, load: Load) -> tuple[int, int]:
     """Bytes that one layer keeps for its backward pass, and those of its mask."""
-    length = load.prompt + load.completion
-    tokens = load.rows * length
+    length, tokens = load.prompt + load.completion, load.tokens
     linears, adapted = shape.linears, _adapted(shape, load)
     queries, keys = linears["q_proj"][1], linears["k_proj"][1]
     stream, attention = load.weight_bytes, (2 if load.is_mixed else 4)
@@ -184,10 +182,12 @@ def _kept_by_layer(shape: Shape, load: Load) -> tuple[int, int]:
         inputs += stream * shape.intermediate * ("down_proj" in adapted)
     ranks = load.lora_r * len(adapted) * (2 if load.is_mixed or load.four_bit else 4)
     repeated = queries if masked and queries != keys else keys
-    attended = (2 * queries + 2 * repeated) * attention + 4 * shape.heads
+    asking = 2 * queries * attention + 4 * shape.heads
+    seen = load.rows * length * 2 * repeated * attention  # of shared prompts too each row has its own
     mlp = 3 * shape.intermediate * stream
-    mask = load.rows * length**2 * attention if masked else 0
-    return tokens * (wide + inputs + ranks + attended + mlp), mask
+    asked = length if load.prompts == load.rows else load.completion
+    mask = load.rows * asked * length * attention if masked else 0
+    return tokens * (wide + inputs + ranks + asking + mlp) + seen, mask
 
 
 def _mlp(shape: Shape, load: Load, tokens: int) -> int:

@@ -12,11 +12,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-PASS_TOKENS = {"cpu": 128}
-"""Tokens that take as long to compute as a forward and backward pass costs beside its tokens, by device."""
-
-ACCELERATOR_PASS_TOKENS = 2048
-"""The same of other devices, where it is the launches of kernels. Never measured."""
+from prl.machine.load import ACCELERATOR_PASS_TOKENS, PASS_TOKENS
 
 
 def pass_tokens_of(trainer: Any) -> float:
