@@ -105,8 +105,10 @@ def test_a_study_goes_on_from_what_was_measured_elsewhere(made: Path, tmp_path: 
         assert [*study.evaluations[name]] == [*seeds]
         for seed, each in seeds.items():
             found = study.evaluations[name][seed]
-            assert sorted(found.scores["accuracy"].values()) == sorted(each.scores["accuracy"].values())
+            assert found.scores == each.scores, "by the same problems, whoever measured them"
     assert study.trainings == whole.trainings
+    measured = parts.load(parts.save(study))
+    assert measured.evaluations == study.evaluations, "written, and read, problems are the same"
     again = parts.completed(results.read(folder))
     assert again.run_seconds == study.run_seconds, "what was taken up counts once"
     make_study(tmp_path / "other", FIRST, **SMALL | {"seeds": 1})

@@ -33,6 +33,10 @@ SAME = ("study", "seeds", "recipe", "model_name_or_path", "quick")
 """What the parts of a study were all asked."""
 
 
+class Hashed(str):
+    """A problem by its hash."""
+
+
 def save(study: Study) -> Path:
     """Write what a study measured into its folder. Raises RunError."""
     environment = study.settings.get("environment") or {}
@@ -80,6 +84,8 @@ def completed(study: Study) -> Study:
     if (before := earlier(study.folder)) is None:
         return study
     _check_same(study, before)
+    for kind in ("evaluations", "checkpoints", "timed"):  # problems by their hash, as there
+        setattr(study, kind, _expanded(_compact(getattr(study, kind))))
     for kind in ("trainings", "evaluations", "checkpoints", "timed"):
         ours = getattr(study, kind)
         for name, seeds in getattr(before, kind).items():
@@ -196,7 +202,7 @@ def _expanded(stored: Mapping[str, Any]) -> dict[str, dict[int, Evaluation]]:
 
 
 def _evaluation(stored: Mapping[str, Any]) -> Evaluation:
-    problems, columns = stored["problems"], stored["rows"]
+    problems, columns = [Hashed(problem) for problem in stored["problems"]], stored["rows"]
     rows = [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
     scores = {name: dict(zip(problems, values, strict=True)) for name, values in stored["scores"].items()}
     named = [row | {"problem": problems[row["problem"]]} for row in rows]
@@ -213,4 +219,6 @@ def _by_step(values: Mapping[str, Any]) -> dict[int, Any]:
 
 
 def _hashed(problem: str) -> str:
+    if isinstance(problem, Hashed):
+        return problem
     return hashlib.sha256(problem.encode("utf-8", "replace")).hexdigest()[:12]
