@@ -11,8 +11,11 @@ sampled (`prescribed`). So both trainers get the same completions and the same r
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import json
 import os
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -52,6 +55,8 @@ from prl.trainer.problems import load_problems
 
 PATHS = 4
 GIB = 2**30
+LARGE = 2
+"""A way that took as many GiB gives back what it holds while others take their turn."""
 
 
 @dataclass(frozen=True)
@@ -114,10 +119,19 @@ class Turns:
 
     def done(self, facts: dict[str, Any]) -> None:
         """Answer with what the turn took, and wait for the next one, if there is one."""
+        if peak_memory(self.device) > LARGE * GIB:
+            give_back()
         self.channel.send(facts)
         self.left -= 1
         if self.left:
             self.channel.recv()
+
+
+def give_back() -> None:
+    """Return what glibc's allocator keeps for later: several large ways at once would not fit the machine."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):  # another C library
+            ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 class Clock(TrainerCallback):
