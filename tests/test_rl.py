@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from prl import rl, runs
 from prl.config import resolve
@@ -64,6 +65,7 @@ def test_a_generation_is_kept_with_its_rewards_by_name_and_told_to_the_curriculu
     trainer = SimpleNamespace(
         _logs={"rewards": {"accuracy_reward": [1.0, -1.0, 1.0, float("nan")]}, "advantages": [2, 1, 0, -1]},
         num_generations=2,
+        reward_weights=torch.tensor([0.5]),
         state=SimpleNamespace(global_step=4),
     )
     recorder.keep(trainer)
@@ -72,6 +74,7 @@ def test_a_generation_is_kept_with_its_rewards_by_name_and_told_to_the_curriculu
         (1.0, 2, 0), (-1.0, 1, 0), (1.0, 0, 1), (None, -1, 1),
         (1.0, 2, 2), (-1.0, 1, 2), (1.0, 0, 3), (None, -1, 3),
     ]  # fmt: skip
+    assert [row["reward"] for row in recorder.rows] == [0.5, -0.5, 0.5, None] * 2
     assert {row["stage"] for row in recorder.rows} == {"easy"}
     assert told == [([True, False, True, False], [True, False, True, False])] * 2
 

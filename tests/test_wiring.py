@@ -213,7 +213,8 @@ def test_responses_to_held_out_problems_are_sampled_by_the_seed(hand: Hand, mode
         log_metrics=lambda step, metrics: kept.update(metrics=metrics, step=step),
         log_samples=lambda step, rows: kept.update(rows=rows),
     )
-    sampler.on_evaluate(None, SimpleNamespace(global_step=5), None, model=model[0])
+    state = SimpleNamespace(global_step=5, is_world_process_zero=True)
+    sampler.on_evaluate(None, state, None, model=model[0])
     drawn = Random(11).sample(ROWS, 4)[:3]
     answers = ForkJoinDecoder(*model, limits=limits).generate(
         [render_prompt(row["problem"], "sequential") for row in drawn], seed=11
