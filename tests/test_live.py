@@ -249,6 +249,13 @@ def test_any_tokens_can_be_drawn(
         assert all(cell_len(line) <= width for line in drawing.split("\n"))
 
 
+def test_a_notebook_is_no_terminal_though_its_streams_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    console = Console(file=io.StringIO(), force_terminal=True)
+    assert live.can_draw(console) is console.encoding.startswith("utf")
+    monkeypatch.setattr(live, "IN_NOTEBOOK", True)
+    assert not live.can_draw(console)
+
+
 def test_what_stays_is_the_response_of_the_decoder() -> None:
     model, tokenizer = load_model("tiny", tags="tokens")
     torch.manual_seed(0)

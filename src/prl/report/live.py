@@ -19,6 +19,7 @@ from rich.live import Live
 from rich.text import Text
 from transformers import PreTrainedTokenizerBase
 
+from prl.console import IN_NOTEBOOK
 from prl.decoding.threads import OnToken
 from prl.grammar import END_PARALLEL, END_PATH, END_SUMMARY, PARALLEL, PATH, SUMMARY, FaultKind, Trace, parse
 from prl.report.lanes import trace_text
@@ -53,8 +54,10 @@ def live_view(
 
 
 def can_draw(console: Console) -> bool:
-    """Whether `console` is a terminal that can take a drawing back and show the frame."""
-    return console.is_terminal and not console.is_dumb_terminal and console.encoding.startswith("utf")
+    """Whether `console` is a terminal that can take a drawing back and show the frame. The streams of a
+    notebook say that they are one, and keep every drawing."""
+    is_terminal = console.is_terminal and not console.is_dumb_terminal and not IN_NOTEBOOK
+    return is_terminal and console.encoding.startswith("utf")
 
 
 class _Written:
