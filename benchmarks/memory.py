@@ -159,13 +159,13 @@ def measure(command: str, given: dict[str, Any]) -> dict[str, Any]:
         )  # fmt: skip
         with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as profiler:
             (sft if command == "sft" else rl).run(settings)
+        load = load_of(settings) if command == "sft" else load_of(settings, longest_prompt=passes[0][1])
         shape = read_shape(settings.arguments.model_name_or_path)
     events = profiler.profiler.kineto_results.events()
     live = peak = 0
     for event in sorted((e for e in events if e.name() == "[memory]"), key=lambda e: e.start_ns()):
         live += event.nbytes()
         peak = max(peak, live)
-    load = load_of(settings) if command == "sft" else load_of(settings, longest_prompt=passes[0][1])
     loads = [replace(load, rows=rows, prompt=a, completion=b) for rows, a, b in passes]
     found = max((forecast(shape, each) for each in loads), key=lambda each: each.peak)
     return {"measured": peak, "forecast": found.peak, "at": found.at, "error": found.peak / peak - 1}

@@ -190,29 +190,17 @@ def test_what_cannot_be_drawn_is_told_in_a_line(
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(UsageError, match=r"pip install prl\[report\]"):
         write_figures(read_runs(runs), tmp_path / "figures")
-    words = [
-        "report",
-        str(runs[0]),
-        "-o",
-        str(tmp_path / "page.html"),
-        "--figures",
-        str(tmp_path / "figures"),
-    ]
-    assert cli.main(words) == 2
+    assert cli.main(command(runs[0], tmp_path)) == 2
     assert capsys.readouterr().err.splitlines()[-1].startswith("prl report: curves need matplotlib")
     assert (tmp_path / "page.html").exists()
 
 
+def command(run: Path, folder: Path) -> list[str]:
+    return ["report", str(run), "-o", str(folder / "page.html"), "--figures", str(folder / "figures")]
+
+
 def test_the_command(runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = [
-        "report",
-        str(runs[0]),
-        "-o",
-        str(tmp_path / "page.html"),
-        "--figures",
-        str(tmp_path / "figures"),
-    ]
-    assert cli.main(words) == 0
+    assert cli.main(command(runs[0], tmp_path)) == 0
     said = capsys.readouterr().err.replace("\n", "")
     assert f"{tmp_path / 'figures' / 'mask'}.svg, .pdf, .png: which token sees which" in said
     assert (tmp_path / "figures" / "mask.pdf").read_bytes().startswith(b"%PDF")

@@ -105,9 +105,7 @@ CASES: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("entropy", [False, True], ids=["", "with entropy"])
 @pytest.mark.parametrize("case", CASES.values(), ids=[*CASES])
-def test_numbers_are_the_same_to_the_bit_and_gradients_to_rounding(
-    case: dict[str, Any], entropy: bool
-) -> None:
+def test_numbers_and_gradients_are_the_same_to_rounding(case: dict[str, Any], entropy: bool) -> None:
     assert importlib.metadata.version("trl").startswith("1.16.")
     assert importlib.metadata.version("peft").startswith("0.21.")
     theirs, their_gradients = numbers(made(**case), entropy=entropy)

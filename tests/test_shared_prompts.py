@@ -90,10 +90,16 @@ def numbers(
     return found, {name: p.grad.clone() for name, p in model.named_parameters()}
 
 
+def shared_of(model: Any, given: dict[str, Tensor], width: int) -> SharedPrompts:
+    ids, mask = (given[name][:, :width] for name in ("input_ids", "attention_mask"))
+    first, of_row = prompts_of(ids, mask)
+    return SharedPrompts(model, ids[first], mask[first], of_row)
+
+
 def assert_same(model: Any, given: dict[str, Tensor], width: int) -> None:
     theirs, their_gradients = numbers(model, given, None)
     model.zero_grad()
-    shared = SharedPrompts(model, given["input_ids"], given["attention_mask"], width)
+    shared = shared_of(model, given, width)
     ours, our_gradients = numbers(model, given, shared)
     torch.testing.assert_close(ours.log_probs, theirs.log_probs, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(ours.entropy, theirs.entropy, rtol=1e-5, atol=1e-5)
@@ -126,7 +132,7 @@ def test_each_prompt_is_computed_once_and_responses_alone_after_it() -> None:
     given, width = batch([0, 0, 1, 0, 1], [12, 5, 6, 7, 8])
     seen: list[tuple[int, ...]] = []
     model.model.layers[0].register_forward_pre_hook(lambda layer, args: seen.append(tuple(args[0].shape[:2])))
-    shared = SharedPrompts(model, given["input_ids"], given["attention_mask"], width)
+    shared = shared_of(model, given, width)
     for rows in (torch.tensor([0, 4]), torch.tensor([1, 2, 3])):
         with shared.of(rows), torch.no_grad():
             model(**{name: each[rows] for name, each in given.items()}, fused_lm_head=True)
@@ -137,7 +143,7 @@ def test_each_prompt_is_computed_once_and_responses_alone_after_it() -> None:
 def test_prompts_are_told_apart_by_their_padding_too() -> None:
     ids = torch.tensor([[0, 0, 5, 1], [0, 0, 5, 2], [0, 0, 5, 3], [9, 9, 9, 4]])
     mask = torch.tensor([[0, 1, 1, 1], [0, 0, 1, 1], [0, 1, 1, 0], [1, 1, 1, 1]])
-    first, of_row = prompts_of(ids, mask, 3)
+    first, of_row = prompts_of(ids[:, :3], mask[:, :3])
     assert of_row[0] == of_row[2]
     assert len({*of_row.tolist()}) == 3
     assert first[of_row].tolist() == [0, 1, 0, 3]

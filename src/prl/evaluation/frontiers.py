@@ -18,10 +18,8 @@ from prl.analysis.equal_budgets import EqualBudgets, equal_budgets
 from prl.console import console
 from prl.errors import UsageError
 from prl.report.equal_budgets import HOW, budgets_table, claims
+from prl.report.figures import save, style
 from prl.report.frontiers import COLOURS, draw_frontiers
-from prl.runs.disk import replacing
-
-FORMATS = ("png", "svg")
 
 
 def frontiers_of(models: Mapping[str, Sequence[Row]], *, resamples: int, seed: int) -> list[EqualBudgets]:
@@ -81,10 +79,6 @@ def draw(models: Mapping[str, Sequence[Row]], folder: Path) -> None:
     except UsageError as error:
         console.print(f"  frontiers not drawn: {error}", style="dim", markup=False)
         return
-    from matplotlib import rc_context
-
-    for kind in FORMATS:
-        # Without a date and random names, so that the same figures are the same file.
-        with rc_context({"svg.hashsalt": "prl"}), replacing(folder / f"frontiers.{kind}") as file:
-            figure.savefig(file, format=kind, dpi=120, metadata={"Date": None} if kind == "svg" else None)
+    with style():
+        save(figure, folder, "frontiers", ("png", "svg"), "--output_dir")
     console.print(f"  {folder / 'frontiers.png'}, .svg", style="dim", markup=False)

@@ -140,7 +140,7 @@ def _update(shape: Shape, load: Load) -> list[Item]:
     stream = load.weight_bytes
     last = load.rows * length * shape.hidden * 4
     casts = 2 * _adapter(shape, load) if load.is_mixed and load.adapter_bytes == 4 else 0
-    head = _head(shape, load, load.rows, length, load.completion)
+    head = _head(shape, load, load.rows)
     work, told = _mlp(shape, load, tokens), "its gradients"
     if load.checkpointing:
         kept = shape.layers * tokens * shape.hidden * stream + last + load.rows * length**2 * _is_masked(load)
@@ -195,11 +195,11 @@ def _mlp(shape: Shape, load: Load, tokens: int) -> int:
     return tokens * load.weight_bytes * (2 * shape.hidden + 3 * shape.intermediate)
 
 
-def _head(shape: Shape, load: Load, rows: int, length: int, completion: int, *, grad: bool = True) -> int:
+def _head(shape: Shape, load: Load, rows: int, *, grad: bool = True) -> int:
     """TRL's fused LM head as `prl.trainer.fused_head` has it compute: a tile of the logits of responses at a
     time, and no copy or gradient of the matrix."""
     on_gpu = load.device == "cuda"
-    tokens = rows * completion
+    tokens = rows * load.completion
     compute = 2 if load.is_mixed else 4
     tile, width = min(tokens, load.tile_rows), min(shape.vocabulary, load.tile_columns)
     size = tile * load.tile_columns * compute
@@ -281,6 +281,6 @@ def _evaluation(shape: Shape, load: Load) -> list[Item]:
     length = load.prompt + load.completion
     tokens = load.eval_rows * length
     mask = load.eval_rows * length**2 * (5 if not load.is_mixed else 3) * (load.eval_rows > 1)
-    head = _head(shape, load, load.eval_rows, length, load.completion, grad=False)
+    head = _head(shape, load, load.eval_rows, grad=False)
     most = max(_mlp(shape, load, tokens) + mask, head)
     return [Item("activations", most, f"of {load.eval_rows} x {length} tokens", "evaluation")]

@@ -71,12 +71,13 @@ def write_figures(told: Sequence[Told], folder: str | os.PathLike[str]) -> dict[
     return said
 
 
-def save(figure: Figure, folder: Path, name: str) -> None:
-    """Write a figure in all `FORMATS`. Raises RunError: the folder cannot be written."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for ending, words in FORMATS.items():
-        with replacing(folder / f"{name}.{ending}", _FLAG) as file:
-            figure.savefig(file, format=ending, **words)
+def save(
+    figure: Figure, folder: Path, name: str, endings: Iterable[str] = tuple(FORMATS), flag: str = _FLAG
+) -> None:
+    """Write a figure in some of `FORMATS`. Raises RunError: the folder, that of `flag`, cannot be written."""
+    for ending in endings:
+        with replacing(folder / f"{name}.{ending}", flag) as file:
+            figure.savefig(file, format=ending, **FORMATS[ending])
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ own, of which six rows are kept. Here those rows stand in the frozen matrix itse
 from their own columns. And off a GPU trl 1.16 (`add_fused_lm_head`) projects all positions to the vocabulary,
 those of prompts and padding too; here only those with a label, as it does on one.
 
-Log-probabilities, entropies and loss are the same to the bit, gradients to rounding.
+Log-probabilities, entropies, loss and gradients are the same to rounding.
 """
 
 from __future__ import annotations

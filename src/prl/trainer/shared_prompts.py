@@ -47,12 +47,13 @@ def share_prompts(
     """
     if trainer.accelerator.num_processes > 1 or not can_share(model):
         return None
-    first, _ = prompts_of(input_ids, attention_mask, prompt)
-    lengths = attention_mask[:, :prompt].sum(dim=1)
+    ids, mask = input_ids[:, :prompt], attention_mask[:, :prompt]
+    first, of_row = prompts_of(ids, mask)
+    lengths = mask.sum(dim=1)
     if int(lengths.sum() - lengths[first].sum()) <= pass_tokens_of(trainer):
         return None
     with trainer.accelerator.autocast():
-        return SharedPrompts(model, input_ids, attention_mask, prompt)
+        return SharedPrompts(model, ids[first], mask[first], of_row)
 
 
 def in_groups(trainer: Any, original: Callable[..., Any], batch: Any) -> Any:
@@ -78,35 +79,34 @@ def keep_groups_together(trainer: Any) -> None:
     for start in range(0, len(batches), size):
         of_step = batches[start : start + size]
         joined = {name: _joined([each[name] for each in of_step]) for name in of_step[0]}
-        ids, mask = joined["prompt_ids"], joined["prompt_mask"]
-        order = prompts_of(ids, mask, ids.shape[1])[1].argsort(stable=True)
+        _, of_row = prompts_of(joined["prompt_ids"], joined["prompt_mask"])
+        order = of_row.argsort(stable=True)
         rows = len(order) // size
         for place in range(size):
             part = order[place * rows : (place + 1) * rows]
             batches[start + place] = {name: _taken(value, part) for name, value in joined.items()}
 
 
-def prompts_of(input_ids: Tensor, attention_mask: Tensor, prompt: int) -> tuple[Tensor, Tensor]:
-    """The first row of each prompt, and of each row which of these has its prompt: (prompts,), (rows,)."""
-    told = torch.cat([input_ids[:, :prompt], attention_mask[:, :prompt]], dim=1)
-    _, of_row = torch.unique(told, dim=0, return_inverse=True)
+def prompts_of(ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Of prompts (rows, tokens) with their padding mask: the first row of each, and of each row which of
+    these has its prompt: (prompts,), (rows,)."""
+    _, of_row = torch.unique(torch.cat([ids, mask], dim=1), dim=0, return_inverse=True)
     rows = torch.arange(len(of_row), device=of_row.device)
     first = of_row.new_full((int(of_row.max()) + 1,), len(of_row)).scatter_reduce(0, of_row, rows, "amin")
     return first, of_row
 
 
 class SharedPrompts:
-    """The prompts of rows that are (rows, tokens) wide, of which the first `prompt` are the prompt, computed
-    where this is made; `of` then has the backbone go on from them. transformers 5.23 and 5.24."""
+    """Prompts (prompts, tokens) with their padding mask, computed where this is made, and which of them each
+    row has; `of` then has the backbone go on from them. transformers 5.23 and 5.24."""
 
-    def __init__(self, model: Any, input_ids: Tensor, attention_mask: Tensor, prompt: int) -> None:
-        self.backbone, self.prompt = backbone_of(model), prompt
-        first, self.of_row = prompts_of(input_ids, attention_mask, prompt)
+    def __init__(self, model: Any, ids: Tensor, mask: Tensor, of_row: Tensor) -> None:
+        self.backbone, self.prompt, self.of_row = backbone_of(model), ids.shape[1], of_row
         self.trunk = _Trunk()
         with _with_cache(self.backbone):
             found = self.backbone(
-                input_ids=input_ids[first, :prompt],
-                attention_mask=attention_mask[first, :prompt],
+                input_ids=ids,
+                attention_mask=mask,
                 **{cache_name(self.backbone): self.trunk, "use_cache": False},
             )
         self.last = found.last_hidden_state[:, -1:]

@@ -19,7 +19,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
 from prl.report.page.charts import charts_of
@@ -100,7 +100,8 @@ def render(template: str, data: Mapping[str, Any], follow: Follow | None = None,
     """A page: a template among the assets, with `values` as text; `data` for its scripts, which are Vega-Lite
     and the script of the template's name; its content policy; page.css and the style of its name."""
     own = template.removesuffix(".html")
-    scripts = [_asset("vega.min.js"), _asset("vega-lite.min.js"), _interpreter(), _asset(f"{own}.js")]
+    libraries = [_asset("vega.min.js"), _asset("vega-lite.min.js"), _interpreter()]
+    scripts = [*libraries, _asset("drawing.js") + _asset(f"{own}.js")]
     return _rendered(
         template,
         scripts,
@@ -116,10 +117,14 @@ def _rendered(
     template: str, scripts: Sequence[str], styles: Sequence[str], follow: Follow | None, **values: Any
 ) -> str:
     environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        loader=FunctionLoader(_asset),
     )
     scripts = [*scripts, *([_asset("follow.js")] if follow else [])]
-    return environment.from_string(_asset(template)).render(
+    return environment.get_template(template).render(
         policy=_policy(scripts, connects=follow is not None),
         style=Markup("\n".join(map(_asset, dict.fromkeys(styles)))),
         scripts=[Markup(script) for script in scripts],

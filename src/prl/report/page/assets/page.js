@@ -19,9 +19,6 @@
   const LIGHT = ["#0072b2", "#d55e00", "#009e73", "#aa4c8a", "#7a6a00", "#4d4d4d", "#56a0d8", "#a33b00"];
   const DARK = ["#56b4e9", "#ff9f5a", "#4fd3a5", "#e39ac4", "#f0e442", "#c8c8d0", "#9ad0f5", "#ffc299"];
   const DASHES = [[1, 0], [6, 3], [2, 2], [8, 2, 2, 2], [1, 3], [4, 1], [10, 4], [3, 5]];
-  const dark = matchMedia("(prefers-color-scheme: dark)");
-  const style = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-  const views = new Map();
 
   function smoothed(points, window) {
     return points.map(([step], at) => {
@@ -81,25 +78,8 @@
     };
   }
 
-  async function draw(place) {
-    const chart = data.charts[Number(place.dataset.chart)];
-    const runtime = vega.parse(vegaLite.compile(specification(chart)).spec, null, { ast: true });
-    views.get(place)?.finalize();
-    const view = new vega.View(runtime, { expr: window.expressionInterpreter, renderer: "svg", container: place, hover: true });
-    views.set(place, view);
-    await view.runAsync();
-    place.dataset.drawn = "yes";
-  }
-
-  const plots = () => [...document.querySelectorAll(".plot")];
-  const watcher = new IntersectionObserver((entries) => {
-    for (const entry of entries) if (entry.isIntersecting && !views.has(entry.target)) draw(entry.target);
-  }, { rootMargin: "400px" });
-  plots().forEach((place) => watcher.observe(place));
-  const redraw = () => [...views.keys()].forEach(draw);
+  const { views, watcher, draw, redraw } = drawing((place) => specification(data.charts[Number(place.dataset.chart)]));
   byId("smooth")?.addEventListener("change", redraw);
-  dark.addEventListener("change", redraw);
-  addEventListener("beforeprint", () => plots().filter((place) => !views.has(place)).forEach(draw));
 
   // --- Traces
 

@@ -2,9 +2,6 @@
 "use strict";
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
-  const dark = matchMedia("(prefers-color-scheme: dark)");
-  const style = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-  const views = new Map();
 
   // Okabe and Ito's colours as they are on white, and what stands for them on black.
   const ON_DARK = {
@@ -72,25 +69,7 @@
     return found;
   }
 
-  async function draw(place) {
-    const chart = data.charts[Number(place.dataset.chart)];
-    const runtime = vega.parse(vegaLite.compile(specification(chart)).spec, null, { ast: true });
-    views.get(place)?.finalize();
-    const view = new vega.View(runtime, { expr: window.expressionInterpreter, renderer: "svg", container: place, hover: true });
-    views.set(place, view);
-    await view.runAsync();
-    place.dataset.drawn = "yes";
-  }
-
-  const plots = [...document.querySelectorAll(".plot")];
-  const watcher = new IntersectionObserver((entries) => {
-    for (const entry of entries) if (entry.isIntersecting && !views.has(entry.target)) draw(entry.target);
-  }, { rootMargin: "400px" });
-  plots.forEach((place) => watcher.observe(place));
-  dark.addEventListener("change", () => [...views.keys()].forEach(draw));
-  addEventListener("beforeprint", () => {
-    plots.filter((place) => !views.has(place)).forEach(draw);
-    document.querySelector("header details").open = true;
-  });
+  drawing((place) => specification(data.charts[Number(place.dataset.chart)]));
+  addEventListener("beforeprint", () => { document.querySelector("header details").open = true; });
   document.body.dataset.ready = "yes";
 })();
