@@ -24,9 +24,17 @@ SOURCES = {
 """Modules that have examples -> what is written there."""
 
 
+def needs(module: str) -> set[str]:
+    """Which of the libraries of NEEDS `module` asks for, itself or by a package that it lies in."""
+    parts = module.split(".")
+    packages = [PACKAGE.parent.joinpath(*parts[:depth], "__init__.py") for depth in range(1, len(parts))]
+    texts = [SOURCES[module], *(package.read_text(encoding="utf-8") for package in packages)]
+    return {library for text in texts for library in NEEDS.findall(text)}
+
+
 @pytest.mark.parametrize("module", SOURCES)
 def test_examples_give_what_they_say(module: str, capsys: pytest.CaptureFixture[str]) -> None:
-    for library in NEEDS.findall(SOURCES[module]):
+    for library in sorted(needs(module)):
         pytest.importorskip(library)
     found = doctest.testmod(importlib.import_module(module))
     assert found.failed == 0, capsys.readouterr().out
