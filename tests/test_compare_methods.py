@@ -216,13 +216,46 @@ def test_a_single_common_seed_is_no_comparison_of_methods(tmp_path: Path) -> Non
     def of(name: str, seeds: Sequence[int]) -> list[Path]:
         return [evaluated(tmp_path / f"{name}{seed}", [1, 0, 0], model=name, seed=seed) for seed in seeds]
 
-    figures = compare_all([*of("a", [0, 1]), *of("b", [1, 2])]).figures["evaluation"]
+    figures = compare_all([*of("a", [0, 1]), *of("b", [1])]).figures["evaluation"]
     assert figures.differences[0].how == "paired, seed 1 alone"
-    assert "B - A: without the seeds 0 2, which one alone has" in figures.remarks
+    assert "B - A: without the seeds 0, which one alone has" in figures.remarks
     assert any("single models on the problems of seed 1" in line for line in figures.remarks)
-    none = compare_all([*of("c", [0, 1]), *of("d", [2, 3])]).figures["evaluation"]
+    none = compare_all([*of("c", [0, 1]), *of("d", [2])]).figures["evaluation"]
     assert none.differences == ()
-    assert "B - A: no seed in common (A has 0 1, B has 2 3)" in none.remarks[0]
+    assert "B - A: no seed in common (A has 0 1, B has 2)" in none.remarks[0]
+
+
+def test_methods_with_other_seeds_have_welchs_interval(tmp_path: Path, capsys: Any) -> None:
+    """Means 0, 0.25, 0.5 against 0.5 and 1: the variances of the means are 1 / 48 and 1 / 16, which makes
+    (1 / 12)² / ((1 / 48)² / 2 + (1 / 16)²) = 32 / 19 degrees of freedom."""
+
+    def of(name: str, seeds: Sequence[int], right: Sequence[int], **results: Any) -> list[str]:
+        made = []
+        for seed, won in zip(seeds, right, strict=True):
+            asked = f"{name} {seed}: {{}}"  # its own, so that problems add no variance
+            answers = [float(number < won) for number in range(4)]
+            folder = tmp_path / f"{name}{seed}"
+            made.append(str(evaluated(folder, answers, model=name, seed=seed, asked=asked, **results)))
+        return made
+
+    found = comparison.run(
+        resolve("compare", runs=[*of("a", [0, 1, 2], [0, 1, 2]), *of("b", [2, 3], [2, 4])])
+    )
+    accuracy, *_ = found.figures["evaluation"].differences
+    assert accuracy.how == "not paired (A has seeds 0 1 2, B 2 3), Welch's t"
+    assert accuracy.seeds == (0, 1, 2, 3)
+    half = t_quantile(32 / 19) / 12**0.5
+    assert isinstance(accuracy.value, Estimate)
+    assert (accuracy.value.mean, accuracy.value.low) == pytest.approx((0.5, 0.5 - half))
+    assert accuracy.value.high == 1.0, "a share differs by no more"
+    assert (
+        "accuracy, B - A, not paired (A has seeds 0 1 2, B 2 3), Welch's t:  50.0%" in capsys.readouterr().err
+    )
+    hotter = compare_all([*of("c", [0, 1], [0, 1]), *of("d", [2, 3], [2, 4], temperature=0.5)])
+    assert hotter.figures["evaluation"].differences[0].how == (
+        "not paired (A has seeds 0 1, B 2 3; temperature is 1.0 and 0.5; evaluate both with one "
+        "--temperature), Welch's t"
+    )
 
 
 def test_seeds_with_other_problems_are_paired_by_seed_alone(tmp_path: Path) -> None:
@@ -322,6 +355,24 @@ def test_seeds_of_a_training_are_compared_over_seeds(tmp_path: Path) -> None:
     assert found.how == "paired by seed, over 3 seeds (0 1 2), Student's t"
     assert "reward" not in by_name
     assert "B - A: they are paid otherwise, so their rewards are other numbers" in figures.remarks
+
+
+def test_trainings_with_other_seeds_have_welchs_interval(tmp_path: Path, capsys: Any) -> None:
+    """Shares right of 0, 0.1, 0.2 against 0.5 and 0.7: 1 / 300 and 1 / 100, 32 / 19 degrees of freedom."""
+    sides = []
+    for name, rate, right in (("a", 1e-4, {0: 0.0, 1: 0.1, 2: 0.2}), ("b", 1e-3, {2: 0.5, 3: 0.7})):
+        for seed, share in right.items():
+            run = trained(tmp_path / f"{name}{seed}", seed=seed, learning_rate=rate)
+            lines = [line | {"correct": share} for line in runs.read_metrics(run)]
+            (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+            sides.append(str(run))
+    figures = comparison.run(resolve("compare", runs=sides)).figures["rl"]
+    found = {each.figure: each for each in figures.differences}["share correct"]
+    half = t_quantile(32 / 19) * (1 / 75) ** 0.5
+    assert isinstance(found.value, Estimate)
+    assert (found.value.mean, found.value.low, found.value.high) == pytest.approx((0.5, 0.5 - half, 1.0))
+    assert found.how == "not paired (A has seeds 0 1 2, B 2 3), Welch's t"
+    assert "B - A: not paired (A has seeds 0 1 2, B 2 3), Welch's t" in capsys.readouterr().err
 
 
 def test_right_answers_of_two_runs_are_paired_where_their_problems_are_the_same(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import combinations
 from math import comb
 from statistics import fmean
@@ -24,6 +24,7 @@ from prl.statistics import (
     student,
     t_quantile,
     unpaired_difference,
+    welch,
 )
 
 
@@ -165,9 +166,10 @@ def test_intervals_over_seeds_hold_the_truth_about_as_often_as_they_say() -> Non
 @pytest.mark.parametrize(
     ("free", "tabled"),
     [(1, 12.7062), (2, 4.3027), (3, 3.1824), (4, 2.7764), (5, 2.5706), (10, 2.2281), (29, 2.0452),
-     (100, 1.9840), (10_000, 1.9600)],
+     (100, 1.9840), (10_000, 1.9600), (1.16955, 9.08278), (2.5, 3.57465), (24.9885, 2.05959)],
 )  # fmt: skip
-def test_quantiles_are_those_of_the_tables(free: int, tabled: float) -> None:
+def test_quantiles_are_those_of_the_tables(free: float, tabled: float) -> None:
+    """Those of no whole number as scipy.stats.t.ppf has them."""
     assert t_quantile(free) == pytest.approx(tabled, abs=5e-5)
 
 
@@ -226,6 +228,81 @@ def test_students_intervals_hold_the_truth_however_far_seeds_differ(
             for seed in range(seeds)
         }
         found = student(itself, units, drawn_units=True)
+        assert found is not None
+        held += found.low <= 0 <= found.high
+    assert 0.91 <= held / 200 <= 0.985
+
+
+# --- Welch's t
+
+
+def seeds_of(means: Sequence[float], start: int = 0) -> dict[int, dict[int, float]]:
+    return {seed: {seed: mean} for seed, mean in enumerate(means, start)}
+
+
+WELCH_BY_HAND = (
+    # Means 2 and 6, 1 / 3 + 8 / 2 = 13 / 3: (13 / 3)² / ((1 / 3)² / 2 + 4² / 1) = 1.16955 degrees of freedom.
+    ([1, 2, 3], [4, 8], 4, 9.08278 * (13 / 3) ** 0.5),
+    # An example that texts on Welch's test share: t = 2.1667 / 1.0520 with 24.9885 degrees of freedom.
+    (
+        [27.5, 21.0, 19.0, 23.6, 17.0, 17.9, 16.9, 20.1, 21.9, 22.6, 23.1, 19.6, 19.0, 21.7, 21.4],
+        [27.1, 22.0, 20.8, 23.4, 23.4, 23.5, 25.8, 22.0, 24.8, 20.2, 21.9, 22.1, 22.9, 20.5, 24.4],
+        2.166667, 1.817430,
+    ),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("before", "after", "mean", "half"), WELCH_BY_HAND)
+def test_welchs_interval_is_that_of_its_formula(
+    before: Sequence[float], after: Sequence[float], mean: float, half: float
+) -> None:
+    found = welch(seeds_of(before), seeds_of(after, 100))
+    assert found is not None
+    assert (found.mean, found.low, found.high) == pytest.approx((mean, mean - half, mean + half), abs=1e-4)
+    other_way = welch(seeds_of(after), seeds_of(before))
+    assert other_way is not None
+    assert (other_way.low, other_way.high) == pytest.approx((-found.high, -found.low))
+
+
+def test_welchs_interval_takes_two_seeds_a_side_and_ends_at_its_bounds() -> None:
+    assert welch(seeds_of([1.0, 2.0]), seeds_of([1.0])) is None
+    assert welch(seeds_of([1.0, 2.0]), {0: {0: 1.0}, 1: {}}) is None
+    assert welch(seeds_of([0.5, 0.5]), seeds_of([1.0, 1.0, 1.0])) == Estimate(0.5, 0.5, 0.5)
+    assert welch(seeds_of([0.0, 0.2]), seeds_of([0.9, 0.3]), bounds=(-1.0, 1.0)) == Estimate(0.5, -1.0, 1.0)
+
+
+def test_what_problems_add_to_a_difference_is_of_those_that_both_answered() -> None:
+    """Seeds that agree on every problem: a method that is better by the same on each is so on any problems;
+    one that is right where the other is wrong is so on these."""
+    problems = {n: float(n % 2) for n in range(40)}
+    before = {0: problems, 1: problems}
+    better = {seed: {n: value / 2 + 0.5 for n, value in problems.items()} for seed in (2, 3, 4)}
+    equal = {seed: {n: value + 0.5 for n, value in problems.items()} for seed in (2, 3, 4)}
+    assert welch(before, equal, drawn_units=True) == Estimate(0.5, 0.5, 0.5)
+    assert welch(before, better) == Estimate(0.25, 0.25, 0.25)
+    found = welch(before, better, drawn_units=True)
+    assert found is not None
+    assert found.high - 0.25 == pytest.approx(t_quantile(39) * (0.25**2 / 40) ** 0.5)
+
+
+@pytest.mark.parametrize("shared", [False, True], ids=["their own problems", "the same problems"])
+@pytest.mark.parametrize("ratio", [1, 3], ids=["alike", "unlike"])
+def test_welchs_intervals_hold_the_truth(ratio: float, shared: bool) -> None:
+    """`benchmarks/intervals.py` has more of these; ± 3 % by chance."""
+    rng, held = np.random.default_rng(1), 0
+    for _ in range(200):
+        problems = rng.normal(0, 0.2, (2, 30)) * shared
+        sides = []
+        for place, (seeds, apart) in enumerate(((3, 0.05), (5, 0.05 * ratio))):
+            of_method = problems[: place + 1].sum(axis=0) + rng.normal(0, 0.2, (seeds, 30))
+            draws = rng.normal(0, apart, (seeds, 1)) + of_method
+            sides.append(
+                {
+                    seed: {(0 if shared else (place, seed), n): value for n, value in enumerate(row.tolist())}
+                    for seed, row in enumerate(draws)
+                }
+            )
+        found = welch(*sides, drawn_units=True)
         assert found is not None
         held += found.low <= 0 <= found.high
     assert 0.91 <= held / 200 <= 0.985

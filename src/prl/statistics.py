@@ -2,10 +2,11 @@
 
     bootstrap, paired_difference     of one model or two: problems are resampled, never the samples of one
     student                          of several seeds: Student's t, what a study reports
+    welch                            the difference of two methods whose seeds are not the same: Welch's t
     over_seeds                       the same by a bootstrap, for a single seed or a look at its problems
     median                           of times, which have outliers
 
-How often the two hold the truth over few seeds is measured by `benchmarks/intervals.py`. Everything is
+How often those over seeds hold the truth of few is measured by `benchmarks/intervals.py`. Everything is
 seeded: the same figures give the same interval, to the last digit.
 """
 
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from math import comb, cos, inf, pi, sin, tan
+from math import comb, exp, inf, lgamma, pi, tan
 from statistics import fmean, variance
 from typing import Any
 
@@ -26,6 +27,7 @@ Units = Mapping[int, Mapping[Any, float]]
 """Seed -> unit (a problem, a step) -> its value."""
 
 SEED_RESAMPLES = 2000
+_LEGENDRE = np.polynomial.legendre.leggauss(64)
 
 
 @dataclass(frozen=True)
@@ -144,30 +146,68 @@ def student(
     return SeedEstimate(mean, max(bounds[0], mean - half), min(bounds[1], mean + half), by_seed)
 
 
+def welch(
+    before: Units,
+    after: Units,
+    *,
+    bounds: tuple[float, float] = (-inf, inf),
+    drawn_units: bool = False,
+) -> Estimate | None:
+    """The mean over the seeds of `after` minus that over those of `before`, with Welch's 95 % interval.
+
+    For methods whose seeds are not the same, so that no two belong together: their numbers and variances may
+    differ (Welch 1947; degrees of freedom by Satterthwaite). With `drawn_units`, what units that several
+    seeds share add to the difference is added to its variance, as in `student`. None where either has fewer
+    than two seeds. An interval ends at its `bounds`.
+    """
+    sides = [{seed: units for seed, units in side.items() if units} for side in (before, after)]
+    if min(map(len, sides)) < 2:
+        return None
+    means = [[fmean(units.values()) for units in side.values()] for side in sides]
+    parts = [(variance(side) / len(side), len(side) - 1) for side in means]
+    if drawn_units:
+        of_units, count = _of_shared_units(*sides)
+        parts += [(of_units, count - 1)] if of_units else []
+    of_all = sum(part for part, _ in parts)
+    mean = fmean(means[1]) - fmean(means[0])
+    half = 0.0
+    if of_all:
+        half = t_quantile(of_all**2 / sum(part**2 / free for part, free in parts)) * of_all**0.5
+    return Estimate(mean, max(bounds[0], mean - half), min(bounds[1], mean + half))
+
+
 def _common_seeds(parts: Sequence[Units]) -> list[int]:
     return sorted(set.intersection(*({seed for seed, units in part.items() if units} for part in parts)))
 
 
-def _of_shared_units(part: Units) -> tuple[float, int]:
-    """The variance that units which several seeds share add to the mean over seeds, and how many these are.
+def _of_shared_units(*sides: Units) -> tuple[float, int]:
+    """The variance that units which several seeds share add to the mean over seeds, or of two sides to the
+    difference of these, and how many units these are.
 
     A unit's deviation from its seed's mean holds what is its own and what is left of chance: the spread among
-    the seeds tells how much the latter is.
+    the seeds of a side tells how much the latter is.
     """
-    deviations: dict[Any, list[float]] = {}
-    for units in part.values():
-        mean = fmean(units.values())
-        for unit, value in units.items():
-            deviations.setdefault(unit, []).append((value - mean) / (len(units) * len(part)))
-    shared = [each for each in deviations.values() if len(each) > 1]
-    found = sum(sum(each) ** 2 - len(each) * variance(each) for each in shared)
+    deviations: dict[Any, list[list[float]]] = {}
+    for side, part in enumerate(sides):
+        for units in part.values():
+            mean = fmean(units.values())
+            for unit, value in units.items():
+                of_unit = deviations.setdefault(unit, [[] for _ in sides])
+                of_unit[side].append((value - mean) / (len(units) * len(part)))
+    shared = [each for each in deviations.values() if any(len(side) > 1 for side in each)]
+    found = 0.0
+    for each in shared:
+        own = [sum(side) for side in each if len(side) > 1]
+        chance = sum(len(side) * variance(side) for side in each if len(side) > 1)
+        found += (own[0] - own[1] if len(own) > 1 else own[0]) ** 2 - chance
     return (max(0.0, found), len(shared)) if len(shared) > 1 else (0.0, 0)
 
 
-def t_quantile(free: int) -> float:
-    """The 97.5 % quantile of Student's t with so many degrees of freedom.
+def t_quantile(free: float) -> float:
+    """The 97.5 % quantile of Student's t with so many degrees of freedom, 1 or more, whole or not.
 
-    The closed form of its distribution (Abramowitz and Stegun 26.7.3 and 26.7.4), inverted by bisection.
+    With t = tan(angle) · √free its density is cos(angle) ** (free - 1) up to a factor: that is integrated by
+    Gauss and Legendre's rule, and the angle found by bisection.
 
     >>> [round(t_quantile(free), 3) for free in (1, 2, 4, 30)]
     [12.706, 4.303, 2.776, 2.042]
@@ -181,15 +221,12 @@ def t_quantile(free: int) -> float:
     return tan(low) * free**0.5
 
 
-def _t_within(angle: float, free: int) -> float:
+def _t_within(angle: float, free: float) -> float:
     """The chance that |t| is below tan(angle) · √free."""
-    odd = free % 2
-    term = cos(angle) if odd else 1.0
-    total = 0.0
-    for n in range(2 if odd else 1, free, 2):
-        total += term
-        term *= cos(angle) ** 2 * n / (n + 1)
-    return (angle + sin(angle) * total) * 2 / pi if odd else sin(angle) * total
+    places, weights = _LEGENDRE
+    density = np.cos((places + 1) * angle / 2) ** (free - 1)
+    scale = exp(lgamma((free + 1) / 2) - lgamma(free / 2)) / pi**0.5
+    return float(angle * scale * (weights @ density))
 
 
 def median(values: Sequence[float]) -> Estimate:

@@ -2,14 +2,16 @@
 
 Single models have the intervals that their evaluations found, over problems, and of two the paired bootstrap.
 Several seeds of a method have Student's t over them, and differences are paired by seed and problem
-(`prl.study.results.gain`). What answered other problems of a data set, or sampled otherwise, is held against
-each other unpaired, which is said; evaluations of other data sets are refused.
+(`prl.study.results.gain`), or have Welch's t where two methods have other seeds. What answered other problems
+of a data set, or sampled otherwise, is held against each other unpaired, which is said; evaluations of other
+data sets are refused.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from itertools import product
 from math import inf
 from pathlib import Path
 from statistics import fmean
@@ -21,8 +23,17 @@ from prl import runs
 from prl.errors import RunError
 from prl.evaluation import read_results
 from prl.model.loading import ATTENTIONS
-from prl.statistics import Estimate, itself, paired_difference, student, unpaired_difference
-from prl.study.comparison.figures import Difference, Figures, left_out, no_common_seed, of_two, over
+from prl.statistics import Estimate, itself, paired_difference, student, unpaired_difference, welch
+from prl.study.comparison.figures import (
+    Difference,
+    Figures,
+    are_paired,
+    left_out,
+    no_common_seed,
+    of_two,
+    over,
+    over_both,
+)
 from prl.study.results import SCORES, Evaluation, gain, read_evaluation, score
 
 METRICS = ("accuracy", "parallel_ratio", "format_valid", "tokens", "critical_path")
@@ -113,15 +124,27 @@ def _mode(results: Mapping[Path, Mapping[str, Any]]) -> str:
 
 def _unlike(first: Path, ours: Mapping[str, Any], second: Path, theirs: Mapping[str, Any]) -> str:
     """Why two evaluations cannot be paired, with the next step; nothing where they can."""
+    if reason := _answered_otherwise(first, ours, second, theirs):
+        return reason
+    if _problems(first) != _problems(second):
+        return f"{ours['dataset']} gave them other problems; evaluate the older one again"
+    return ""
+
+
+def _answered_otherwise(
+    first: Path,
+    ours: Mapping[str, Any],
+    second: Path,
+    theirs: Mapping[str, Any],
+    same: Collection[str] = SAME,
+) -> str:
     said = [runs.read_settings(folder) for folder in (first, second)]
-    for key in SAME:
+    for key in same:
         if ours.get(key) != theirs.get(key):
             return _other(key, ours, theirs)
     for key in _SAMPLING:
         if said[0].get(key) != said[1].get(key):
             return _other(key, *said)
-    if _problems(first) != _problems(second):
-        return f"{ours['dataset']} gave them other problems; evaluate the older one again"
     return ""
 
 
@@ -194,6 +217,9 @@ def _over_seeds(part: str, folders: Folders, results: Mapping[Path, Mapping[str,
     first, *others = read
     differences, remarks = [], []
     for letter in others:
+        if not are_paired(read[first], read[letter]):
+            differences += _unpaired(first, letter, folders, results, read)
+            continue
         shared = tuple(sorted(read[first].keys() & read[letter].keys()))
         if not shared:
             remarks.append(no_common_seed(first, letter, folders))
@@ -267,7 +293,35 @@ def _gain(
         seed: {"mean": fmean(theirs[seed].scores[name].values()) - fmean(ours[seed].scores[name].values())}
         for seed in seeds
     }
-    by_seed = student(itself, gains, bounds=(-1.0, 1.0) if name in SHARES else (-inf, inf))
+    by_seed = student(itself, gains, bounds=_bounds(name))
     assert by_seed is not None  # for the type checker: there are seeds
     how = f"paired by seed, not by problem ({why}), {over(seeds)}"
     return Difference(name, first, second, by_seed, how, seeds)
+
+
+def _unpaired(
+    first: str,
+    second: str,
+    folders: Folders,
+    results: Mapping[Path, Mapping[str, Any]],
+    read: Mapping[str, Mapping[int, Evaluation]],
+) -> list[Difference]:
+    """By what the second has more of each score than the first, where their seeds are not the same."""
+    pairs = product(folders[first].values(), folders[second].values())
+    unlike = (_answered_otherwise(a, results[a], b, results[b], {*SAME} - {"seed"}) for a, b in pairs)
+    how = over_both(first, second, folders, next(filter(None, unlike), ""))
+    seeds = tuple(sorted({*folders[first], *folders[second]}))
+    found = []
+    for name in SCORES:
+        before, after = (
+            {seed: each.scores.get(name, {}) for seed, each in read[letter].items()}
+            for letter in (first, second)
+        )
+        value = welch(before, after, bounds=_bounds(name), drawn_units=True)
+        found += [Difference(name, first, second, value, how, seeds)] if value else []
+    return found
+
+
+def _bounds(name: str) -> tuple[float, float]:
+    """Between which a difference is."""
+    return (-1.0, 1.0) if name in SHARES else (-inf, inf)

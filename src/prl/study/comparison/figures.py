@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -74,17 +74,35 @@ def of_two(what: str) -> str:
 
 def over(seeds: tuple[int, ...]) -> str:
     """What a difference over seeds is of."""
-    return f"over {len(seeds)} seeds ({' '.join(map(str, seeds))}), Student's t"
+    return f"over {len(seeds)} seeds ({_said(seeds)}), Student's t"
+
+
+def over_both(first: str, second: str, seeds: Mapping[str, Iterable[int]], why: str = "") -> str:
+    """What a difference of methods with other seeds is of."""
+    has = f"{first} has seeds {_said(seeds[first])}, {second} {_said(seeds[second])}"
+    return f"not paired ({has}{'; ' if why else ''}{why}), Welch's t"
 
 
 def no_common_seed(first: str, second: str, seeds: Mapping[str, Iterable[int]]) -> str:
     """Why there is no difference over seeds."""
-    has = ", ".join(f"{each} has {' '.join(map(str, seeds[each]))}" for each in (first, second))
-    return f"{second} - {first}: no seed in common ({has}), so no difference: run both with the same --seed"
+    has = ", ".join(f"{each} has {_said(seeds[each])}" for each in (first, second))
+    return (
+        f"{second} - {first}: no seed in common ({has}), so no difference: run both with the same --seed, or "
+        "each with two seeds"
+    )
 
 
 def left_out(first: str, second: str, seeds: Mapping[str, Iterable[int]]) -> list[str]:
     """Which seeds a difference is without; nothing where both have the same."""
     alone = sorted({*seeds[first]} ^ {*seeds[second]})
-    said = " ".join(map(str, alone))
-    return [f"{second} - {first}: without the seeds {said}, which one alone has"] if alone else []
+    return [f"{second} - {first}: without the seeds {_said(alone)}, which one alone has"] if alone else []
+
+
+def are_paired(first: Collection[int], second: Collection[int]) -> bool:
+    """Whether two methods are held against each other seed by seed: where they have the same, and where one
+    has a single seed, which alone has no spread."""
+    return {*first} == {*second} or min(len(first), len(second)) < 2
+
+
+def _said(seeds: Iterable[int]) -> str:
+    return " ".join(map(str, seeds))

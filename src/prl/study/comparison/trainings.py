@@ -22,8 +22,16 @@ import pyarrow.compute as pc
 
 from prl import runs
 from prl.report.curves import Curve, latest_means, read_curves
-from prl.statistics import Estimate, itself, paired_difference, student, unpaired_difference
-from prl.study.comparison.figures import Difference, Figures, left_out, no_common_seed, over
+from prl.statistics import Estimate, itself, paired_difference, student, unpaired_difference, welch
+from prl.study.comparison.figures import (
+    Difference,
+    Figures,
+    are_paired,
+    left_out,
+    no_common_seed,
+    over,
+    over_both,
+)
 
 MOST_STEPS = 10
 """Steps at the end of a training that its figures are means of, at most."""
@@ -58,6 +66,8 @@ PAID = (
 Folders = Mapping[str, Mapping[int, Path]]
 """Letter -> seed -> the folder of a run."""
 
+_Side = Mapping[int, Mapping[str, float]]  # seed -> figure -> what it is
+
 
 @dataclass(frozen=True)
 class _Run:
@@ -86,20 +96,20 @@ def compare_all(part: str, command: str, folders: Folders, *, resamples: int = 1
     first, *others = read
     differences: list[Difference] = []
     for letter in others:
-        shared = sorted(values[first].keys() & values[letter].keys())
-        singles = len(values[first]) == len(values[letter]) == 1
-        if not shared and not singles:
-            remarks.append(no_common_seed(first, letter, folders))
-            continue
-        pairs = {seed: (values[first][seed], values[letter][seed]) for seed in shared}
-        if singles:
-            pairs = {0: (*values[first].values(), *values[letter].values())}  # type: ignore[dict-item]
-        else:
+        sides = values[first], values[letter]
+        singles = len(sides[0]) == len(sides[1]) == 1
+        if are_paired(*sides) and not singles:
+            if not sides[0].keys() & sides[1].keys():
+                remarks.append(no_common_seed(first, letter, folders))
+                continue
             remarks += left_out(first, letter, folders)
         same_pay = _pay(read[first]) == _pay(read[letter])
         if command == "rl" and not same_pay:
             remarks.append(f"{letter} - {first}: they are paid otherwise, so their rewards are other numbers")
-        differences += _differences(first, letter, pairs, same_pay)
+        if are_paired(*sides):
+            differences += _differences(first, letter, _pairs(*sides), same_pay)
+        else:
+            differences += _unpaired(first, letter, *sides, same_pay)
         if singles and command == "rl":
             of_problems = [*read[first].values(), *read[letter].values()]
             differences += _right(first, letter, of_problems[0], of_problems[1], step, window, resamples)
@@ -185,6 +195,13 @@ def _bounds(name: str) -> tuple[float, float]:
     return (0.0, inf) if name in (LENGTH, SECONDS, MEMORY) else (-inf, inf)
 
 
+def _pairs(before: _Side, after: _Side) -> dict[int, tuple[Mapping[str, float], Mapping[str, float]]]:
+    """Seed -> the figures of both, of seeds that both have, or of two single runs."""
+    if len(before) == len(after) == 1:
+        return {0: (next(iter(before.values())), next(iter(after.values())))}
+    return {seed: (before[seed], after[seed]) for seed in sorted(before.keys() & after.keys())}
+
+
 def _differences(
     first: str,
     second: str,
@@ -199,17 +216,43 @@ def _differences(
             for seed, (before, after) in pairs.items()
             if name in before and name in after
         }
-        if not gains or name.endswith(AT_END) or (name.endswith("reward") and not same_pay):
+        if not gains or not _is_subtracted(name, same_pay):
             continue
         seeds = tuple(gains)
         if len(seeds) > 1:
-            low, high = _bounds(name)
-            value = student(itself, gains, bounds=(low - high, high - low))
+            value = student(itself, gains, bounds=_bounds_of_difference(name))
             assert value is not None  # for the type checker: there are seeds
             found.append(Difference(name, first, second, value, f"paired by seed, {over(seeds)}", seeds))
         else:
             found.append(Difference(name, first, second, gains[seeds[0]]["run"], "of single runs"))
     return found
+
+
+def _unpaired(first: str, second: str, before: _Side, after: _Side, same_pay: bool) -> list[Difference]:
+    """The same of methods whose seeds are not the same; none of what fewer than two seeds of either have."""
+    found = []
+    for name in dict.fromkeys(name for each in before.values() for name in each):
+        if not _is_subtracted(name, same_pay):
+            continue
+        sides = [
+            {seed: {"run": each[name]} for seed, each in side.items() if name in each}
+            for side in (before, after)
+        ]
+        value = welch(*sides, bounds=_bounds_of_difference(name))
+        if value:
+            seeds = {first: tuple(sides[0]), second: tuple(sides[1])}
+            both = tuple(sorted({*sides[0], *sides[1]}))
+            found.append(Difference(name, first, second, value, over_both(first, second, seeds), both))
+    return found
+
+
+def _is_subtracted(name: str, same_pay: bool) -> bool:
+    return not name.endswith(AT_END) and (same_pay or not name.endswith("reward"))
+
+
+def _bounds_of_difference(name: str) -> tuple[float, float]:
+    low, high = _bounds(name)
+    return low - high, high - low
 
 
 def _right(
