@@ -187,13 +187,87 @@ def test_three_evaluations_are_held_against_the_first(tmp_path: Path, capsys: An
         ("C", "A", 0.75, "paired"),
     ]
     shown = capsys.readouterr().err
-    assert "accuracy, C - A, paired:  75.0%  [" in shown
+    assert blocks_of(shown)["accuracy"]["C causal"][1].startswith("75.0% [")
+    assert "B - A, C - A: paired\n" in shown
     assert "single models on these 4 problems" in shown
     written = json.loads((tmp_path / "out.json").read_text())
     assert written["methods"] == {letter: {"0": str(run)} for letter, run in zip("ABC", each, strict=True)}
     difference = written["figures"]["evaluation"]["differences"][1]
     assert (difference["second"], difference["value"]["mean"]) == ("C", 0.75)
     assert written["settings"] == {name: [*cells] for name, cells in found.settings.items()}
+
+
+def blocks_of(shown: str) -> dict[str, dict[str, list[str]]]:
+    """Name of a block -> its rows, by their first cell -> the other cells; of all tables that are shown."""
+    found: dict[str, dict[str, list[str]]] = {}
+    name = ""
+    for line in shown.splitlines():
+        if line.startswith("│"):
+            first, *cells = line.strip("│").split("│")
+            if first.startswith("   "):
+                found[name][first.strip()] = [cell.strip() for cell in cells]
+            else:
+                name = first.strip()
+                found[name] = {}
+    return found
+
+
+def test_eight_evaluations_are_read_at_80_columns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setattr(comparison.console, "width", 80)
+    stages = [[{"name": "easy"}, {"name": "hard", "levels": [number // 4]}] for number in range(8)]
+    each = []
+    for number in range(8):
+        model = trained(tmp_path / f"{number}/rl", stages=stages[number])
+        right = [float(place < number) for place in range(8)]
+        metrics = {"accuracy": vars(bootstrap(right)), "critical_path": vars(Estimate(1234, 1111, 1357))}
+        metrics = {f"sampled/{name}": found for name, found in metrics.items()}
+        each.append(str(evaluated(tmp_path / f"{number}/eval", right, model=model, metrics=metrics)))
+    comparison.run(resolve("compare", runs=each))
+    shown = capsys.readouterr().err
+    assert max(len(line) for line in shown.splitlines() if line[:1] in "┏┃│├└") <= 80
+    assert "…" not in shown
+    found = blocks_of(shown)
+    assert [*found] == ["rl.stages", "accuracy", "critical_path"]
+    assert found["rl.stages"] == {
+        "A B C D": ['[{"name": "easy"}, {"name": "hard", "levels": [0]}]'],
+        "E F G H": ['[{"name": "easy"}, {"name": "hard", "levels": [1]}]'],
+    }
+    assert [*found["accuracy"]] == [f"{letter} causal" for letter in "ABCDEFGH"]
+    assert found["accuracy"]["A causal"][1] == ""
+    assert found["accuracy"]["H causal"][0].startswith("87.5% [")
+    assert found["accuracy"]["H causal"][1].startswith("87.5% [")
+    assert found["critical_path"]["B causal"] == ["1234 [1111, 1357]", ""]
+    assert "\nB - A, C - A, D - A, E - A, F - A, G - A, H - A: paired\n" in shown
+    comparison.run(resolve("compare", runs=each[:2]))
+    assert "accuracy, B - A, paired:  12.5%  [" in capsys.readouterr().err, "two stand side by side"
+
+
+def test_what_stands_side_by_side_is_a_matter_of_the_width(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    each = [
+        str(trained(tmp_path / f"{rate}-{seed}", seed=seed, steps=6 + seed, learning_rate=rate))
+        for rate in (1e-3, 1e-4, 1e-5, 1e-6)
+        for seed in ((0, 1) if rate < 1e-3 else (0, 1, 2))
+    ]
+    shown = {}
+    for width in (80, 240):
+        monkeypatch.setattr(comparison.console, "width", width)
+        comparison.run(resolve("compare", runs=each))
+        shown[width] = capsys.readouterr().err
+        tables = [line for line in shown[width].splitlines() if line[:1] in "┏┃│├└"]
+        assert max(map(len, tables)) <= width
+        assert "…" not in shown[width]
+        how = "not paired (A has seeds 0 1 2, {0} 0 1), Welch's t"
+        assert all(f"{letter} - A" in shown[width] and how.format(letter) in shown[width] for letter in "BCD")
+    reward = blocks_of(shown[80])["reward"]
+    assert reward["A, 3 seeds"] == ["0.55 [0.55, 0.55]", ""]
+    assert reward["D, 2 seeds"] == ["0.55 [0.55, 0.55]", "+0 [+0, +0]"]
+    assert [*reward] == ["A, 3 seeds", "B, 2 seeds", "C, 2 seeds", "D, 2 seeds"]
+    rows = [[cell.strip() for cell in line.split("│")] for line in shown[240].splitlines()]
+    assert ["", "reward", *4 * ["0.55 [0.55, 0.55]"], *3 * ["+0 [+0, +0]"], ""] in rows
 
 
 def test_other_problems_are_not_paired_and_another_data_set_is_refused(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -154,7 +155,8 @@ def test_an_evaluation_is_compared_with_all_of_a_demo(
     first, both = evaluation(tmp_path / "a"), a_demo(tmp_path / "demo", BETTER, "structured")
     comparison.run(resolve("compare", runs=[str(first), str(both)], bootstrap=100))
     shown = capsys.readouterr().err
-    assert all(f"accuracy, {letter} - A, paired:  25.0%  [" in shown for letter in "BCDE")
+    assert "B - A, C - A, D - A, E - A: paired\n" in shown
+    assert all(re.search(rf"│   {letter} \w+ +│ [^│]+ │ 25.0% \[", shown) for letter in "BCDE")
     assert f"E {both / 'eval-rl'}" in shown
 
 

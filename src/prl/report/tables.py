@@ -23,16 +23,13 @@ def table(metrics: dict[str, Estimate], title: str, *, heading: str = "95 % inte
         grid.add_column(mode, justify="right")
     for name in dict.fromkeys(name.split("/")[1] for name in metrics):
         cells = [metrics.get(f"{mode}/{name}") for mode in modes]
-        shown = [
-            ""
-            if cell is None
-            else f"{cell.mean:.0f}  [{cell.low:.0f}, {cell.high:.0f}]"
-            if name in _NUMBERS
-            else str(cell)
-            for cell in cells
-        ]
-        grid.add_row(name, *shown)
+        grid.add_row(name, *("" if cell is None else shown(name, cell) for cell in cells))
     return grid
+
+
+def shown(name: str, found: Estimate) -> str:
+    """A metric as a table has it: a share, or a number of tokens."""
+    return f"{found.mean:.0f}  [{found.low:.0f}, {found.high:.0f}]" if name in _NUMBERS else str(found)
 
 
 def models_table(
@@ -67,6 +64,23 @@ def side_by_side(
         for name, cells in rows.items():
             grid.add_row(*(Text(one_line(cell)) for cell in (name, *cells)))
         grid.add_section()
+    return grid
+
+
+def in_blocks(
+    sections: Sequence[Mapping[str, Sequence[Sequence[str]]]], columns: Sequence[str], title: str
+) -> Table:
+    """The same turned, for more columns than stand side by side: a block a name, which is followed by its
+    rows of as many cells as there are `columns`."""
+    grid = Table(title=Text(one_line(title)), title_justify="left")
+    for column in columns:
+        grid.add_column(Text(one_line(column)), overflow="fold")
+    for blocks in sections:
+        for name, rows in blocks.items():
+            grid.add_row(Text(one_line(name), style="bold"))
+            for first, *cells in rows:
+                grid.add_row(Text(f"  {one_line(first)}"), *(Text(one_line(cell)) for cell in cells))
+            grid.add_section()
     return grid
 
 
