@@ -10,6 +10,7 @@ from typing import Any
 
 import psutil
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,7 +19,7 @@ from prl.config import resolve
 from prl.errors import RunError
 from prl.machine import fitting, hardware
 from prl.machine.fitting import Extent, check_fits
-from prl.machine.hardware import Machine, group_free
+from prl.machine.hardware import Machine, group_free, memory_limit
 from prl.machine.load import load_of
 from prl.machine.memory import GIB, forecast
 from prl.machine.shape import read_shape
@@ -63,6 +64,26 @@ def test_a_scheduler_of_version_2(tmp_path: Path) -> None:
     assert group_free(tmp_path / "listed", tmp_path) == 60
     files(tmp_path / "jobs", memory__current="900")
     assert group_free(tmp_path / "listed", tmp_path) == 0
+
+
+def test_the_limit_is_the_least_of_machine_and_groups(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever is used of it: groups of 1000 and 800 bytes, one without a limit, and none."""
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(total=900))
+    assert memory_limit("cpu", tmp_path / "none", tmp_path) == 900
+    files(tmp_path, listed="4:memory:/docker/abc\n0::/jobs/7\n")
+    files(tmp_path / "memory", **V1)
+    files(tmp_path / "jobs/7", memory__max="max")
+    assert memory_limit("cpu", tmp_path / "listed", tmp_path) == 900
+    files(tmp_path / "memory/docker/abc", memory__limit_in_bytes="800")
+    assert memory_limit("cpu", tmp_path / "listed", tmp_path) == 800
+    files(tmp_path / "jobs", **V2)
+    assert memory_limit("cpu", tmp_path / "listed", tmp_path) == 500
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert memory_limit("cpu", tmp_path / "listed", tmp_path) == 125, "which four processes share"
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (600, 800))
+    assert memory_limit("cuda", tmp_path / "listed", tmp_path) == 800
 
 
 def test_the_limit_of_a_container_is_what_is_usable(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -170,6 +170,37 @@ def test_curves_are_what_was_logged(tmp_path: Path) -> None:
     assert charts["Block position"]["series"][0]["points"][0] == (1, 0.0)
 
 
+def with_memory(run: Path, *, limit: float | None = 8.0) -> Path:
+    """A run that took a sixteenth of a GiB more each step."""
+    lines = runs.read_metrics(run)
+    for line in lines:
+        line |= {"memory/peak": 5 + line["step"] / 16} | ({"memory/limit": limit} if limit else {})
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return run
+
+
+def test_memory_is_held_against_its_limit(tmp_path: Path) -> None:
+    run = with_memory(rl_run(tmp_path / "new" / "rl", steps=6))
+    older = with_memory(rl_run(tmp_path / "old" / "rl", steps=6), limit=None)
+    (chart,) = (each for each in charts_of(read_runs([run])) if each["title"] == "Memory")
+    assert [(series["name"], series["points"][-1]) for series in chart["series"]] == [
+        ("peak", (6, 5.375)),
+        ("limit", (6, 8.0)),
+    ]
+    said = "At most 5.38 of 8 GiB, 67% of the limit."
+    assert f"<br>{said}</figcaption>" in write_page([run], tmp_path / "page.html").read_text("utf-8")
+    (chart,) = (each for each in charts_of(read_runs([run, older])) if each["title"] == "Memory")
+    assert chart["found"] == (
+        "new/rl: at most 5.38 of 8 GiB, 67% of the limit; "
+        "old/rl: at most 5.38 GiB; the limit was not recorded"
+    )
+    lines = runs.read_metrics(run)
+    lines[1] |= {"memory/limit": 5.5}  # resumed in a smaller container
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (chart,) = (each for each in charts_of(read_runs([run])) if each["title"] == "Memory")
+    assert chart["found"] == "At most 5.12 of 5.5 GiB, 93% of the limit"
+
+
 def test_evaluations_of_the_same_problems_are_compared_in_pairs(tmp_path: Path) -> None:
     first = evaluation(tmp_path / "a", scores=[0, 0, 1, 1] * 10)
     second = evaluation(tmp_path / "b", scores=[1, 1, 1, 1] * 10)

@@ -16,6 +16,7 @@ from trl import GRPOTrainer, SFTTrainer
 
 from prl import rl, runs, sft
 from prl.config import resolve
+from prl.machine.hardware import memory_limit
 from prl.trainer.grpo import GRPO
 from prl.trainer.sft import SFT
 from prl.trainer.timing import PARTS
@@ -99,6 +100,7 @@ def test_a_callback_of_ones_own_adds_to_the_metrics(tmp_path: Path) -> None:
         assert [line["mine"] for line in lines] == [1.0]
         (line,) = lines
         assert 0 < line["memory/peak"] < 64
+        assert line["memory/limit"] == pytest.approx(memory_limit("cpu") / 2**30, abs=1e-3)
     # A step takes what its parts do, the optimizer among them, which TRL's own count leaves out.
     assert line["step_time"] < sum(line[f"time/{part}"] for part in PARTS) < 2 * line["step_time"]
     assert line["time/score"] == 0, "nothing had to be scored"

@@ -6,11 +6,14 @@ the functions; bitsandbytes never.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import starmap
 from pathlib import Path
 
 from prl.errors import first_line
@@ -123,25 +126,29 @@ def group_free(
 ) -> int | None:
     """Bytes that the control groups of this process (a container's, a scheduler's) leave it; None without a
     limit. Cached files count as free: the kernel drops them first."""
+    left = starmap(_left_in, _groups(listed, mounted))
+    return min((each for each in left if each is not None), default=None)
+
+
+def _groups(listed: Path, mounted: Path) -> Iterator[tuple[Path, tuple[str, str, str]]]:
+    """The control groups that this process is in, each with its `_GROUP_FILES`, and those above them."""
     try:
         lines = listed.read_text(encoding="utf-8").splitlines()
     except OSError:
-        return None
-    left = []
+        return
     for line in lines:
         _, controllers, path = (*line.split(":", 2), "", "")[:3]
         for controller in {*controllers.split(",")} & {*_GROUP_FILES}:
             root = mounted / controller
             group = root / path.lstrip("/")
             # In a container its own group is the root, and the path may be that of the host.
-            groups = [each for each in (group, *group.parents) if each == root or root in each.parents]
-            left += [
-                free for each in groups if (free := _left_in(each, *_GROUP_FILES[controller])) is not None
-            ]
-    return min(left, default=None)
+            for each in (group, *group.parents):
+                if each == root or root in each.parents:
+                    yield each, _GROUP_FILES[controller]
 
 
-def _left_in(group: Path, limit: str, use: str, prefix: str) -> int | None:
+def _left_in(group: Path, files: tuple[str, str, str]) -> int | None:
+    limit, use, prefix = files
     try:
         most, held = (int((group / name).read_text()) for name in (limit, use))
         stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
@@ -149,6 +156,24 @@ def _left_in(group: Path, limit: str, use: str, prefix: str) -> int | None:
         return None
     cached = sum(int(stat.get(f"{prefix}{kind}_file", 0)) for kind in ("inactive", "active"))
     return max(0, most - held + cached)
+
+
+def memory_limit(
+    device: str, listed: Path = Path("/proc/self/cgroup"), mounted: Path = Path("/sys/fs/cgroup")
+) -> int:
+    """Bytes that there are in all: of the GPU, or on others of the machine or, where that is less, of what
+    the control groups of this process may hold. Processes of one launcher share the latter."""
+    if device == "cuda":
+        import torch
+
+        return torch.cuda.mem_get_info()[1]
+    import psutil
+
+    found = psutil.virtual_memory().total
+    for group, (limit, *_) in _groups(listed, mounted):
+        with contextlib.suppress(OSError, ValueError):  # no such group, or "max"
+            found = min(found, int((group / limit).read_text()))
+    return found // processes.launched_here()
 
 
 def own_device(device: str) -> str:

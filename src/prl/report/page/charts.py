@@ -16,13 +16,15 @@ from prl.report.page.reading import Told
 class Chart:
     """`series` are keys of metrics.jsonl, each with its name; a key that ends in `*` is every key that begins
     so, named by what the `*` stands for. `says` is a line below the title for who sees it the first time.
-    `is_share`: an axis from 0 to 100 %. `is_logarithmic`: by powers of ten."""
+    `is_share`: an axis from 0 to 100 %. `is_logarithmic`: by powers of ten. `is_from_zero`: one that begins
+    there, whatever the values are."""
 
     title: str
     says: str
     series: Mapping[str, str]
     is_share: bool = False
     is_logarithmic: bool = False
+    is_from_zero: bool = False
 
 
 CHARTS = (
@@ -80,13 +82,18 @@ CHARTS = (
         is_share=True,
     ),
     Chart("Time of a step", "seconds", {"step_time": "whole step", "time/*": ""}),
-    Chart("Memory", "GiB at the peak", {"memory/peak": "peak"}),
+    Chart(
+        "Memory",
+        "GiB at the peak, and the limit: of the GPU, or without one of the machine or the container",
+        {"memory/peak": "peak", "memory/limit": "limit"},
+        is_from_zero=True,
+    ),
 )
 
 
 def charts_of(told: Sequence[Told]) -> list[dict[str, Any]]:
-    """The charts in which any run has a point: title, says, share, logarithmic, and `series` of {run, name,
-    points}."""
+    """The charts in which any run has a point: title, says, what was `found` in words, share, logarithmic,
+    zero, and `series` of {run, name, points}."""
     every = [curves_of(run) for run in told]
     found = []
     for chart in CHARTS:
@@ -100,12 +107,31 @@ def charts_of(told: Sequence[Told]) -> list[dict[str, Any]]:
                 {
                     "title": chart.title,
                     "says": chart.says,
+                    "found": _memory_told(told, every) if chart.title == "Memory" else "",
                     "share": chart.is_share,
                     "logarithmic": chart.is_logarithmic,
+                    "zero": chart.is_from_zero,
                     "series": series,
                 }
             )
     return found
+
+
+def _memory_told(told: Sequence[Told], every: Sequence[Mapping[str, Curve]]) -> str:
+    """How near each run came to its limit, in words; the limit is what it was at the step that came
+    nearest."""
+    said = []
+    for run, curves in zip(told, every, strict=True):
+        peaks, limits = curves.get("memory/peak"), dict(curves.get("memory/limit", ()))
+        shares = [(held / limits[step], held, limits[step]) for step, held in peaks or () if limits.get(step)]
+        most = f"{run.name}: at most" if len(told) > 1 else "At most"
+        if shares:
+            share, held, limit = max(shares)
+            said.append(f"{most} {held:.3g} of {limit:.3g} GiB, {share:.0%} of the limit")
+        elif peaks:
+            held = max(held for _, held in peaks)
+            said.append(f"{most} {held:.3g} GiB; the limit was not recorded")
+    return "; ".join(said)
 
 
 def _series(chart: Chart, curves: Mapping[str, Curve]) -> Iterable[tuple[str, Curve]]:

@@ -49,7 +49,7 @@
       x: { field: "step", type: "quantitative", title: "step", axis: { tickMinStep: 1, format: "d" } },
       y: {
         field: "value", type: "quantitative", title: null,
-        scale: chart.logarithmic ? { type: "log" } : chart.share ? { domain: [0, 1] } : { zero: false },
+        scale: chart.logarithmic ? { type: "log" } : chart.share ? { domain: [0, 1] } : { zero: chart.zero },
         axis: chart.share ? { format: "%" } : chart.logarithmic ? { format: ".0e", tickCount: 4 } : { format: ".4~r", tickCount: 5 },
       },
       color: {
@@ -348,8 +348,9 @@
     const figures = [...fresh.querySelectorAll(".charts > figure")];
     figures.forEach((figure, at) => {
       let here = byId(figure.id);
-      if (here?.parentNode === charts) exchange(here.querySelector("tbody"), figure.querySelector("tbody"));
-      else {
+      if (here?.parentNode === charts) {
+        for (const part of ["figcaption", "tbody"]) exchange(here.querySelector(part), figure.querySelector(part));
+      } else {
         here = document.importNode(figure, true);
         watcher.observe(here.querySelector(".plot"));
       }
