@@ -5,8 +5,8 @@ from __future__ import annotations
 import base64
 import gzip
 import hashlib
+import itertools
 import json
-import math
 import re
 import shutil
 from html.parser import HTMLParser
@@ -23,18 +23,42 @@ from prl.analysis import block_positions
 from prl.grammar import PARALLEL, TAGS, parse
 from prl.report.page import building, write_page
 from prl.report.page.charts import charts_of
-from prl.report.page.choosing import choose, evenly, spans, total_reward
+from prl.report.page.choosing import COLUMNS, choose, evenly, spans, total_reward
 from prl.report.page.reading import read_runs
 from prl.report.page.verdict import evaluations, milestones, sentences
 from prl.report.responses import VERDICTS
 
 
 def embedded(page: Path) -> dict[str, Any]:
-    """The data in a page."""
+    """The data in a page, as its script reads it: whole, and the index column by column."""
     (text,) = re.findall(
         r'<script type="application/json" id="data">(.*?)</script>', page.read_text("utf-8"), re.S
     )
-    return json.loads(text)
+    data = json.loads(text)
+    return read(data["pieces"], data["root"]) if "root" in data else by_column(data)
+
+
+def read(pieces: dict[str, Any], root: str) -> dict[str, Any]:
+    return by_column(joined({"§": root}, pieces))
+
+
+def joined(value: Any, pieces: dict[str, Any]) -> Any:
+    """What stands in a page where pieces of it are named."""
+    if isinstance(value, list):
+        return [joined(part, pieces) for part in value]
+    if not isinstance(value, dict):
+        return value
+    match value.get("§"):
+        case [*names]:
+            return [part for name in names for part in joined(pieces[name], pieces)]
+        case str(name):
+            return joined(pieces[name], pieces)
+    return {name: joined(part, pieces) for name, part in value.items()}
+
+
+def by_column(data: dict[str, Any]) -> dict[str, Any]:
+    columns = {name: [value for part in data["index"] for value in part[name]] for name in COLUMNS}
+    return data | {"index": columns}
 
 
 def samples_in(data: dict[str, Any]) -> list[dict[str, Any]]:
@@ -111,9 +135,12 @@ def test_what_names_a_response_stays_as_a_run_grows(tmp_path: Path) -> None:
 
 
 def test_the_best_and_the_worst_group_come_first(tmp_path: Path) -> None:
-    run = rl_run(tmp_path / "rl", steps=9, reward=lambda step, row: {4: 5.0, 7: -5.0}.get(step, 0.0))
-    chosen = choose(read_runs([run]), math.inf)
-    assert [chosen.index["step"][0], chosen.index["step"][4]] == [4, 7]
+    run = rl_run(
+        tmp_path / "rl", steps=9, groups=48, reward=lambda step, row: {4: 5.0, 7: -5.0}.get(step, 0.0)
+    )
+    chosen = choose(read_runs([run]), 1)
+    assert {step: chosen.index["step"].count(step) for step in (4, 7)} == {4: 4, 7: 4}
+    assert {*chosen.index["step"]} == {1, 4, 7}
 
 
 def test_a_total_is_what_was_paid_and_a_verdict_stands_in_words(tmp_path: Path) -> None:
@@ -132,8 +159,14 @@ def test_steps_are_evenly_spread_from_the_start(count: int) -> None:
     order = evenly([*range(count)])
     assert sorted(order) == [*range(count)]
     if count > 2:
-        assert {*order[:2]} == {0, count - 1}
-        assert abs(order[2] - (count - 1) / 2) <= 1
+        assert order[:2] == [0, count - 1]
+        for size in range(2, count):
+            begun = sorted(order[:size])
+            gaps = [after - before for before, after in itertools.pairwise(begun)]
+            assert max(gaps) <= 4 * count / size + 1
+        longer = evenly([*range(count + 1)])
+        kept = [step for step in order if step != count - 1]
+        assert [step for step in longer if step not in (count - 1, count)] == kept, "but the last"
 
 
 @given(st.text(alphabet="ab \n", max_size=8), st.integers(0, 3))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import hashlib
 import http.client
 import json
 import re
@@ -18,15 +20,19 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from made_runs import evaluation, rl_run
 from prl import cli, runs
-from prl.report.page import following
+from prl.report.page import building, following
+from prl.report.page.building import Sent
 from prl.report.page.following import Followed, stamp_of
+from prl.report.page.pieces import split
 from prl.report.page.serving import Server, open_server
 from prl.runs.folder import seal_checkpoint
-from prl.runs.samples import shards, write_shard
-from test_page import embedded, samples_in
+from prl.runs.samples import shard_order, shards, write_shard
+from test_page import embedded, joined, read, samples_in
 
 Serve = Callable[..., Server]
 
@@ -67,7 +73,9 @@ def ask(server: Server, target: str = "/", method: str = "GET", **headers: str) 
     answer = connection.getresponse()
     body = answer.read()
     connection.close()
-    return SimpleNamespace(status=answer.status, headers=answer.headers, body=body, text=body.decode())
+    return SimpleNamespace(
+        status=answer.status, headers=answer.headers, body=body, text=body.decode("utf-8", "replace")
+    )
 
 
 def version(server: Server) -> str:
@@ -103,13 +111,13 @@ def logs(run: Path, step: int) -> None:
 def test_fifty_clients_get_one_page(serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All ask before the first build is done, and again once the run has gone on."""
     built, everybody = [], threading.Barrier(50)
-    build = following.page_of
+    build = following.page_to_follow
 
-    def counted(*args: Any, **named: Any) -> str:
+    def counted(*args: Any, **named: Any) -> Sent:
         built.append(threading.get_ident())
         return build(*args, **named)
 
-    monkeypatch.setattr(following, "page_of", counted)
+    monkeypatch.setattr(following, "page_to_follow", counted)
     run = goes_on(rl_run(tmp_path / "rl", steps=4))
     server = serve(run)
 
@@ -135,14 +143,14 @@ def test_while_one_builds_the_others_have_the_page_before(
     followed = Followed([run], interval=0.0)
     before = followed.page()
     building, may_end = threading.Event(), threading.Event()
-    build = following.page_of
+    build = following.page_to_follow
 
-    def slow(*args: Any, **named: Any) -> str:
+    def slow(*args: Any, **named: Any) -> Sent:
         building.set()
         assert may_end.wait(60)
         return build(*args, **named)
 
-    monkeypatch.setattr(following, "page_of", slow)
+    monkeypatch.setattr(following, "page_to_follow", slow)
     logs(run, 3)
     with ThreadPoolExecutor(1) as pool:
         newer = pool.submit(followed.page)
@@ -157,13 +165,13 @@ def test_building_takes_a_bounded_share_of_the_time(tmp_path: Path, monkeypatch:
     """A build of 10 s, asked for every second while each step is logged."""
     clock, built = SimpleNamespace(now=0.0), []
 
-    def slow(*args: Any, **named: Any) -> str:
+    def slow(*args: Any, **named: Any) -> Sent:
         built.append(clock.now)
         clock.now += 10
-        return ""
+        return Sent("", "", "", {})
 
     monkeypatch.setattr(following.time, "monotonic", lambda: clock.now)
-    monkeypatch.setattr(following, "page_of", slow)
+    monkeypatch.setattr(following, "page_to_follow", slow)
     monkeypatch.setattr(following, "stamp_of", lambda folders: str(clock.now))
     followed = Followed([rl_run(tmp_path / "rl", steps=1)])
     while clock.now < 1000:
@@ -244,6 +252,125 @@ def test_a_run_that_was_killed_and_resumed_is_followed(serve: Serve, tmp_path: P
     assert steps(server, tmp_path) == [1, 2, 3, 4]
 
 
+# --- What an open page is sent
+
+
+@given(
+    st.recursive(
+        st.none() | st.integers() | st.text(max_size=5) | st.just("long " * 300),
+        lambda inner: (
+            st.lists(inner, max_size=4) | st.dictionaries(st.text("ab", max_size=2), inner, max_size=4)
+        ),
+    ),
+    st.integers(0, 200),
+)
+def test_pieces_make_up_what_they_were_cut_from(value: Any, length: int) -> None:
+    value = [value, [[value, at] for at in range(length)]]
+    root, pieces = split(value)
+    assert joined({"§": root}, json.loads(json.dumps(pieces))) == value
+    assert split(value) == (root, pieces), "by what is in them alone"
+
+
+class Reader:
+    """A page that is open, as follow.js has it follow; `taken` counts bytes."""
+
+    def __init__(self, server: Server) -> None:
+        self.server, self.taken = server, 0
+        (text,) = re.findall(r'id="data">(.*?)</script>', ask(server).text, re.S)
+        held = json.loads(text)
+        self.pieces, self.root = held["pieces"], held["root"]
+
+    def take(self, target: str) -> dict[str, Any]:
+        answer = ask(self.server, target, Accept_Encoding="gzip")
+        self.taken += len(answer.body)
+        is_packed = answer.headers["Content-Encoding"] == "gzip"
+        return json.loads(gzip.decompress(answer.body) if is_packed else answer.body)
+
+    def lacking(self, value: Any) -> set[str]:
+        if not isinstance(value, dict | list):
+            return set()
+        parts = [*value.values()] if isinstance(value, dict) else value
+        names = (parts[0] if isinstance(parts[0], list) else parts) if "§" in value else []
+        below = [self.pieces[name] for name in names if name in self.pieces] if names else parts
+        return {name for name in names if name not in self.pieces}.union(*map(self.lacking, below))
+
+    def data(self) -> dict[str, Any]:
+        """What the page shows once it has taken over what is new."""
+        self.taken = 0
+        self.root = self.take("/newer")["root"]
+        while lacking := self.lacking({"§": self.root}):
+            self.pieces |= self.take(f"/pieces?{','.join(lacking)}")
+        return read(self.pieces, self.root)
+
+
+def of_a_fresh_page(server: Server, tmp_path: Path) -> dict[str, Any]:
+    file = tmp_path / "fresh.html"
+    file.write_bytes(ask(server).body)
+    return embedded(file)
+
+
+def test_an_open_page_has_what_a_fresh_one_has_whatever_becomes_of_the_run(
+    serve: Serve, tmp_path: Path
+) -> None:
+    run = goes_on(rl_run(tmp_path / "rl", steps=130))
+    server = serve(run)
+    reader = Reader(server)
+    assert reader.data() == of_a_fresh_page(server, tmp_path)
+    for step in (131, 132):
+        logs(run, step)
+        assert reader.data() == of_a_fresh_page(server, tmp_path)
+    lines = (run / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (run / "metrics.jsonl").write_text("".join(lines[:-1]) + lines[-1][:9])  # a kill amid a line
+    assert reader.data() == of_a_fresh_page(server, tmp_path)
+    (run / "metrics.jsonl").write_text("".join(lines[:90]))  # a resume from step 90
+    for shard in shards(run):
+        if not 0 < shard_order(shard)[0] <= 90:  # also that of all steps, with which the run was made
+            shard.unlink()
+    back = reader.data()
+    assert back == of_a_fresh_page(server, tmp_path)
+    assert max(back["index"]["step"]) == 90
+    logs(run, 91)
+    assert reader.data() == of_a_fresh_page(server, tmp_path)
+
+
+@pytest.mark.parametrize("budget", [3_500_000, 60_000], ids=["all samples", "some samples"])
+def test_a_step_more_is_a_small_part_of_a_page(
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, budget: int
+) -> None:
+    """Of samples that are as long as a page without them, or of which most are left out."""
+    monkeypatch.setattr(building, "SAMPLES_BYTES", budget)
+    run = goes_on(
+        rl_run(
+            tmp_path / "rl", 300, text=lambda step, row: hashlib.sha512(f"{step} {row}".encode()).hexdigest()
+        )
+    )
+    server = serve(run)
+    reader = Reader(server)
+    had = {*reader.pieces}
+    logs(run, 301)
+    data = reader.data()
+    assert data == of_a_fresh_page(server, tmp_path)
+    assert 301 in data["index"]["step"]
+    assert len(had & {*reader.pieces}) > 0.8 * len(had)
+    assert reader.taken < 60_000 < len(ask(server).body) / 10
+
+
+def test_pieces_of_the_page_before_are_still_had_and_nothing_else(serve: Serve, tmp_path: Path) -> None:
+    run = goes_on(rl_run(tmp_path / "rl", steps=3))
+    server = serve(run)
+    assert ask(server, "/pieces").text == "{}"
+    assert ask(server, "/pieces?a,,../a,%00&token=b").text == "{}"
+    root = json.loads(ask(server, "/newer").body)["root"]
+    logs(run, 4)
+    assert json.loads(ask(server, "/newer").body)["root"] != root
+    assert [*json.loads(ask(server, f"/pieces?{root}").body)] == [root]
+    logs(run, 5)
+    assert ask(server, f"/pieces?{root}").text == "{}"
+    shutil.rmtree(run)
+    assert json.loads(ask(server, "/newer").body)["root"] != root
+    assert ask(serve(tmp_path / "none"), "/newer").text == "{}"
+
+
 def test_a_run_is_waited_for_and_one_that_went_away_is_remembered(serve: Serve, tmp_path: Path) -> None:
     server = serve(tmp_path / "rl")
     waiting = ask(server)
@@ -277,7 +404,7 @@ def test_a_fault_of_ours_is_told_and_ends_nothing(
 ) -> None:
     server = serve(rl_run(tmp_path / "rl", steps=1))
     with monkeypatch.context() as broken:
-        broken.setattr(following, "page_of", lambda *args, **named: {}["a fault"])
+        broken.setattr(following, "page_to_follow", lambda *args, **named: {}["a fault"])
         assert ask(server).status == 500
     assert ask(server).status == 200
     assert "KeyError: 'a fault'" in capsys.readouterr().err
@@ -304,7 +431,7 @@ def test_nothing_but_the_page_is_there(serve: Serve, tmp_path: Path, target: str
 )  # fmt: skip
 def test_foreign_hosts_are_refused(serve: Serve, tmp_path: Path, host: str) -> None:
     server = serve(rl_run(tmp_path / "rl", steps=1))
-    for target in ("/", "/version", "/nothing"):
+    for target in ("/", "/version", "/newer", "/pieces", "/nothing"):
         answer = ask(server, target, Host=host.format(port=server.port))
         assert (answer.status, "tiny" in answer.text) == (403, False)
 
@@ -365,7 +492,8 @@ def test_elsewhere_nobody_is_answered_without_the_token(serve: Serve, tmp_path: 
     assert server.address == f"http://{socket.gethostname()}:{server.port}/?token={server.token}"
     cookie, elsewhere = f"prl-{server.port}", f"prl-{server.port + 1}={server.token}"
     for target in ("/", "/version", "/nothing", "/?token=", "/?token=wrong", f"/?token={server.token}x",
-                   f"/?token={server.token[:-1]}", "/?token=%C3%A9%00", "/version?token=wrong"):  # fmt: skip
+                   f"/?token={server.token[:-1]}", "/?token=%C3%A9%00", "/version?token=wrong", "/newer",
+                   "/pieces?a"):  # fmt: skip
         for sent in ("", f"{cookie}=", f"{cookie}=wrong", elsewhere, "; ;=;"):
             answer = ask(server, target, Cookie=sent)
             assert (answer.status, "tiny" in answer.text) == (403, False)

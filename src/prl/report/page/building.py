@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from markupsafe import Markup
 
 from prl.report.page.charts import charts_of
 from prl.report.page.choosing import choose
+from prl.report.page.pieces import split
 from prl.report.page.reading import Told, read_runs
 from prl.report.page.verdict import evaluations, reward_changes, sentences
 from prl.runs.disk import write_atomic
@@ -61,34 +63,61 @@ class Follow:
     every: float
 
 
-def page_of(told: Sequence[Told], *, all_samples: bool = False, follow: Follow | None = None) -> str:
-    """The page of the runs `told`, one that stands alone or, with `follow`, one that a server sends and that
-    asks this for a newer one."""
+@dataclass(frozen=True)
+class Sent:
+    """A page that follows its runs: `whole`, as it is sent first, and what it takes of a newer one: the page
+    `bare` of scripts, styles and data, and its data as `pieces` by name, of which `root` is all of it."""
+
+    whole: str
+    bare: str
+    root: str
+    pieces: Mapping[str, Any]
+
+
+def page_of(told: Sequence[Told], *, all_samples: bool = False) -> str:
+    """The page of the runs `told`, one that stands alone."""
+    data, values = _told(told, all_samples)
+    return render("page.html", data, **values)
+
+
+def page_to_follow(told: Sequence[Told], follow: Follow, *, all_samples: bool = False) -> Sent:
+    """The page of the runs `told` that a server sends, and that asks this for what is newer."""
+    data, values = _told(told, all_samples)
+    root, pieces = split(data)
+    whole = render("page.html", {"root": root, "pieces": pieces}, follow, **values)
+    bare = _rendered("page.html", [], [], follow, data="", licences=[], **values)
+    return Sent(whole, bare, root, pieces)
+
+
+def _told(told: Sequence[Told], all_samples: bool) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What the scripts of the page of the runs are given, and what its template is."""
     charts, chosen = charts_of(told), choose(told, math.inf if all_samples else SAMPLES_BYTES)
+    ends = [*accumulate(chosen.sizes)]
     data = {
         "runs": [{"name": run.name, "stages": run.stages} for run in told],
         "charts": charts,
-        "index": chosen.index,
+        "index": [
+            {name: column[end - size : end] for name, column in chosen.index.items()}
+            for size, end in zip(chosen.sizes, ends, strict=True)
+        ],
         "chunks": chosen.chunks,
         "sizes": chosen.sizes,
         "problems": chosen.problems,
     }
-    return render(
-        "page.html",
-        data,
-        follow,
-        title=" · ".join(run.name for run in told[:3]) + (" …" if len(told) > 3 else ""),
-        runs=[
+    values = {
+        "title": " · ".join(run.name for run in told[:3]) + (" …" if len(told) > 3 else ""),
+        "runs": [
             {"name": run.name, "facts": run.facts, "again": run.again, "rewards": _rewards(run)}
             for run in told
         ],
-        sentences=sentences(told),
-        evaluations=evaluations(told),
-        evaluated=EVALUATED,
-        charts=[chart | {"numbers": _numbers(chart, len(told) > 1)} for chart in charts],
-        shown=chosen.shown,
-        total=chosen.total,
-    )
+        "sentences": sentences(told),
+        "evaluations": evaluations(told),
+        "evaluated": EVALUATED,
+        "charts": [chart | {"numbers": _numbers(chart, len(told) > 1)} for chart in charts],
+        "shown": chosen.shown,
+        "total": chosen.total,
+    }
+    return data, values
 
 
 def waiting_page(why: str, follow: Follow) -> str:

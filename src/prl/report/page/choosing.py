@@ -3,6 +3,9 @@
 The rule: of a training the groups with the best and the worst mean reward, then the whole groups of evenly
 spaced steps, the first and the last step before all others; of an evaluation one problem after another; until
 the page is full, of which each run has as much. What is left out is counted.
+
+As a run goes on most of what is chosen stays, and stays where it is: what a step has is packed with that of
+the steps around it, and which steps come first depends on how many are before them.
 """
 
 from __future__ import annotations
@@ -33,13 +36,14 @@ _MEANING = {fault.value: fault.meaning for fault in FaultKind}
 @dataclass(frozen=True)
 class Chosen:
     """`chunks` are texts for the page, each `sizes` samples of whole groups; `index` has one entry a column,
-    in each a value a sample, in the order of the chunks; `shown` of `total` samples are there. A problem's
-    `number` counts all that the runs met, in the order in which they did, so that it stays as they go on."""
+    in each a value a sample, in the order of the chunks; `shown` of `total` samples are there. `problems` are
+    all that the runs met, in the order in which they did, so that a problem's `number` stays as they go on;
+    None for one of which no sample is shown."""
 
     index: dict[str, list[Any]]
     chunks: list[str]
     sizes: list[int]
-    problems: list[dict[str, Any]]
+    problems: list[dict[str, Any] | None]
     total: int
 
     @property
@@ -54,32 +58,59 @@ def choose(told: Sequence[Told], budget: float) -> Chosen:
     index: dict[str, list[Any]] = {name: [] for name in COLUMNS}
     chunks: list[str] = []
     sizes: list[int] = []
-    problems: dict[tuple[Any, Any], int] = {}
     numbers: dict[tuple[Any, Any], int] = {}
     for run in told:
         for row in run.samples:
-            numbers.setdefault((row["problem"], row.get("answer")), len(numbers) + 1)
+            numbers.setdefault((row["problem"], row.get("answer")), len(numbers))
     for number, run in enumerate(told):
         left = budget * (number + 1) / len(told) - sum(map(len, chunks))
-        waiting: list[dict[str, Any]] = []
-        for group in _in_order(run):
-            rows = [
-                _shown(row, number, problems, run) | {"sample": place} for place, row in enumerate(group, 1)
-            ]
-            waiting += rows
-            if len(waiting) >= CHUNK:
-                sizes.append(len(waiting))
-                left -= _pack(waiting, index, chunks)
-                waiting = []
-                if left <= 0:
-                    break
-        if waiting:
-            sizes.append(len(waiting))
-            _pack(waiting, index, chunks)
-    named = [
-        {"problem": problem, "gold": gold, "number": numbers[problem, gold]} for problem, gold in problems
+        for rows in _in_places(run, _that_fit(run, number, numbers, left)):
+            sizes.append(len(rows))
+            for name in COLUMNS:
+                index[name] += [row.pop(name) for row in rows]
+            chunks.append(_packed(rows))
+    shown = {*index["problem"]}
+    problems = [
+        {"problem": problem, "gold": gold, "number": place + 1} if place in shown else None
+        for (problem, gold), place in numbers.items()
     ]
-    return Chosen(index, chunks, sizes, named, sum(len(run.samples) for run in told))
+    return Chosen(index, chunks, sizes, problems, sum(len(run.samples) for run in told))
+
+
+def _that_fit(
+    run: Told, number: int, numbers: Mapping[tuple[Any, Any], int], left: float
+) -> list[tuple[int, list[dict[str, Any]]]]:
+    """The groups that fit into so many bytes, each with its place. How much smaller packing makes them is
+    told by the first that are packed."""
+    found, waiting, ratio = [], [], 0.0
+    for place, group in _in_order(run):
+        rows = [_shown(row, number, numbers, run) | {"sample": at} for at, row in enumerate(group, 1)]
+        found.append((place, rows))
+        waiting += rows
+        if len(waiting) >= CHUNK:
+            written = len(_text(waiting))
+            ratio = ratio or len(_packed(waiting)) / written
+            left -= ratio * written
+            waiting = []
+            if left <= 0:
+                break
+    return found
+
+
+def _in_places(
+    run: Told, groups: Sequence[tuple[int, list[dict[str, Any]]]]
+) -> Iterator[list[dict[str, Any]]]:
+    """The samples to be packed together, in the order of their places."""
+    span = CHUNK
+    if run.command == "rl" and groups:
+        steps = len({row["step"] for row in run.samples})
+        spread = steps // len({place for place, _ in groups})  # each so many steps one is chosen
+        a_step = sum(row["step"] == run.samples[0]["step"] for row in run.samples)
+        span = max(1, CHUNK // a_step) * 2 ** (spread.bit_length() - 1)
+    of_span: dict[int, list[dict[str, Any]]] = {}
+    for place, rows in sorted(groups, key=lambda group: group[0]):
+        of_span.setdefault(place // span, []).extend(rows)
+    yield from of_span.values()
 
 
 COLUMNS = (
@@ -90,38 +121,35 @@ COLUMNS = (
 in its group, from 1."""
 
 
-def _in_order(run: Told) -> Iterator[list[Mapping[str, Any]]]:
-    """The groups of a run, whole, by the rule above."""
+def _in_order(run: Told) -> Iterator[tuple[int, list[Mapping[str, Any]]]]:
+    """The groups of a run, whole, by the rule above, each with its place: of a training that of its step, of
+    others that of its first sample."""
     groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
     for row in run.samples:
         within = row["problem"] if row.get("group") is None else row["group"]
         groups.setdefault((row["step"], row.get("mode"), within), []).append(row)
-    if run.command == "rl" and groups:
-        paid = {key: fmean(map(total_reward, rows)) for key, rows in groups.items()}
-        ends = dict.fromkeys((max(paid, key=paid.__getitem__), min(paid, key=paid.__getitem__)))
-        yield from (groups.pop(key) for key in ends)
-        order = {step: place for place, step in enumerate(evenly(sorted({step for step, *_ in groups})))}
-        groups = dict(sorted(groups.items(), key=lambda item: order[item[0][0]]))
-    yield from groups.values()
+    if run.command != "rl" or not groups:
+        place = 0
+        for rows in groups.values():
+            yield place, rows
+            place += len(rows)
+        return
+    steps = sorted({step for step, *_ in groups})
+    places = {step: place for place, step in enumerate(steps)}
+    paid = {key: fmean(map(total_reward, rows)) for key, rows in groups.items()}
+    ends = dict.fromkeys((max(paid, key=paid.__getitem__), min(paid, key=paid.__getitem__)))
+    yield from ((places[key[0]], groups.pop(key)) for key in ends)
+    order = {step: place for place, step in enumerate(evenly(steps))}
+    for key, rows in sorted(groups.items(), key=lambda item: order[item[0][0]]):
+        yield places[key[0]], rows
 
 
 def evenly(steps: Sequence[int]) -> list[int]:
-    """`steps` so that any beginning of the list is about evenly spread: both ends, then by halves."""
-    order, seen, parts = [], set(), [(0, len(steps) - 1)]
-    for place in (0, len(steps) - 1):
-        if steps and place not in seen:
-            seen.add(place)
-            order.append(steps[place])
-    while parts:
-        begin, end = parts.pop(0)
-        middle = (begin + end) // 2
-        if end - begin < 2:
-            continue
-        if middle not in seen:
-            seen.add(middle)
-            order.append(steps[middle])
-        parts += [(begin, middle), (middle, end)]
-    return order
+    """`steps` so that any beginning of the list is about evenly spread: both ends, then every so many-th, by
+    powers of two from the largest. So a step keeps its turn when others follow, but the last."""
+    ends = {0, len(steps) - 1} if steps else set()
+    within = sorted(range(1, len(steps) - 1), key=lambda place: (-(place & -place), place))
+    return [steps[place] for place in (*sorted(ends), *within)]
 
 
 def total_reward(row: Mapping[str, Any]) -> float:
@@ -134,7 +162,7 @@ def total_reward(row: Mapping[str, Any]) -> float:
 
 
 def _shown(
-    row: Mapping[str, Any], run: int, problems: dict[tuple[Any, Any], int], told: Told
+    row: Mapping[str, Any], run: int, numbers: Mapping[tuple[Any, Any], int], told: Told
 ) -> dict[str, Any]:
     """What the page knows of a sample: the values of `COLUMNS`, and what it shows once it is looked at."""
     text = row["text"] or ""
@@ -145,7 +173,7 @@ def _shown(
     return {
         "run": run,
         "step": row["step"],
-        "problem": problems.setdefault((row["problem"], gold), len(problems)),
+        "problem": numbers[row["problem"], gold],
         "mode": row.get("mode"),
         "group": row.get("group"),
         "correct": None if correct is None else int(correct),
@@ -220,12 +248,12 @@ def _is_doubtful(row: Mapping[str, Any]) -> bool:
     return last.endswith(gold.strip(" .$"))
 
 
-def _pack(rows: list[dict[str, Any]], index: dict[str, list[Any]], chunks: list[str]) -> int:
-    for name in COLUMNS:
-        index[name] += [row.pop(name) for row in rows]
-    packed = gzip.compress(json.dumps(rows, ensure_ascii=False, separators=(",", ":")).encode(), 6, mtime=0)
-    chunks.append(base64.b64encode(packed).decode())
-    return len(chunks[-1])
+def _packed(rows: Sequence[Mapping[str, Any]]) -> str:
+    return base64.b64encode(gzip.compress(_text(rows).encode(), 6, mtime=0)).decode()
+
+
+def _text(rows: Sequence[Mapping[str, Any]]) -> str:
+    return json.dumps(rows, ensure_ascii=False, separators=(",", ":"))
 
 
 def _rounded(value: float | None) -> float | None:

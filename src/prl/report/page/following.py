@@ -1,4 +1,9 @@
-"""The page of runs as they are now, built anew only where they went on, and once however many ask."""
+"""The page of runs as they are now, built anew only where they went on, and once however many ask.
+
+A page that is open takes what changed alone: its data are in pieces that are named by what is in them
+(`prl.report.page.pieces`), so nothing has to be remembered of who has what, and a run that was killed and
+resumed, or made anew, is no special case.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +12,13 @@ import hashlib
 import os
 import threading
 import time
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from prl.errors import PrlError, RunError, first_line
-from prl.report.page.building import Follow, page_of, waiting_page
+from prl.report.page.building import Follow, Sent, page_to_follow, waiting_page
 from prl.report.page.reading import find_runs, read_runs
 
 INTERVAL = 3.0
@@ -27,11 +33,19 @@ _READ = ("environment.json", "config.yaml", "metrics.jsonl", "samples.parquet", 
 @dataclass(frozen=True)
 class Served:
     """A page, its `version` (two pages of one version are the same), and a sentence on the `state` of its
-    runs."""
+    runs. `sent` has what a page that is open takes of it, None of one that waits; `earlier` are the pieces of
+    the page before, for whoever is amid asking."""
 
     version: str
     body: bytes
     state: str
+    sent: Sent | None = None
+    earlier: Mapping[str, Any] = field(default_factory=dict)
+
+    def pieces(self, names: Iterable[str]) -> dict[str, Any]:
+        """Those that are known, by their names."""
+        own = self.sent.pieces if self.sent else {}
+        return {name: of[name] for name in names for of in (own, self.earlier) if name in of}
 
 
 class Followed:
@@ -79,11 +93,11 @@ class Followed:
             return before
         try:
             told = read_runs(self.folders)
-            body = page_of(told, all_samples=self.all_samples, follow=Follow(stamp, self.interval))
+            sent = page_to_follow(told, Follow(stamp, self.interval), all_samples=self.all_samples)
         except (PrlError, OSError) as error:  # a file may go away between the look at it and reading it
             why = first_line(error)
             if before and self._stamp:
-                return Served(before.version, before.body, f"As it was before: {why}.")
+                return replace(before, state=f"As it was before: {why}.")
             version = hashlib.sha256(why.encode("utf-8", "replace")).hexdigest()[:16]
             return Served(version, waiting_page(why, Follow(version, self.interval)).encode(), "")
         self._stamp = stamp
@@ -93,7 +107,8 @@ class Followed:
         )
         if len(told) == 1 and going:
             state = "Follows the run, which is not finished."
-        return Served(stamp, body.encode(), state)
+        earlier = before.sent.pieces if before and before.sent else {}
+        return Served(stamp, sent.whole.encode(), state, sent, earlier)
 
 
 def stamp_of(folders: Iterable[str | os.PathLike[str]]) -> str:

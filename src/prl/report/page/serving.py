@@ -1,14 +1,17 @@
 """A page that follows its runs, over HTTP: `prl report --serve RUN`.
 
-There are two addresses: `/`, the page, and `/version`, which says in a few bytes whether there is a newer
-one. No path of a request is ever one of a file. A browser that was led here by a name of somebody else's (DNS
-rebinding) is refused, and where the server can be reached from other machines, so is whoever lacks the token.
+There are four addresses: `/`, the page, and for a page that is open `/version`, which says in a few bytes
+whether there is a newer one, `/newer`, its text with the name of its data, and `/pieces?NAME,NAME`, of these
+what it lacks (`prl.report.page.pieces`). No path of a request is ever one of a file. A browser that was led
+here by a name of somebody else's (DNS rebinding) is refused, and where the server can be reached from other
+machines, so is whoever lacks the token.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import gzip
 import hmac
 import ipaddress
 import json
@@ -18,7 +21,7 @@ import secrets
 import socket
 import socketserver
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -135,7 +138,7 @@ class Handler(BaseHTTPRequestHandler):
         given = parse_qs(query).get("token", [""])[0]
         if self.server.token and not any(map(self._is_token, (given, self._cookie()))):
             self._say(HTTPStatus.FORBIDDEN, "Open the whole address that the server printed, with its token.")
-        elif target not in ("/", "/version"):
+        elif target not in ("/", "/version", "/newer", "/pieces"):
             self._say(HTTPStatus.NOT_FOUND, "There is nothing here; the page is at /.")
         elif target == "/" and self.server.token and given:  # out of the address bar and the history
             kept = f"{self._cookie_name}={given}; HttpOnly; SameSite=Lax; Path=/"
@@ -148,7 +151,10 @@ class Handler(BaseHTTPRequestHandler):
                     HTTPStatus.INTERNAL_SERVER_ERROR, "The page could not be built; the server says why."
                 )
                 raise
-            (self._give if target == "/" else self._give_version)(page)
+            if target == "/":
+                self._give(page)
+            else:
+                self._give_data(self._data(target, query, page))
 
     do_HEAD = do_GET
 
@@ -159,9 +165,19 @@ class Handler(BaseHTTPRequestHandler):
         status = HTTPStatus.NOT_MODIFIED if is_there else HTTPStatus.OK
         self._answer(status, "text/html", b"" if is_there else page.body, ("ETag", tag))
 
-    def _give_version(self, page: Served) -> None:
-        told = json.dumps({"version": page.version, "state": page.state}).encode()
-        self._answer(HTTPStatus.OK, "application/json", told)
+    def _data(self, target: str, query: str, page: Served) -> dict[str, Any]:
+        if target == "/version":
+            return {"version": page.version, "state": page.state}
+        if target == "/pieces":
+            return page.pieces(query.split(","))
+        sent = page.sent
+        return {"version": page.version, "page": sent.bare, "root": sent.root} if sent else {}
+
+    def _give_data(self, data: Mapping[str, Any]) -> None:
+        body = json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode()
+        takes = "gzip" in self.headers.get("Accept-Encoding", "")
+        packed = [("Content-Encoding", "gzip")] if takes and len(body) > 1000 else []
+        self._answer(HTTPStatus.OK, "application/json", gzip.compress(body, 6) if packed else body, *packed)
 
     def _say(self, status: HTTPStatus, text: str, *headers: tuple[str, str]) -> None:
         self._answer(status, "text/plain", f"{text}\n".encode(), *headers)

@@ -19,12 +19,14 @@
     try {
       const { version, state } = await (await ask("/version")).json();
       if (version !== document.body.dataset.version) {
-        const fresh = new DOMParser().parseFromString(await (await ask("/")).text(), "text/html");
-        if (!window.renewPage || !(await window.renewPage(fresh))) {
+        const newer = window.renewPage ? await (await ask("/newer")).json() : {};
+        const fresh = new DOMParser().parseFromString(newer.page ?? "", "text/html");
+        const is_taken = newer.root ? await window.renewPage(fresh, newer.root, ask) : false;
+        if (is_taken === false) {
           location.reload(); // which keeps the address, so the filters
           return;
         }
-        document.body.dataset.version = fresh.body.dataset.version;
+        if (is_taken) document.body.dataset.version = newer.version;
       }
       say(state);
     } catch (error) {

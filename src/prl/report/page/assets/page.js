@@ -2,7 +2,38 @@
 // ever set as the text of a node. The address after # says what is shown, so that every view is a link.
 "use strict";
 (() => {
-  let data = JSON.parse(document.getElementById("data").textContent);
+  // A served page has its data in pieces (prl.report.page.pieces): {"§": name} stands for one, {"§": [name]} for a list.
+  const given = JSON.parse(document.getElementById("data").textContent);
+  const held = new Map(Object.entries(given.pieces ?? {}));
+
+  function joined(value) {
+    if (Array.isArray(value)) return value.map(joined);
+    if (value === null || typeof value !== "object") return value;
+    const named = value["§"];
+    if (Array.isArray(named)) return named.flatMap((name) => joined(held.get(name)));
+    if (named) return joined(held.get(named));
+    return Object.fromEntries(Object.entries(value).map(([name, part]) => [name, joined(part)]));
+  }
+
+  // The names of the pieces below a value that are here, and of those that are not.
+  function named_in(value, here = new Set(), lacking = new Set()) {
+    if (value !== null && typeof value === "object") {
+      for (const name of [value["§"] ?? []].flat()) {
+        if (!held.has(name)) lacking.add(name);
+        else if (!here.has(name)) named_in(held.get(name), here.add(name), lacking);
+      }
+      if (!value["§"]) for (const part of Object.values(value)) named_in(part, here, lacking);
+    }
+    return { here, lacking };
+  }
+
+  // The index is written chunk by chunk, and read column by column.
+  function read(value) {
+    const columns = Object.keys(value.index[0] ?? {});
+    return { ...value, index: Object.fromEntries(columns.map((name) => [name, value.index.flatMap((part) => part[name])])) };
+  }
+
+  let data = read(given.root ? joined({ "§": given.root }) : given);
   let index = data.index;
   const byId = (name) => document.getElementById(name);
 
@@ -393,11 +424,27 @@
     tell();
   }
 
-  // Takes a newer page over; false where it has parts that this one has not.
-  window.renewPage = async (fresh) => {
-    const newer = JSON.parse(fresh.getElementById("data")?.textContent ?? "null");
+  // The data of a newer page, of which `ask` gets the pieces that are not here; null where the server has gone on
+  // meanwhile, and has them no more.
+  async function renewed(root, ask) {
+    for (;;) {
+      const { here, lacking } = named_in({ "§": root });
+      if (!lacking.size) {
+        for (const name of held.keys()) if (!here.has(name)) held.delete(name);
+        return read(joined({ "§": root }));
+      }
+      const found = Object.entries(await (await ask(`/pieces?${[...lacking].slice(0, 500).join(",")}`)).json());
+      if (!found.length) return null;
+      for (const [name, piece] of found) held.set(name, piece);
+    }
+  }
+
+  // Takes a newer page over; false where it has parts that this one has not, null where it has to be asked for again.
+  window.renewPage = async (fresh, root, ask) => {
+    const newer = await renewed(root, ask);
+    if (!newer) return null;
     const alike = (selector) => !document.querySelector(selector) === !fresh.querySelector(selector);
-    if (!newer || newer.runs.length !== data.runs.length || !alike("#filters") || !alike(".charts")) return false;
+    if (newer.runs.length !== data.runs.length || !alike("#filters") || !alike(".charts")) return false;
     const changed = document.querySelector(".charts") ? exchange_charts(fresh, newer) : [];
     for (const name of ["repeat", "verdict", "rewards"]) exchange(byId(name), fresh.getElementById(name));
     exchange(document.querySelector("#traces > p"), fresh.querySelector("#traces > p"));
