@@ -34,7 +34,7 @@ DEMONSTRATED = $(if $(RECIPE),--recipe '$(RECIPE)')
 DEMO = runs/demo$(if $(RECIPE),-$(RECIPE))$(if $(ATTENTION),-$(ATTENTION))
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo compare report browser harness test-pages study sft rl eval generate show doctor data test test-slow test-pythons chaos soak starts lint format notebooks real bench bench-answers bench-decode bench-memory bench-traces clean
+.PHONY: help install demo compare report browser harness test-pages study sft rl eval generate show doctor data test test-slow test-pythons chaos soak starts lint format notebooks examples real bench bench-answers bench-decode bench-memory bench-traces clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' Makefile
@@ -102,7 +102,7 @@ soak: $(INSTALLED) ## 2,000 steps of RL on the tiny model: memory flat, step tim
 starts: $(INSTALLED) ## 300 starts of RL on the tiny model, two at a time: none lost
 	PRL_STARTS=300 $(BIN)/python -m pytest -m slow -s tests/test_environment.py $(ARGS)
 
-lint: $(INSTALLED) ## ruff and mypy; the README's scripts under mypy --strict
+lint: $(INSTALLED) ## ruff and mypy; the README's scripts and examples/ under mypy --strict
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -115,6 +115,10 @@ format: $(INSTALLED) ## format, and fix what ruff can fix
 notebooks: $(INSTALLED) ## run the notebooks and keep their output
 	$(BIN)/jupytext --sync notebooks/*.py
 	$(BIN)/jupyter-execute --inplace notebooks/*.ipynb
+
+examples: $(INSTALLED) ## the scripts of examples/: the method on one page (minutes of CPU), and prl's parts in plain TRL
+	$(BIN)/python examples/parallel_r1.py
+	$(BIN)/python examples/plain_trl.py
 
 real: $(REAL_MODEL)/model.safetensors ## the real model and tokenizer that tests marked real need (100 MB, once)
 

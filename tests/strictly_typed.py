@@ -1,5 +1,6 @@
-"""The README's scripts under `mypy --strict`, as a user's type checker sees them; also what they pass to
-GRPOTrainer. Part of `make lint`: reading the types of torch and transformers takes half a minute."""
+"""The README's scripts and those of examples/ under `mypy --strict`, as a user's type checker sees them; also
+what they pass to GRPOTrainer. Part of `make lint`: reading the types of torch and transformers takes half a
+minute."""
 
 import os
 import re
@@ -28,6 +29,7 @@ def main() -> int:
         scripts = [Path(folder, f"readme_{number}.py") for number, _ in enumerate(blocks, 1)]
         for script, block in zip(scripts, blocks, strict=True):
             script.write_text(block, encoding="utf-8")
+        scripts += sorted((ROOT / "examples").glob("*.py"))
         config = Path(folder, "mypy.ini")
         config.write_text(CONFIG, encoding="utf-8")
         cache = f"--cache-dir={ROOT / '.mypy_cache' / 'strict'}"

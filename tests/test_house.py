@@ -158,6 +158,7 @@ def test_what_the_texts_name_is_there() -> None:
         *root.glob("docs/*.md"),
         *PACKAGE.rglob("*.py"),
         *root.glob("benchmarks/*.py"),
+        *root.glob("examples/*.py"),
     ]
     named = {
         name: path.relative_to(root)
