@@ -1,25 +1,29 @@
 """Parallel-R1 on one page: cold start, fork/join sampling, GRPO and evaluation, in plain PyTorch.
 
-    python examples/parallel_r1.py        # or `make examples`; minutes on one core
+    python examples/parallel_r1.py        # or `make examples`; 5 minutes of CPU (AMD EPYC, one core)
 
 The method (arXiv 2509.07980): a model opens `<Parallel>`, writes `<Path>`s that do not see each other, closes
 the block, and puts together in `<Summary>` what they found. A cold start on checked traces teaches the
 format; then reinforcement learning pays for right answers alone. Here a model of 0.85 M parameters, which
 knows how to compute a product ("Compute 47 * 36.") in sequence, learns to go four ways at once and take the
-majority.
+majority. Held-out products; votes are the majority of four responses; commit `bc6b200`:
+
+    base        70.4 % right [67.3, 73.4], 86.3 % by 4 votes, 44 tokens, critical path 44
+    cold start  92.3 % right [90.4, 94.2], 98.3 % by 4 votes, 205 tokens, critical path 84
+    RL          91.4 % right [89.4, 93.2], 96.7 % by 4 votes, 205 tokens, critical path 84
 
 1. The paths of a block start at one position and are sampled side by side, a token each in a forward pass: a
    response waits for its critical path, not for all its tokens.
 2. What is trained is what was sampled: same mask, same positions, each log-probability the same to 1e-4. So
    the sampled ones are those of the old policy, and nothing is scored twice.
 3. Tokens that the runtime writes (`<Path>` and its number, `</Parallel>`, `<Summary>`) have no loss.
-4. GRPO: advantages within a group, a clipped ratio, no KL term, no reward for the format.
+4. GRPO: advantages within a group, a clipped ratio, no KL term, no reward for the format. After this cold
+   start most groups are all right and teach nothing: RL ends 0.9 points lower, within both intervals.
 
 Left out, and where prl has it: LoRA, real models (`prl.model`, `prl.recipes`; this one is quicker to train
-whole); causal attention, plans, how many paths the model wants, a seed for each response (`prl.decoding`);
-rewards that alternate, easy problems first (`prl.rewards`, `prl.curriculum`); a teacher's traces
-(`prl.traces`); TRL's trainers, checkpoints (`prl.trainer`, `prl.runs`); and a sequential model with a cold
-start and RL of its own, the fair comparison: the base had less training (`prl.study`).
+whole); causal attention, plans, a number of paths that the model chooses (`prl.decoding`); rewards that
+alternate, easy problems first (`prl.rewards`, `prl.curriculum`); a teacher's traces (`prl.traces`); TRL's
+trainers (`prl.trainer`); and the fair comparison, a sequential model with as much training (`prl.study`).
 """
 
 import sys

@@ -126,9 +126,21 @@ def test_the_loss_is_of_chosen_tokens_alone(page: ModuleType, opening_blocks: tu
     torch.manual_seed(0)
     model, tokenizer = opening_blocks
     language = page.Language(tokenizer)
-    page_responses = page.sample(model, [language.prompt("Compute 21 * 13.")] * 4, language)
-    counts = [sum(logp == logp for t in each.threads for logp in t.logps) for each in page_responses]
+    responses = page.sample(model, [language.prompt("Compute 21 * 13.")] * 4, language)
+    counts = [sum(logp == logp for t in each.threads for logp in t.logps) for each in responses]
     advantages = torch.tensor([1.0, -1.0, 0.5, 2.0])
-    loss = page.policy_loss(model, page_responses, advantages)
+    loss = page.policy_loss(model, responses, advantages)
     expected = sum(a * n for a, n in zip(advantages.tolist(), counts, strict=True)) / sum(counts)
     assert loss.item() == pytest.approx(-expected, abs=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_the_page_ends_with_the_figures_that_it_states(tmp_path: Path) -> None:
+    """Another processor rounds otherwise, and other tokens are drawn: so within 4 points."""
+    stated = FIGURES.findall(PAGE.read_text(encoding="utf-8"))
+    found = FIGURES.findall(run(PAGE, tmp_path))
+    assert [name for name, *_ in found] == [name for name, *_ in stated] == ["base", "cold start", "RL"]
+    for (_, right, depth), (_, right_stated, depth_stated) in zip(found, stated, strict=True):
+        assert float(right) == pytest.approx(float(right_stated), abs=4)
+        assert float(depth) == pytest.approx(float(depth_stated), abs=5)
