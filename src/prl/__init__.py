@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from prl.grammar import Trace
     from prl.report.shown import Shown
 
+__all__ = ["__version__", "show"]
+
 __version__ = "0.1.0"
 
 
