@@ -34,7 +34,7 @@ DEMONSTRATED = $(if $(RECIPE),--recipe '$(RECIPE)')
 DEMO = runs/demo$(if $(RECIPE),-$(RECIPE))$(if $(ATTENTION),-$(ATTENTION))
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo compare report browser harness wheel-test test-pages study sft rl eval generate show doctor data test test-slow test-pythons chaos soak starts lint format notebooks examples real bench bench-answers bench-decode bench-memory bench-traces clean
+.PHONY: help install demo compare report browser harness docs docs-serve wheel-test test-pages study sft rl eval generate show doctor data test test-slow test-pythons chaos soak starts lint format notebooks examples real bench bench-answers bench-decode bench-memory bench-traces clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' Makefile
@@ -133,6 +133,17 @@ harness: $(VENV)/.harness ## what the tests of harnesses and loggers need: lm-ev
 
 $(VENV)/.harness: $(INSTALLED)
 	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e ".[harness,loggers]"
+	@touch $@
+
+docs: $(VENV)/.docs ## the site, strictly and without a network, into build/site
+	@NO_MKDOCS_2_WARNING=true $(BIN)/python -m mkdocs build --strict --quiet
+	@echo "build/site/index.html; its search needs a server: make docs-serve"
+
+docs-serve: $(VENV)/.docs ## the site at http://localhost:8000, made again as its sources change
+	@NO_MKDOCS_2_WARNING=true $(BIN)/python -m mkdocs serve
+
+$(VENV)/.docs: $(INSTALLED)
+	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e ".[docs]"
 	@touch $@
 
 wheel-test: ## what a user has: one wheel in a fresh environment, docs/tutorial.md from an empty folder; ARGS="--keep" looks at it after

@@ -155,7 +155,8 @@ def test_what_the_texts_name_is_there() -> None:
     root = PACKAGE.parents[1]
     texts = [
         root / "README.md",
-        *root.glob("docs/*.md"),
+        root / "CONTRIBUTING.md",
+        *root.glob("docs/**/*.md"),
         *PACKAGE.rglob("*.py"),
         *root.glob("benchmarks/*.py"),
         *root.glob("examples/*.py"),

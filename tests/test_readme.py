@@ -1,5 +1,5 @@
-"""Every command and code block of the README and of docs/ is run, parsed by the command line, or found in the
-Makefile."""
+"""Every command and code block of README.md, CONTRIBUTING.md and docs/ is run, parsed by the command line, or
+found in the Makefile. docs/tutorial.md is run as it stands by `make wheel-test`."""
 
 import re
 import shlex
@@ -10,10 +10,16 @@ from pathlib import Path
 import pytest
 
 from prl import config, recipes
+from prl.grammar import parse
 from prl.settings import arguments
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    # Reports of studies are written by `prl study`.
+    *(page for page in sorted((ROOT / "docs").rglob("*.md")) if "study" not in page.parts),
+]
 TEXT = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
 
 
@@ -23,6 +29,7 @@ def blocks(language: str) -> list[str]:
 
 LAUNCHER = "accelerate launch --multi_gpu --num_processes 2 -m "  # tests/test_processes.py
 
+PYTEST = "python -m pytest "
 HARNESSES = ("python -m prl.harness ", "inspect eval ")  # tests/test_harness.py has them read
 
 COMMANDS = [
@@ -51,7 +58,9 @@ def test_prl_commands_are_accepted(command: str, tmp_path: Path, monkeypatch: py
     monkeypatch.chdir(tmp_path)
     for logger in re.findall(r"--report_to (\w+)", command):
         pytest.importorskip(logger, reason=f"`make harness` installs {logger}")
-    (tmp_path / "mine.py").write_text("def short_answer(completions, **columns): ...\n")
+    (tmp_path / "mine.py").write_text(
+        "def short_answer(completions, **columns): ...\ndef two_paths(completions, **columns): ...\n"
+    )
     _, name, *words = shlex.split(command)
     if f"{name} {' '.join(words[:1])}" in arguments.COMMANDS:
         name, words = f"{name} {words[0]}", words[1:]
@@ -67,7 +76,25 @@ def test_prl_commands_are_accepted(command: str, tmp_path: Path, monkeypatch: py
 
 
 def test_nothing_else_is_asked_of_a_shell() -> None:
-    assert [part for part in parts() if not part.startswith(("make ", "prl ", *HARNESSES))] == []
+    assert [part for part in parts() if not part.startswith(("make ", "prl ", PYTEST, *HARNESSES))] == []
+
+
+@pytest.mark.parametrize("command", sorted({part for part in parts() if part.startswith(PYTEST)}))
+def test_pytest_is_given_files_that_are_there(command: str) -> None:
+    files = [word for word in shlex.split(command.removeprefix(PYTEST)) if word.startswith("tests/")]
+    assert files
+    assert [file for file in files if not (ROOT / file).is_file()] == []
+
+
+def test_each_block_is_of_a_kind_that_is_checked() -> None:
+    """yaml: the task that tests/test_harness.py reads; text: what something prints, or a trace."""
+    fences = re.findall(r"^```(.*)$", TEXT, flags=re.MULTILINE)
+    assert {*fences[::2]} <= {"sh", "python", "yaml", "text"}
+    assert {*fences[1::2]} == {""}
+    assert [block for block in blocks("yaml") if not block.startswith("task: ")] == []
+    traces = [block for block in blocks("text") if "<Path>" in block]
+    assert traces
+    assert all(parse(trace).is_valid for trace in traces)
 
 
 @pytest.mark.filterwarnings("ignore:.gradient_checkpointing. is deprecated:FutureWarning")  # TRL's own

@@ -31,7 +31,6 @@ MOST_MB = 15
 ALSO = (
     "prl --version",
     "prl recipes",
-    "prl doctor --recipe tiny",
     'prl answers explain "\\frac{1}{2}" 0.5',
     "prl recipes cp tiny mine.yaml",
     "prl recipes validate mine.yaml",
