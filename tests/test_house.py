@@ -34,6 +34,7 @@ FLOORS = (
     "trainer",
     "doctor evaluation rl sft",
     "study traces",
+    "course",
     "cli harness",
 )
 
