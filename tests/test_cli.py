@@ -144,6 +144,8 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["recipes", "show", "9gb"], "prl recipes: recipe '9gb' neither ships nor is a file; nearest:"),
         (["answers"], "prl answers: the following arguments are required: action"),
         (["answers", "explain", "1"], "prl answers: the following arguments are required: GOLD"),
+        (["course"], "prl course: the following arguments are required: action"),
+        (["course", "grade"], "prl course: the following arguments are required: DIR"),
     ],
 )
 def test_usage_error_is_one_line_and_status_2(

@@ -181,9 +181,12 @@ def test_what_the_texts_name_is_there() -> None:
 
 
 def test_the_wheel_holds_every_package(tmp_path: Path) -> None:
-    """Also src/prl/runs, which a `runs/` in .gitignore would have kept out, with all that is no code."""
+    """Also src/prl/runs, which a `runs/` in .gitignore would have kept out, with all that is no code; and the
+    notebooks, for `prl course new`."""
     (built,) = WheelBuilder(str(PACKAGE.parents[1])).build(directory=str(tmp_path), versions=["standard"])
     with zipfile.ZipFile(built) as wheel:
         held = {name for name in wheel.namelist() if name.startswith("prl/")}
     there = {path.relative_to(PACKAGE.parent).as_posix() for path in PACKAGE.rglob("*") if path.is_file()}
+    notebooks = PACKAGE.parents[1] / "notebooks"
+    there |= {f"prl/course/notebooks/{each.name}" for each in notebooks.iterdir() if each.is_file()}
     assert held == {name for name in there if "__pycache__" not in name}

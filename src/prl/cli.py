@@ -49,6 +49,7 @@ SUMMARIES = {
     **{name: (cls.__doc__ or "").partition("\n")[0] for name, cls in arguments.COMMANDS.items()},
     "recipes": "List, show, copy and check recipes.",
     "answers": "Say step by step why an answer counts as right or wrong.",
+    "course": "A course's notebooks, exercises and notes as a kit, and grades for what is handed in.",
 }
 
 MOST_USED = {
@@ -115,6 +116,8 @@ def _dispatch(words: list[str]) -> None:
         _recipes(words[1:])
     elif words[0] == "answers":
         _answers(words[1:])
+    elif words[0] == "course":
+        _course(words[1:])
     elif (two := " ".join(words[:2])) in arguments.COMMANDS:
         _command(two, words[2:])
     elif (actions := _actions(words[0])) and words[1:2] and not words[1].startswith("-"):
@@ -312,6 +315,44 @@ def _answers(words: list[str]) -> None:
     from prl import answers
 
     print(answers.explain(given.pred, given.gold))
+
+
+def _course(words: list[str]) -> None:
+    parser = _Parser(prog="prl course", description=SUMMARIES["course"])
+    actions = parser.add_subparsers(dest="action", parser_class=_Parser, required=True)
+    new = actions.add_parser("new", help="write the kit into a new folder")
+    new.add_argument("folder", metavar="DIR", type=Path)
+    new.add_argument(
+        "--student",
+        nargs="?",
+        const="",
+        metavar="NAME",
+        help="without the instructor's material; with a name, in the numbers of that student",
+    )
+    grade = actions.add_parser(
+        "grade", help="grade the submissions in a folder: one folder or file a student"
+    )
+    grade.add_argument("folder", metavar="DIR", type=Path)
+    grade.add_argument("--student", nargs="+", default=[], metavar="NAME", help="these alone")
+    grade.add_argument(
+        "--personal", action="store_true", help="each in the numbers that `new --student NAME` gave"
+    )
+    grade.add_argument(
+        "--unsafe", action="store_true", help="run submissions without isolation, as if they were yours"
+    )
+    given = parser.parse_args(words)
+    if given.action == "grade":
+        from prl.machine import environment
+
+        environment.settle()
+        from prl.course import command
+
+        command.run(given.folder, given.student, personal=given.personal, unsafe=given.unsafe)
+        return
+    from prl.course import kit
+
+    for path in kit.new(given.folder, student=given.student or None, for_student=given.student == ""):
+        print(path)
 
 
 # --- Help

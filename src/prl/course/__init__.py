@@ -2,8 +2,14 @@
 
 prl course new DIR        notebooks, starters, instructor's material, out of the installed package
 prl course grade DIR      every submission in DIR -> a table, grades.csv, feedback to each student
+
+check(positions)          in a notebook: where a function of one's own goes wrong
+measure(SETTINGS)         what settings of the homework achieve
+checkpoint()              the folder of the course's adapter for `tiny-search`
 """
 
+from prl.course.checking import check
 from prl.course.exercises import EXERCISES, Exercise, variant
+from prl.course.homework import Measured, checkpoint, measure
 
-__all__ = ["EXERCISES", "Exercise", "variant"]
+__all__ = ["EXERCISES", "Exercise", "Measured", "check", "checkpoint", "measure", "variant"]

@@ -81,8 +81,8 @@ POSITIONS = '''
 def positions(tokens: list[str]) -> list[int]:
     """The position of each token of a trace, where paths do not see each other.
 
-    >>> positions("so <Parallel> <Path> a b </Path> <Path> c </Path> </Parallel> end".split())
-    [0, 1, 2, 3, 4, 5, 2, 3, 4, 6, 7]
+    positions("so <Parallel> <Path> a b </Path> <Path> c </Path> </Parallel> end".split())
+        is [0, 1, 2, 3, 4, 5, 2, 3, 4, 6, 7]
 
     1. Positions count from 0, one more at each token. Tags are tokens too.
     2. A block runs from "<Parallel>" to the first "</Parallel>". Each "<Path>" in it begins a path, and all
@@ -98,8 +98,7 @@ MAJORITY = '''
 def majority(results: list[str | None]) -> str | None:
     """What most paths say; `None` is a path without a result.
 
-    >>> majority(["12", None, "15", "15"])
-    '15'
+    majority(["12", None, "15", "15"]) is "15".
 
     1. The result that the most paths have wins, also with less than half of them.
     2. Of results that tie, the one that was said first wins.
@@ -112,10 +111,8 @@ FORMAT_REWARD = '''
 def format_reward(text: str) -> float:
     """1.0 for a response that has a block and breaks no rule of the format, else 0.0.
 
-    >>> format_reward("<Parallel><Path>6*7</Path><Path>7*6</Path></Parallel><Summary>42</Summary> So 42.")
-    1.0
-    >>> format_reward("42"), format_reward("<Parallel><Path>6*7</Path></Parallel><Summary>42</Summary>")
-    (0.0, 0.0)
+    "<Parallel><Path>6*7</Path><Path>7*6</Path></Parallel><Summary>42</Summary> So 42." gets 1.0, "42" and
+    "<Parallel><Path>6*7</Path></Parallel><Summary>42</Summary>" get 0.0.
 
         response := (text | block)*      at least one block
         block    := <Parallel> path path+ </Parallel> summary
@@ -144,21 +141,21 @@ def alternating(step: int, uses_block: bool, is_right: bool) -> float:
     return 0.0  # your code
 '''
 
-BUDGET = 160
+BUDGET = 225
 """Tokens that a problem may take in the homework, all votes together, on average over the problems."""
 
 HOMEWORK = f"""
 # Which settings answer the most products that nobody trained on, within {BUDGET} tokens a problem?
 # The grader reads this cell and does not run it: two constants, written out. It finds again what you found by
-# `prl.course.measure(SETTINGS)`, to the last digit on the same kind of machine: your CLAIM, in two digits.
+# `prl.course.measure(SETTINGS)`, to the last digit on the same kind of machine: your CLAIM, in three digits.
 SETTINGS = {{
     "model": "base",     # "base" answers in sequence; "course" had a cold start and writes blocks of paths
-    "paths": 4,          # 2 to 6: paths of a block of "course"
+    "paths": 2,          # 2 to 6: paths of a block of "course"
     "votes": 1,          # 1 to 8: responses to each problem; the majority of them is the answer
     "temperature": 0.0,  # 0 to 2: 0 takes the likeliest token, 1 samples as the model was trained
-    "max_tokens": 256,   # 16 to 400: where a response is cut off
+    "max_tokens": 256,   # 32 to 400: where a response is cut off
 }}
-CLAIM = 0.00
+CLAIM = 0.000
 """
 
 EXERCISES = (

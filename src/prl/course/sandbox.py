@@ -94,6 +94,7 @@ def ask(source: str, name: str, inputs: Sequence[Sequence[Any]], *, isolated: bo
                 given = {"arguments": inputs[len(asked.answers)]}
                 asked.answers.append(child.say(given, min(CASE_SECONDS, stop - time.monotonic())))
             deaths += not child.is_alive
+            child.hear()
         asked.printed = asked.printed or child.printed.decode("utf-8", "replace")
         if deaths > MOST_DEATHS:
             left = len(inputs) - len(asked.answers)
@@ -108,7 +109,7 @@ class _Child:
         self.isolated, self.is_alive, self.printed, self._read = isolated, True, b"", b""
         self._scratch = tempfile.mkdtemp(prefix="prl-course-")
         self._out, out = os.pipe()
-        program = [_python(), "-I", "-S", "-B"]
+        program = [_python(), "-I", "-S", "-B", "-u"]
         run = [*program, "-c", (_HERE / "runner.py").read_text(encoding="utf-8"), str(out)]
         if isolated:
             given = {"out": out, "scratch": self._scratch, "exec": run, "seconds": MOST_SECONDS + 30}
@@ -194,9 +195,7 @@ class _Child:
                         if not payload:
                             selector.unregister(stdin)
                     elif key.fileobj is stdout:
-                        printed = os.read(stdout.fileno(), 65536)
-                        self.printed += printed[: MOST_PRINTED - len(self.printed)]
-                        if not printed:
+                        if not self.hear():
                             selector.unregister(stdout)
                     elif new := os.read(self._out, 65536):
                         self._read += new
@@ -205,6 +204,15 @@ class _Child:
                         return None
         line, _, self._read = self._read.partition(b"\n")
         return line or b"nothing"
+
+    def hear(self) -> bool:
+        """Take in what it printed since; whether there may be more to come."""
+        try:
+            printed = os.read(self._process.stdout.fileno(), 65536)  # type: ignore[union-attr]
+        except BlockingIOError:
+            return True
+        self.printed += printed[: MOST_PRINTED - len(self.printed)]
+        return bool(printed)
 
     def _send(self, payload: bytes) -> int:
         try:

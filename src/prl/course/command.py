@@ -1,0 +1,38 @@
+"""`prl course grade`: from a folder of submissions to a table, `grades.csv` and feedback beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from prl.console import console
+from prl.course import feedback, sandbox
+from prl.course.grading import CACHE, Grade, grade, measured_once
+from prl.course.submissions import read
+from prl.errors import RunError
+from prl.runs.disk import check_writable
+
+
+def run(folder: Path, students: Sequence[str] = (), *, personal: bool = False, unsafe: bool = False) -> None:
+    """Grade what is in a folder, show the table, write grades and feedback there.
+
+    Raises PrlError where nothing can be graded; RunError where submissions cannot be isolated and `unsafe`
+    does not say to run them all the same.
+    """
+    submissions = read(folder, students)
+    if not unsafe and (reason := sandbox.why_not()):
+        raise RunError(
+            f"submissions cannot be isolated here ({reason}); grade on a Linux machine with user namespaces, "
+            "or with --unsafe what you would run yourself"
+        )
+    check_writable(folder)
+
+    def tell(done: Grade) -> None:
+        console.print(f"{done.student}: {done.points} of {feedback.POINTS}", markup=False)
+
+    grades = grade(
+        submissions, measured_once(folder / CACHE), personal=personal, isolated=not unsafe, on_done=tell
+    )
+    feedback.write(grades, folder)
+    console.print(feedback.table(grades))
+    console.print(f"{folder / 'grades.csv'}, and feedback to each in {folder / 'feedback'}", markup=False)

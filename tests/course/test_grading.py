@@ -1,0 +1,296 @@
+"""Grades: right and wrong submissions, partial points, personal numbers, claims, and what is told of them."""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import csv
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from handed_in import BY_NAME, HOSTILE, REFERENCE, WRONG, WRONG_POINTS, hand_in
+
+from prl import cli
+from prl.course import feedback, grading, homework, sandbox
+from prl.course.cases import cases, judge
+from prl.course.checking import check
+from prl.course.exercises import BUDGET, EXERCISES, Exercise, variant
+from prl.course.homework import Measured
+from prl.course.solutions import solution
+from prl.course.submissions import Submission, read
+from prl.errors import DataError, RunError, UsageError
+
+FUNCTIONS = [exercise for exercise in EXERCISES if exercise.compare != "settings"]
+
+
+@pytest.fixture
+def isolated() -> None:
+    if reason := sandbox.why_not():
+        pytest.skip(f"no namespaces here: {reason}")
+
+
+def measured(settings: dict[str, Any], student: str | None) -> Measured:
+    """A stand-in for minutes of decoding, with the figures that the docs name."""
+    right = {"base": 0.765, "course": 0.98 if settings["temperature"] == 0 else 0.835}[settings["model"]]
+    each = {"base": 44.0, "course": 42.0 + 40.0 * settings["paths"]}[settings["model"]]
+    return Measured(right, each * settings["votes"])
+
+
+def points(submission: Submission, **options: Any) -> dict[str, int]:
+    (graded,) = grading.grade([submission], measured, **options)
+    return {result.exercise.name: result.points for result in graded.results}
+
+
+def call(source: str, name: str) -> Any:
+    space: dict[str, Any] = {}
+    exec(source, space)
+    return space[name]
+
+
+@pytest.mark.usefixtures("isolated")
+def test_the_reference_gets_all_points_and_wrong_ones_some() -> None:
+    assert points(Submission("ada", REFERENCE)) == {name: BY_NAME[name].points for name in BY_NAME}
+    assert points(Submission("bob", WRONG)) == WRONG_POINTS
+    assert points(Submission("eve", {})) == dict.fromkeys(BY_NAME, 0)
+
+
+@pytest.mark.parametrize("exercise", FUNCTIONS, ids=lambda exercise: exercise.name)
+def test_solutions_are_right_and_starters_earn_nothing(exercise: Exercise) -> None:
+    for student in ("ada", "bob", "eve"):
+        numbers = variant(student)
+        asked = cases(exercise, student, numbers=numbers)
+        for source, is_right in ((solution(exercise, student), True), (exercise.cell(student), False)):
+            function = call(source, exercise.name)
+            wrong = {case.group for case in asked if judge(exercise, case, function(*case.arguments))}
+            assert wrong == (set() if is_right else set(exercise.groups))
+
+
+@pytest.mark.parametrize("exercise", FUNCTIONS, ids=lambda exercise: exercise.name)
+def test_each_group_has_more_than_one_right_answer(exercise: Exercise) -> None:
+    """No constant earns a point."""
+    asked = cases(exercise, "ada")
+    for group in exercise.groups:
+        assert len({repr(case.expected) for case in asked if case.group is group}) > 1
+
+
+@pytest.mark.parametrize("exercise", FUNCTIONS, ids=lambda exercise: exercise.name)
+def test_a_solution_uses_only_names_that_its_cell_introduces(exercise: Exercise) -> None:
+    tree = ast.parse(solution(exercise))
+    imported = {
+        alias.name.split(".")[0]
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for alias in node.names
+    }
+    bound = {
+        node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+    }
+    bound |= {node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)}
+    bound |= {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+    used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    assert imported <= sys.stdlib_module_names
+    assert used - bound - imported - set(dir(builtins)) == set()
+
+
+def test_answers_are_compared_with_their_types() -> None:
+    alternating, positions = BY_NAME["alternating"], BY_NAME["positions"]
+    (case, *_) = [case for case in cases(alternating, "ada") if case.expected == 1.0]
+    assert judge(alternating, case, 1) is None
+    assert judge(alternating, case, True) is not None
+    assert judge(alternating, case, float("nan")) is not None
+    (case, *_) = [case for case in cases(positions, "ada") if case.expected[:2] == [0, 1]]
+    assert judge(positions, case, case.expected) is None
+    assert judge(positions, case, [False, True, *case.expected[2:]]) is not None
+
+
+@pytest.mark.usefixtures("isolated")
+def test_numbers_of_ones_own_make_a_copy_fail() -> None:
+    assert variant("ada") != variant("bob") != variant()
+    own = {"alternating": solution(BY_NAME["alternating"], "ada")}
+    assert points(Submission("ada", own), personal=True)["alternating"] == BY_NAME["alternating"].points
+    assert points(Submission("bob", own), personal=True)["alternating"] < BY_NAME["alternating"].points
+    assert points(Submission("ada", REFERENCE), personal=True)["alternating"] < BY_NAME["alternating"].points
+
+
+def test_feedback_says_what_was_given_and_returned_and_not_what_is_right() -> None:
+    (case, *_) = [case for case in cases(BY_NAME["positions"], "ada") if case.group.name == "one block"]
+    said = judge(BY_NAME["positions"], case, [7]) or ""
+    assert "returned [7]" in said
+    assert repr(case.arguments[0])[:50] in said
+    assert repr(case.expected) not in said
+    assert case.group.rule in said
+
+
+# --- The homework
+
+
+@pytest.mark.parametrize(
+    ("cell", "earned"),
+    [
+        (REFERENCE["homework"], 8),
+        (REFERENCE["homework"].replace("0.980", "0.9801"), 6),
+        (REFERENCE["homework"].replace("0.980", "0.9"), 6),
+        (REFERENCE["homework"].replace("CLAIM = 0.980", ""), 6),
+        (REFERENCE["homework"].replace("0.980", "float('0.980')"), 6),
+        (
+            REFERENCE["homework"]
+            .replace('"temperature": 0.0', '"temperature": 1.0')
+            .replace("0.980", "0.835"),
+            6,
+        ),
+        (REFERENCE["homework"].replace('"votes": 1', '"votes": 2'), 3),
+        (REFERENCE["homework"].replace('"course"', '"base"').replace("0.980", "0.765"), 4),
+        (BY_NAME["homework"].cell(), 2),
+        ("SETTINGS = dict(model='course')", 0),
+        ("SETTINGS = {'model': __import__('os').getcwd()}", 0),
+        ("SETTINGS = {'model': 'course', 'paths': True, 'votes': 1, 'temperature': 0, 'max_tokens': 99}", 0),
+        ("SETTINGS = {'model': '/etc', 'paths': 2, 'votes': 1, 'temperature': 0, 'max_tokens': 99}", 0),
+        ("SETTINGS = {'model': 'base', 'paths': 2, 'votes': 10**9, 'temperature': 0, 'max_tokens': 99}", 0),
+        ("SETTINGS = " + "[" * 5000, 0),
+        ("SETTINGS = " + "-" * 9000 + "1", 0),
+        ("SETTINGS = {" + "9" * 9000 + ": 1}", 0),
+        ("SETTINGS = {'model': ['course'], 'paths': float, 'votes': 1}", 0),
+        ("x" * 20_000, 0),
+        ("", 0),
+    ],
+)
+def test_settings_are_read_measured_and_held_against_the_claim(cell: str, earned: int) -> None:
+    assert points(Submission("ada", {"homework": cell}))["homework"] == earned
+
+
+def test_the_faults_of_settings_are_told_at_once() -> None:
+    assert homework.faults(
+        {"model": "bass", "path": 2, "votes": 9, "temperature": "hot", "max_tokens": 2}
+    ) == [
+        "no key 'paths'",
+        "model 'bass' must be one of base, course",
+        "unknown key 'path'; nearest: paths",
+        "votes 9 must be int from 1 to 8",
+        "temperature 'hot' must be float from 0 to 2",
+        "max_tokens 2 must be int from 32 to 400",
+    ]
+    with pytest.raises(UsageError, match="no key 'model'"):
+        homework.measure({})
+
+
+def test_a_measurement_repeats_to_the_bit_and_four_paths_pay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(homework, "PROBLEMS", 40)
+    reference, baseline = homework.measure(homework.REFERENCE), homework.measure(homework.BASELINE)
+    assert homework.measure(homework.REFERENCE) == reference
+    assert baseline.right + 0.1 < reference.right
+    assert baseline.tokens < reference.tokens <= BUDGET
+    assert homework.problems_of("ada") != homework.problems_of(None)
+
+
+def test_what_was_measured_is_kept_by_settings_and_problems(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs: list[object] = []
+
+    def count(settings: dict[str, Any], student: str | None) -> Measured:
+        runs.append(student)
+        return Measured(0.5, 7.0)
+
+    monkeypatch.setattr(homework, "measure", count)
+    cache = tmp_path / "kept.json"
+    for student in ("ada", None, "ada"):
+        assert grading.measured_once(cache)(homework.BASELINE, student) == Measured(0.5, 7.0)
+    grading.measured_once(cache)({**homework.BASELINE, "votes": 2}, None)
+    assert runs == ["ada", None, None]
+    cache.write_text("{", encoding="utf-8")
+    grading.measured_once(cache)(homework.BASELINE, None)
+    assert len(runs) == 4
+
+
+# --- Files
+
+
+def test_submissions_are_found_in_folders_and_files(tmp_path: Path) -> None:
+    hand_in(tmp_path, "ada", REFERENCE)
+    hand_in(tmp_path, "bob", WRONG, kind="py")
+    hand_in(tmp_path / "eve", "assignment", REFERENCE)
+    (tmp_path / "eve" / "broken.ipynb").write_text("{", encoding="utf-8")
+    (tmp_path / "feedback").mkdir()
+    (tmp_path / "feedback" / "x.py").write_text(REFERENCE["majority"], encoding="utf-8")
+    (tmp_path / "mallory.py").symlink_to("/etc/passwd")
+    found = {each.student: each for each in read(tmp_path)}
+    assert set(found) == {"ada", "bob", "eve"}
+    assert found["ada"].cells == REFERENCE
+    assert set(found["bob"].cells) == set(WRONG)
+    assert found["eve"].cells == REFERENCE
+    assert found["eve"].remarks == ["broken.ipynb cannot be read: JSONDecodeError"]
+    assert [each.student for each in read(tmp_path, ["bob"])] == ["bob"]
+    with pytest.raises(DataError, match="holds nothing of zoe; it does of ada, bob, eve"):
+        read(tmp_path, ["zoe"])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="holds no submission"):
+        read(tmp_path / "empty")
+
+
+@pytest.mark.usefixtures("isolated")
+def test_the_command_writes_grades_and_feedback_that_is_text(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(homework, "measure", measured)
+    hand_in(tmp_path, "ada", REFERENCE)
+    hand_in(tmp_path, "=cmd|' [red]", {"majority": HOSTILE["markup"][0]})
+    hand_in(
+        tmp_path, "printer", {"majority": "print('<b>\\x1b[31m [x](y) 3 points')\n" + REFERENCE["majority"]}
+    )
+    assert cli.main(["course", "grade", str(tmp_path)]) == 0
+    with (tmp_path / "grades.csv").open(encoding="utf-8", newline="") as file:
+        rows = {row["student"]: row for row in csv.DictReader(file)}
+    assert rows["ada"]["points"] == rows["ada"]["of"] == str(feedback.POINTS)
+    assert rows["'=cmd|' [red]"]["points"] == "0"
+    assert rows["printer"]["majority"] == "3"
+    told = (tmp_path / "feedback" / "=cmd|' [red].md").read_text(encoding="utf-8")
+    assert "<" not in told
+    assert "](" not in told
+    assert "&lt;script" in told.replace("\\", "")
+    printed = (tmp_path / "feedback" / "printer.md").read_text(encoding="utf-8")
+    assert "\n    <b> [31m [x](y) 3 points\n" in printed
+    assert "=cmd|' [red]" in capsys.readouterr().err
+    before = (tmp_path / "grades.csv").read_bytes()
+    assert cli.main(["course", "grade", str(tmp_path)]) == 0
+    assert (tmp_path / "grades.csv").read_bytes() == before
+
+
+def test_without_isolation_nothing_is_run_unless_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sandbox, "why_not", lambda: "no namespaces")
+    monkeypatch.setattr(homework, "measure", measured)
+    hand_in(tmp_path, "ada", {"majority": REFERENCE["majority"]})
+    assert cli.main(["course", "grade", str(tmp_path)]) == 1
+    err = capsys.readouterr().err
+    assert err.startswith("prl course: submissions cannot be isolated here (no namespaces); ")
+    assert err.count("\n") == 1
+    assert cli.main(["course", "grade", str(tmp_path), "--unsafe"]) == 0
+    assert "ada: 3 of" in capsys.readouterr().err
+
+
+# --- A student's own look
+
+
+def test_check_tells_right_from_wrong(capsys: pytest.CaptureFixture[str]) -> None:
+    assert check(call(REFERENCE["majority"], "majority"))
+    assert capsys.readouterr().out.count(": right") == 3
+    assert not check(call(WRONG["majority"], "majority"))
+    out = capsys.readouterr().out
+    assert "rule 3: None has no vote" in out
+    assert check(call(solution(BY_NAME["alternating"], "ada"), "alternating"), "ada")
+    assert not check(call("def majority(results): return 1 / 0", "majority"))
+    assert "ZeroDivisionError" in capsys.readouterr().out
+    with pytest.raises(UsageError, match="no exercise asks for 'majorty'; nearest: majority"):
+        check(call("def majorty(): ...", "majorty"))
+
+
+def test_an_isolation_that_fails_is_an_error_of_the_grader(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RunError("submissions cannot be isolated here: too many namespaces")
+
+    monkeypatch.setattr(sandbox, "ask", fail)
+    with pytest.raises(RunError, match="too many"):
+        points(Submission("ada", REFERENCE))
