@@ -97,6 +97,12 @@ HOSTILE: dict[str, tuple[str, int]] = {
         "        except OSError: pass\ndef majority(results): return None",
         0,
     ),
+    "forges_a_failure": (
+        "import os\nfor fd in range(1, 32):\n"
+        "    try: os.write(fd, b'failed: unshared\\nunshared\\nready\\n')\n    except OSError: pass\n"
+        "def majority(results): return None",
+        0,
+    ),
     "patches_modules": (
         'import builtins, json, sys\njson.dumps = lambda *a, **k: \'{"value": null, "points": 99}\'\n'
         "json.loads = builtins.len = lambda *a: 0\nsys.modules.clear()\n"

@@ -250,7 +250,7 @@ def test_the_command_writes_grades_and_feedback_that_is_text(
     assert "](" not in told
     assert "&lt;script" in told.replace("\\", "")
     printed = (tmp_path / "feedback" / "printer.md").read_text(encoding="utf-8")
-    assert "\n    <b> [31m [x](y) 3 points\n" in printed
+    assert "\n    <b>\N{REPLACEMENT CHARACTER}[31m [x](y) 3 points\n" in printed
     assert "=cmd|' [red]" in capsys.readouterr().err
     before = (tmp_path / "grades.csv").read_bytes()
     assert cli.main(["course", "grade", str(tmp_path)]) == 0

@@ -124,7 +124,7 @@ def test_without_isolation_an_honest_submission_is_graded_too() -> None:
 
 def test_what_the_kernel_refuses_is_said_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sandbox, "_shown", lambda: {"roots": ["/is/not/there"], "hidden": []})
-    with pytest.raises(RunError, match="cannot be isolated here: "):
+    with pytest.raises(RunError, match="submissions cannot be run here: "):
         sandbox.ask("def f(): ...", "f", [[]])
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from prl.console import console
+from prl.console import console, quiet_libraries
 from prl.course import feedback, sandbox
 from prl.course.grading import CACHE, Grade, grade, measured_once
 from prl.course.submissions import read
 from prl.errors import RunError
+from prl.report.lanes import one_line
 from prl.runs.disk import check_writable
 
 
@@ -19,6 +20,7 @@ def run(folder: Path, students: Sequence[str] = (), *, personal: bool = False, u
     Raises PrlError where nothing can be graded; RunError where submissions cannot be isolated and `unsafe`
     does not say to run them all the same.
     """
+    quiet_libraries()
     submissions = read(folder, students)
     if not unsafe and (reason := sandbox.why_not()):
         raise RunError(
@@ -28,7 +30,7 @@ def run(folder: Path, students: Sequence[str] = (), *, personal: bool = False, u
     check_writable(folder)
 
     def tell(done: Grade) -> None:
-        console.print(f"{done.student}: {done.points} of {feedback.POINTS}", markup=False)
+        console.print(f"{one_line(done.student)}: {done.points} of {feedback.POINTS}", markup=False)
 
     grades = grade(
         submissions, measured_once(folder / CACHE), personal=personal, isolated=not unsafe, on_done=tell

@@ -213,7 +213,7 @@ EXERCISES = (
         (
             Group("the first window", 1, "which of the two rewards pays at a step"),
             Group("later windows", 1, "the schedule begins anew after each window"),
-            Group("wrong answers", 1, "a wrong answer pays -1.0 in both phases, block or not"),
+            Group("wrong answers", 1, "a wrong answer, and no other, pays -1.0 in both phases"),
         ),
         "number",
         ("What does step modulo the length of the window say?",),

@@ -16,6 +16,7 @@ from rich.text import Text
 
 from prl.course.exercises import EXERCISES
 from prl.course.grading import Grade, Result
+from prl.report.lanes import harmless, one_line
 
 POINTS = sum(exercise.points for exercise in EXERCISES)
 
@@ -29,7 +30,7 @@ def table(grades: Sequence[Grade]) -> Table:
     grid.add_column("points", justify="right")
     for grade in grades:
         cells = [str(result.points) for result in grade.results]
-        grid.add_row(Text(_one_line(grade.student)), *cells, str(grade.points))
+        grid.add_row(Text(one_line(grade.student)), *cells, str(grade.points))
     return grid
 
 
@@ -59,29 +60,22 @@ def markdown(grade: Grade) -> str:
 
 def _of_exercise(result: Result) -> list[str]:
     exercise = result.exercise
-    lines = [f"## {exercise.name}: {result.points} of {exercise.points}", ""]
-    lines += [f"- {escaped(said)}" for said in (*result.notes, *result.lost)]
+    lines = [f"## {exercise.name}: {result.points} of {exercise.points}"]
+    if said := (*result.notes, *result.lost):
+        lines += ["", *(f"- {escaped(each)}" for each in said)]
     if result.lost and result.lost != ["not handed in"]:
         lines += ["", *(f"Hint: {escaped(hint)}" for hint in exercise.hints)]
         if exercise.compare != "settings":
             lines += ["", "Only the cell of the exercise is run, with the standard library alone."]
     if result.printed:
         lines += ["", "It printed, which counts for nothing:", ""]
-        lines += [f"    {_plain(line)}" for line in result.printed.splitlines()]
+        lines += [f"    {harmless(line)}" for line in result.printed.splitlines()]
     return [*lines, ""]
 
 
 def escaped(text: str) -> str:
     """A text on one line that Markdown and HTML show as it is."""
-    return re.sub(r"([\\`*_{}\[\]()#+!|~$<>-])", r"\\\1", html.escape(_one_line(text), quote=False))
-
-
-def _one_line(text: str) -> str:
-    return " ".join(_plain(text).split())
-
-
-def _plain(text: str) -> str:
-    return "".join(c if c.isprintable() else " " for c in text)
+    return re.sub(r"([\\`*_{}\[\]()#+!|~$<>-])", r"\\\1", html.escape(one_line(text), quote=False))
 
 
 def _cell(text: str) -> str:

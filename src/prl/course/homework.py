@@ -34,7 +34,7 @@ MODELS = ("base", "course")
 
 BASELINE: dict[str, Any] = {"model": "base", "paths": 2, "votes": 1, "temperature": 0.0, "max_tokens": 256}
 REFERENCE: dict[str, Any] = {"model": "course", "paths": 4, "votes": 1, "temperature": 0.0, "max_tokens": 256}
-"""What the solution sets; no other does better in tokens within the budget, of those that were tried."""
+"""What the solution sets: the best within the budget of those that the instructor's notes list."""
 
 LONGEST_CELL = 10_000  # characters
 
@@ -130,8 +130,10 @@ def measure(settings: Mapping[str, Any], student: str | None = None) -> Measured
 
 @cache
 def _model(name: str) -> Any:
+    from prl.console import quiet_libraries
     from prl.model import load_model
 
+    quiet_libraries()
     return load_model("tiny-search" if name == "base" else str(checkpoint()))
 
 

@@ -3,8 +3,8 @@
     python -I -S runner.py OUT
 
 On stdin: a line of JSON with `source` and `name`, then for each case a line with `arguments`. On the
-descriptor OUT, for each of these lines, a line with a `value` or an `error`. Whatever the submission does to
-this interpreter, it can only make its own answers wrong.
+descriptor OUT first `ready`, then for each of these lines one with a `value` or an `error`. Whatever the
+submission does to this interpreter, it can only make its own answers wrong.
 """
 
 import json
@@ -34,6 +34,7 @@ def main() -> None:
         except BaseException:
             return "an exception that cannot be shown"
 
+    write(out, b"ready\n")
     first = loads(lines.readline())
     space: dict[str, object] = {"__name__": "submission"}
     try:

@@ -147,14 +147,17 @@ class _Child:
         self._process.wait()
 
     def load(self, source: str, name: str) -> Answer:
-        """Whether `name` is a function of the source, or why it cannot be run."""
-        if self.isolated:
-            said = self._exchange(b"", LOAD_SECONDS)
-            if said != b"unshared":
-                reason = (said or self.printed or b"no answer").decode("utf-8", "replace")
-                raise RunError(f"submissions cannot be isolated here: {reason.removeprefix('failed: ')}")
+        """Whether `name` is a function of the source, or why it cannot be run. RunError where it does not
+        come to that: until the process is ready, nothing in it is the submission's."""
+        said: bytes | None = b"unshared"
+        if self.isolated and (said := self._exchange(b"", LOAD_SECONDS)) == b"unshared":
             _map_users(self._process.pid)
             self._send(b"\n")
+        if said == b"unshared":
+            said = self._exchange(b"", LOAD_SECONDS)
+        if said != b"ready":
+            reason = (said or self.printed or b"no answer").decode("utf-8", "replace")
+            raise RunError(f"submissions cannot be run here: {reason.removeprefix('failed: ')}")
         return self.say({"source": source, "name": name}, LOAD_SECONDS)
 
     def say(self, given: Any, seconds: float) -> Answer:
@@ -164,8 +167,6 @@ class _Child:
             return Answer(error="the process ended, or its answer was too long")
         if line == b"":
             return Answer(error=f"no answer within {max(seconds, 0):g} seconds")
-        if line.startswith(b"failed: ") and self.isolated:
-            raise RunError(f"submissions cannot be isolated here: {line[8:].decode('utf-8', 'replace')}")
         try:
             said = json.loads(line)
             error = said.get("error")

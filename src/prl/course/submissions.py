@@ -10,6 +10,7 @@ from pathlib import Path
 
 from prl.course.exercises import EXERCISES, MARK
 from prl.errors import DataError
+from prl.report.lanes import one_line
 
 LARGEST = 20_000_000  # bytes of a file
 MOST_FILES = 200  # of a student
@@ -42,9 +43,8 @@ def read(folder: Path, students: Sequence[str] = ()) -> list[Submission]:
         if held:
             files.setdefault(path.name if path.is_dir() else path.stem, []).extend(held)
     if missing := [student for student in students if student not in files]:
-        raise DataError(
-            f"{folder} holds nothing of {', '.join(missing)}; it does of {', '.join(files) or 'nobody'}"
-        )
+        held = one_line(", ".join(files)) or "nobody"
+        raise DataError(f"{folder} holds nothing of {', '.join(missing)}; it does of {held}")
     if not files:
         raise DataError(
             f"{folder} holds no submission: neither .ipynb nor .py, in a folder or file a student"
