@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import builtins
 import csv
+import platform
 import sys
 from pathlib import Path
 from typing import Any
@@ -269,6 +270,15 @@ def test_without_isolation_nothing_is_run_unless_asked(
     assert err.count("\n") == 1
     assert cli.main(["course", "grade", str(tmp_path), "--unsafe"]) == 0
     assert "ada: 3 of" in capsys.readouterr().err
+
+
+def test_windows_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hand_in(tmp_path, "ada", {"majority": REFERENCE["majority"]})
+    monkeypatch.setattr(platform, "system", lambda: "Windows")
+    assert cli.main(["course", "grade", str(tmp_path), "--unsafe"]) == 1
+    assert "graded on Linux, or with --unsafe on macOS" in capsys.readouterr().err
 
 
 # --- A student's own look

@@ -12,7 +12,7 @@ from handed_in import BY_NAME
 from prl import cli
 from prl.course import kit
 from prl.course.exercises import EXERCISES, MARK, variant
-from prl.course.submissions import read
+from prl.course.submissions import exercise_of, read
 from prl.errors import RunError
 
 
@@ -46,6 +46,19 @@ def test_the_kit_of_the_package_holds_all_a_course_needs(
     assert {f"instructor/solutions/{exercise.name}.py" for exercise in EXERCISES} <= held
     assert any(name.startswith("notebooks/") and name.endswith(".ipynb") for name in held)
     assert {path for path in (tmp_path / "course").rglob("*") if path.is_file()} == {*map(Path, told)}
+
+
+def test_the_notebooks_exercise_cells_are_the_starters() -> None:
+    notebooks = sorted(kit._notebooks().glob("*.ipynb"))
+    assert notebooks
+    for path in notebooks:
+        for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+            source = "".join(cell["source"])
+            if cell["cell_type"] == "code" and source.startswith(MARK):
+                name = exercise_of(source, {})
+                assert name, f"{path.name}: no exercise is called so: {source.splitlines()[0]}"
+                assert BY_NAME[name].notebook == path.stem
+                assert source.strip() == BY_NAME[name].cell().strip(), f"{path.name}: {name} has changed"
 
 
 def test_students_get_no_solutions(tmp_path: Path) -> None:

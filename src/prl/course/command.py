@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,6 +23,8 @@ def run(folder: Path, students: Sequence[str] = (), *, personal: bool = False, u
     """
     quiet_libraries()
     submissions = read(folder, students)
+    if platform.system() == "Windows":  # where a process takes over no pipe but the three
+        raise RunError("submissions are graded on Linux, or with --unsafe on macOS; take the folder to one")
     if not unsafe and (reason := sandbox.why_not()):
         raise RunError(
             f"submissions cannot be isolated here ({reason}); grade on a Linux machine with user namespaces, "

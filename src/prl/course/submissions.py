@@ -43,8 +43,8 @@ def read(folder: Path, students: Sequence[str] = ()) -> list[Submission]:
         if held:
             files.setdefault(path.name if path.is_dir() else path.stem, []).extend(held)
     if missing := [student for student in students if student not in files]:
-        held = one_line(", ".join(files)) or "nobody"
-        raise DataError(f"{folder} holds nothing of {', '.join(missing)}; it does of {held}")
+        known = one_line(", ".join(files)) or "nobody"
+        raise DataError(f"{folder} holds nothing of {', '.join(missing)}; it does of {known}")
     if not files:
         raise DataError(
             f"{folder} holds no submission: neither .ipynb nor .py, in a folder or file a student"
