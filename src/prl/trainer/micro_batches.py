@@ -24,6 +24,7 @@ from transformers.trainer_callback import ExportableState
 
 from prl.errors import RunError
 from prl.machine.halving import Advise, halving, is_out_of_memory
+from prl.trainer.packing import why_padded
 from prl.trainer.padding import parts_by_length, pass_tokens_of
 from prl.trainer.sealing import exported_state
 
@@ -110,7 +111,7 @@ class MicroBatches(TrainerCallback, ExportableState):
         num_items_in_batch: Any = None,
     ) -> Any:
         """The loss of a micro-batch, computed and differentiated in parts where it has more than `rows`, or
-        where rows of like length are cheaper apart (SFT; `prl.trainer.live_rows` does the like for RL)."""
+        where padded rows of like length are cheaper apart (`prl.trainer.live_rows` does the like for RL)."""
         if not (self.is_in_step or return_outputs or torch.is_grad_enabled()):
             return self._evaluated(original, model, inputs)
         parts = self._parts(inputs) if self.is_in_step and not return_outputs else []
@@ -133,7 +134,8 @@ class MicroBatches(TrainerCallback, ExportableState):
         count = row_count(inputs)
         if cannot_split(self.trainer):
             return [inputs]
-        if "labels" not in inputs or "attention_mask" not in inputs:  # of an RL step
+        is_sft = "labels" in inputs and "attention_mask" in inputs
+        if not is_sft or why_padded(self.trainer, self.trainer.model) is None:
             starts = range(0, count, self.rows)
             return [rows_of(inputs, range(count)[start:][: self.rows]) for start in starts]
         lengths = inputs["attention_mask"].sum(dim=1).tolist()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
+from itertools import takewhile
 from typing import Any
 
 import torch
@@ -15,12 +17,21 @@ from prl.trainer.micro_batches import MicroBatches, tokens_of
 def rehearse_sft(micro_batches: MicroBatches) -> None:
     """The longest row of the training set in every row of a micro-batch: forward, backward."""
     trainer, rows = micro_batches.trainer, micro_batches.most
-    lengths = [len(ids) for ids in trainer.train_dataset["input_ids"]]
+    every = list(trainer.train_dataset["input_ids"])
+    lengths = [len(ids) for ids in every]
     longest = max(range(len(lengths)), key=lengths.__getitem__)
     batch = trainer.data_collator([trainer.train_dataset[longest]] * rows)
+    # No more is shared (`prl.trainer.packing`) than what all rows begin with.
+    shared = min(_begun_alike(min(every), max(every)), lengths[longest] - 1)
+    batch["input_ids"][:, shared] = torch.arange(rows)
     batch = {name: value.to(trainer.accelerator.device) for name, value in batch.items()}
     micro_batches.step_on(batch, torch.tensor(max(1, tokens_of(batch)), device=trainer.accelerator.device))
     console.print(f"rehearsed the longest step: {lengths[longest]} tokens a row", markup=False)
+
+
+def _begun_alike(first: Sequence[int], last: Sequence[int]) -> int:
+    """How many tokens two rows begin with alike; of the least and the greatest, how many all do."""
+    return sum(1 for _ in takewhile(bool, map(operator.eq, first, last)))
 
 
 def rehearse_rl(

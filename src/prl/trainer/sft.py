@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,12 @@ from transformers import TrainerCallback
 from transformers.trainer_callback import ExportableState
 from trl import SFTTrainer
 
+from prl.console import console
 from prl.runs import Run
 from prl.trainer.format_sampler import FormatSampler
 from prl.trainer.fused_head import spare_the_head
 from prl.trainer.micro_batches import MicroBatches
+from prl.trainer.packing import packed_loss, why_padded
 from prl.trainer.peak_memory import PeakMemory
 from prl.trainer.progress import RunLog, take_over
 from prl.trainer.sealing import SealCheckpoints, exported_state
@@ -82,6 +85,8 @@ class SFT(SFTTrainer):
         )
         take_over(self)
         spare_the_head(model)
+        if reason := why_padded(self, model.train()):
+            console.print(f"micro-batches are padded, not packed: {reason}", markup=False)
         micro_batches.watch(self)
         self.memory.watch(self)
         sampler.tables.watch(self)
@@ -109,5 +114,6 @@ class SFT(SFTTrainer):
         return self.micro_batches.prepare_inputs(super()._prepare_inputs, batch)
 
     def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
-        """TRL's, of a part."""
-        return self.micro_batches.compute_loss(super().compute_loss, *args, **kwargs)
+        """TRL's, of a part, packed."""
+        of_part = functools.partial(packed_loss, self, super().compute_loss)
+        return self.micro_batches.compute_loss(of_part, *args, **kwargs)

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicCache
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -20,21 +20,18 @@ from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from prl.structure.masks import backbone_of, cache_name
 from prl.trainer.micro_batches import ADDED_UP, WEIGHT_BY_ROWS
+from prl.trainer.packing import KINDS, drops
 from prl.trainer.padding import pass_tokens_of
-
-KINDS = ("llama", "qwen2", "qwen3")
-"""Architectures of which it was shown that the numbers are the same."""
 
 
 def can_share(model: Any) -> bool:
     """Whether the prompts of `model`'s rows can be computed apart from their responses, as it is now: not
     with dropout, which is another for each row, nor with checkpoints that lose what a layer makes."""
     backbone = backbone_of(model)
-    drops = (module.p > 0 for module in model.modules() if isinstance(module, nn.Dropout))
     return (
         backbone.config.model_type in KINDS
         and not getattr(backbone, "has_sliding_layers", False)
-        and not (model.training and (any(drops) or backbone.config.attention_dropout))
+        and not drops(model)
         and all(_replays(layer) for layer in _checkpointed(backbone))
     )
 

@@ -1,0 +1,263 @@
+"""The rows of a micro-batch in one row: no padding, and what several rows begin with computed once.
+
+A packed row holds the tokens of each row but those that it begins with as one before it does: they are there
+already, and their keys and values are shared, where the gradients of all these rows meet. So the instruction
+that all prompts begin with is computed once, and so are a problem that several traces solve and a row that is
+there twice. Linear layers see one long row; attention goes row by row, so there is no mask over all of them.
+
+Loss and gradients are the same to rounding. Unlike TRL's `packing`, nothing is cut, and a step has the rows
+that it had; unlike its `padding_free`, a CPU needs no kernel for it and path windows hold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.modeling_outputs import BaseModelOutputWithPast
+
+from prl.structure import backbone_of
+
+KINDS = ("llama", "qwen2", "qwen3")
+"""Architectures of which it was shown that the numbers are the same."""
+
+
+def drops(model: Any) -> bool:
+    """Whether `model`, as it is now, has dropout, which is another for each row."""
+    return bool(
+        model.training
+        and (
+            any(module.p > 0 for module in model.modules() if isinstance(module, nn.Dropout))
+            or backbone_of(model).config.attention_dropout
+        )
+    )
+
+
+def why_padded(trainer: Any, model: Any) -> str | None:
+    """Why an SFTTrainer's micro-batches are padded, not packed; None where they are packed. As several
+    processes share the work, each must make as many passes, so there they are left as they are."""
+    config = backbone_of(model).config
+    reasons = {
+        "several processes share the work": trainer.accelerator.num_processes > 1,
+        "dropout is another for each row": drops(model),
+        f"{config.model_type} models were not tried": config.model_type not in KINDS,
+        "layers have sliding windows": getattr(backbone_of(model), "has_sliding_layers", False),
+        f"{config._attn_implementation} attention takes whole rows": config._attn_implementation != "sdpa",
+        "TRL's packing takes its place": getattr(trainer, "padding_free", False) or trainer.args.packing,
+    }
+    return next((reason for reason, holds in reasons.items() if holds), None)
+
+
+def packed_loss(
+    trainer: Any,
+    original: Callable[..., Any],
+    model: Any,
+    inputs: dict[str, Any],
+    return_outputs: bool = False,
+    num_items_in_batch: Any = None,
+) -> Any:
+    """`compute_loss` of an SFTTrainer (trl 1.16) on rows that are packed where they can be."""
+    if return_outputs or "attention_mask" not in inputs or why_padded(trainer, model):
+        return original(model, inputs, return_outputs, num_items_in_batch=num_items_in_batch)
+    with packed(model, inputs["attention_mask"]):
+        return original(model, inputs, num_items_in_batch=num_items_in_batch)
+
+
+@contextmanager
+def packed(model: Any, mask: Tensor) -> Iterator[None]:
+    """Within, a call of the backbone with rows of this padding mask (rows, width) computes them packed. Its
+    hidden states are (rows, width, hidden) as ever; those of padding mean nothing. Positions, and what
+    structure the rows have (`prl.structure.attach_structure`), are settled by hooks before. A backward pass
+    may come later, with checkpoints too."""
+    backbone = backbone_of(model)
+    forward = backbone.forward
+
+    def of_rows(
+        input_ids: Tensor, attention_mask: Tensor, position_ids: Tensor | None = None, **kwargs: Any
+    ) -> BaseModelOutputWithPast:
+        if position_ids is None:
+            position_ids = torch.arange(input_ids.shape[1], device=input_ids.device).expand_as(input_ids)
+        windows = attention_mask[:, 0] if attention_mask.dim() == 4 else None
+        layout = layout_of(input_ids, position_ids, mask.bool(), windows)
+        found = forward(
+            input_ids=input_ids.flatten()[layout.taken][None],
+            attention_mask=_NO_MASK.to(input_ids.device),
+            position_ids=position_ids.flatten()[layout.taken][None],
+            packed=layout,
+            **kwargs,
+        )
+        hidden = found.last_hidden_state[0].index_select(0, layout.places.flatten())
+        return BaseModelOutputWithPast(last_hidden_state=hidden.view(*input_ids.shape, -1))
+
+    backbone.forward = of_rows
+    try:
+        yield
+    finally:
+        backbone.forward = forward
+
+
+_NO_MASK = torch.ones(1, 1, 0, 0, dtype=torch.bool)
+"""Keeps a backbone from making a mask of its own; attention that does not know of packed rows fails on it."""
+
+
+# --- Where the tokens are
+
+
+@dataclass(frozen=True)
+class Row:
+    """The segments of a packed row that make up a row, those with its own tokens, and how many these are, its
+    last ones. `visible` is which tokens (dimension 1) its own see (dimension 0); None: all until themselves.
+    """
+
+    segments: tuple[int, ...]
+    own_segments: tuple[int, ...]
+    own: int
+    visible: Tensor | None
+    additive: dict[torch.dtype, Tensor] = field(default_factory=dict)
+
+    def mask(self, like: Tensor) -> Tensor | None:
+        """`visible` as attention adds it to what is `like`, made once for all layers; None where that is."""
+        if self.visible is not None and like.dtype not in self.additive:
+            mask = torch.zeros(self.visible.shape, dtype=like.dtype, device=like.device)
+            self.additive[like.dtype] = mask.masked_fill_(~self.visible.to(like.device), -torch.inf)[
+                None, None
+            ]
+        return self.additive.get(like.dtype)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A packed row: which of the tokens of all rows, end to end, are `taken` (n,); in which of its `places`
+    the token of a row is (rows, width), 0 for padding; how long its segments are; and its rows, those with
+    tokens of their own, in its order."""
+
+    taken: Tensor
+    places: Tensor
+    sizes: list[int]
+    rows: list[Row]
+
+
+def layout_of(ids: Tensor, positions: Tensor, real: Tensor, windows: Tensor | None = None) -> Layout:
+    """How rows (rows, width) are packed: in the order of their tokens, so that each begins most like the one
+    before it. What it shares with that one has the same ids, positions and `windows` (rows, width, width: who
+    sees whom). `real` is False on padding."""
+    device, (count, width) = ids.device, ids.shape
+    columns = [row.nonzero().flatten() for row in real.cpu()]
+    told = torch.stack([ids, positions], dim=-1).cpu()
+    tokens = [told[row, columns[row]] for row in range(count)]
+    seen = [None if windows is None else windows[row] for row in range(count)]
+    places, taken = torch.zeros(count, width, dtype=torch.long), []
+    chains: dict[int, tuple[Tensor, int]] = {}  # of rows with tokens of their own: all places, own tokens
+    begun, before = 0, None
+    order = sorted(range(count), key=[each[:, 0].tolist() for each in tokens].__getitem__)
+    for row in order:
+        at, shared = columns[row], 0
+        if before is not None:
+            pair = before, row
+            shared = _alike([tokens[i] for i in pair], [columns[i] for i in pair], [seen[i] for i in pair])
+            places[row, at[:shared]] = places[before, columns[before][:shared]]
+        own = len(at) - shared
+        places[row, at[shared:]] = torch.arange(begun, begun + own)
+        if own:
+            taken.append(row * width + at[shared:])
+            chains[row] = places[row, at], own
+        begun, before = begun + own, row
+    sizes, segments = _segments([*chains.values()], begun)
+    rows = [
+        Row(*each, own, _visible(seen[row], columns[row], own))
+        for (row, (_, own)), each in zip(chains.items(), segments, strict=True)
+    ]
+    return Layout(torch.cat(taken).to(device), places.to(device), sizes, rows)
+
+
+def _alike(tokens: Sequence[Tensor], columns: Sequence[Tensor], seen: Sequence[Tensor | None]) -> int:
+    """How many tokens two rows begin with alike: (tokens, 2) of ids and positions of each, the columns where
+    they stand, and who sees whom."""
+    least = min(map(len, tokens))
+    same = (tokens[0][:least] == tokens[1][:least]).all(dim=1)
+    alike = int(same.long().cumprod(0).sum())
+    if seen[0] is None or seen[1] is None or not alike:
+        return alike
+    of_both = (_square(each, at[:alike]) for each, at in zip(seen, columns, strict=True) if each is not None)
+    same = torch.eq(*of_both).all(dim=1)
+    return int(same.long().cumprod(0).sum())
+
+
+def _segments(
+    chains: Sequence[tuple[Tensor, int]], end: int
+) -> tuple[list[int], list[tuple[tuple[int, ...], tuple[int, ...]]]]:
+    """The sizes of the pieces that a packed row of `end` tokens is cut into, so that each chain of places is
+    some of them, one after the other; and which, and which are of its last so many places."""
+    cuts = {0, end}
+    for chain, own in chains:
+        leaps = (chain.diff() != 1).nonzero().flatten()
+        cuts |= {int(chain[-own]), *(chain[leaps] + 1).tolist(), *chain[leaps + 1].tolist()}
+    bounds = sorted(cuts)
+    number = {bound: index for index, bound in enumerate(bounds)}
+
+    def numbers(places: Tensor) -> tuple[int, ...]:
+        return tuple(number[place] for place in places.tolist() if place in number)
+
+    sizes = [stop - start for start, stop in pairwise(bounds)]
+    return sizes, [(numbers(chain), numbers(chain[-own:])) for chain, own in chains]
+
+
+def _square(seen: Tensor, at: Tensor) -> Tensor:
+    at = at.to(seen.device)
+    return seen[at][:, at]
+
+
+def _visible(seen: Tensor | None, at: Tensor, own: int) -> Tensor | None:
+    """Who sees whom, of a row's own tokens; None where each sees all until itself and a whole triangle is
+    less work than they are by all."""
+    causal = torch.ones(len(at), len(at), dtype=torch.bool).tril()[-own:]
+    if seen is not None and not torch.equal(of_row := _square(seen, at)[-own:], causal.to(seen.device)):
+        return of_row
+    return None if 2 * own >= len(at) else causal
+
+
+# --- Attention
+
+
+def attend(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    packed: Layout | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """transformers' `sdpa`, and that of a packed row: queries (1, heads, n, size) of each of its rows on the
+    keys of that row; (1, n, heads, size)."""
+    if packed is None:
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
+    queries, keys, values = (each.split(packed.sizes, dim=2) for each in (query, key, value))
+    found = []
+    for row in packed.rows:
+        mask = row.mask(query)
+        asking = row.segments if mask is None else row.own_segments
+        out, _ = sdpa_attention_forward(
+            module,
+            _joined(queries, asking),
+            _joined(keys, row.segments),
+            _joined(values, row.segments),
+            mask,
+            **kwargs,
+        )
+        found.append(out[:, -row.own :])
+    return torch.cat(found, dim=1), None
+
+
+def _joined(pieces: Sequence[Tensor], which: Sequence[int]) -> Tensor:
+    return torch.cat([pieces[each] for each in which], dim=2) if len(which) > 1 else pieces[which[0]]
+
+
+AttentionInterface.register("sdpa", attend)
