@@ -130,8 +130,9 @@ def measure(command: str, given: dict[str, Any]) -> dict[str, Any]:
     from prl.machine.shape import read_shape
     from prl.model import load_model
     from prl.trainer.micro_batches import MicroBatches
+    from prl.trainer.packing import shared_by_all
 
-    passes: list[tuple[int, int, int]] = []
+    passes: list[tuple[int, int, int, int]] = []
     parts_of = MicroBatches._parts
 
     def noted(self: Any, inputs: dict[str, Any]) -> list[dict[str, Any]]:
@@ -140,10 +141,11 @@ def measure(command: str, given: dict[str, Any]) -> dict[str, Any]:
             for part in parts:
                 (rows, width), labelled = part["input_ids"].shape, part["labels"] != -100
                 completion = math.ceil(int(labelled.sum()) / rows)
-                passes.append((rows, width - completion, completion))
+                shared = shared_by_all(part["input_ids"].tolist()) if rows > 1 else 0
+                passes.append((rows, width - completion, completion, shared))
         elif not passes:
             widths = (inputs[name].shape[1] for name in ("prompt_ids", "completion_ids"))
-            passes.append((len(parts[0]["prompt_ids"]), *widths))
+            passes.append((len(parts[0]["prompt_ids"]), *widths, 0))
         return parts
 
     MicroBatches._parts = noted
@@ -166,7 +168,7 @@ def measure(command: str, given: dict[str, Any]) -> dict[str, Any]:
     for event in sorted((e for e in events if e.name() == "[memory]"), key=lambda e: e.start_ns()):
         live += event.nbytes()
         peak = max(peak, live)
-    loads = [replace(load, rows=rows, prompt=a, completion=b) for rows, a, b in passes]
+    loads = [replace(load, rows=rows, prompt=a, completion=b, shared=c) for rows, a, b, c in passes]
     found = max((forecast(shape, each) for each in loads), key=lambda each: each.peak)
     return {"measured": peak, "forecast": found.peak, "at": found.at, "error": found.peak / peak - 1}
 

@@ -110,6 +110,20 @@ def test_more_of_anything_never_takes_less(load: Load, name: str) -> None:
     assert forecast(SHAPE, more).peak >= forecast(SHAPE, load).peak
 
 
+def test_packed_rows_have_one_mask_or_none_and_what_they_share_once() -> None:
+    padded = Load("sft", rows=4, prompt=300, completion=500)
+    packed = replace(padded, is_packed=True)
+
+    def items(load: Load) -> dict[str, int]:
+        return {item.name: item.bytes for item in forecast(SHAPE, load).items}
+
+    assert items(padded)["attention masks"] == SHAPE.layers * 4 * 800 * 800 * 4
+    assert "attention masks" not in items(packed)
+    assert items(replace(packed, structured=True))["attention masks"] == 4 * 800 * 800 * 4
+    assert packed.tokens == padded.tokens == replace(padded, shared=200).tokens == 4 * 800
+    assert replace(packed, shared=200).tokens == 4 * 600 + 200
+
+
 @given(LOADS)
 def test_the_peak_is_the_sum_of_what_is_there_at_once(load: Load) -> None:
     found = forecast(SHAPE, load)

@@ -23,7 +23,7 @@ from prl.structure import Tags, attach_structure
 from prl.trainer import packing
 from prl.trainer import sft as sft_trainer
 from prl.trainer.fused_head import spare_the_head
-from prl.trainer.packing import Layout, layout_of, packed, why_padded
+from prl.trainer.packing import Layout, layout_of, packed, shared_by_all, why_padded
 
 SIZES: dict[str, Any] = {
     "vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
@@ -256,3 +256,11 @@ def test_dropout_is_padded_and_that_is_said(
     _, _, passed = trained(tmp_path / "run", monkeypatch, True, **more)
     assert passed[0] > 0 == passed[1]
     assert capsys.readouterr().err.count("padded, not packed: dropout is another for each row") == 1
+
+
+@pytest.mark.parametrize(
+    ("rows", "shared"),
+    [([[1, 2, 3], [1, 2, 4, 5], [1, 2, 3, 4]], 2), ([[1, 2]], 1), ([[1, 2, 3], [1, 2]], 1), ([[1], [2]], 0)],
+)
+def test_what_all_rows_begin_with(rows: list[list[int]], shared: int) -> None:
+    assert shared_by_all(rows) == shared

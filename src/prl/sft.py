@@ -39,6 +39,7 @@ from prl.settings.arguments import SFTArguments
 from prl.structure import Opener, Tags, attached_structure, context_tokens, forced_tokens, response_ids
 from prl.trainer.format_sampler import FormatSampler
 from prl.trainer.micro_batches import MicroBatches
+from prl.trainer.packing import shared_by_all
 from prl.trainer.rehearsal import rehearse_sft
 from prl.trainer.resuming import as_begun
 from prl.trainer.setup import load_trained, open_training
@@ -188,14 +189,15 @@ def hold_out(
 
 
 def extent_of(train_set: Dataset, eval_set: Dataset, training: Any) -> Extent:
-    """The rows that a batch can have, and their length: where they are packed, that of the packs."""
+    """The rows that a batch can have, and their length: where TRL packs them, that of the packs."""
     lengths, held_out = (
         [len(ids) for ids in each["input_ids"]] if len(each) else [0] for each in (train_set, eval_set)
     )
     rows, longest = len(lengths), max(lengths)
+    shared = shared_by_all(list(train_set["input_ids"])) if len(train_set) else 0
     if training.packing and training.max_length:
         rows, longest = -(-sum(lengths) // training.max_length), min(training.max_length, sum(lengths))
-    return Extent(-(-rows // processes.launched()), longest, len(eval_set), max(held_out))
+    return Extent(-(-rows // processes.launched()), longest, len(eval_set), max(held_out), shared)
 
 
 def _check_evaluated(rows: Sized, training: Any) -> None:

@@ -190,12 +190,14 @@ def _gib(size: int) -> str:
 @dataclass(frozen=True)
 class Extent:
     """What the data of a run asks for: rows that a batch can have at the most (`held_out`: in an evaluation
-    during `sft`), and tokens of the longest: in `sft` with its trace, else of the prompt alone."""
+    during `sft`), and tokens of the longest: in `sft` with its trace, else of the prompt alone; `shared` are
+    those that all rows of `sft` begin with."""
 
     rows: int = 1
     longest: int = 1
     held_out: int = 0
     longest_held_out: int = 1
+    shared: int = 0
 
 
 def extent_of_prompts(prompts: Sequence[str], tokenizer: Any, samples: int = 1) -> Extent:
@@ -246,6 +248,7 @@ def _most(load: Load, extent: Extent) -> Load:
             rows=min(load.rows, extent.rows),
             eval_rows=min(load.eval_rows, extent.held_out),
             rollout_rows=min(load.rollout_rows, extent.held_out),
+            shared=extent.shared,
         )
         return _of_length(load, max(extent.longest, extent.longest_held_out))
     if load.command == "rl":

@@ -10,6 +10,7 @@ from prl.errors import ModelError
 from prl.grammar import LONGEST_OPENING
 from prl.machine.shape import read_config
 from prl.prompts import render_prompt
+from prl.runs import processes
 
 if TYPE_CHECKING:
     from prl.settings import Settings
@@ -35,8 +36,9 @@ class Load:
 
     `rows` sequences of `prompt` + `completion` in a training pass, `eval_rows` in an evaluation pass;
     `rollout_rows` responses side by side of up to `rollout_completion`, `group` to a prompt, `is_refilled`
-    where more wait for a place; `has_dropout`: prompts are computed with each response. Each of its `paths`
-    begins with `opening` tokens at once. `tile_rows` and `tile_columns`: of the LM head.
+    where more wait for a place; `has_dropout`: prompts are computed with each response. `is_packed`: rows are
+    computed without padding, the `shared` tokens that all begin with once (`prl.trainer.packing`). Each of
+    its `paths` begins with `opening` tokens at once. `tile_rows` and `tile_columns`: of the LM head.
     """
 
     command: str
@@ -51,6 +53,8 @@ class Load:
     rollout_completion: int = 0
     group: int = 1
     has_dropout: bool = False
+    is_packed: bool = False
+    shared: int = 0
     paths: int = 1
     opening: int = 0
     is_refilled: bool = False
@@ -84,7 +88,8 @@ class Load:
     @property
     def tokens(self) -> int:
         """Of a training pass."""
-        return self.rows * self.completion + self.prompts * self.prompt
+        computed = self.rows * self.completion + self.prompts * self.prompt
+        return computed - (self.rows - 1) * self.shared if self.is_packed else computed
 
     @property
     def weight_bytes(self) -> int:
@@ -153,6 +158,7 @@ def load_of(settings: Settings[Any], longest_prompt: int | None = None) -> Load:
             eval_rows=evaluated,
             rollout_rows=sampled,
             rollout_completion=training.max_length or 512,
+            is_packed=not (given.lora_dropout or training.packing or processes.launched() > 1),
             is_refilled=given.sample_count > evaluated,
             **common,
         )

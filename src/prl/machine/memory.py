@@ -151,15 +151,17 @@ def _update(shape: Shape, load: Load) -> list[Item]:
         kept, note = shape.layers * layer + last + casts, f"of {load.rows} x {length} tokens"
         items = [Item("activations", kept, note, "update")]
         if mask:
-            items.append(Item("attention masks", shape.layers * mask, "one a layer", "update"))
+            masks, note = (1, "one for all layers") if load.is_packed else (shape.layers, "one a layer")
+            items.append(Item("attention masks", masks * mask, note, "update"))
     if work > head:
         return [*items, Item("one layer", work, told, "update")]
     return [*items, Item("LM head", head, "its gradients, in tiles", "update")]
 
 
 def _is_masked(load: Load) -> bool:
-    """Rows of different length are padded, and then attention takes a mask; so it does with path windows."""
-    return load.rows > 1 or load.structured
+    """Rows of different length are padded, and then attention takes a mask, but where they are packed; so it
+    does with path windows."""
+    return (load.rows > 1 and not load.is_packed) or load.structured
 
 
 def _kept_by_layer(shape: Shape, load: Load) -> tuple[int, int]:

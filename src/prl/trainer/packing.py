@@ -11,10 +11,11 @@ that it had; unlike its `padding_free`, a CPU needs no kernel for it and path wi
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from typing import Any
 
 import torch
@@ -108,6 +109,13 @@ _NO_MASK = torch.ones(1, 1, 0, 0, dtype=torch.bool)
 
 
 # --- Where the tokens are
+
+
+def shared_by_all(rows: Sequence[list[int]]) -> int:
+    """How many tokens all rows of token ids begin with; at the most all but the last of the shortest."""
+    first, last = min(rows), max(rows)  # all others begin as far alike as these do
+    alike = sum(1 for _ in takewhile(bool, map(operator.eq, first, last)))
+    return min(alike, min(map(len, rows)) - 1)
 
 
 @dataclass(frozen=True)

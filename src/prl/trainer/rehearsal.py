@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Sequence
-from itertools import takewhile
 from typing import Any
 
 import torch
@@ -12,6 +10,7 @@ from accelerate.utils.memory import clear_device_cache
 
 from prl.console import console
 from prl.trainer.micro_batches import MicroBatches, tokens_of
+from prl.trainer.packing import shared_by_all
 
 
 def rehearse_sft(micro_batches: MicroBatches) -> None:
@@ -21,17 +20,10 @@ def rehearse_sft(micro_batches: MicroBatches) -> None:
     lengths = [len(ids) for ids in every]
     longest = max(range(len(lengths)), key=lengths.__getitem__)
     batch = trainer.data_collator([trainer.train_dataset[longest]] * rows)
-    # No more is shared (`prl.trainer.packing`) than what all rows begin with.
-    shared = min(_begun_alike(min(every), max(every)), lengths[longest] - 1)
-    batch["input_ids"][:, shared] = torch.arange(rows)
+    batch["input_ids"][:, shared_by_all(every)] = torch.arange(rows)  # no more is shared for certain
     batch = {name: value.to(trainer.accelerator.device) for name, value in batch.items()}
     micro_batches.step_on(batch, torch.tensor(max(1, tokens_of(batch)), device=trainer.accelerator.device))
     console.print(f"rehearsed the longest step: {lengths[longest]} tokens a row", markup=False)
-
-
-def _begun_alike(first: Sequence[int], last: Sequence[int]) -> int:
-    """How many tokens two rows begin with alike; of the least and the greatest, how many all do."""
-    return sum(1 for _ in takewhile(bool, map(operator.eq, first, last)))
 
 
 def rehearse_rl(
