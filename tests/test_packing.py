@@ -81,8 +81,9 @@ def assert_same(model: Any, batch: dict[str, Tensor]) -> None:
     ours, our_gradients = numbers(model, batch, True)
     torch.testing.assert_close(ours.log_probs, theirs.log_probs, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(ours.entropy, theirs.entropy, rtol=1e-5, atol=1e-5)
-    for name, gradient in their_gradients.items():
-        assert (our_gradients[name] - gradient).norm() <= 1e-5 * gradient.norm() + 1e-12, name
+    whole = torch.cat([gradient.flatten() for gradient in their_gradients.values()]).norm()
+    for name, gradient in their_gradients.items():  # one that is 0 but for rounding is told by the whole
+        assert (our_gradients[name] - gradient).norm() <= 1e-5 * gradient.norm() + 1e-6 * whole, name
 
 
 COMMON = [1, 2, 3, 4, 6]
@@ -176,7 +177,7 @@ def trainer(**given: Any) -> Any:
 def test_where_it_would_not_be_the_same_it_is_not_done() -> None:
     model = made()
     assert why_padded(trainer(), model) is None
-    assert why_padded(trainer(num_processes=2), model) == "several processes share the work"
+    assert why_padded(trainer(num_processes=2), torch.nn.Module()) == "several processes share the work"
     assert why_padded(trainer(packing=True), model) == "TRL's packing takes its place"
     assert why_padded(trainer(padding_free=True), model) == "TRL's packing takes its place"
     model.config._attn_implementation = "eager"

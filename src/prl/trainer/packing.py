@@ -44,9 +44,10 @@ def drops(model: Any) -> bool:
 def why_padded(trainer: Any, model: Any) -> str | None:
     """Why an SFTTrainer's micro-batches are padded, not packed; None where they are packed. As several
     processes share the work, each must make as many passes, so there they are left as they are."""
+    if trainer.accelerator.num_processes > 1:  # which wrap the model, too
+        return "several processes share the work"
     config = backbone_of(model).config
     reasons = {
-        "several processes share the work": trainer.accelerator.num_processes > 1,
         "dropout is another for each row": drops(model),
         f"{config.model_type} models were not tried": config.model_type not in KINDS,
         "layers have sliding windows": getattr(backbone_of(model), "has_sliding_layers", False),
