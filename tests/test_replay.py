@@ -150,6 +150,16 @@ def test_weights_that_are_none_are_not_taken_from_a_run(tmp_path: Path, weights:
     assert (PAID in replay(run, ["accuracy"]).rewards) == (not isinstance(weights, list))
 
 
+def test_a_reward_of_the_users_own_counts_in_what_the_run_paid(tmp_path: Path) -> None:
+    with runs.open_run(
+        tmp_path / "rl", command="rl", config={"command": "rl", "rl": {"reward_weights": [0.0]}}
+    ) as run:
+        paid = [{"reward_accuracy": 1.0, "reward_brief": own, "reward": own} for own in (0.5, 0.75)]
+        run.log_samples(1, [sample(PLAIN, group=0) | each for each in paid])
+        run.finish()
+    assert replay(tmp_path / "rl", ["accuracy"]).rewards[PAID].mean == 0.625
+
+
 def test_who_gains_and_loses_is_a_matter_of_the_group(tmp_path: Path) -> None:
     groups = [[BLOCK, PLAIN, WRONG], [PLAIN, PLAIN, MALFORMED], [BLOCK_WRONG, WRONG, WRONG]]
     run = rl_run(tmp_path / "rl", [groups], paid=[1, 1, -1, 1, 1, 1, -1, -1, -1])

@@ -124,10 +124,6 @@ def read(run_dir: str | os.PathLike[str]) -> Samples:
     if "group" in table.column_names and not table["group"].null_count:
         pairs = np.stack([steps, table["group"].to_numpy().astype(np.int64)])
         (group_steps, _), group = np.unique(pairs, axis=1, return_inverse=True)
-    rewards = [name for name in table.column_names if name.startswith("reward_")]
-    stored = runs.read_settings(run_dir).get("reward_weights")
-    weights = stored if isinstance(stored, list) and stored else [1.0] * len(rewards)
-    pays = rewards and len(weights) == len(rewards) and all(isinstance(each, int | float) for each in weights)
     return Samples(
         table=table,
         steps=steps,
@@ -139,8 +135,25 @@ def read(run_dir: str | os.PathLike[str]) -> Samples:
         lengths=[length or 0 for length in table["length"].to_pylist()],
         truncated=[bool(cut) for cut in table["truncated"].to_pylist()],
         stored=_stored(table),
-        paid=weighted_sum([table[name].to_numpy() for name in rewards], weights) if pays else None,
+        paid=_paid(table, run_dir),
     )
+
+
+def _paid(table: pa.Table, run_dir: str | os.PathLike[str]) -> Floats | None:
+    """What the run paid, rewards of the user's own counted in: its column `reward`. Runs from before that
+    was kept have the parts and the weights of those that have a name."""
+    if "reward" in table.column_names and table["reward"].null_count < len(table):
+        return table["reward"].to_numpy()
+    rewards = [name for name in table.column_names if name.startswith("reward_")]
+    stored = runs.read_settings(run_dir).get("reward_weights")
+    weights = stored if isinstance(stored, list) and stored else [1.0] * len(rewards)
+    if (
+        not rewards
+        or len(weights) != len(rewards)
+        or not all(isinstance(each, int | float) for each in weights)
+    ):
+        return None
+    return weighted_sum([table[name].to_numpy() for name in rewards], weights)
 
 
 def _stored(table: pa.Table) -> Floats:
