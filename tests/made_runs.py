@@ -48,9 +48,10 @@ def rl_run(
     reward: Callable[[int, int], float] | None = None,
     text: Callable[[int, int], str] = lambda step, row: f"{BLOCK} Final Answer: {step}.{row}",
     problem: str = "Compute 6 * 7.",
+    model: str = "tiny",
 ) -> Path:
     """A finished RL run of `steps` steps with `groups` groups of `size` responses each."""
-    _settle(folder, "rl", "2026-01-01T00:00:00", model_name_or_path="tiny", dataset="arithmetic:hard", seed=3)
+    _settle(folder, "rl", "2026-01-01T00:00:00", model_name_or_path=model, dataset="arithmetic:hard", seed=3)
     rows: list[dict[str, Any]] = []
     lines = []
     for step in range(1, steps + 1):
@@ -80,14 +81,30 @@ def rl_run(
     return folder
 
 
-def evaluation(folder: Path, scores: Sequence[float], problems: str = "Compute", text: str = "") -> Path:
-    """A finished evaluation with one sample a problem."""
-    _settle(folder, "eval", "2026-01-02T00:00:00", model_name_or_path="tiny", dataset="arithmetic:heldout")
+def evaluation(
+    folder: Path,
+    scores: Sequence[float],
+    problems: str = "Compute",
+    text: str = "",
+    *,
+    greedy: Sequence[float] = (),
+    different: int = 1_000_000,
+    model: str = "tiny",
+    **more: Any,
+) -> Path:
+    """A finished evaluation with one sample a problem, of which no more than so many are `different`; `more`
+    columns are the same for all."""
+    _settle(folder, "eval", "2026-01-02T00:00:00", model_name_or_path=model, dataset="arithmetic:heldout")
+    by_mode = {"sampled": [*scores]} | ({"greedy": [*greedy]} if greedy else {})
     rows = [
-        sample_row(f"{problems} {number}", "42", parse(text or f"{BLOCK} {number}"), [1], truncated=False)
-        | {"step": 0, "command": "eval", "mode": "sampled", "correct": float(score)}
+        sample_row(
+            f"{problems} {number % different}", "42", parse(text or f"{BLOCK} {number}"), [1], truncated=False
+        )
+        | {"step": 0, "command": "eval", "mode": mode, "correct": float(score)}
         | {"extracted": "42", "verdict": "identical"}
-        for number, score in enumerate(scores)
+        | more
+        for mode, of_mode in by_mode.items()
+        for number, score in enumerate(of_mode)
     ]
     write_shard(folder, 0, rows)
     merge_shards(folder)
@@ -95,7 +112,7 @@ def evaluation(folder: Path, scores: Sequence[float], problems: str = "Compute",
         "dataset": "arithmetic:heldout",
         "problems": len(scores),
         "samples": 1,
-        "scores": {"sampled": [*scores]},
+        "scores": by_mode,
     }
     (folder / "results.json").write_text(json.dumps(results))
     (folder / "DONE").write_text('{"command": "eval"}')

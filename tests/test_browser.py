@@ -122,7 +122,7 @@ def test_it_is_usable_by_everyone(visit: Any, demo: Path) -> None:
 @pytest.mark.parametrize(
     ("question", "shows"),
     [
-        ("Did it learn, and when?", "Half of the gain was there at step 18."),
+        ("Did it learn, and when?", "Half of that was there at step 18"),
         ("When did blocks appear?", "share of responses with a valid block"),
         ("What does a block look like at first?", "Path 1"),
         ("… and at the end?", "step 30"),

@@ -9,6 +9,8 @@ import itertools
 import json
 import re
 import shutil
+from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -24,9 +26,10 @@ from prl.grammar import PARALLEL, TAGS, parse
 from prl.report.page import building, write_page
 from prl.report.page.charts import charts_of
 from prl.report.page.choosing import COLUMNS, choose, evenly, spans, total_reward
-from prl.report.page.reading import read_runs
-from prl.report.page.verdict import evaluations, milestones, sentences
+from prl.report.page.reading import lineage, read_runs
+from prl.report.page.verdict import evaluations, milestones, rewards_paid, sentences
 from prl.report.responses import VERDICTS
+from prl.statistics import bootstrap
 
 
 def embedded(page: Path) -> dict[str, Any]:
@@ -73,10 +76,10 @@ def test_it_says_what_happened_and_how_to_repeat_it(tmp_path: Path) -> None:
     run = rl_run(tmp_path / "rl", steps=12, right=lambda step: step > 6)
     page = write_page([run], tmp_path / "page.html")
     text = page.read_text("utf-8")
-    assert "prl rl --recipe=tiny --seed=3" in text
+    assert "prl rl --recipe=tiny --seed=3" in re.sub("</?span>", "", text)
     assert "--overwrite_output_dir" not in text
     said = page.with_suffix(".md").read_text("utf-8")
-    assert "rose: 0.0% [0.0%, 0.0%] in the first 4 steps, 100.0% [100.0%, 100.0%] in the last" in said
+    assert "rose: 0.0% [0.0%, 0.0%] in steps 1–4, 100.0% [100.0%, 100.0%] in steps 9–12" in said
     assert "only an evaluation says what was learnt" in said
 
 
@@ -235,21 +238,56 @@ def test_memory_is_held_against_its_limit(tmp_path: Path) -> None:
 
 
 def test_evaluations_of_the_same_problems_are_compared_in_pairs(tmp_path: Path) -> None:
-    first = evaluation(tmp_path / "a", scores=[0, 0, 1, 1] * 10)
-    second = evaluation(tmp_path / "b", scores=[1, 1, 1, 1] * 10)
+    first = evaluation(tmp_path / "a", scores=[0, 0, 1, 1] * 10, critical_path=7.0)
+    second = evaluation(tmp_path / "b", scores=[1, 1, 1, 1] * 10, critical_path=7.0)
     said = sentences(read_runs([first, second]))
     assert said[0].startswith(
         "Of 2 evaluations of the same problems b has the highest accuracy (sampled): 100.0% "
         "[100.0%, 100.0%]. "
-        "It is more accurate than a: +50.0 [+35.0, +65.0] points"
+        "It is more accurate than a (+50.0 [+35.0, +65.0] points)"
     )
+    form = ("100% [100%, 100%]", "1", "7")
     assert evaluations(read_runs([first, second])) == [
-        ("a", "sampled", "40", "50.0% [35.0%, 65.0%]", ""),
-        ("b", "sampled", "40", "100.0% [100.0%, 100.0%]", "+50.0 [+35.0, +65.0]"),
+        (
+            "evaluation",
+            "mode",
+            "problems",
+            "right",
+            "points over a",
+            "with a block",
+            "tokens",
+            "critical path",
+        ),
+        ("a", "sampled", "40", "50.0% [35.0%, 65.0%]", "", *form),
+        ("b", "sampled", "40", "100.0% [100.0%, 100.0%]", "+50.0 [+35.0, +65.0]", *form),
     ]
     other = evaluation(tmp_path / "c", scores=[1] * 40, problems="others")
     assert not any("more accurate" in line for line in sentences(read_runs([first, other])))
-    assert [row[-1] for row in evaluations(read_runs([first, other]))] == ["", ""]
+    assert [row[4] for row in evaluations(read_runs([first, other]))[1:]] == ["", "other problems"]
+    assert [row[3] for row in evaluations(read_runs([first]))] == ["right", "50.0% [35.0%, 65.0%]"]
+
+
+def test_a_problem_that_was_asked_twice_is_no_second_witness(tmp_path: Path) -> None:
+    run = evaluation(tmp_path / "a", scores=[1, 0, 1, 0, 1, 0], different=4)  # of which two are asked twice
+    (_, row) = evaluations(read_runs([run]))
+    assert row[2] == "6 (4 different)"
+    scores = bootstrap([1, 0, 1, 0])
+    assert row[3] == f"{scores.mean:.1%} [{scores.low:.1%}, {scores.high:.1%}]"
+    assert "of 6 (4 different) problems" in sentences(read_runs([run]))[0]
+
+
+def test_the_best_is_held_against_the_next_and_modes_may_disagree(tmp_path: Path) -> None:
+    base = evaluation(tmp_path / "base", scores=[0] * 40, greedy=[0] * 40)
+    best = evaluation(tmp_path / "best", scores=[1] * 20 + [0] * 20, greedy=[1] * 20 + [0] * 20)
+    close = evaluation(tmp_path / "close", scores=[1] * 19 + [0] * 21, greedy=[1] * 40)
+    first, second, *_ = sentences(read_runs([base, best, close]))
+    assert "best has the highest accuracy (sampled): 50.0%" in first
+    assert "not clearly more accurate than close (+2.5 [+0.0, +7.5] points), and more accurate than" in first
+    assert "more accurate than base (+50.0" in first
+    assert second.startswith("Decoded greedily another one is ahead: close, 100.0%")
+    assert "more accurate than best (+50.0" in second
+    agreed = sentences(read_runs([base, best]))
+    assert not any("greedily" in line for line in agreed)
 
 
 def test_runs_without_an_evaluation_are_not_ranked(tmp_path: Path) -> None:
@@ -258,8 +296,72 @@ def test_runs_without_an_evaluation_are_not_ranked(tmp_path: Path) -> None:
 
 
 def test_milestones_are_of_a_mean_of_five(tmp_path: Path) -> None:
-    run = rl_run(tmp_path / "rl", steps=20, right=lambda step: step >= 10)
-    assert milestones(read_runs([run])[0]) == {"half of the gain": 12, "blocks": 1}
+    run = with_blocks(rl_run(tmp_path / "rl", steps=20, right=lambda step: step >= 10), lambda step: step > 8)
+    assert milestones(read_runs([run])[0]) == {"half of the gain": 12, "blocks": 11}
+    assert any("had a block first at step 11" in line for line in sentences(read_runs([run])))
+    few = rl_run(tmp_path / "few", steps=4, right=lambda step: step > 2)
+    assert milestones(read_runs([few])[0]) == {}
+
+
+def test_blocks_that_were_there_from_the_start_have_no_first_step(tmp_path: Path) -> None:
+    run = with_blocks(rl_run(tmp_path / "rl", steps=12), lambda step: 0.48 if step == 1 else 0.9)
+    said = "Blocks were there from the start: 48% of the responses had one at step 1, 90% at step 12."
+    assert said in sentences(read_runs([run]))
+
+
+def with_blocks(run: Path, share: Callable[[int], float]) -> Path:
+    lines = [line | {"parallel_ratio": float(share(line["step"]))} for line in runs.read_metrics(run)]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return run
+
+
+def test_each_reward_says_when_it_was_paid_and_how_much(tmp_path: Path) -> None:
+    (run,) = read_runs([rl_run(tmp_path / "rl", steps=12, reward=lambda step, row: step / 4 - 1)])
+    rows = [
+        row | ({"reward_early": 1.2, "reward_accuracy": None} if row["step"] <= 6 else {"reward_early": None})
+        for row in run.samples
+    ]
+    early = {"reward_odd": 1.0}
+    rows = [row | (early if row["step"] % 2 else {}) for row in rows]
+    accuracy, first, odd = rewards_paid(replace(run, samples=rows[::-1]))
+    assert (accuracy.name, accuracy.when, accuracy.steps) == (
+        "accuracy",
+        "paid in steps 7–12 only",
+        ("steps 7–8", "steps 11–12"),
+    )
+    assert (accuracy.least, accuracy.greatest) == (0.75, 2.0)
+    assert accuracy.change.mean == pytest.approx(1.0)
+    assert (first.name, first.when, first.greatest) == ("early", "paid in steps 1–6 only", 1.2)
+    assert odd.when == "paid in 6 of 12 steps"
+    (always,) = rewards_paid(run)
+    assert (always.when, always.steps) == ("", ("steps 1–4", "steps 9–12"))
+
+
+@pytest.mark.parametrize(
+    ("typed", "again"),
+    [
+        ("prl rl --seed 3 --overwrite_output_dir true", "prl rl --seed 3"),
+        ("prl rl --overwrite-output-dir --seed 3", "prl rl --seed 3"),
+        ("prl rl --resume=true --seed 3 --logging True", "prl rl --seed 3 --logging True"),
+        ("prl rl --resume --seed 3 --output_dir true", "prl rl --seed 3 --output_dir true"),
+        ("prl", "prl rl"),
+    ],
+)
+def test_a_run_is_begun_again_without_what_took_it_over(tmp_path: Path, typed: str, again: str) -> None:
+    (run,) = read_runs([rl_run(tmp_path / "rl", steps=1)])
+    assert replace(run, environment={"argv": typed.split()}).again == again
+
+
+def test_what_began_from_what(tmp_path: Path) -> None:
+    rl_run(tmp_path / "cold", steps=1)
+    rl_run(tmp_path / "rl", steps=1, model="../cold/checkpoint-4")
+    evaluation(tmp_path / "eval", scores=[1], model=str(tmp_path / "rl"))
+    evaluation(tmp_path / "other", scores=[1], model="Org/model")
+    told = read_runs([tmp_path / name for name in ("eval", "other", "rl", "cold")])
+    assert lineage(told) == [
+        ["tiny", "cold (RL)", "rl (RL)", "eval (evaluation)"],
+        ["Org/model", "other (evaluation)"],
+    ]
 
 
 def test_a_folder_of_runs_stands_for_them(tmp_path: Path) -> None:

@@ -26,15 +26,12 @@ from markupsafe import Markup
 from prl.report.page.charts import charts_of
 from prl.report.page.choosing import choose
 from prl.report.page.pieces import split
-from prl.report.page.reading import Told, read_runs
-from prl.report.page.verdict import evaluations, reward_changes, sentences
+from prl.report.page.reading import Told, lineage, read_runs
+from prl.report.page.verdict import evaluations, rewards_paid, sentences
 from prl.runs.disk import write_atomic
 
 SAMPLES_BYTES = 3_500_000
 """What samples may take of a page; with the library and the curves of some runs it stays below 5 MB."""
-
-
-EVALUATED = ("evaluation", "mode", "problems", "right", "points over the first")
 
 
 def write_page(
@@ -110,9 +107,9 @@ def _told(told: Sequence[Told], all_samples: bool) -> tuple[dict[str, Any], dict
             {"name": run.name, "facts": run.facts, "again": run.again, "rewards": _rewards(run)}
             for run in told
         ],
+        "lineage": lineage(told) if len(told) > 1 else [],
         "sentences": sentences(told),
         "evaluations": evaluations(told),
-        "evaluated": EVALUATED,
         "charts": [chart | {"numbers": _numbers(chart, len(told) > 1)} for chart in charts],
         "shown": chosen.shown,
         "total": chosen.total,
@@ -171,19 +168,24 @@ def _summary(told: Sequence[Told]) -> str:
         "",
     ]
     if rows := evaluations(told):
-        lines += ["| " + " | ".join(row) + " |" for row in (EVALUATED, ["---"] * len(EVALUATED), *rows)] + [
-            ""
-        ]
+        heads, *others = rows
+        lines += ["| " + " | ".join(row) + " |" for row in (heads, ["---"] * len(heads), *others)] + [""]
     for run in told:
         lines += [f"`{run.again}`", ""]
     return "\n".join(lines)
 
 
-def _rewards(run: Told) -> list[tuple[str, str, str, str]]:
+def _rewards(run: Told) -> list[tuple[str, ...]]:
     rows = []
-    for name, first, last, change in reward_changes(run):
-        difference = f"{change.mean:+.3f} [{change.low:+.3f}, {change.high:+.3f}]"
-        rows.append((name, f"{first.mean:.3f}", f"{last.mean:.3f}", difference))
+    for paid in rewards_paid(run):
+        first, last = (
+            f"{found.mean:.3f} in {steps}"
+            for found, steps in zip((paid.first, paid.last), paid.steps, strict=True)
+        )
+        name = f"{paid.name}, {paid.when}" if paid.when else paid.name
+        is_one = paid.steps[0] == paid.steps[1]
+        change = ["", ""] if is_one else [last, f"{paid.change:+.3f}"]
+        rows.append((name, f"{paid.least:g} to {paid.greatest:g}", first, *change))
     return rows
 
 

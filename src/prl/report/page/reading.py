@@ -20,19 +20,23 @@ MOST_RUNS = 24
 
 _LEVELS = 3  # at which runs may lie in a folder that is none
 _LIBRARIES = ("torch", "transformers", "trl", "peft", "bitsandbytes")
-_NOT_AGAIN = ("--overwrite_output_dir", "--resume")
+_NOT_AGAIN = ("__overwrite_output_dir", "__resume")  # flags, which may be written with - or _
+_YES_OR_NO = ("true", "false", "yes", "no", "t", "f", "y", "n", "1", "0")
+_IS = {"sft": "SFT", "rl": "RL", "eval": "evaluation"}
 
 
 @dataclass(frozen=True)
 class Told:
     """What a run folder says of its run. `lines` are those of metrics.jsonl, `samples` rows of
     samples.parquet without token ids, in the order in which they were logged; `results` is results.json of an
-    evaluation, else empty; `stages` the first step and the name of each stage of a curriculum."""
+    evaluation, else empty; `stages` the first step and the name of each stage of a curriculum; `seconds` what
+    a finished run took."""
 
     name: str
     folder: Path
     command: str
     is_done: bool
+    seconds: float | None
     settings: Mapping[str, Any]
     environment: Mapping[str, Any]
     lines: Sequence[Mapping[str, Any]]
@@ -43,15 +47,27 @@ class Told:
     @property
     def again(self) -> str:
         """The command that does it again, from where it was given."""
-        words = self.environment.get("argv", ())[1:]
-        kept = [word for word in words if word.split("=")[0] not in _NOT_AGAIN]
+        kept: list[str] = []
+        flag = ""
+        for word in self.environment.get("argv", ())[1:]:
+            is_value = flag in _NOT_AGAIN and word.lower() in _YES_OR_NO
+            flag = word.replace("-", "_") if word.startswith("--") else ""
+            if not is_value and flag.split("=")[0] not in _NOT_AGAIN:
+                kept.append(word)
         return shlex.join(["prl", *kept]) if kept else f"prl {self.command}"
+
+    @property
+    def opening(self) -> str:
+        """What its paths begin with, as `prl.grammar.parse` takes it."""
+        said = str(self.settings.get("path_opening") or "none")
+        return said if said in ("number", "plan") else "none"
 
     @property
     def facts(self) -> dict[str, str]:
         """What one asks of a run before one believes it."""
         environment, settings = self.environment, self.settings
         versions, cores = environment.get("versions") or {}, f"{environment.get('cpu_count')} cores"
+        took = f"{self.seconds or 0:.0f} s{', since it was resumed' if environment.get('resumed_at') else ''}"
         gpus = [str(gpu) for gpu in environment.get("gpus") or ["no GPU"]]
         found = {
             "command": f"{self.command}{'' if self.is_done else ' (not finished)'}",
@@ -63,6 +79,7 @@ class Told:
             "seed": settings.get("seed"),
             "steps": self.lines[-1].get("step") if self.lines else None,
             "started": environment.get("started_at"),
+            "took": took if self.seconds else None,
             "resumed": ", ".join(map(str, environment.get("resumed_at") or ())),
             "machine": ", ".join([str(environment.get("platform", "unknown")), cores, *gpus]),
             "prl": " ".join(filter(None, map(environment.get, ("prl", "git_commit")))),
@@ -89,6 +106,33 @@ def find_runs(folders: Iterable[str | os.PathLike[str]]) -> list[Path]:
     return [*dict.fromkeys(run for each in within for run in each)]
 
 
+def lineage(told: Sequence[Told]) -> list[list[str]]:
+    """For each run that no other here began from: its model, then the runs that led to it, and itself, each
+    with what it is."""
+    before = {run.name: _began_from(run, told) for run in told}
+    inner = {parent.name for parent in before.values() if parent}
+    rows = []
+    for run in told:
+        way: list[Told] = []
+        at: Told | None = run
+        while at and at not in way:
+            way.insert(0, at)
+            at = before[at.name]
+        if run.name not in inner:
+            model = str(way[0].settings.get("model_name_or_path") or "unknown model")
+            rows.append([model, *(f"{each.name} ({_IS.get(each.command, each.command)})" for each in way)])
+    return rows
+
+
+def _began_from(run: Told, told: Sequence[Told]) -> Told | None:
+    """The run whose model, or a checkpoint of it, this one began with: the path may be from elsewhere."""
+    parts = [part for part in Path(str(run.settings.get("model_name_or_path") or "")).parts if part != ".."]
+    if parts and parts[-1].startswith("checkpoint-"):
+        parts.pop()
+    ends = (other for other in told if parts and [*other.folder.resolve().parts[-len(parts) :]] == parts)
+    return next((other for other in ends if other is not run), None)
+
+
 def _names(folders: Sequence[Path]) -> list[str]:
     """As much of the end of each path as tells them apart."""
     whole = [folder.resolve().parts for folder in folders]
@@ -103,14 +147,15 @@ def _names(folders: Sequence[Path]) -> list[str]:
 
 def _read(folder: Path, name: str) -> Told:
     config = runs.read_config(folder)
-    samples = runs.read_samples(folder)
+    samples, summary = runs.read_samples(folder), runs.read_summary(folder)
     if "token_ids" in samples.column_names:
         samples = samples.drop_columns(["token_ids"])
     return Told(
         name=name,
         folder=folder,
         command=str(config.get("command")),
-        is_done=runs.read_summary(folder) is not None,
+        is_done=summary is not None,
+        seconds=(summary or {}).get("wall_seconds"),
         settings=runs.read_settings(folder) | {key: config[key] for key in ("recipe",) if key in config},
         environment=read_json(folder / "environment.json"),
         lines=runs.read_metrics(folder),

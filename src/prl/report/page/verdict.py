@@ -1,19 +1,50 @@
-"""What a page says first: how it went, in sentences with intervals, and no more than the data carry."""
+"""What a page says first: how it went, in sentences with intervals, and no more than the data carry.
+
+Of an evaluation each different problem counts once, with the mean over all responses to it, as in `prl study`
+and in `prl compare` over seeds: a problem that was asked twice is no second witness.
+"""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from operator import itemgetter
+from statistics import fmean
 from typing import Any
 
 import numpy as np
 
-from prl.grammar import PARALLEL
+from prl.analysis.budgets import asked
+from prl.grammar import PARALLEL, parse
 from prl.report.page.reading import Told
-from prl.statistics import Estimate, bootstrap, paired_difference, unpaired_difference
+from prl.statistics import Estimate, Floats, bootstrap, paired_difference, unpaired_difference
 
 ENDS = 10
 """Most steps at each end of a training that are held against each other; never more than a third of it."""
+
+SMOOTH = 5
+"""Steps of which a milestone is a mean."""
+
+_MODES = ("sampled", "greedy")
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Paid:
+    """A reward over a training: `when` it was paid, in words and empty for always; the `least` and the
+    `greatest` that it paid; its means over its `first` and its `last` steps, each named by `steps`, and the
+    difference, with intervals over groups of responses."""
+
+    name: str
+    when: str
+    least: float
+    greatest: float
+    steps: tuple[str, str]
+    first: Estimate
+    last: Estimate
+    change: Estimate
 
 
 def sentences(told: Sequence[Told]) -> list[str]:
@@ -30,50 +61,66 @@ def sentences(told: Sequence[Told]) -> list[str]:
 
 
 def evaluations(told: Sequence[Told]) -> list[tuple[str, ...]]:
-    """A row each evaluation and mode: name, mode, problems, accuracy, and where the first evaluation has the
-    same problems the paired difference to it; none for fewer than two evaluations."""
+    """Headings, then a row each evaluation and mode: accuracy, of several evaluations the paired difference
+    to the first where it has the same problems, and what responses are like; empty without an evaluation."""
     evaluated = [run for run in told if run.results]
-    rows: list[tuple[str, ...]] = []
-    for run in evaluated if len(evaluated) > 1 else ():
-        for mode, scores in run.results["scores"].items():
-            found = bootstrap(_scores(run, mode))
-            gain = _gain(evaluated[0], run, mode) if run is not evaluated[0] else None
-            rows.append((run.name, mode, str(len(scores)), share(found), points(gain) if gain else ""))
-    return rows
+    over = (f"points over {evaluated[0].name}",) if len(evaluated) > 1 else ()
+    rows: list[tuple[str, ...]] = [
+        ("evaluation", "mode", "problems", "right", *over, "with a block", "tokens", "critical path")
+    ]
+    for run in evaluated:
+        for mode in run.results["scores"]:
+            accuracy = share(_accuracy(run, mode))
+            gain = (_points_over(evaluated[0], run, mode),) if over else ()
+            rows.append((run.name, mode, _count(run, mode), accuracy, *gain, *_form(run, mode)))
+    return rows if evaluated else []
 
 
-def reward_changes(run: Told) -> list[tuple[str, Estimate, Estimate, Estimate]]:
-    """Name of each reward, its mean over the first and over the last steps, and the difference, with 95 %
-    bootstrap intervals over groups of responses."""
-    names = sorted({key for row in run.samples[:1] for key in row if key.startswith("reward_")})
+def rewards_paid(run: Told) -> list[Paid]:
+    """What came of each reward of a training, by its name."""
     found = []
-    for name in names:
-        first, last = _ends(run, lambda row, name=name: row.get(name))
-        if len(first) and len(last):
-            change = unpaired_difference(first, last)
-            found.append((name.removeprefix("reward_"), bootstrap(first), bootstrap(last), change))
+    steps = sorted({row["step"] for row in run.samples})
+    for name in sorted({key for row in run.samples for key in row if key.startswith("reward_")}):
+        rows = [row for row in run.samples if row.get(name) is not None]
+        if rows:
+            first, last, where = _ends(rows, itemgetter(name))
+            paid = [row[name] for row in rows]
+            found.append(
+                Paid(
+                    name.removeprefix("reward_"),
+                    _when(sorted({row["step"] for row in rows}), steps),
+                    min(paid),
+                    max(paid),
+                    where,
+                    bootstrap(first),
+                    bootstrap(last),
+                    unpaired_difference(first, last),
+                )
+            )
     return found
 
 
 def milestones(run: Told) -> dict[str, int]:
-    """Name -> the first step at which, as a mean of five: half of the gain in right answers was there ("half
-    of the gain"), and half of the responses had a valid block ("blocks")."""
+    """Name -> the first step at which, as a mean of five: half of the gain in right answers between the first
+    and the last steps was there ("half of the gain"), and half of the responses had a valid block ("blocks",
+    0 where they had from the start)."""
     found = {}
-    right = _smooth(run, "correct")
-    if right:
-        low, high = right[0][1], right[-1][1]
-        if high - low > 0.02:
-            found["half of the gain"] = next(step for step, value in right if value >= (low + high) / 2)
+    first, last, _ = _ends(run.samples, lambda row: row.get("correct"))
+    if len(first) and len(last):
+        half = (first.mean() + last.mean()) / 2
+        reached = next((step for step, value in _smooth(run, "correct") if value >= half), None)
+        if last.mean() - first.mean() > 0.02 and reached is not None:
+            found["half of the gain"] = reached
     blocks = _smooth(run, "parallel_ratio")
     reached = next((step for step, value in blocks if value >= 0.5), None)
     if reached is not None:
-        found["blocks"] = reached
+        found["blocks"] = 0 if reached == blocks[0][0] else reached
     return found
 
 
 def _of(run: Told) -> list[str]:
     if run.results:
-        return _of_evaluation(run.results)
+        return _of_evaluation(run)
     if run.command == "rl" and run.samples:
         return _of_rl(run)
     losses = [line["loss"] for line in run.lines if isinstance(line.get("loss"), float)]
@@ -86,107 +133,197 @@ def _of(run: Told) -> list[str]:
     return said
 
 
-def _of_evaluation(results: Mapping[str, Any]) -> list[str]:
+def _of_evaluation(run: Told) -> list[str]:
     said = []
-    for mode, scores in results["scores"].items():
-        found = bootstrap([score for score in scores if score is not None])
-        how = "greedy" if mode == "greedy" else f"mean of {results.get('samples')} samples a problem"
-        said.append(f"Right in {share(found)} of {len(scores)} problems of {results.get('dataset')} ({how}).")
+    for mode in run.results["scores"]:
+        found = _accuracy(run, mode)
+        how = "greedy" if mode == "greedy" else f"mean of {run.results.get('samples')} samples a problem"
+        count, data = _count(run, mode), run.results.get("dataset")
+        said.append(f"Right in {share(found)} of {count} problems of {data} ({how}).")
     return said
 
 
 def _of_rl(run: Told) -> list[str]:
-    first, last = _ends(run, lambda row: row.get("correct"))
+    first, last, (at_first, at_last) = _ends(run.samples, lambda row: row.get("correct"))
     if not len(first) or not len(last):
         return []
-    change, steps = unpaired_difference(first, last), _end_steps(run)
+    change = unpaired_difference(first, last)
     verb = "rose" if change.low > 0 else "fell" if change.high < 0 else "did not clearly change"
+    reached = milestones(run)
+    half = reached.get("half of the gain") if change.low > 0 else None
+    when = f" Half of that was there at step {half}, as a mean of {SMOOTH} steps." if half else ""
+    before, after, _ = _ends(run.samples, _has_clean_block)
     said = [
         f"The share of right answers to the problems that it trained on {verb}: "
-        f"{share(bootstrap(first))} in the first {steps} steps, {share(bootstrap(last))} in the last, "
-        f"{points(change)} points. Their problems differ; only an evaluation says what was learnt."
+        f"{share(bootstrap(first))} in {at_first}, {share(bootstrap(last))} in {at_last}, "
+        f"{points(change)} points.{when} Their problems differ; only an evaluation says what was learnt.",
+        f"Responses with a block and no fault: {before.mean():.0%} in {at_first}, {after.mean():.0%} in "
+        f"{at_last}.",
     ]
-    before, after = _ends(run, _has_clean_block)
-    said.append(
-        f"Responses with a block and no fault: {before.mean():.0%} at first, {after.mean():.0%} at the end."
-    )
-    reached = milestones(run)
-    if change.low > 0 and (step := reached.get("half of the gain")) is not None:
-        said.append(f"Half of the gain was there at step {step}.")
-    if (step := reached.get("blocks")) is not None:
+    if (step := reached.get("blocks")) == 0:
+        blocks = [line for line in run.lines if isinstance(line.get("parallel_ratio"), float)]
+        (begun, early), (ended, late) = ((blocks[at]["step"], blocks[at]["parallel_ratio"]) for at in (0, -1))
         said.append(
-            f"From step {step} on half of the responses or more had a block, as a mean of five steps."
+            f"Blocks were there from the start: {early:.0%} of the responses had one at step {begun}, "
+            f"{late:.0%} at step {ended}."
         )
+    elif step is not None:
+        said.append(f"Half of the responses had a block first at step {step}, as a mean of {SMOOTH} steps.")
     return said
 
 
-def _has_clean_block(row: Mapping[str, Any]) -> float:
+def _has_clean_block(row: Row) -> float:
     return float(not row["faults"] and PARALLEL in (row["text"] or ""))
 
 
+# --- Evaluations
+
+
 def _compared(evaluated: Sequence[Told]) -> list[str]:
-    """How the most accurate evaluation compares to the first that answered the same problems, in a sentence;
-    none where no two did."""
-    for mode in ("sampled", "greedy"):
+    """How the most accurate of the evaluations that answered the same problems compares to the next and to
+    the first, in a sentence, and in another where another one is ahead in another mode; none where no two
+    did."""
+    said: list[str] = []
+    leader: Told | None = None
+    for mode in _MODES:
         of_mode = [run for run in evaluated if _problems(run, mode)]
         same = [run for run in of_mode if _problems(run, mode) == _problems(of_mode[0], mode)]
         if len(same) < 2:
             continue
-        best = max(same, key=lambda run: bootstrap(_scores(run, mode), resamples=0).mean)
-        base = same[0] if best is not same[0] else same[1]
-        found = _gain(base, best, mode)
-        assert found is not None  # for the type checker: they answered the same problems
-        more = "more accurate than" if found.low > 0 else "not clearly more accurate than"
-        return [
-            f"Of {len(same)} evaluations of the same problems {best.name} has the highest accuracy ({mode}): "
-            f"{share(bootstrap(_scores(best, mode)))}. It is {more} {base.name}: {points(found)} points, "
-            "problem by problem. That is of single runs; of methods, only several seeds tell."
-        ]
-    return []
+        best, second, *_ = sorted(same, key=lambda run: -_mean(run, mode))
+        accuracy = share(_accuracy(best, mode))
+        if leader is None:
+            leader, base = best, same[0]
+            than = [second] if base in (best, second) else [second, base]
+            said.append(
+                f"Of {len(same)} evaluations of the same problems {best.name} has the highest accuracy "
+                f"({mode}): {accuracy}. It is {', and '.join(_held(best, run, mode) for run in than)}, "
+                "problem by problem. That is of single runs; of methods, only several seeds tell."
+            )
+        elif leader in same and _mean(best, mode) > _mean(leader, mode):
+            said.append(
+                f"Decoded greedily another one is ahead: {best.name}, {accuracy}, which is "
+                f"{_held(best, leader, mode)}."
+            )
+    return said
 
 
-def _gain(base: Told, other: Told, mode: str) -> Estimate | None:
-    """The paired difference of accuracy, `other` minus `base`; None where they answered other problems."""
-    if not _problems(other, mode) or _problems(other, mode) != _problems(base, mode):
-        return None
-    scores = (run.results["scores"][mode] for run in (base, other))
-    pairs = [(a, b) for a, b in zip(*scores, strict=True) if a is not None and b is not None]
-    return paired_difference(*zip(*pairs, strict=True))
+def _held(best: Told, other: Told, mode: str) -> str:
+    found = _gain(other, best, mode)
+    more = "more accurate than" if found.low > 0 else "not clearly more accurate than"
+    return f"{more} {other.name} ({points(found)} points)"
 
 
-def _scores(run: Told, mode: str) -> list[float]:
-    return [score for score in run.results["scores"][mode] if score is not None]
+def _points_over(base: Told, run: Told, mode: str) -> str:
+    if run is base:
+        return ""
+    is_same = _problems(run, mode) and _problems(run, mode) == _problems(base, mode)
+    return points(_gain(base, run, mode)) if is_same else "other problems"
 
 
-def _problems(run: Told, mode: str) -> list[str]:
-    if mode not in run.results["scores"]:
-        return []
-    return [*dict.fromkeys(row["problem"] for row in run.samples if row.get("mode") == mode)]
+def _gain(base: Told, other: Told, mode: str) -> Estimate:
+    """The paired difference of accuracy, `other` minus `base`, which answered the same problems."""
+    before, after = _right(base, mode), _right(other, mode)
+    both = [problem for problem in before if problem in after]
+    return paired_difference([before[each] for each in both], [after[each] for each in both])
 
 
-def _end_steps(run: Told) -> int:
-    steps = len({row["step"] for row in run.samples})
-    return max(1, min(ENDS, steps // 3))
+def _mean(run: Told, mode: str) -> float:
+    return fmean(_right(run, mode).values())
 
 
-def _ends(run: Told, value: Any) -> tuple[Any, Any]:
-    """Means of groups in the first and in the last steps of a training."""
-    steps = sorted({row["step"] for row in run.samples})
-    count = _end_steps(run)
+def _accuracy(run: Told, mode: str) -> Estimate:
+    return bootstrap([*_right(run, mode).values()])
+
+
+def _right(run: Told, mode: str) -> Mapping[Any, float]:
+    """Problem -> share of its responses that are right; by its number in results.json where the responses
+    are gone."""
+    scores = run.results["scores"][mode]
+    known = {number: score for number, score in enumerate(scores) if score is not None}
+    return _of_problems(_rows(run, mode), lambda row: row.get("correct")) or known
+
+
+def _form(run: Told, mode: str) -> tuple[str, str, str]:
+    """What the responses are like, those to problems that were asked: share with a valid block, tokens,
+    critical path."""
+
+    def has_block(row: Row) -> float:
+        truncated = bool(row.get("truncated"))
+        return float(parse(row["text"] or "", truncated=truncated, opening=run.opening).uses_parallel)
+
+    rows = asked(_rows(run, mode))
+    blocks, *lengths = (
+        [*_of_problems(rows, value).values()]
+        for value in (has_block, lambda row: row.get("length"), lambda row: row.get("critical_path"))
+    )
+    tokens, path = (f"{fmean(values):.0f}" if values else "" for values in lengths)
+    return f"{bootstrap(blocks):.0%}" if blocks else "", tokens, path
+
+
+def _count(run: Told, mode: str) -> str:
+    """How many problems were asked, and how many of them are different."""
+    count, different = len(run.results["scores"][mode]), len(_right(run, mode))
+    return str(count) if count == different else f"{count} ({different} different)"
+
+
+def _rows(run: Told, mode: str) -> list[Row]:
+    return [row for row in run.samples if row.get("mode") == mode]
+
+
+def _problems(run: Told, mode: str) -> set[str]:
+    return {row["problem"] for row in _rows(run, mode)} if mode in run.results["scores"] else set()
+
+
+def _of_problems(rows: Iterable[Row], value: Callable[[Row], float | None]) -> dict[str, float]:
+    found: dict[str, list[float]] = defaultdict(list)
+    for row in rows:
+        if (known := value(row)) is not None:
+            found[row["problem"]].append(known)
+    return {problem: fmean(values) for problem, values in found.items()}
+
+
+# --- Trainings
+
+
+def _ends(
+    rows: Sequence[Row], value: Callable[[Row], float | None]
+) -> tuple[Floats, Floats, tuple[str, str]]:
+    """Means of groups in the first and in the last steps of `rows`, and which steps these are."""
+    steps = sorted({row["step"] for row in rows})
+    count = max(1, min(ENDS, len(steps) // 3))
+    parts = (steps[:count], steps[-count:])
     ends = []
-    for chosen in ({*steps[:count]}, {*steps[-count:]}):
+    for chosen in map(set, parts):
         groups: dict[Any, list[float]] = defaultdict(list)
-        for row in run.samples:
+        for row in rows:
             if row["step"] in chosen and (found := value(row)) is not None:
                 groups[row["step"], row.get("group"), row["problem"]].append(found)
-        ends.append(np.array([sum(found) / len(found) for found in groups.values()]))
-    return ends[0], ends[1]
+        ends.append(np.array([fmean(found) for found in groups.values()]))
+    return ends[0], ends[1], (_range(parts[0]), _range(parts[1]))
+
+
+def _range(steps: Sequence[int]) -> str:
+    if not steps:
+        return "no step"
+    return f"step {steps[0]}" if len(steps) == 1 else f"steps {steps[0]}–{steps[-1]}"
+
+
+def _when(paid: Sequence[int], steps: Sequence[int]) -> str:
+    """When a reward was paid, in words: of all `steps` in those of `paid`, both in order; empty for all."""
+    if len(paid) == len(steps):
+        return ""
+    begun = steps.index(paid[0])
+    if [*paid] == [*steps[begun : begun + len(paid)]]:
+        return f"paid in {_range(paid)} only"
+    return f"paid in {len(paid)} of {len(steps)} steps"
 
 
 def _smooth(run: Told, key: str) -> list[tuple[int, float]]:
+    """The mean over so many latest steps, from the first step that has as many."""
     points = [(line["step"], line[key]) for line in run.lines if isinstance(line.get(key), float)]
-    latest = [[value for _, value in points[max(0, at - 4) : at + 1]] for at in range(len(points))]
-    return [(step, sum(values) / len(values)) for (step, _), values in zip(points, latest, strict=True)]
+    ends = range(SMOOTH, len(points) + 1)
+    return [(points[end - 1][0], fmean(value for _, value in points[end - SMOOTH : end])) for end in ends]
 
 
 def share(found: Estimate) -> str:
