@@ -223,18 +223,18 @@ def test_memory_is_held_against_its_limit(tmp_path: Path) -> None:
         ("peak", (6, 5.375)),
         ("limit", (6, 8.0)),
     ]
-    said = "At most 5.38 of 8 GiB, 67% of the limit."
+    said = "At most 5.38 of 8 GiB, 67% of the limit"
     assert f"<br>{said}</figcaption>" in write_page([run], tmp_path / "page.html").read_text("utf-8")
     (chart,) = (each for each in charts_of(read_runs([run, older])) if each["title"] == "Memory")
-    assert chart["found"] == (
-        "new/rl: at most 5.38 of 8 GiB, 67% of the limit; "
-        "old/rl: at most 5.38 GiB; the limit was not recorded"
-    )
+    assert chart["found"] == [
+        "new/rl: at most 5.38 of 8 GiB, 67% of the limit",
+        "old/rl: at most 5.38 GiB; the limit was not recorded",
+    ]
     lines = runs.read_metrics(run)
     lines[1] |= {"memory/limit": 5.5}  # resumed in a smaller container
     (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     (chart,) = (each for each in charts_of(read_runs([run])) if each["title"] == "Memory")
-    assert chart["found"] == "At most 5.12 of 5.5 GiB, 93% of the limit"
+    assert chart["found"] == ["At most 5.12 of 5.5 GiB, 93% of the limit"]
 
 
 def test_evaluations_of_the_same_problems_are_compared_in_pairs(tmp_path: Path) -> None:
@@ -362,6 +362,23 @@ def test_what_began_from_what(tmp_path: Path) -> None:
         ["tiny", "cold (RL)", "rl (RL)", "eval (evaluation)"],
         ["Org/model", "other (evaluation)"],
     ]
+
+
+def test_commands_that_take_other_steps_have_charts_of_their_own(tmp_path: Path) -> None:
+    sft = rl_run(tmp_path / "sft", steps=30)
+    (sft / "config.yaml").write_text("command: sft\nsft: {model_name_or_path: tiny}\n")
+    charts = {chart["id"]: chart for chart in charts_of(read_runs([rl_run(tmp_path / "rl", steps=3), sft]))}
+    assert [charts[id]["title"] for id in ("chart-loss", "chart-loss-sft")] == ["Loss, rl", "Loss, sft"]
+    assert {series["run"] for series in charts["chart-loss-sft"]["series"]} == {"sft"}
+    assert charts["chart-block-position"]["title"] == "Block position", "of one command alone"
+
+
+def test_the_time_of_a_run_in_words(tmp_path: Path) -> None:
+    run = rl_run(tmp_path / "rl", steps=4)
+    lines = [line | {"time/rollout": 0.9, "time/update": 0.6} for line in runs.read_metrics(run)]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (chart,) = (each for each in charts_of(read_runs([run])) if each["title"] == "Time of a step")
+    assert chart["found"] == ["6 s in 4 steps, rollout 60%, update 40%"]
 
 
 def test_a_folder_of_runs_stands_for_them(tmp_path: Path) -> None:

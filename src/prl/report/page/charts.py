@@ -15,9 +15,10 @@ from prl.report.page.reading import Told
 @dataclass(frozen=True)
 class Chart:
     """`series` are keys of metrics.jsonl, each with its name; a key that ends in `*` is every key that begins
-    so, named by what the `*` stands for. `says` is a line below the title for who sees it the first time.
-    `is_share`: an axis from 0 to 100 %. `is_logarithmic`: by powers of ten. `is_from_zero`: one that begins
-    there, whatever the values are."""
+    so, named by its name and what the `*` stands for. `says` is a line below the title for who sees it the
+    first time. `is_share`: in per cent, on an axis from 0 to 100 % where any is above 50 %, else to what is
+    there. `is_logarithmic`: by powers of ten. `is_from_zero`: an axis that begins there, whatever the values
+    are."""
 
     title: str
     says: str
@@ -74,7 +75,7 @@ CHARTS = (
     Chart("Loss", "what the optimizer lowers", {"loss": "loss", "eval_loss": "held-out"}),
     Chart("Gradient norm", "before clipping", {"grad_norm": "gradient norm"}),
     Chart("Learning rate", "after warm-up, schedule and live rate", {"learning_rate": "learning rate"}),
-    Chart("Difficulty", "share of the problems of each level", {"sampled/level/*": ""}, is_share=True),
+    Chart("Difficulty", "share of the problems of each level", {"sampled/level/*": "level "}, is_share=True),
     Chart(
         "Cut off",
         "share of the responses that reached the length limit",
@@ -92,22 +93,27 @@ CHARTS = (
 
 
 def charts_of(told: Sequence[Told]) -> list[dict[str, Any]]:
-    """The charts in which any run has a point: title, says, what was `found` in words, share, logarithmic,
-    zero, and `series` of {run, name, points}."""
-    every = [curves_of(run) for run in told]
+    """The charts in which any run has a point: id, title, says, what was `found` in words, a line a run,
+    share, logarithmic, zero, and `series` of {run, name, points}.
+
+    Steps of sft and of rl are not alike, nor is what they lower: each command has a chart of its own.
+    """
+    every = [(run, curves_of(run)) for run in told]
     found = []
     for chart in CHARTS:
-        series = [
-            {"run": run.name, "name": name, "points": points}
-            for run, curves in zip(told, every, strict=True)
-            for name, points in _series(chart, curves)
-        ]
-        if series:
+        drawn: dict[str, list[dict[str, Any]]] = {}
+        for run, curves in every:
+            for name, points in _series(chart, curves):
+                drawn.setdefault(run.command, []).append({"run": run.name, "name": name, "points": points})
+        for place, (command, series) in enumerate(drawn.items()):
+            name = "-".join(chart.title.lower().split())
+            runs = [(run, curves) for run, curves in every if run.command == command]
             found.append(
                 {
-                    "title": chart.title,
+                    "id": f"chart-{name}-{command}" if place else f"chart-{name}",
+                    "title": f"{chart.title}, {command}" if len(drawn) > 1 else chart.title,
                     "says": chart.says,
-                    "found": _memory_told(told, every) if chart.title == "Memory" else "",
+                    "found": _found(chart, runs, is_alone=len(told) == 1),
                     "share": chart.is_share,
                     "logarithmic": chart.is_logarithmic,
                     "zero": chart.is_from_zero,
@@ -117,21 +123,35 @@ def charts_of(told: Sequence[Told]) -> list[dict[str, Any]]:
     return found
 
 
-def _memory_told(told: Sequence[Told], every: Sequence[Mapping[str, Curve]]) -> str:
-    """How near each run came to its limit, in words; the limit is what it was at the step that came
-    nearest."""
-    said = []
-    for run, curves in zip(told, every, strict=True):
-        peaks, limits = curves.get("memory/peak"), dict(curves.get("memory/limit", ()))
-        shares = [(held / limits[step], held, limits[step]) for step, held in peaks or () if limits.get(step)]
-        most = f"{run.name}: at most" if len(told) > 1 else "At most"
-        if shares:
-            share, held, limit = max(shares)
-            said.append(f"{most} {held:.3g} of {limit:.3g} GiB, {share:.0%} of the limit")
-        elif peaks:
-            held = max(held for _, held in peaks)
-            said.append(f"{most} {held:.3g} GiB; the limit was not recorded")
-    return "; ".join(said)
+def _found(chart: Chart, runs: Iterable[tuple[Told, Mapping[str, Curve]]], *, is_alone: bool) -> list[str]:
+    """What a chart comes to, in words, a line a run."""
+    tell = {"Memory": _memory_told, "Time of a step": _time_told}.get(chart.title)
+    said = [(run.name, tell(curves)) for run, curves in runs] if tell else []
+    return [line[0].upper() + line[1:] if is_alone else f"{name}: {line}" for name, line in said if line]
+
+
+def _memory_told(curves: Mapping[str, Curve]) -> str:
+    """How near a run came to its limit, which is what it was at the step that came nearest."""
+    peaks, limits = curves.get("memory/peak"), dict(curves.get("memory/limit", ()))
+    shares = [(held / limits[step], held, limits[step]) for step, held in peaks or () if limits.get(step)]
+    if shares:
+        share, held, limit = max(shares)
+        return f"at most {held:.3g} of {limit:.3g} GiB, {share:.0%} of the limit"
+    return f"at most {max(held for _, held in peaks):.3g} GiB; the limit was not recorded" if peaks else ""
+
+
+def _time_told(curves: Mapping[str, Curve]) -> str:
+    """The seconds of all steps that were logged, and which share of them went where, the most first."""
+    steps = curves.get("step_time", ())
+    whole = sum(seconds for _, seconds in steps)
+    parts = {
+        key.removeprefix("time/"): sum(seconds for _, seconds in curve) / whole
+        for key, curve in curves.items()
+        if key.startswith("time/") and whole
+    }
+    most = sorted((name for name in parts if parts[name] >= 0.005), key=lambda name: -parts[name])
+    told = f"{whole:.3g} s in {len(steps)} steps"
+    return ", ".join([told, *(f"{name} {parts[name]:.0%}" for name in most)]) if whole else ""
 
 
 def _series(chart: Chart, curves: Mapping[str, Curve]) -> Iterable[tuple[str, Curve]]:
@@ -140,7 +160,7 @@ def _series(chart: Chart, curves: Mapping[str, Curve]) -> Iterable[tuple[str, Cu
             named = {
                 k.removeprefix(key[:-1]).removesuffix("/mean"): k for k in curves if k.startswith(key[:-1])
             }
-            yield from ((short, curves[k]) for short, k in named.items() if not short.endswith("/std"))
+            yield from ((name + short, curves[k]) for short, k in named.items() if not short.endswith("/std"))
         elif key in curves:
             yield name, curves[key]
 

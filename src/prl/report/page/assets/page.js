@@ -58,20 +58,49 @@
     });
   }
 
-  function specification(chart) {
-    // Of several runs a colour is a run, in every chart the same, and a dash a curve; of one a colour is a curve.
+  // Of several runs a colour is a run, in every chart the same, and a dash a curve; of one a colour is a curve.
+  function looks(chart) {
     const several = data.runs.length > 1;
-    const window = Number(byId("smooth").value);
     const names = [...new Set(chart.series.map((series) => series.name))];
-    const runs = data.runs.map((run) => run.name);
+    const told_apart = several ? data.runs.map((run) => run.name) : names;
+    const colours = dark.matches ? DARK : LIGHT;
+    const colourOf = (name) => colours[told_apart.indexOf(name) % colours.length];
+    const dashOf = (name) => (several ? DASHES[names.indexOf(name) % DASHES.length] : DASHES[0]);
+    return { several, names, told_apart, colourOf, dashOf };
+  }
+
+  // Which curve is which, beside the chart: so its place is known before it is drawn.
+  function legends() {
+    byId("staged")?.toggleAttribute("hidden", !data.runs.some((run) => run.stages.length > 1));
+    for (const place of document.querySelectorAll(".plot")) {
+      const chart = data.charts[Number(place.dataset.chart)];
+      const { several, names, colourOf, dashOf } = looks(chart);
+      const runs = several ? [...new Set(chart.series.map((series) => series.run))] : [];
+      const entries = [
+        ...runs.map((name) => [name, colourOf(name), DASHES[0]]),
+        ...(names.length > 1 ? names.map((name) => [name, several ? "currentColor" : colourOf(name), dashOf(name)]) : []),
+      ];
+      place.nextElementSibling.replaceChildren(...entries.map(([name, colour, dash]) => {
+        const item = node("li");
+        const [swatch, line] = ["svg", "line"].map((tag) => document.createElementNS("http://www.w3.org/2000/svg", tag));
+        swatch.setAttribute("aria-hidden", "true");
+        const of = { x1: 0, x2: "100%", y1: "50%", y2: "50%", stroke: colour, "stroke-dasharray": dash };
+        for (const [key, value] of Object.entries(of)) line.setAttribute(key, value);
+        swatch.append(line);
+        item.append(swatch, name);
+        return item;
+      }));
+    }
+  }
+
+  function specification(chart) {
+    const { several, names, told_apart, colourOf, dashOf } = looks(chart);
+    const window = Number(byId("smooth").value);
     const values = chart.series.flatMap((series) =>
       smoothed(series.points, window).map(([step, value]) => ({ step, value, run: series.run, curve: series.name })));
-    const stages = several ? [] : data.runs[0].stages.slice(1).map(([step, name]) => ({ step, name }));
+    const staged = data.runs.filter((run) => run.stages.length > 1 && chart.series.some((series) => series.run === run.name));
+    const highest = Math.max(...values.map(({ value }) => value));
     const few = Math.max(...chart.series.map((series) => series.points.length)) <= 25;
-    const colours = dark.matches ? DARK : LIGHT;
-    const told_apart = several ? runs : names;
-    const range = told_apart.map((_, at) => colours[at % colours.length]);
-    const legend = { orient: "bottom", direction: "vertical", title: null, labelLimit: 320, symbolType: "stroke" };
     const ink = style("--ink");
     const first = chart.series[0].points;
     const told = `${chart.title}. ${names[0]}: ${first[0][1].toPrecision(3)} at step ${first[0][0]}, ` +
@@ -80,37 +109,43 @@
       x: { field: "step", type: "quantitative", title: "step", axis: { tickMinStep: 1, format: "d" } },
       y: {
         field: "value", type: "quantitative", title: null,
-        scale: chart.logarithmic ? { type: "log" } : chart.share ? { domain: [0, 1] } : { zero: chart.zero },
+        scale: chart.logarithmic ? { type: "log" } : chart.share ? { domain: [0, highest > 0.5 ? 1 : Math.max(0.05, 1.2 * highest)] } : { zero: chart.zero },
         axis: chart.share ? { format: "%" } : chart.logarithmic ? { format: ".0e", tickCount: 4 } : { format: ".4~r", tickCount: 5 },
       },
       color: {
-        field: several ? "run" : "curve", type: "nominal", scale: { domain: told_apart, range },
-        legend: told_apart.length > 1 ? legend : null,
+        field: several ? "run" : "curve", type: "nominal", legend: null,
+        scale: { domain: told_apart, range: told_apart.map(colourOf) },
       },
       ...(several && names.length > 1 ? {
-        strokeDash: { field: "curve", type: "nominal", scale: { domain: names, range: DASHES.slice(0, names.length) }, legend: { ...legend, symbolStrokeColor: ink } },
+        strokeDash: { field: "curve", type: "nominal", legend: null, scale: { domain: names, range: names.map(dashOf) } },
       } : {}),
       tooltip: [{ field: "step" }, { field: "value", format: ".4g" }, { field: "curve" }, ...(several ? [{ field: "run" }] : [])],
     };
     return {
-      description: told, width: "container", height: 190, autosize: { type: "fit-x", contains: "padding" },
+      description: told, width: "container", height: 230, autosize: { type: "fit", contains: "padding" },
       layer: [
         { data: { values }, mark: { type: "line", point: few, clip: false }, encoding },
-        ...(stages.length ? [
-          { data: { values: stages }, mark: { type: "rule", strokeDash: [2, 3], color: ink }, encoding: { x: { field: "step", type: "quantitative" } } },
-          { data: { values: stages }, mark: { type: "text", align: "left", dx: 3, y: 6, fontSize: 10, color: ink }, encoding: { x: { field: "step", type: "quantitative" }, text: { field: "name" } } },
-        ] : []),
+        ...staged.flatMap((run, at) => {
+          const stages = { values: run.stages.slice(1).map(([step, name]) => ({ step, name })) };
+          const color = several ? colourOf(run.name) : ink;
+          const x = { field: "step", type: "quantitative" };
+          return [
+            { data: stages, mark: { type: "rule", strokeDash: [2, 3], color }, encoding: { x } },
+            { data: stages, mark: { type: "text", align: "left", dx: 3, y: 6 + 11 * at, fontSize: 10, color }, encoding: { x, text: { field: "name" } } },
+          ];
+        }),
       ],
       config: {
         background: null, view: { stroke: null }, font: "system-ui, sans-serif",
         axis: { labelColor: ink, titleColor: ink, gridColor: style("--line"), gridOpacity: .6, domainColor: style("--line"), tickColor: style("--line") },
-        legend: { labelColor: ink },
       },
     };
   }
 
   const { views, watcher, draw, redraw } = drawing((place) => specification(data.charts[Number(place.dataset.chart)]));
   byId("smooth")?.addEventListener("change", redraw);
+  dark.addEventListener("change", legends);
+  legends();
 
   // --- Traces
 
@@ -470,3 +505,4 @@
   addEventListener("hashchange", arrive);
   arrive().then(() => { document.body.dataset.ready = "yes"; });
 })();
+    legends();
