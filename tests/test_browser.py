@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import threading
@@ -12,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from made_runs import HOSTILE, evaluation, rl_run
+from made_runs import BLOCK, HOSTILE, evaluation, rl_run
+from prl import runs
 from prl.report.page import following, write_page
 from prl.report.page.following import Followed
 from prl.report.page.serving import open_server
@@ -154,15 +156,122 @@ def test_filters_choose_and_every_view_is_a_link(visit: Any, demo: Path) -> None
     assert all("✗ wrong" in card and "step 4" in card for card in cards(page))
     again = visit(demo, at=page.evaluate("location.hash"))
     assert cards(again) == cards(page)
-    page.fill("[name=text]", "no block")
-    page.press("[name=text]", "Enter")
+    page.fill("[name=text]", "no block")  # and no Enter
     expect(page.locator("#found")).to_have_text(re.compile("^No response"))
+    expect(page.locator("[name=text]")).to_be_focused()
+    page.go_back()
+    expect(page.locator("#found")).to_have_text(re.compile("^121 "))
+    expect(page.locator("[name=text]")).to_have_value("")
+    page.select_option("[name=mode]", "sampled")
+    expect(page.locator("#found")).to_have_text(re.compile("^1 "))
     page.click("button[type=reset]")
     expect(page.locator("#found")).to_contain_text("243")
     page.click("#more")
     expect(page.locator(".trace")).to_have_count(20)
-    page.click("text=this problem at all steps >> nth=0")
+    page.click("text=this problem in all runs >> nth=0")
+    expect(page.locator("#found")).to_have_text(re.compile("^4 responses"))
+
+
+def test_a_group_is_a_filter_that_is_seen_and_taken_away(visit: Any, demo: Path) -> None:
+    page = visit(demo, at="#traces?step=4")
+    page.click("text=link to this >> nth=0")
     expect(page.locator("#found")).to_have_text(re.compile("^1 response"))
+    assert page.locator("#chips button").all_inner_texts() == ["group 0 ×", "sample 1 ×"]
+    page.click("text=sample 1 ×")
+    expect(page.locator("#found")).to_have_text(re.compile("^4 responses"))
+    page.select_option("[name=answer]", "right")
+    expect(page.locator("#found")).to_have_text(re.compile("^No response"))
+    assert "group=0" in page.evaluate("location.hash"), "another filter leaves it"
+    page.click("button[type=reset]")
+    expect(page.locator("#chips button")).to_have_count(0)
+
+
+def test_evaluations_have_no_step_and_come_last(visit: Any, demo: Path) -> None:
+    page = visit(demo, at="#traces?mode=sampled")
+    assert not any("step" in card for card in cards(page))
+    for order in ("first", "last"):
+        assert "step" in cards(visit(demo, at=f"#traces?order={order}"))[0]
+
+
+def test_a_card_says_what_is_odd_about_it(visit: Any, tmp_path: Path) -> None:
+    text = BLOCK.replace("7*6=42", "7*6=\ufffd") + " Final Answer: 42"
+    run = rl_run(tmp_path / "rl", steps=1, right=lambda step: False, text=lambda step, row: text)
+    page = visit(write_page([run], tmp_path / "page.html"), "#traces?look=doubted")
+    (first, *_) = cards(page)
+    assert "To be doubted: found wrong, though it ends with the gold answer" in first
+    assert "�: bytes that are no whole character" in first
+    assert "Path 1 ✓ right" in page.locator(".lane .label").first.inner_text()
+
+
+def test_small_shares_fill_their_chart_and_commands_break_between_words(visit: Any, demo: Path) -> None:
+    page = visit(demo, width=390)
+    draw_all(page)
+    for chart, top in (("block-position", "5%"), ("right-answers", "100%")):
+        labels = page.locator(f"#chart-{chart} .role-axis-label text").all_text_contents()
+        assert top in labels
+        assert ("100%" in labels) is (top == "100%")
+    page.click("#repeat summary >> nth=0")
+    heights = "(words) => words.map((word) => word.getBoundingClientRect().height)"
+    assert len({*page.locator("#repeat details[open] .command span").evaluate_all(heights)}) == 1
+
+
+@pytest.mark.parametrize("width", [1600, 390])
+def test_a_link_that_is_opened_anew_lands_where_it_points(visit: Any, demo: Path, width: int) -> None:
+    """Charts above it are drawn once it is there, and must not push it away."""
+    top = "Math.round(document.querySelector('{}').getBoundingClientRect().top)"
+    page = visit(demo, at="#chart-time-of-a-step", width=width)
+    before = page.evaluate(top.format("#chart-time-of-a-step"))
+    assert 0 <= before < 40
+    draw_all(page)
+    page.evaluate("document.querySelector('#chart-time-of-a-step').scrollIntoView()")
+    assert page.evaluate(top.format("#chart-time-of-a-step")) == before
+    assert page.evaluate("[...document.querySelectorAll('.plot')].every((plot) => plot.offsetHeight === 230)")
+    page = visit(demo, at="#traces?run=0&step=9&group=1&sample=2", width=width)
+    expect(page.locator(".plot[data-drawn]")).not_to_have_count(0)
+    expect(page.locator(".trace h3")).to_be_in_viewport(ratio=1)
+
+
+def test_legends_name_the_lines_of_their_chart_and_stages_have_one(visit: Any, tmp_path: Path) -> None:
+    staged = rl_run(tmp_path / "staged", steps=6)
+    lines = [
+        line | {"stage": "one" if line["step"] < 4 else "two"} | {"sampling_gap/mean": 1e-6}
+        for line in runs.read_metrics(staged)
+    ]
+    (staged / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    made = [staged, rl_run(tmp_path / "plain", steps=6), evaluation(tmp_path / "eval", scores=[1, 0])]
+    page = visit(write_page(made, tmp_path / "page.html"))
+    expect(page.locator("text=Dotted lines: a new stage.")).to_be_visible()
+    draw_all(page)
+    gap = page.locator("#chart-sampling-gap .legend li")
+    assert gap.all_inner_texts() == ["staged", "plain", "largest", "mean"]
+    strokes = (
+        "(all) => all.map((line) => [getComputedStyle(line).stroke, line.getAttribute('stroke-dasharray')])"
+    )
+    (one, _), (other, _), (ink, whole), (same, dashed) = gap.locator("line").evaluate_all(strokes)
+    assert len({one, other, ink}) == 3
+    assert (ink, whole) == (same, "1,0")
+    assert dashed == "6,3"
+    rule = page.locator("#chart-sampling-gap .plot [stroke-dasharray='2,3']")
+    assert rule.evaluate_all(strokes) == [[one, "2,3"]]
+    expect(visit(write_page([made[1]], tmp_path / "plain.html")).locator("#staged")).to_be_hidden()
+
+
+def test_print_shows_commands_and_what_was_chosen(visit: Any, demo: Path) -> None:
+    page = visit(demo, at="#traces?answer=wrong&step=4")
+    page.emulate_media(media="print")
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert page.locator("#repeat details:not([open])").count() == 0
+    expect(page.locator("#asked")).to_be_visible()
+    expect(page.locator("#asked")).to_have_text("Chosen: step 4, answer wrong, order first steps first")
+    expect(page.locator(".plot:not([data-drawn])")).to_have_count(0)
+
+
+def test_where_the_keyboard_is_can_be_seen(visit: Any, demo: Path) -> None:
+    page = visit(demo)
+    page.focus("nav a:text-is('Which reward changed?')")
+    page.keyboard.press("Enter")
+    expect(page.locator("#rewards")).to_be_focused()
+    assert page.locator("#rewards h2").evaluate("(place) => getComputedStyle(place).outlineStyle") == "solid"
 
 
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
@@ -206,7 +315,7 @@ def test_a_served_page_follows_its_run_and_keeps_its_place(
         assert "step 12" in before[0]
         page.click("#newer")
         expect(page.locator(".trace").first).to_contain_text("step 14")
-        assert page.locator("[name=step] option").all_inner_texts() == ["any", *map(str, range(1, 15))]
+        assert page.locator("[name=step] option").all_inner_texts() == ["all", *map(str, range(1, 15))]
         row = page.locator("#chart-right-answers tbody tr").first
         expect(row).to_contain_text("trained on")
         assert page.evaluate(

@@ -7,6 +7,7 @@ import gzip
 import hashlib
 import itertools
 import json
+import math
 import re
 import shutil
 from collections.abc import Callable
@@ -197,6 +198,17 @@ def test_context_paths_say_so() -> None:
     assert [label for *_, label in block[1]] == ["Path 1", "Path 2 (context)"]
 
 
+def test_a_path_that_was_right_where_the_answer_was_not_says_so(tmp_path: Path) -> None:
+    text = "<Parallel><Path>6*7=41</Path><Path>7*6=42</Path></Parallel><Summary>41</Summary> Final Answer: 41"
+    run = rl_run(tmp_path / "rl", steps=2, right=lambda step: step == 1, text=lambda step, row: text)
+    page = embedded(write_page([run], tmp_path / "page.html"))
+    labels = {
+        (step, *(label for *_, label in sample["spans"][0][1]))
+        for step, sample in zip(page["index"]["step"], samples_in(page), strict=True)
+    }
+    assert labels == {(1, "Path 1", "Path 2"), (2, "Path 1", "Path 2 ✓ right")}
+
+
 def test_curves_are_what_was_logged(tmp_path: Path) -> None:
     run = rl_run(tmp_path / "rl", steps=5)
     charts = {chart["title"]: chart for chart in charts_of(read_runs([run]))}
@@ -362,6 +374,36 @@ def test_what_began_from_what(tmp_path: Path) -> None:
         ["tiny", "cold (RL)", "rl (RL)", "eval (evaluation)"],
         ["Org/model", "other (evaluation)"],
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "gold", "is_doubted"),
+    [
+        ("so x = 990.", "990", True),
+        ("so x = \\boxed{990}", "990", True),
+        ("so x = 1990", "990", False),
+        ("so x = 1,990", "990", False),
+        ("so x = -5", "5", False),
+        ("so x = 0.5", "5", False),
+        ("so x = 3/4", "4", False),
+        ("so x = 991", "990", False),
+    ],
+)
+def test_a_verdict_is_doubted_where_a_response_ends_with_the_gold(
+    tmp_path: Path, text: str, gold: str, is_doubted: bool
+) -> None:
+    (run,) = read_runs([rl_run(tmp_path / "rl", steps=1)])
+    row = run.samples[0] | {"text": text, "answer": gold, "correct": 0.0, "verdict": "different"}
+    chosen = choose([replace(run, samples=[row])], math.inf)
+    ((sample,),) = (json.loads(gzip.decompress(base64.b64decode(chunk))) for chunk in chosen.chunks)
+    assert chosen.index["doubted"] == [int(is_doubted)]
+    assert sample["doubt"] == ("found wrong, though it ends with the gold answer" if is_doubted else "")
+
+
+def test_an_evaluation_has_no_step_and_pays_nothing(tmp_path: Path) -> None:
+    made = [rl_run(tmp_path / "rl", steps=2), evaluation(tmp_path / "eval", scores=[1, 0])]
+    index = choose(read_runs(made), math.inf).index
+    assert {*zip(index["step"], index["reward"], strict=True)} == {(1, 1.0), (2, 0.0), (None, None)}
 
 
 def test_commands_that_take_other_steps_have_charts_of_their_own(tmp_path: Path) -> None:

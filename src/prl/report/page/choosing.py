@@ -13,7 +13,8 @@ from __future__ import annotations
 import base64
 import gzip
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
@@ -30,6 +31,7 @@ MOST_TEXT = 40_000
 """Characters of a response that a page shows; the rest is counted."""
 
 _FAILED = ("timed out", "crashed", "too large", "unparseable", "unparseable gold")
+_GOES_ON = re.compile(r"[\w.,/^\\−-]$")  # before an answer: it is part of a longer one
 _MEANING = {fault.value: fault.meaning for fault in FaultKind}
 
 
@@ -166,13 +168,14 @@ def _shown(
 ) -> dict[str, Any]:
     """What the page knows of a sample: the values of `COLUMNS`, and what it shows once it is looked at."""
     text = row["text"] or ""
-    opening = str(told.settings.get("path_opening") or "none")
-    trace = parse(text[:MOST_TEXT], opening=opening if opening in ("number", "plan") else "none")
+    trace = parse(text[:MOST_TEXT], opening=told.opening)
     faults = row.get("faults") or []
-    correct, gold = row.get("correct"), row.get("answer")
+    correct, gold, doubt = row.get("correct"), row.get("answer"), _doubt(row)
+    lost = dissent(trace, gold, correct=False) if correct == 0 and gold is not None else ()
+    is_asked_only = told.command == "eval"  # at no step of a training, and paid nothing
     return {
         "run": run,
-        "step": row["step"],
+        "step": None if is_asked_only else row["step"],
         "problem": numbers[row["problem"], gold],
         "mode": row.get("mode"),
         "group": row.get("group"),
@@ -180,16 +183,17 @@ def _shown(
         "valid": int(not faults),
         "parallel": int(trace.uses_parallel),
         "advantage": _rounded(row.get("advantage")),
-        "reward": _rounded(total_reward(row)),
+        "reward": None if is_asked_only else _rounded(total_reward(row)),
         "tokens": row.get("length"),
-        "lost": int(correct == 0 and gold is not None and bool(dissent(trace, gold, correct=False))),
-        "doubted": int(_is_doubtful(row)),
+        "lost": int(bool(lost)),
+        "doubted": int(bool(doubt)),
         "text": text[:MOST_TEXT],
         "cut": max(0, len(text) - MOST_TEXT),
         "shades": shades(row),
-        "spans": spans(trace, row.get("context_paths") or ()),
+        "spans": spans(trace, row.get("context_paths") or (), {(path.block, path.path) for path in lost}),
         "extracted": row.get("extracted"),
         "verdict": VERDICTS.get(row.get("verdict") or "", row.get("verdict")),
+        "doubt": doubt,
         "faults": [_MEANING.get(fault, fault) for fault in faults],
         "critical_path": row.get("critical_path"),
         "truncated": bool(row.get("truncated")),
@@ -220,15 +224,19 @@ def shades(row: Mapping[str, Any]) -> list[Any] | None:
     return [lengths, "".join(signs)]
 
 
-def spans(trace: Trace, context_paths: Iterable[int] = ()) -> list[Any]:
+def spans(
+    trace: Trace, context_paths: Iterable[int] = (), right: Collection[tuple[int, int]] = ()
+) -> list[Any]:
     """Where what stands in a response: ["main", start, end] and ["block", [[start, end, label] a path],
-    [start, end] of the summary or null], in order, offsets in characters."""
+    [start, end] of the summary or null], in order, offsets in characters. The label says which paths are
+    those of the context, and which are `right`, as the numbers of block and path."""
     parts: list[tuple[int, list[Any]]] = [(span.start, ["main", *span]) for span in trace.main_spans]
     number, context = 0, {*context_paths}
-    for block in trace.blocks:
+    for of_block, block in enumerate(trace.blocks, 1):
         paths = []
         for place, path in enumerate(block.paths, 1):
             label = f"Path {place}" + (" (context)" if number in context else "")
+            label += " ✓ right" if (of_block, place) in right else ""
             paths.append([*path.body, label])
             number += 1
         summary = [*block.summary.body] if block.summary else None
@@ -236,16 +244,19 @@ def spans(trace: Trace, context_paths: Iterable[int] = ()) -> list[Any]:
     return [part for _, part in sorted(parts, key=lambda item: item[0])]
 
 
-def _is_doubtful(row: Mapping[str, Any]) -> bool:
-    """Whether a verdict deserves a second look: the verifier gave up, or it found a response wrong that ends
-    on the very characters of the gold answer."""
+def _doubt(row: Mapping[str, Any]) -> str:
+    """Why a verdict deserves a second look: the verifier gave up, or it found a response wrong that ends on
+    the gold answer, and not on a longer number or word. Empty where nothing says so."""
     if row.get("verdict") in _FAILED:
-        return True
-    gold, correct = row.get("answer"), row.get("correct")
-    if correct != 0 or not gold:
-        return False
+        return "the verifier could not judge it"
+    gold = (row.get("answer") or "").strip(" .$")
+    if row.get("correct") != 0 or not gold:
+        return ""
     last = (row["text"] or "").rstrip(" .\n$}").rpartition("\n")[2]
-    return last.endswith(gold.strip(" .$"))
+    before = last.removesuffix(gold)
+    if before == last or _GOES_ON.search(before):
+        return ""
+    return "found wrong, though it ends with the gold answer"
 
 
 def _packed(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -186,9 +186,9 @@
   };
   const numberOf = (at, of = data) => of.problems[of.index.problem[at]].number;
   const number = (value, missing) => (value === null || value === undefined ? missing : value);
-  const ORDER = {
-    first: (a, b) => index.step[a] - index.step[b] || a - b,
-    last: (a, b) => index.step[b] - index.step[a] || a - b,
+  const ORDER = { // what has no step, as an evaluation, comes last
+    first: (a, b) => number(index.step[a], 1e9) - number(index.step[b], 1e9) || a - b,
+    last: (a, b) => number(index.step[b], -1) - number(index.step[a], -1) || a - b,
     best: (a, b) => number(index.advantage[b], -1e9) - number(index.advantage[a], -1e9) || a - b,
     worst: (a, b) => number(index.advantage[a], 1e9) - number(index.advantage[b], 1e9) || a - b,
     long: (a, b) => number(index.tokens[b], 0) - number(index.tokens[a], 0) || a - b,
@@ -318,12 +318,14 @@
       node("span", "label", `  verifier: ${sample.verdict ?? "not asked"}${sample.truncated ? "; cut off at the length limit" : ""}`));
     item.append(verdict);
     const parts = Object.entries(sample.rewards);
+    if (sample.doubt) item.append(node("p", "label", `To be doubted: ${sample.doubt}`));
+    if (sample.text.includes("\ufffd")) item.append(node("p", "label", "�: bytes that are no whole character; a token may hold a part of one"));
     if (parts.length > 1) item.append(node("p", "label", parts.map(([name, value]) => `${name} ${value}`).join(", ")));
     if (sample.faults.length) item.append(node("p", "faults", "Faults: " + sample.faults.join("; ")));
     const ways = node("p", "label");
     const run = String(index.run[at]);
     if (index.group[at] !== null) ways.append(link("its group", { run, step: index.step[at], group: index.group[at] }), " · ");
-    ways.append(link("this problem at all steps", { run, problem: numberOf(at, of) }), " · ", link("link to this", placeOf(at, of)));
+    ways.append(link("this problem in all runs", { problem: numberOf(at, of) }), " · ", link("link to this", placeOf(at, of)));
     item.append(ways);
     return item;
   }
@@ -343,13 +345,43 @@
     const are = chosen.length === 1 ? "response" : "responses";
     byId("found").textContent = chosen.length
       ? `${chosen.length.toLocaleString()} ${are}, ${shown.toLocaleString()} shown`
-      : "No response is like that. Choose “any” somewhere, or press “all”.";
+      : "No response is like that. Choose “all” somewhere, or press “show all”.";
+  }
+
+  // What the form has no field for is a button that takes it away; in print a line stands for the form.
+  function tell_filters() {
+    const fields = [...form.elements].filter((field) => field.name && field.value);
+    byId("asked").textContent = "Chosen: " + fields.map((field) => `${field.name} ${field.selectedOptions?.[0].text ?? field.value}`).join(", ");
+    byId("chips").replaceChildren(...fields.filter((field) => field.type === "hidden").map((field) => {
+      const chip = node("button", "", `${field.name} ${field.value} ×`);
+      chip.type = "button";
+      chip.title = "remove this filter";
+      chip.addEventListener("click", () => { field.value = ""; go(); form.elements.run.focus(); });
+      return chip;
+    }));
+  }
+
+  let typing = 0;
+
+  // Shows what the form says, which is a step back in the history but for what is being typed.
+  function go(is_typed) {
+    clearTimeout(typing);
+    typing = 0;
+    const kept = [...new FormData(form)].filter(([name, value]) => value && !(name === "order" && value === "first"));
+    const address = "#traces" + (kept.length ? "?" + new URLSearchParams(kept) : "");
+    if (address === location.hash) return;
+    history[is_typed ? "replaceState" : "pushState"](null, "", address);
+    show();
   }
 
   async function show() {
     if (!form) return;
     const parameters = asked_for() || {};
-    for (const field of form.elements) if (field.name) field.value = parameters[field.name] ?? (field.name === "order" ? "first" : "");
+    for (const field of form.elements) {
+      // Not what is being typed, which the address does not say yet.
+      if (field.name && !(typing && field === document.activeElement)) field.value = parameters[field.name] ?? (field.name === "order" ? "first" : "");
+    }
+    tell_filters();
     const ticket = ++asked;
     list.setAttribute("aria-busy", "true");
     const found = await search(parameters, ticket);
@@ -368,9 +400,12 @@
     data.sizes.forEach((size, chunk) => {
       for (let place = 0; place < size; place++) chunkOf.push([chunk, place]);
     });
-    const steps = [...new Set(index.step)].sort((a, b) => a - b);
+    const steps = [...new Set(index.step)].filter((step) => step !== null).sort((a, b) => a - b);
     const runs = data.runs.map((run, at) => [at, run.name]).filter(([at]) => index.run.includes(at));
-    for (const [name, options] of [["run", runs], ["step", steps.map((step) => [step, step])]]) {
+    const modes = [...new Set(index.mode)].filter((mode) => mode !== null);
+    form.elements.mode.parentNode.hidden = !modes.length;
+    const same = (value) => [value, value];
+    for (const [name, options] of [["run", runs], ["step", steps.map(same)], ["mode", modes.map(same)]]) {
       const field = form.elements[name];
       const value = field.value;
       field.replaceChildren(field.options[0], ...options.map(([of, text]) => {
@@ -384,13 +419,17 @@
 
   if (form) {
     arrange();
-    const go = () => {
-      const kept = [...new FormData(form)].filter(([name, value]) => value && !(name === "order" && value === "first"));
-      location.hash = "traces" + (kept.length ? "?" + new URLSearchParams(kept) : "");
-    };
-    form.addEventListener("change", go);
+    form.addEventListener("input", (event) => {
+      if (event.target.tagName !== "INPUT") return go();
+      clearTimeout(typing);
+      typing = setTimeout(go, 250, true);
+    });
     form.addEventListener("submit", (event) => { event.preventDefault(); go(); });
-    form.addEventListener("reset", (event) => { event.preventDefault(); location.hash = "traces"; show(); });
+    form.addEventListener("reset", (event) => {
+      event.preventDefault();
+      for (const field of form.elements) if (field.name) field.value = field.name === "order" ? "first" : "";
+      go();
+    });
     byId("more").addEventListener("click", more);
     byId("shade").addEventListener("change", show);
   }
@@ -486,6 +525,7 @@
     asked++; // what is being looked for in the older responses is in vain
     data = newer;
     index = data.index;
+    legends();
     await Promise.all(changed.map(draw));
     if (form) {
       arrange();
@@ -495,14 +535,18 @@
   };
   byId("newer")?.addEventListener("click", show);
 
-  function arrive() {
-    const place = location.hash.slice(1).split("?")[0];
-    const target = place ? byId(place) : null;
-    if (target && location.hash.includes("?")) target.scrollIntoView();
+  async function arrive() {
+    const target = byId(location.hash.slice(1).split("?")[0]);
+    const place = asked_for()?.sample ? byId("found") : target; // one response alone is worth no form above it
     target?.focus({ preventScroll: true });
-    return show();
+    place?.scrollIntoView();
+    const at = scrollY;
+    clearTimeout(typing);
+    typing = 0;
+    await show();
+    if (scrollY === at) place?.scrollIntoView(); // now that there are cards below it, it can be at the top
   }
   addEventListener("hashchange", arrive);
+  addEventListener("beforeprint", () => { for (const run of document.querySelectorAll("#repeat details")) run.open = true; });
   arrive().then(() => { document.body.dataset.ready = "yes"; });
 })();
-    legends();
