@@ -1,13 +1,15 @@
-"""Build the course's checkpoint: `python -m prl.course.build` (6 minutes of CPU on one thread).
+"""Build the course's checkpoints: `python -m prl.course.build [NAME …]` (3 minutes of CPU each, one thread).
 
-The cold start of `tiny-search+products` at LoRA rank 16, so that it is small, and its weights rounded to
-bfloat16, which is what ships. Everything else of the folder is what the run wrote.
+Each is a cold start of 280 steps with its recipe (`prl.course.checkpoints`) and seed 0, its weights rounded to
+bfloat16, which is what ships.
 """
 
 from __future__ import annotations
 
 import shutil
+import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -15,25 +17,25 @@ from safetensors.torch import load_file, save_file
 
 from prl import sft
 from prl.config import resolve
-from prl.course.homework import checkpoint
+from prl.course.checkpoints import SETTINGS, STEPS, shipped
 from prl.runs import WEIGHTS
 
 KEPT = ("adapter_config.json", "prl.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 
 
-def main() -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        settings = resolve(
-            "sft",
-            recipe="tiny-search+products",
-            lora_r=16,
-            lora_alpha=16,
-            max_steps=280,
-            seed=0,
-            output_dir=folder,
-            overwrite_output_dir=True,
-        )
-        keep(sft.run(settings).folder / "adapter", checkpoint())
+def main(names: Sequence[str]) -> None:
+    for name in names or SETTINGS:
+        target = shipped(name)
+        with tempfile.TemporaryDirectory() as folder:
+            settings = resolve(
+                "sft",
+                max_steps=STEPS,
+                seed=0,
+                output_dir=folder,
+                overwrite_output_dir=True,
+                **SETTINGS[name],
+            )
+            keep(sft.run(settings).folder / "adapter", target)
 
 
 def keep(adapter: Path, folder: Path) -> None:
@@ -46,4 +48,4 @@ def keep(adapter: Path, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -14,10 +14,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from prl.course.checkpoints import shipped
 from prl.course.exercises import BUDGET, variant
 from prl.errors import UsageError, nearest
 
@@ -49,15 +49,6 @@ class Measured:
     @property
     def is_within_budget(self) -> bool:
         return self.tokens <= BUDGET
-
-
-def checkpoint() -> Path:
-    """The folder of the course's adapter for `tiny-search`: products, four paths, after the cold start.
-
-    `prl sft --recipe tiny-search+products --lora_r 16 --lora_alpha 16 --max_steps 280 --seed 0` made it, and
-    `prl.course.build` rounded its weights to bfloat16. It goes wherever a model does: `prl eval --model …`.
-    """
-    return Path(__file__).parent / "checkpoint"
 
 
 def faults(settings: object) -> list[str]:
@@ -134,7 +125,7 @@ def _model(name: str) -> Any:
     from prl.model import load_model
 
     quiet_libraries()
-    return load_model("tiny-search" if name == "base" else str(checkpoint()))
+    return load_model("tiny-search" if name == "base" else str(shipped("four-ways")))
 
 
 def read_cell(source: str) -> tuple[object, str | None]:

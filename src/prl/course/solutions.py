@@ -72,6 +72,6 @@ SETTINGS = {
     "temperature": 0.0,
     "max_tokens": 256,
 }
-CLAIM = 0.980
+CLAIM = 0.990
 """,
 }
