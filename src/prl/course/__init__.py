@@ -9,8 +9,8 @@ checkpoint("four-ways")   a model that the course ships, as a folder to work wit
 """
 
 from prl.course.checking import check
-from prl.course.exercises import EXERCISES, Exercise, variant
 from prl.course.checkpoints import checkpoint
+from prl.course.exercises import EXERCISES, Exercise, variant
 from prl.course.homework import Measured, measure
 
 __all__ = ["EXERCISES", "Exercise", "Measured", "check", "checkpoint", "measure", "variant"]

@@ -1,7 +1,7 @@
 """Build the course's checkpoints: `python -m prl.course.build [NAME …]` (3 minutes of CPU each, one thread).
 
-Each is a cold start of 280 steps with its recipe (`prl.course.checkpoints`) and seed 0, its weights rounded to
-bfloat16, which is what ships.
+Each is a cold start of 280 steps with its recipe (`prl.course.checkpoints`) and seed 0, its weights rounded
+to bfloat16, which is what ships.
 """
 
 from __future__ import annotations
