@@ -70,8 +70,8 @@ HTML(trace_html(trace))
 
 # %% [markdown]
 # Four ways lead to one product: each path takes another, and the summary takes the result that most of them have. That
-# is one use of paths, a *vote*. Another is to *divide* the work. Which of several sums gives a number? Nothing says
-# which to try first, so every path tries one:
+# is one use of paths, a *vote*. (A path of this trace slipped, on purpose: notebook 2 says why.) Another is to *divide* the
+# work. Which of several sums gives a number? Nothing says which to try first, so the paths share them, one or two each:
 
 # %%
 divided = load_rows("search:which-coldstart-4", need=("problem", "trace"), limit=1)[0]
@@ -116,7 +116,7 @@ pd.DataFrame(rows).set_index("response")
 # To a model a response is a sequence of tokens. In ordinary, *causal* attention each token sees all tokens before it;
 # so a path would see the paths that were written before it, and could copy from them. In *structured* attention the
 # paths of a block do not see each other, and what follows the block sees them all. A row of the picture is a token
-# that looks, a column one that is seen:
+# that looks, a column one that is seen. (The paper calls causal attention "Seen" and structured attention "Unseen".)
 
 # %%
 short = "<Parallel>\n<Path>6*7=42</Path>\n<Path>7*6=42</Path>\n</Parallel>\n<Summary>42</Summary>"
@@ -135,11 +135,12 @@ draw_positions(pieces_of(short))
 # *critical path*. All pictures come from two functions, the same that the model computes with in training:
 
 # %%
-ids, tags = torch.tensor([[9, 0, 2, 9, 3, 2, 9, 9, 3, 1, 4, 9, 5]]), Tags(0, 1, 2, 3, 4, 5)  # 9: any other token
+tags = Tags(parallel=0, end_parallel=1, path=2, end_path=3, summary=4, end_summary=5)
+ids = torch.tensor([[9, 0, 2, 9, 3, 2, 9, 9, 3, 1, 4, 9, 5]])  # 9: any other token
 print("position ", structural_positions(ids, tags)[0].tolist())
 mask = path_window_mask(ids, tags)[0, 0]
-print("the second path's first token sees", mask[6].nonzero().flatten().tolist())
-print("</Parallel> sees                  ", mask[9].nonzero().flatten().tolist())
+print("the second path's <Path> sees", mask[5].nonzero().flatten().tolist())
+print("</Parallel> sees             ", mask[9].nonzero().flatten().tolist())
 
 # %% [markdown]
 # ## A fork and a join by hand
@@ -199,7 +200,8 @@ HTML(trace_html(parse(tokenizer.decode(by_hand[:-1]))))
 
 # %% [markdown]
 # That took one forward pass of the whole text for every token. The decoder keeps what it has computed, takes all paths
-# in one pass, many responses at a time, and comes to the same tokens:
+# in one pass, many responses at a time, and comes to the same tokens. It takes fewer steps than there are tokens that wait:
+# forced tokens are read together with the next one that is not.
 
 # %%
 decoder = ForkJoinDecoder(

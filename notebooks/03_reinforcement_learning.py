@@ -55,7 +55,8 @@ RECIPE = "tiny-search+products"
 #
 # We begin with a cold start half of whose traces were in sequence, on the same kind of problems: of the model's responses
 # one half opens a block, the other computes in one line. Nobody told it which is better. To one problem it samples a *group*
-# of eight responses.
+# of eight responses. (Models this small write summaries that now and then hold junk, also half characters, shown as �: what
+# counts is the final answer.)
 
 # %%
 model, tokenizer = load_model(checkpoint("mixed"), trainable=True)
@@ -99,7 +100,7 @@ table.assign(advantage=advantages.round(decimals=3).tolist())
 # Problems that are far too hard or far too easy make dead groups, and the time to sample them is lost.
 #
 # Now the step. A token of a response with a positive advantage is to become likelier, one with a negative advantage less
-# likely; tokens that the runtime wrote by itself (*forced*) are nobody's choice and get no gradient. GRPO's loss takes the
+# likely; tokens that the runtime wrote by itself (*forced*: the tags and numbers of paths, notebook 1) get no gradient. GRPO's loss takes the
 # ratio of a token's probability now to that when it was sampled, and clips it, so that one step cannot go too far. On the
 # first step nothing has changed yet, and every ratio is 1:
 
@@ -150,8 +151,9 @@ change = [
 table.assign(advantage=advantages.round(decimals=3).tolist(), log_probability_changed_by=change)
 
 # %% [markdown]
-# What had a positive advantage has become likelier, as a whole response. That is all of it: sample, judge, compare within
-# the group, make a small step, and begin anew.
+# What had a positive advantage has become likelier, as a whole response; the others share its words and still became less
+# likely. That is all of it: sample, judge, compare within the group, make a small step, and begin anew. Of one group little
+# is learned (here most blocks were wrong); it takes many to see what is right more often.
 #
 # ## 2. As many steps as it takes
 #
@@ -195,7 +197,8 @@ print(f"largest difference: {(by_hand - alive[0]['advantage']).abs().max():.1e}"
 print(f"{len(groups) - len(alive)} of {len(groups)} groups were dead")
 
 # %% [markdown]
-# And here are responses of the last step, with what each was paid:
+# And here are responses of the last step, with what each was paid. One may break a rule of the format and be paid in full:
+# right answers are all that counts here.
 
 # %%
 prl.show(skill.folder, step="last", limit=2)
@@ -226,9 +229,10 @@ gain = evaluation.paired_difference(results["before"].scores["sampled"], results
 print(f"gain in accuracy: {gain}")
 
 # %% [markdown]
-# It could have gone the other way. What RL makes of blocks depends on what they are worth *where it begins*: from a cold
+# Greedily (at each step the likeliest token) little has changed: there the model used blocks before, too. What RL changed
+# is what it samples. It could have gone the other way. What RL makes of blocks depends on what they are worth *where it begins*: from a cold
 # start of 125 steps, after which a block is right less often than a line of text, the same reward makes the same model give
-# blocks up within twenty steps (prl's study, part *rewards*: from 46 % to 2 % of the responses, over five seeds).
+# blocks up within twenty steps (from 46 % to 2 % of the responses, over five seeds; `prl study` measured it).
 # That is why the paper pays for blocks on the way. Its *alternating* reward takes turns: in a window of ten steps, eight
 # pay right answers alone, and two pay a little more for those with a block.
 
@@ -278,7 +282,7 @@ def format_reward(text: str) -> float:
 right = check(format_reward)
 
 # %% [markdown]
-# And the alternating reward, as it was printed above:
+# And the alternating reward, which was printed above. The cell says the numbers; they may be others than the paper's:
 
 # %%
 # exercise: alternating (3 points)

@@ -75,12 +75,12 @@ plot_run(hacked.folder)
 # %% [markdown]
 # The reward rises as in a textbook. Within a few steps the blocks are gone: nothing is as long as a block. The format is
 # valid all the same, as a response without a block breaks no rule. A dashboard that shows reward and format would say that
-# all is well.
+# all is well. (The loss, left, is no measure of success here: advantages are zero on average.)
 #
 # ## 2. What tells
 #
-# What was meant was *right and brief*. At first the answers were still right, in one line, as the base had them. Then they went wrong: a
-# digit saved here and there pays, and a slip costs nothing. So right answers have to be watched, on problems that nobody
+# What was meant was *right and brief*. At first the answers were still right, in one line, as the base model of notebook 2
+# has them. Then they went wrong: a slip costs nothing, and one that saves a digit pays. So right answers have to be watched, on problems that nobody
 # trains on:
 
 # %%
@@ -112,16 +112,18 @@ for line in reward_lab.lines(found)[:2]:
     print(line)
 
 # %% [markdown]
-# What would other rewards have paid for the same responses? `change` is from the first third of the steps to the last; `r` is
-# how far a reward goes along with right answers:
+# (156 problems: those that were drawn twice count once.) What would other rewards have paid for the same responses? `paid` is
+# what the run paid, `accuracy` 1 for a right answer and −1 for a wrong one, `parallel` 1 only for right answers with a block,
+# `sum` these two together. `change` is from the first third of the steps to the last; `r` is how far a reward goes along
+# with right answers:
 
 # %%
 pd.DataFrame(
     {
-        name: {"mean": scores.mean, "change": str(scores.change), "r": scores.correlation}
+        name: {"mean": scores.mean, "change": scores.change.mean, "r": scores.correlation}
         for name, scores in found.rewards.items()
     }
-).T
+).T.round(2)
 
 # %% [markdown]
 # And the responses themselves. At the first step, and at the last:

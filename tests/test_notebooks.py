@@ -103,7 +103,7 @@ def shows_a_hacked_reward(text: str) -> None:
 
 
 def shows_budgets_and_seeds(text: str) -> None:
-    assert "tokens of critical path" in text or "tokens in all" in text
+    assert "four paths over four votes: " in text
     low, high = interval(text, "over its four votes, 5 seeds:")
     assert 0 < low < high
 
