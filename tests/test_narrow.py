@@ -15,11 +15,12 @@ from peft import LoraConfig, get_peft_model
 from peft.tuners.lora.layer import Linear as LoraLinear
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.nn import functional
 
 from prl import sft
 from prl.config import resolve
 from prl.model import Lora, add_up_narrow_adapters, load_model
-from prl.model.narrow import is_less_work
+from prl.model.narrow import LEAST, is_less_work, product
 from prl.trainer import setup
 
 WIDTH, OUTPUTS, RANK, TOKENS = 24, 40, 16, 200
@@ -66,6 +67,34 @@ def test_numbers_and_gradients_are_those_of_peft(monkeypatch: pytest.MonkeyPatch
     for ours, other in zip(numbers(model, x), theirs, strict=True):
         torch.testing.assert_close(ours, other, rtol=1e-5, atol=1e-5)
     assert not calls
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("shape", [(2048,), (4, 512), (4, 3)], ids=["rows", "batch", "small"])
+def test_products_have_the_numbers_and_gradients_of_torch(shape: tuple[int, ...], bias: bool) -> None:
+    torch.manual_seed(0)
+    leaves = [torch.randn(*shape, WIDTH), torch.randn(OUTPUTS, WIDTH), *[torch.randn(OUTPUTS)] * bias]
+    is_large = leaves[0].numel() * OUTPUTS >= LEAST
+    assert is_large is (shape != (4, 3))
+    found = []
+    for compute in (product, functional.linear):
+        given = [each.clone().requires_grad_() for each in leaves]
+        y = compute(*given)
+        assert (y.grad_fn.name() == "_ProductBackward") is (is_large and compute is product and not bias)
+        of_y = torch.linspace(-1, 1, y.numel()).view(y.shape[::-1]).permute(*range(y.dim())[::-1])
+        found.append([y.detach(), *torch.autograd.grad(y, given, of_y)])
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5 * float(theirs.abs().max()))
+
+
+def test_a_product_has_the_gradients_that_are_asked_for() -> None:
+    x, weight = torch.randn(2048, WIDTH), torch.randn(OUTPUTS, WIDTH)
+    for asked, other in ((x.clone(), weight), (weight.clone(), x)):
+        asked.requires_grad_()
+        y = product(asked, other) if asked.shape == x.shape else product(other, asked)
+        (grad,) = torch.autograd.grad(y.sum(), asked)
+        expected = other.sum(0).expand_as(asked)
+        torch.testing.assert_close(grad, expected, rtol=1e-4, atol=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,9 @@
 x W + (x A) B, as peft computes it, takes two more products of all tokens, and three passes over the result
 to scale and to add it. Where the layer is narrow, W + A B is cheap, and x (W + A B) one product. The numbers
 are the same to rounding, so are the gradients. Of a tiny model at rank 64 that is a quarter of a step.
+
+On a CPU oneDNN computes it, where torch takes MKL: of 7872 rows an AMD EPYC made 100 GFLOPS by MKL and 210 to
+240 by oneDNN, forward and for the gradient of x; that of W was hardly faster, and stays.
 """
 
 from __future__ import annotations
@@ -13,7 +16,11 @@ from typing import Any
 import torch
 from peft.tuners.lora.layer import Linear as LoraLinear
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn.functional import linear
+
+LEAST = 2**20
+"""Multiplications of the smallest product for oneDNN, whose call costs more than MKL's."""
 
 
 def add_up_narrow_adapters(model: nn.Module) -> int:
@@ -60,4 +67,40 @@ def _forward(layer: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     if not is_less_work(x.numel() // inputs, len(down), inputs, outputs):
         return LoraLinear.forward(layer, x)
     weight = torch.addmm(base.weight, up.weight, down, alpha=layer.scaling[name])
-    return linear(x, weight, base.bias)
+    return product(x, weight, base.bias)
+
+
+def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """`linear` of fp32 tensors, by oneDNN where that is faster. torch 2.13: its operator is Inductor's,
+    without a public name; where a build lacks it, torch chooses."""
+    if (
+        x.device.type != "cpu"
+        or x.numel() * len(weight) < LEAST
+        or not torch.backends.mkldnn.is_available()
+        or not hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    ):
+        return linear(x, weight, bias)
+    found: Tensor = _Product.apply(x, weight)
+    return found if bias is None else found + bias
+
+
+class _Product(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        needs_x, needs_weight = ctx.needs_input_grad
+        ctx.save_for_backward(x if needs_weight else None, weight if needs_x else None)
+        return _by_onednn(x, weight)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Any) -> Any:
+        x, weight = ctx.saved_tensors
+        of_y = grads[0].contiguous()
+        of_x = None if weight is None else _by_onednn(of_y, weight.t())
+        of_weight = None if x is None else of_y.flatten(0, -2).t() @ x.flatten(0, -2)
+        return of_x, of_weight
+
+
+def _by_onednn(x: Tensor, weight: Tensor) -> Tensor:
+    found: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, None, "none", [], "")
+    return found
