@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import subprocess
 import sys
 import time
@@ -164,3 +165,25 @@ def test_cpu_path_imports_neither_torch_early_nor_bitsandbytes() -> None:
         "here = prl.machine.hardware.this_machine(); prl.machine.hardware.choose_dtype(here, here.device)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of glibc's allocator")
+@pytest.mark.parametrize("keeps", [True, False])
+def test_what_is_freed_is_kept_for_the_next_step(keeps: bool) -> None:
+    resource = pytest.importorskip("resource")
+    code = f"""
+import resource
+from prl.machine.hardware import keep_freed_memory
+if {keeps}:
+    keep_freed_memory()
+def step():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    blocks = [b"x" * 2**20 for _ in range(128)]
+    del blocks
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+step()
+print(step())
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    pages = 128 * 2**20 // resource.getpagesize()
+    assert int(ended.stdout) < pages / 4 if keeps else int(ended.stdout) > pages / 2

@@ -7,6 +7,7 @@ the functions; bitsandbytes never.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import sys
 import time
@@ -26,6 +27,10 @@ USABLE = 0.85
 """Share of a card's nominal memory that its recipe may count on: a card of N GB shows less than N GiB (a T4
 of 16 GB: 14.7 GiB), and a desktop takes a few hundred MiB more."""
 
+KEPT = 2**29
+"""Bytes of freed memory that a CPU process keeps at the most for what it asks for next."""
+
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of malloc.h
 _SECONDS_A_COUNT = 0.025
 _WORTH_ANOTHER_THREAD = 0.9
 
@@ -253,3 +258,17 @@ def _product_ms(threads: int) -> float:
         torch.mm(left, left)
         products += 1
     return 1000 * elapsed / products
+
+
+def keep_freed_memory() -> None:
+    """Have glibc's allocator keep up to `KEPT` of what is freed at the end of its heap.
+
+    By itself it gives the activations of a step back, and in the next one the kernel clears their pages anew:
+    of an RL step of the tiny model 0.14 to 0.2 of 1.9 CPU seconds. Blocks of 32 MiB or more go back as ever.
+    With another C library nothing changes.
+    """
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):
+            allocator = ctypes.CDLL("libc.so.6")
+            allocator.mallopt(_MMAP_THRESHOLD, 2**25)  # where glibc's own, which grows, would end
+            allocator.mallopt(_TRIM_THRESHOLD, KEPT)

@@ -10,6 +10,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from prl import runs
+from prl.machine.hardware import keep_freed_memory
 from prl.model import Lora, add_up_narrow_adapters, load_model, resolve_attention, resolve_path_opening
 from prl.settings import Settings
 from prl.trainer import resuming
@@ -44,6 +45,8 @@ def load_trained(settings: Settings[Any], folder: runs.Run, tags: str) -> tuple[
     """Model and tokenizer of a training: the adapter that `settings` names, or a new one on its base. Raises
     ModelError, and UsageError for an attention or opening other than that of the checkpoint to go on from."""
     arguments, training = settings.arguments, settings.trainer
+    if arguments.device == "cpu":
+        keep_freed_memory()
     if folder.checkpoint:
         resolve_attention(folder.checkpoint, arguments.attention)
         resolve_path_opening(folder.checkpoint, arguments.path_opening)
