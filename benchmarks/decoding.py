@@ -206,11 +206,7 @@ def agreement(size: Size, real: Path) -> list[dict[str, Any]]:
             precision = str(dtype).removeprefix("torch.")
             # Twice 100,000 tokens, and for bf16 enough to state its gap.
             share = (1 if attention == "structured" else 0.1) * (1 if dtype == torch.float32 else 0.1)
-            model, tokenizer = load_model("tiny", dtype=dtype, tags="tokens")
-            torch.manual_seed(0)
-            for parameter in model.parameters():
-                parameter.data.normal_(0, 0.08)
-            bias_tags(model, tokenizer, tags=3.0, other=1.5, end=1.0)
+            model, tokenizer = random_tiny(dtype)
             found.append(
                 compare(
                     f"tiny {precision}", model, tokenizer, attention, share * size.tiny_tokens, size.samples
@@ -232,13 +228,23 @@ def agreement(size: Size, real: Path) -> list[dict[str, Any]]:
     return found
 
 
+def random_tiny(dtype: torch.dtype, device: str = "cpu") -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The tiny model with random weights, which forks, breaks tags and runs out of room all the time."""
+    model, tokenizer = load_model("tiny", dtype=dtype, device=device, tags="tokens")
+    torch.manual_seed(0)
+    for parameter in model.parameters():
+        parameter.data.normal_(0, 0.08)
+    bias_tags(model, tokenizer, tags=3.0, other=1.5, end=1.0)
+    return model, tokenizer
+
+
 def bias_tags(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, tags: float, other: float, end: float
 ) -> None:
     """Let the model write tags: the ones that open a block and close a path, the others, and EOS."""
     head = model.get_output_embeddings()
-    bias = torch.zeros(head.weight.shape[0], dtype=head.weight.dtype)
-    bias[tag_ids(tokenizer)] = torch.tensor([tags, other, other, tags, other, other], dtype=bias.dtype)
+    bias = head.weight.new_zeros(head.weight.shape[0])
+    bias[tag_ids(tokenizer)] = bias.new_tensor([tags, other, other, tags, other, other])
     bias[tokenizer.eos_token_id] = end
     head.bias = torch.nn.Parameter(bias)
 
@@ -309,16 +315,17 @@ def score(model: PreTrainedModel, pairs: Sequence[tuple[list[int], Response]]) -
     """How far each sampled log-probability is from that of one forward pass over the padded sequences."""
     sequences = [[*ids, *response.token_ids] for ids, response in pairs]
     longest = max(map(len, sequences))
-    ids = torch.tensor([sequence + [0] * (longest - len(sequence)) for sequence in sequences])
-    mask = torch.tensor([[1] * len(s) + [0] * (longest - len(s)) for s in sequences])
+    device = model.device
+    ids = torch.tensor([sequence + [0] * (longest - len(sequence)) for sequence in sequences], device=device)
+    mask = torch.tensor([[1] * len(s) + [0] * (longest - len(s)) for s in sequences], device=device)
     logits = model(input_ids=ids, attention_mask=mask).logits.float()
     gaps = []
     for row, (prompt, response) in enumerate(pairs):
         start, stop = len(prompt), len(sequences[row])
         scored = logits[row, start - 1 : stop - 1].log_softmax(-1)
         scored = scored.gather(1, ids[row, start:stop, None]).squeeze(1)
-        gap = (scored - torch.tensor(response.logprobs)).abs()
-        gaps.append(gap[~torch.tensor(response.forced)])
+        gap = (scored - torch.tensor(response.logprobs, device=device)).abs()
+        gaps.append(gap[~torch.tensor(response.forced, device=device)])
     return torch.cat(gaps)
 
 

@@ -15,6 +15,8 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -121,14 +123,32 @@ def measured(name: str) -> dict[str, Any]:
 
 def measure(command: str, given: dict[str, Any]) -> dict[str, Any]:
     """Peak in bytes of a run, and the forecast for it."""
-    from torch.profiler import ProfilerActivity, profile
-
     from prl import rl, sft
     from prl.config import resolve
-    from prl.machine.load import load_of
-    from prl.machine.memory import forecast
-    from prl.machine.shape import read_shape
     from prl.model import load_model
+
+    with tempfile.TemporaryDirectory() as folder:
+        base = SFT if command == "sft" else RL
+        if given.get("attention") == "structured":  # which RL takes only where tokens can open a block
+            for part in load_model("tiny", tags="tokens"):
+                part.save_pretrained(f"{folder}/tagged")
+            given = {"model_name_or_path": f"{folder}/tagged", **given}
+        settings = resolve(
+            command, recipe="tiny", threads=1, rehearse="on", save_strategy="no",
+            output_dir=f"{folder}/run", **base | given,
+        )  # fmt: skip
+        with noted_passes() as passes, noted_peak("cpu") as peak:
+            (sft if command == "sft" else rl).run(settings)
+        found = forecast_of(settings, passes)
+    measured = peak["allocated"]
+    error = found.peak / measured - 1
+    return {"measured": measured, "forecast": found.peak, "at": found.at, "error": error}
+
+
+@contextmanager
+def noted_passes() -> Iterator[list[tuple[int, int, int, int]]]:
+    """Within, a training notes rows, prompt, response and what rows share of each pass of its first
+    micro-batch."""
     from prl.trainer.micro_batches import MicroBatches
     from prl.trainer.packing import shared_by_all
 
@@ -149,28 +169,92 @@ def measure(command: str, given: dict[str, Any]) -> dict[str, Any]:
         return parts
 
     MicroBatches._parts = noted
-    with tempfile.TemporaryDirectory() as folder:
-        base = SFT if command == "sft" else RL
-        if given.get("attention") == "structured":  # which RL takes only where tokens can open a block
-            for part in load_model("tiny", tags="tokens"):
-                part.save_pretrained(f"{folder}/tagged")
-            given = {"model_name_or_path": f"{folder}/tagged", **given}
-        settings = resolve(
-            command, recipe="tiny", threads=1, rehearse="on", save_strategy="no",
-            output_dir=f"{folder}/run", **base | given,
-        )  # fmt: skip
-        with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as profiler:
-            (sft if command == "sft" else rl).run(settings)
-        load = load_of(settings) if command == "sft" else load_of(settings, longest_prompt=passes[0][1])
-        shape = read_shape(settings.arguments.model_name_or_path)
-    events = profiler.profiler.kineto_results.events()
-    live = peak = 0
-    for event in sorted((e for e in events if e.name() == "[memory]"), key=lambda e: e.start_ns()):
-        live += event.nbytes()
-        peak = max(peak, live)
+    try:
+        yield passes
+    finally:
+        MicroBatches._parts = parts_of
+
+
+@contextmanager
+def noted_peak(device: str) -> Iterator[dict[str, int]]:
+    """Bytes that tensors took at most within, as `allocated`, once it is over; on a GPU also what its
+    allocator had `reserved` for them. A trainer that begins to count anew is part of it."""
+    import torch
+    from torch.profiler import ProfilerActivity, profile
+
+    peak = {"allocated": 0}
+    if device == "cpu":
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+            yield peak
+        events = profiler.profiler.kineto_results.events()
+        live = 0
+        for event in sorted((e for e in events if e.name() == "[memory]"), key=lambda e: e.start_ns()):
+            live += event.nbytes()
+            peak["allocated"] = max(peak["allocated"], live)
+        return
+
+    def note() -> None:
+        peak["allocated"] = max(peak["allocated"], torch.cuda.max_memory_allocated())
+        peak["reserved"] = max(peak.get("reserved", 0), torch.cuda.max_memory_reserved())
+
+    def noting(*arguments: Any) -> None:
+        note()
+        reset(*arguments)
+
+    reset = torch.cuda.reset_peak_memory_stats
+    reset()
+    torch.cuda.reset_peak_memory_stats = noting
+    try:
+        yield peak
+    finally:
+        torch.cuda.reset_peak_memory_stats = reset
+        note()
+
+
+def left_for_tensors(gb: int) -> int:
+    """The bytes that a card of `gb` GB has free at least, less the CUDA context. ValueError where this card
+    has less."""
+    import torch
+
+    from prl.machine.hardware import USABLE
+    from prl.machine.memory import CUDA_CONTEXT, GIB
+
+    most = int(USABLE * gb * GIB) - CUDA_CONTEXT
+    _, total = torch.cuda.mem_get_info()
+    if most > total:
+        raise ValueError(f"this card has {total / GIB:.1f} GiB, less than one of {gb} GB has free")
+    return most
+
+
+@contextmanager
+def held(most: int | None) -> Iterator[None]:
+    """Within, this card gives `most` bytes for tensors, and says that no more is free; None: all it has."""
+    import torch
+
+    if most is None:
+        yield
+        return
+    ask = torch.cuda.mem_get_info
+    torch.cuda.set_per_process_memory_fraction(most / ask()[1])
+    torch.cuda.mem_get_info = lambda *_: (max(0, most - torch.cuda.memory_reserved()), most)
+    try:
+        yield
+    finally:
+        torch.cuda.mem_get_info = ask
+        torch.cuda.set_per_process_memory_fraction(1.0)
+
+
+def forecast_of(settings: Any, passes: Sequence[tuple[int, int, int, int]]) -> Any:
+    """The forecast of a training that had these passes (`noted_passes`): the one with the highest peak."""
+    from prl.machine.load import load_of
+    from prl.machine.memory import forecast
+    from prl.machine.shape import read_shape
+
+    is_sft = settings.command == "sft"
+    load = load_of(settings) if is_sft else load_of(settings, longest_prompt=passes[0][1])
+    shape = read_shape(settings.arguments.model_name_or_path)
     loads = [replace(load, rows=rows, prompt=a, completion=b, shared=c) for rows, a, b, c in passes]
-    found = max((forecast(shape, each) for each in loads), key=lambda each: each.peak)
-    return {"measured": peak, "forecast": found.peak, "at": found.at, "error": found.peak / peak - 1}
+    return max((forecast(shape, each) for each in loads), key=lambda each: each.peak)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ for as many tokens: below 1, prl is ahead. How to read the figures: docs/benchma
 from __future__ import annotations
 
 import argparse
+import importlib
 import importlib.metadata
 import json
 import multiprocessing
@@ -34,6 +35,7 @@ from pathlib import Path
 from typing import Any
 
 from prl.machine.hardware import this_machine
+from prl.runs.disk import replacing
 from prl.runs.provenance import describe_environment
 from prl.statistics import median
 
@@ -95,7 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = read(arguments)
     os.environ |= {"OMP_NUM_THREADS": str(options.threads), "HF_HUB_OFFLINE": "1"}  # for all processes
     sys.path.insert(0, str(ROOT / "benchmarks"))
-    FORKING.set_forkserver_preload(["ways"])
+    preload(["ways"])
     sizes = {name: sized(name, options) for name in options.models}
     environment = describe_environment()
     results: dict[str, Any] = {
@@ -173,16 +175,13 @@ def sized(name: str, options: argparse.Namespace) -> Size:
 
 
 def write(results: Mapping[str, Any], file: Path) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    with replacing(file, "--output") as target:
+        target.write(f"{json.dumps(results, indent=1)}\n".encode())
 
 
 def machine(options: argparse.Namespace, cores: int) -> dict[str, Any]:
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
-    name = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "")
     return {
-        "device": this_machine().name if options.device == "cuda" else name or platform.machine(),
+        "device": this_machine().name if options.device == "cuda" else cpu_name(),
         "cores": cores,
         "threads": options.threads,
         "python": platform.python_version(),
@@ -190,14 +189,28 @@ def machine(options: argparse.Namespace, cores: int) -> dict[str, Any]:
     }
 
 
+def cpu_name() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
+    names = (line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.machine())
+
+
 # -- measuring
 
 
-def call(serve: str, channel: Connection, log: str, given: Mapping[str, Any]) -> None:
-    """That function of benchmarks/ways.py, which is imported where it runs alone: it needs torch."""
-    import ways
+def preload(modules: list[str]) -> None:
+    """Have the server of processes import these modules of this folder, once for all. It finds them through
+    the environment alone, and says nothing of one that it does not find (Python 3.11)."""
+    FORKING.set_forkserver_preload(modules)
+    paths = [str(ROOT / "benchmarks"), os.environ.get("PYTHONPATH", "")]
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
 
-    getattr(ways, serve)(channel, log, given)
+
+def call(serve: str, channel: Connection, log: str, given: Mapping[str, Any]) -> None:
+    """That function, `module.name`, of a module that is imported where it runs alone: it needs torch."""
+    module, _, name = serve.rpartition(".")
+    getattr(importlib.import_module(module), name)(channel, log, given)
 
 
 class Process:
@@ -237,7 +250,7 @@ def prepare(name: str, folder: str, options: argparse.Namespace) -> dict[str, st
         "real_traces": str(options.real_traces) if options.real_traces.is_file() else "",
         "limit": 64 if options.quick else 341,
     }
-    process = Process("serve_prepared", Path(folder, f"prepare {name}.log"), given)
+    process = Process("ways.serve_prepared", Path(folder, f"prepare {name}.log"), given)
     found = process.answer()
     process.end()
     return found
@@ -264,7 +277,7 @@ def started(given: Sequence[dict[str, Any]]) -> Iterator[list[Way]]:
     try:
         for each in given:
             log = Path(each["folder"], f"{each['part']} {each['way']}.log")
-            started.append(Way(each["way"], Process("serve", log, each)))
+            started.append(Way(each["way"], Process("ways.serve", log, each)))
         for way in started:
             way.loaded = way.process.answer()["loaded"]
         yield started

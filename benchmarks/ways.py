@@ -17,10 +17,10 @@ import json
 import os
 import sys
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -36,17 +36,16 @@ from transformers import Qwen3Config, Qwen3ForCausalLM, TrainerCallback
 from trl import GRPOTrainer, SFTTrainer
 from trl.extras.profiling import ProfilingContext
 
-from decoding import SHAPES, Way, generate, script_of, scripted, scripted_generate
+from decoding import SHAPES, Script, Way, generate, script_of, scripted, scripted_generate
 from prl import rl, sft
 from prl.config import resolve
 from prl.data.hub import load_rows
 from prl.decoding import ForkJoinDecoder, Limits, row_seed
 from prl.grammar import canonical_layout
 from prl.machine.hardware import peak_memory
-from prl.model import Lora, load_model, tag_ids
+from prl.model import Lora, load_model, tag_ids, tags_of
 from prl.model.adapter import lora_config
 from prl.model.loading import load_tokenizer
-from prl.model.tags import has_tags
 from prl.prompts import render_prompt
 from prl.rewards import accuracy_reward
 from prl.settings import Settings
@@ -82,10 +81,15 @@ class Work:
     batch: int  # of those, side by side
     shorter: int  # responses of an evaluation are as long as the traces, divided by this
     seed: int = 0
+    given: dict[str, Any] = field(default_factory=dict)  # settings in place of those that both trainers have
 
     @property
     def dtype(self) -> str:
         return "bfloat16" if self.device == "cuda" else "float32"
+
+    @property
+    def is_structured(self) -> bool:
+        return self.way == "prl structured"
 
     def lora(self) -> Lora:
         return Lora(self.lora_r, self.lora_r)
@@ -194,7 +198,7 @@ class Clock(TrainerCallback):
 def train_sft(work: Work, turns: Turns) -> None:
     settings = sft_settings(work)
     clock = Clock(turns, lambda logs: clock.tokens(), is_read=True)
-    if work.way == "prl":
+    if work.way != "trl":
         sft.run(settings, callbacks=[clock])
         return
     # The user of plain TRL has the tags in the tokenizer and an adapter that does not train their rows; the
@@ -213,15 +217,14 @@ def train_sft(work: Work, turns: Turns) -> None:
 
 
 def sft_settings(work: Work) -> Settings[Any]:
-    return resolve(
-        "sft",
-        **common(work),
-        max_length=work.max_length,
-        per_device_train_batch_size=work.rows,
-        sample_count=0,
-        eval_limit=1,
-        warmup_steps=0,
-    )
+    given = {
+        "max_length": work.max_length,
+        "per_device_train_batch_size": work.rows,
+        "sample_count": 0,
+        "eval_limit": 1,
+        "warmup_steps": 0,
+    }
+    return resolve("sft", **common(work) | given | work.given)
 
 
 def common(work: Work) -> dict[str, Any]:
@@ -259,7 +262,7 @@ def train_grpo(work: Work, turns: Turns) -> None:
     if work.way == "trl":
         model, tokenizer = load_model(
             work.model, lora=work.lora(), trainable=True, dtype=getattr(torch, work.dtype),
-            device=work.device, seed=work.seed, tags="text",
+            device=work.device, seed=work.seed, tags=tags_of(work.model),
         )  # fmt: skip
         trainer = GRPOTrainer(
             model, accuracy_reward, settings.trainer, Dataset.from_list(table),
@@ -273,35 +276,37 @@ def train_grpo(work: Work, turns: Turns) -> None:
         return
     tokenizer = load_tokenizer(work.model)
     responses = prescribed(work, tokenizer, table)
-    tags = Tags.of(tokenizer) if has_tags(tokenizer) else None
-    scripts = {
-        row_seed(work.seed, 1, step, 0, row): script_of(ids, tags) if tags else {0: ids}
-        for step, rows in enumerate(responses)
-        for row, ids in enumerate(rows)
-    }
+    tags = Tags.of(tokenizer) if work.is_structured else None
+    # A rehearsal draws two tokens with seeds of its own.
+    scripts: defaultdict[int, Script] = defaultdict(lambda: {0: responses[0][0]})
+    for step, rows in enumerate(responses):
+        for row, ids in enumerate(rows):
+            script = script_of(ids, tags) if tags else {0: ids}
+            scripts[row_seed(work.seed, 1, step, 0, row)] = script
     with scripted(scripts):
         rl.run(settings, callbacks=[clock])
 
 
 def rl_settings(work: Work) -> Settings[Any]:
-    structured = work.way == "prl structured"
     # Room for paths is shared out before they are written: in plenty, so that no path is cut off.
-    given = {"attention": "structured", "paths": str(PATHS)} if structured else {"attention": "causal"}
-    return resolve(
-        "rl",
-        **common(work),
-        **given,
-        rewards=["accuracy"],
-        shuffle_dataset=False,
-        per_device_train_batch_size=work.groups * work.group,
-        num_generations=work.group,
-        max_completion_length=(4 if structured else 1) * work.completion,
-    )
+    given: dict[str, Any] = {"attention": "causal"}
+    if work.is_structured:
+        given = {"attention": "structured", "paths": str(PATHS)}
+    given |= {
+        "rewards": ["accuracy"],
+        "shuffle_dataset": False,
+        "per_device_train_batch_size": work.groups * work.group,
+        "num_generations": work.group,
+        "max_completion_length": (4 if work.is_structured else 1) * work.completion,
+    }
+    return resolve("rl", **common(work) | given | work.given)
 
 
 def step_of(work: Work, logs: dict[str, Any], profile: Counter[str]) -> dict[str, Any]:
     """What is kept of a GRPO step's log: sampled tokens, all tokens until now, the mean reward, and where the
     time went: as prl logs it, or as far as TRL's own profiling tells."""
+    if "completions/mean_length" not in logs:
+        return {}  # a step that only updates: its responses were sampled before
     count = work.groups * work.group
     facts = {
         "tokens": round(logs["completions/mean_length"] * count),
@@ -350,7 +355,7 @@ def prescribed(work: Work, tokenizer: Any, table: list[dict[str, Any]]) -> list[
     texts = tokenizer([row["trace"] for row in rows], add_special_tokens=False)["input_ids"]
     texts = [[token for token in ids if token not in tags] for ids in texts]
     words = [max(ids) for ids in texts]
-    structured = Tags.of(tokenizer) if tags else None
+    structured = Tags.of(tokenizer) if work.is_structured else None
     steps = []
     for step in range(work.turns):
         responses = []
@@ -481,18 +486,18 @@ PARTS = {"sft": train_sft, "grpo": train_grpo, "eval": evaluate}
 
 def serve(channel: Connection, log: str, given: dict[str, Any]) -> None:
     """Do the work that `given` says, a turn at a time; what is printed goes to the file `log`."""
-    _print_to(log)
+    print_to(log)
     work = Work(**given)
     PARTS[work.part](work, Turns(work.device, work.turns, channel))
 
 
 def serve_prepared(channel: Connection, log: str, given: dict[str, Any]) -> None:
     """Answer with what `prepare` wrote."""
-    _print_to(log)
+    print_to(log)
     channel.send(prepare(**given))
 
 
-def _print_to(log: str) -> None:
+def print_to(log: str) -> None:
     with Path(log).open("w") as file:
         for stream in (1, 2):
             os.dup2(file.fileno(), stream)
