@@ -34,7 +34,7 @@ DEMONSTRATED = $(if $(RECIPE),--recipe '$(RECIPE)')
 DEMO = runs/demo$(if $(RECIPE),-$(RECIPE))$(if $(ATTENTION),-$(ATTENTION))
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo compare report browser harness docs docs-serve wheel-test test-pages study sft rl eval generate show doctor data test test-slow test-pythons chaos soak starts lint format notebooks examples real bench bench-answers bench-decode bench-memory bench-traces clean
+.PHONY: help install demo compare report browser harness docs docs-serve wheel-test test-pages study sft rl eval generate show doctor data test test-slow test-pythons chaos soak starts lint format notebooks examples real bench gpu bench-answers bench-decode bench-memory bench-traces clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' Makefile
@@ -163,6 +163,9 @@ $(REAL_MODEL)/model.safetensors: $(VENV)/.real
 
 bench: $(INSTALLED) ## training, evaluation and start beside plain TRL, marked where worse than docs/benchmarks; with `make real` on the 135M model too
 	$(BIN)/python benchmarks/training.py $(ARGS)
+
+gpu: $(INSTALLED) ## what a CUDA card says, in six minutes: exactness, memory beside the forecast, speed (docs/cards/); ARGS="--device cpu --shape mini" runs it without
+	$(BIN)/python benchmarks/cards.py $(ARGS)
 
 bench-decode: $(INSTALLED) ## fork/join decoding: agreement with training, speed and memory beside other ways; needs `make real`
 	$(BIN)/python benchmarks/decoding.py $(ARGS)
