@@ -110,12 +110,16 @@ def agree(job: Job) -> dict[str, Any]:
 
 def agree_in_rl(job: Job) -> dict[str, Any]:
     """How far they are as RL itself logs it, with an adapter and structured attention: two steps of responses
-    that are really sampled."""
+    that are really sampled. The first one moves the adapter, which else would compute nothing."""
+
+    def in_turn(completions: list[Any], **_: Any) -> list[float]:
+        return [float(row % 2) for row in range(len(completions))]
+
     length = job.amount.least
-    given = {"load_in_4bit": job.given["four_bit"], "max_completion_length": length}
+    given = {"load_in_4bit": job.given["four_bit"], "max_completion_length": length, "learning_rate": 0.01}
     work = work_of(job, "rl", "prl structured", job.model(), turns=2, given=given)
     settings = ways.rl_settings(work)
-    rl.run(settings)
+    rl.run(settings, rewards=[in_turn])
     logged = metrics_of(settings)
     gaps = {
         name: [line[f"sampling_gap/{name}"] for line in logged if "loss" in line] for name in ("max", "mean")
