@@ -34,6 +34,8 @@ ALSO = (
     'prl answers explain "\\frac{1}{2}" 0.5',
     "prl recipes cp tiny mine.yaml",
     "prl recipes validate mine.yaml",
+    "prl course new class/ada --student ada",
+    "prl course grade class --personal",
 )
 """Commands that the tutorial has not."""
 
