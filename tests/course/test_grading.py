@@ -5,17 +5,22 @@ from __future__ import annotations
 import ast
 import builtins
 import csv
+import io
 import platform
+import re
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from handed_in import BY_NAME, HOSTILE, REFERENCE, WRONG, WRONG_POINTS, hand_in
+from markdown_it import MarkdownIt
+from rich.console import Console
 
 from prl import cli
-from prl.course import feedback, grading, homework, sandbox
-from prl.course.cases import cases, judge
+from prl.course import feedback, grading, homework, quoting, sandbox
+from prl.course.cases import cases, findings, judge
 from prl.course.checking import check
 from prl.course.exercises import BUDGET, EXERCISES, Exercise, variant
 from prl.course.homework import Measured
@@ -69,11 +74,12 @@ def test_solutions_are_right_and_starters_earn_nothing(exercise: Exercise) -> No
 
 
 @pytest.mark.parametrize("exercise", FUNCTIONS, ids=lambda exercise: exercise.name)
-def test_each_group_has_more_than_one_right_answer(exercise: Exercise) -> None:
+def test_no_constant_earns_a_point(exercise: Exercise) -> None:
     """No constant earns a point."""
     asked = cases(exercise, "ada")
-    for group in exercise.groups:
-        assert len({repr(case.expected) for case in asked if case.group is group}) > 1
+    for value in {repr(case.expected): case.expected for case in asked}.values():
+        found = findings(exercise, [(case, value, None) for case in asked])
+        assert {group.name for each in found for group in each.groups} == {g.name for g in exercise.groups}
 
 
 @pytest.mark.parametrize("exercise", FUNCTIONS, ids=lambda exercise: exercise.name)
@@ -115,13 +121,93 @@ def test_numbers_of_ones_own_make_a_copy_fail() -> None:
     assert points(Submission("ada", REFERENCE), personal=True)["alternating"] < BY_NAME["alternating"].points
 
 
-def test_feedback_says_what_was_given_and_returned_and_not_what_is_right() -> None:
-    (case, *_) = [case for case in cases(BY_NAME["positions"], "ada") if case.group.name == "one block"]
-    said = judge(BY_NAME["positions"], case, [7]) or ""
-    assert "returned [7]" in said
-    assert repr(case.arguments[0])[:50] in said
-    assert repr(case.expected) not in said
-    assert case.group.rule in said
+def test_a_list_is_told_where_it_differs_first_in_the_shortest_case() -> None:
+    positions = BY_NAME["positions"]
+    asked = cases(positions, "ada")
+    (found, *_) = [
+        each
+        for each in findings(positions, [(case, [0, 7], None) for case in asked[::-1]])
+        if each.groups[0].name == "one block"
+    ]
+    shortest = min(
+        (case for case in asked if case.group.name == "one block"), key=lambda c: len(str(c.arguments))
+    )
+    assert found.shown == (
+        f"positions({shortest.arguments[0]!r})\nreturned [0, 7]\n"
+        "differs first at index 1: returned 7, expected 1"
+    )
+    assert "paths start together" in found.said
+    said = judge(positions, shortest, shortest.expected[:-1]) or ""
+    assert said.endswith(f"returned {len(shortest.expected) - 1} numbers, expected {len(shortest.expected)}")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("positions", None, "returned None: is there a `return`?"),
+        ("positions", "x", "returned 'x', of type str, not list"),
+        ("alternating", None, "returned None: is there a `return`?"),
+        ("majority", None, "returned None: is there a `return`?"),
+        ("majority", 12, "returned 12, of type int, not str"),
+    ],
+)
+def test_a_value_of_another_kind_is_told(name: str, value: Any, told: str) -> None:
+    (found, *_) = findings(BY_NAME[name], [(case, value, None) for case in cases(BY_NAME[name], "ada")])
+    assert told in found.shown
+
+
+def test_a_none_among_other_values_may_be_meant() -> None:
+    majority = BY_NAME["majority"]
+    asked = [
+        (case, call(WRONG["majority"], "majority")(*case.arguments), None) for case in cases(majority, "ada")
+    ]
+    (found,) = [each for each in findings(majority, asked) if each.groups[0].name == "paths without a result"]
+    assert found.shown.endswith("returned None")
+
+
+def test_each_group_of_alternating_has_cases_of_its_own_kind_alone() -> None:
+    for student in ("", "ada", "bob"):
+        numbers = variant(student)
+        for case in cases(BY_NAME["alternating"], student, numbers=numbers):
+            step, _, is_right = case.arguments
+            assert is_right == (case.group.name != "wrong answers")
+            is_first = step < numbers.accuracy_steps + numbers.tiered_steps
+            if is_right:
+                assert is_first == (case.group.name == "the first window")
+
+
+@pytest.mark.usefixtures("isolated")
+def test_a_function_without_end_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sandbox, "CASE_SECONDS", 0.3)
+    source = "def positions(tokens):\n    while True: pass"
+    (graded,) = grading.grade([Submission("ada", {"positions": source})], measured)
+    told = feedback.markdown(graded)
+    assert told.count("no answer within 0.3 seconds: does it end?") == 1
+    assert told.count("Lost") == 1
+    assert "rule" not in told
+
+
+@pytest.mark.usefixtures("isolated")
+def test_the_numbers_of_another_name_are_told() -> None:
+    cells = {"alternating": solution_in_starter("ada")}
+    for student, personal, told in (
+        (" ADA ", True, None),
+        ("bob", True, "not those made for your name"),
+        ("ada", False, "a student's own; it was graded with those that all have"),
+    ):
+        (graded,) = grading.grade([Submission(student, cells)], measured, personal=personal)
+        (result,) = [each for each in graded.results if each.exercise.name == "alternating"]
+        assert [told in note for note in result.notes] == [True] * (told is not None)
+        assert (result.points == result.exercise.points) == (told is None)
+    (graded,) = grading.grade([Submission("ada", {"alternating": REFERENCE["alternating"]})], measured)
+    assert [note for result in graded.results for note in result.notes] == []
+
+
+def solution_in_starter(student: str) -> str:
+    """The starter with its docstring, solved below it."""
+    exercise = BY_NAME["alternating"]
+    body = solution(exercise, student).split("-> float:\n")[1]
+    return exercise.cell(student).replace("    return 0.0  # your code\n", body)
 
 
 # --- The homework
@@ -205,6 +291,32 @@ def test_what_was_measured_is_kept_by_settings_and_problems(
     assert len(runs) == 4
 
 
+def test_what_was_measured_says_whether_it_is_within_the_budget() -> None:
+    assert str(Measured(0.99, 206.2)) == "0.990 right, 206.2 tokens a problem: within the budget of 225"
+    assert str(Measured(0.99, 246)) == "0.990 right, 246.0 tokens a problem: over the budget of 225"
+
+
+@pytest.mark.parametrize("asked", ["check(format_reward)", "check(positions)", "measure(homework.BASELINE)"])
+def test_libraries_keep_quiet_where_they_are_first_imported(asked: str) -> None:
+    program = f"""
+from prl.course import check, homework, measure
+homework.PROBLEMS = 1
+def format_reward(text): return 0.0
+def positions(tokens): return []
+{asked}
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+
+
+def test_what_is_quoted_stays_code() -> None:
+    for text in ("`", "a``b", "```\n# x\n```", "<b>[x](y)</b>", " ", "", "*a* \\`"):
+        page = MarkdownIt().render(quoting.code(text))
+        assert re.fullmatch("<p><code>[^<]*</code></p>\\n", page), page
+        page = MarkdownIt().render("\n".join(["- x", "", *quoting.fence(text, "  ")]))
+        assert len(re.findall("<(?!/)", page)) == 5, page  # ul, li, p, pre, code
+
+
 # --- Files
 
 
@@ -221,13 +333,47 @@ def test_submissions_are_found_in_folders_and_files(tmp_path: Path) -> None:
     assert found["ada"].cells == REFERENCE
     assert set(found["bob"].cells) == set(WRONG)
     assert found["eve"].cells == REFERENCE
-    assert found["eve"].remarks == ["broken.ipynb cannot be read: JSONDecodeError"]
-    assert [each.student for each in read(tmp_path, ["bob"])] == ["bob"]
+    assert found["eve"].remarks == ["`broken.ipynb` cannot be read: JSONDecodeError"]
+    assert [each.student for each in read(tmp_path, [" Bob"])] == ["bob"]
     with pytest.raises(DataError, match="holds nothing of zoe; it does of ada, bob, eve"):
         read(tmp_path, ["zoe"])
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="holds no submission"):
         read(tmp_path / "empty")
+
+
+@pytest.mark.parametrize("made_for", [None, "ada", "bob"])
+def test_cells_as_they_were_handed_out_do_not_hide_those_filled_in(
+    tmp_path: Path, made_for: str | None
+) -> None:
+    hand_in(tmp_path, "ada", {exercise.name: exercise.cell(made_for) for exercise in EXERCISES})
+    (tmp_path / "ada" / "exercises.py").write_text(
+        "".join(f"# %%\n{cell}\n" for cell in REFERENCE.values()), encoding="utf-8"
+    )
+    (submission,) = read(tmp_path)
+    assert {name: cell.strip() for name, cell in submission.cells.items()} == {
+        name: cell.strip() for name, cell in REFERENCE.items()
+    }
+    assert (submission.remarks, submission.several) == ([], set())
+
+
+def test_of_two_that_were_filled_in_the_last_counts_and_is_marked(tmp_path: Path) -> None:
+    hand_in(tmp_path, "ada", {"majority": WRONG["majority"]})
+    (tmp_path / "ada" / "a.py").write_text(REFERENCE["majority"], encoding="utf-8")
+    (submission,) = read(tmp_path)
+    assert submission.cells["majority"] == WRONG["majority"]
+    assert submission.remarks == [
+        "majority is filled in more than once, and differently (`a.py`, `lesson.ipynb`); the last, in "
+        "`lesson.ipynb`, is graded"
+    ]
+    results = [grading.Result(e, is_one_of_several=e.name in submission.several) for e in EXERCISES]
+    shown = Console(width=80, file=io.StringIO())
+    shown.print(feedback.table([grading.Grade("ada", results, submission.remarks)]))
+    text = shown.file.getvalue()
+    assert "0*" in text
+    assert "* filled in more than once" in text
+    for word in ("positions", "majority", "reward", "alternating", "homework", "points"):
+        assert re.search(rf"\b{word}\b|_{word}", text)
 
 
 @pytest.mark.usefixtures("isolated")
@@ -247,11 +393,16 @@ def test_the_command_writes_grades_and_feedback_that_is_text(
     assert rows["'=cmd|' [red]"]["points"] == "0"
     assert rows["printer"]["majority"] == "3"
     told = (tmp_path / "feedback" / "=cmd|' [red].md").read_text(encoding="utf-8")
-    assert "<" not in told
-    assert "](" not in told
-    assert "&lt;script" in told.replace("\\", "")
+    assert "\n  returned '[red]</b><script>alert(1)</script> ![x](http://e.vil) | =1+1'\n" in told
+    assert "\\" not in told
+    page = MarkdownIt().render(told)
+    assert not re.search("<(script|img|a|b)\\b", page)
+    assert page.count("&lt;script&gt;") == 3
+    assert "- Earned: one result wins (1), ties (1), paths without a result (1)\n" in (
+        tmp_path / "feedback" / "ada.md"
+    ).read_text(encoding="utf-8")
     printed = (tmp_path / "feedback" / "printer.md").read_text(encoding="utf-8")
-    assert "\n    <b>\N{REPLACEMENT CHARACTER}[31m [x](y) 3 points\n" in printed
+    assert "\n```\n<b>\N{REPLACEMENT CHARACTER}[31m [x](y) 3 points\n```\n" in printed
     assert "=cmd|' [red]" in capsys.readouterr().err
     before = (tmp_path / "grades.csv").read_bytes()
     assert cli.main(["course", "grade", str(tmp_path)]) == 0
@@ -293,6 +444,12 @@ def test_check_tells_right_from_wrong(capsys: pytest.CaptureFixture[str]) -> Non
     assert check(call(solution(BY_NAME["alternating"], "ada"), "alternating"), "ada")
     assert not check(call("def majority(results): return 1 / 0", "majority"))
     assert "ZeroDivisionError" in capsys.readouterr().out
+    capsys.readouterr()
+    made_for_ada = call(solution_in_starter("ada"), "alternating")
+    assert not check(made_for_ada)
+    assert "not those made for your name: check(alternating, YOUR_NAME)" in capsys.readouterr().out
+    assert check(made_for_ada, " Ada ")
+    assert "your name" not in capsys.readouterr().out
     with pytest.raises(UsageError, match="no exercise asks for 'majorty'; nearest: majority"):
         check(call("def majorty(): ...", "majorty"))
 

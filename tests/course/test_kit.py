@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 from pathlib import Path
@@ -76,6 +77,32 @@ def test_a_name_gives_numbers_of_its_own(tmp_path: Path, lessons: Path) -> None:
     for name in ("exercises.py", "notebooks/alternating.ipynb"):
         text = (tmp_path / "ada" / name).read_text(encoding="utf-8")
         assert f"the last {numbers.tiered_steps} by tiers: {numbers.bonus}" in text
+
+
+def test_cells_that_check_say_the_name(tmp_path: Path) -> None:
+    kit.new(tmp_path / "ada", student=' Ada "A" \\1')
+    calls = []
+    for path in (tmp_path / "ada" / "notebooks").glob("*.ipynb"):
+        for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+            source = "".join(cell["source"])
+            if cell["cell_type"] == "code" and not source.startswith(MARK):
+                calls += [
+                    (node.func.id, [ast.unparse(argument) for argument in node.args])
+                    for node in ast.walk(ast.parse(re.sub("(?m)^[%!].*", "", source)))
+                    if isinstance(node, ast.Call)
+                    and isinstance(node.func, ast.Name)
+                    and node.func.id in ("check", "measure")
+                ]
+    name = repr('ada "a" \\1')
+    assert {tuple(arguments) for _, arguments in calls} == {
+        (exercise.name if exercise.compare != "settings" else "SETTINGS", name) for exercise in EXERCISES
+    }
+
+
+def test_neither_case_nor_space_of_a_name_counts() -> None:
+    for exercise in EXERCISES:
+        assert exercise.cell(" Ada") == exercise.cell("ada")
+    assert variant("ADA ") == variant("ada") != variant("bob")
 
 
 def test_a_folder_that_is_not_empty_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -71,8 +71,9 @@ def test_a_hostile_submission_harms_nobody(
     else:
         assert majority.points == points, majority.lost
     assert graded.points == majority.points
-    assert "root:x:0" not in "".join(majority.lost) + majority.printed
-    assert len("".join(majority.lost)) < 4_000
+    told = "".join(each.said + each.shown for each in majority.lost or ())
+    assert "root:x:0" not in told + majority.printed
+    assert len(told) < 4_000
     assert len(majority.printed) <= sandbox.MOST_PRINTED
     assert [(each / "secret").read_text() for each in (home, folder)] == ["root:x:0 expected"] * 2
     assert left_behind() == []

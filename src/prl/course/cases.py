@@ -1,22 +1,24 @@
 """What the functions of a submission are asked, and what is right: prl's own code says that.
 
 cases(exercise, student)         every case, in order; the name draws the inputs, "" is nobody
-judge(exercise, case, value)     None where it is right, else what to tell the student
+judge(exercise, case, value)     None where it is right, else what it said and where that goes wrong
+findings(exercise, asked)        what is wrong with the answers to all cases, group by group
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from prl.course.exercises import Exercise, Group, Variant
+from prl.course.exercises import Exercise, Group, Variant, folded
 from prl.grammar import END_PARALLEL, END_PATH, END_SUMMARY, PARALLEL, PATH, SUMMARY, TAGS
 
 WORDS = ("so", "then", "we", "try", "add", "double", "half", "minus", "nine", "4", "12", "30", "=", "+", ".")
 EACH = 5  # drawn cases of a group
 _SHOWN = 300  # characters of a value in feedback
+NOT_ASKED = "not asked any more, after it ended too often"
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ def cases(exercise: Exercise, student: str, *, numbers: Variant | None = None) -
     """The cases of an exercise that is a function. The name draws the inputs; `numbers` are those that the
     exercise was set with, the paper's if none."""
     numbers = numbers or Variant()
-    rng = Random(f"prl course/{exercise.name}/{student}")
+    rng = Random(f"prl course/{exercise.name}/{folded(student)}")
     drawn = _DRAWS[exercise.name](rng, numbers)
     by_name = {group.name: group for group in exercise.groups}
     inputs = [(by_name[name], arguments) for name, arguments in drawn]
@@ -40,18 +42,75 @@ def cases(exercise: Exercise, student: str, *, numbers: Variant | None = None) -
     return [Case(group, arguments, right(*arguments)) for group, arguments in inputs]
 
 
+@dataclass(frozen=True)
+class Finding:
+    """What is wrong with the answers of some groups: in our words, and as it was asked and answered."""
+
+    groups: tuple[Group, ...]
+    said: str
+    shown: str = ""
+
+
+Answered = tuple[Case, Any, str | None]
+"""A case with the value that came back, or the error."""
+
+
+def findings(exercise: Exercise, asked: Sequence[Answered]) -> list[Finding]:
+    """What is wrong, each with the shortest case that shows it; groups that one error fails are one."""
+    values = {repr(value) for _, value, error in asked if error is None}
+    is_constant = len(values) == 1 and all(error is None for _, _, error in asked)
+    found: dict[str, Finding] = {}
+    for group in exercise.groups:
+        own = [each for each in asked if each[0].group is group]
+        wrong = [each for each in own if judge(exercise, *each)]
+        if not wrong:
+            if is_constant:
+                (value,) = values
+                found[group.name] = Finding((group,), "it returns the same whatever it is given", value)
+            continue
+        case, value, error = min(wrong, key=lambda each: (each[2] == NOT_ASKED, _length(each[0])))
+        shown = judge(exercise, case, value, error) or ""
+        if error is None:
+            if is_constant and value is None:
+                shown += ": is there a `return`?"
+            found[group.name] = Finding((group,), f"{len(wrong)} of {len(own)} wrong; {group.rule}", shown)
+            continue
+        error = next((said for _, _, said in asked if said), error) if error == NOT_ASKED else error
+        same = found.get(error)
+        groups = (*(same.groups if same else ()), group)
+        found[error] = Finding(groups, "it did not answer", same.shown if same else shown)
+    return [*found.values()]
+
+
 def judge(exercise: Exercise, case: Case, value: Any, error: str | None = None) -> str | None:
-    """What is wrong with a value, or None. Never what is right."""
-    if error is None:
-        if exercise.compare == "number":
-            is_right = type(value) in (int, float) and abs(value - case.expected) <= 1e-9
-        else:
-            is_right = _same(value, case.expected)
-        if is_right:
-            return None
-    given = ", ".join(map(_show, case.arguments))
-    said = f"returned {_show(value)}" if error is None else f"did not answer: {error}"
-    return f"{exercise.name}({given}) {said}; {case.group.rule}"
+    """None for a right answer, else what was asked and answered; of a list where it differs first."""
+    given = f"{exercise.name}({', '.join(map(_show, case.arguments))})"
+    if error is not None:
+        return f"{given}\n{error}"
+    right = case.expected
+    if exercise.compare == "number":
+        is_right = type(value) in (int, float) and abs(value - right) <= 1e-9
+    else:
+        is_right = _same(value, right)
+    return None if is_right else f"{given}\nreturned {_show(value)}{_difference(value, right)}"
+
+
+def _difference(value: Any, right: Any) -> str:
+    if value is None or right is None:
+        return ": is there a `return`?" if isinstance(right, list | float) else ""
+    if not isinstance(right, list):
+        kinds = (int, float) if isinstance(right, float) else (type(right),)
+        return "" if type(value) in kinds else f", of type {type(value).__name__}, not {kinds[-1].__name__}"
+    if not isinstance(value, list):
+        return f", of type {type(value).__name__}, not list"
+    for index, (one, other) in enumerate(zip(value, right, strict=False)):
+        if not _same(one, other):
+            return f"\ndiffers first at index {index}: returned {_show(one)}, expected {other!r}"
+    return f"\nreturned {len(value)} numbers, expected {len(right)}"
+
+
+def _length(case: Case) -> int:
+    return len(repr(case.arguments))
 
 
 def _same(one: Any, other: Any) -> bool:
@@ -206,14 +265,13 @@ def _steps(rng: Random, numbers: Variant) -> Drawn:
             yield "the first window", [turn, uses_block, True]
             yield "later windows", [turn + window * rng.randint(1, 400), uses_block, True]
             yield "wrong answers", [turn + window * rng.randint(0, 9), uses_block, False]
-    yield "wrong answers", [window - 1, True, True]  # a reward that is -1.0 always is none
-    yield "wrong answers", [window, False, True]
 
 
 # --- Oracles
 
 
 def _positions(_: Variant) -> Callable[[list[str]], list[int]]:
+    import prl.console  # noqa: F401  # silences what the next import imports
     from prl.structure.reader import Reader
     from prl.structure.tags import Tags
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from prl.course.cases import cases, judge
-from prl.course.exercises import EXERCISES, variant
+from prl.course.cases import Answered, cases, findings
+from prl.course.exercises import EXERCISES, OF_ANOTHER, variant
 from prl.errors import UsageError, nearest
 
 
@@ -22,16 +22,19 @@ def check(function: Callable[..., Any], student: str | None = None) -> bool:
     if name not in known:
         raise UsageError(f"no exercise asks for {name!r}{nearest(name, known)}; there is {', '.join(known)}")
     exercise = known[name]
-    fault: dict[str, str] = {}
+    if exercise.is_of_another(function.__doc__ or "", student):
+        print(OF_ANOTHER if student else f"{OF_ANOTHER}: check({name}, YOUR_NAME)")
+    asked: list[Answered] = []
     for case in cases(exercise, "check", numbers=variant(student)):
-        if case.group.name in fault:
-            continue
         try:
-            said = judge(exercise, case, function(*case.arguments))
+            asked.append((case, function(*case.arguments), None))
         except Exception as error:
-            said = judge(exercise, case, None, f"{type(error).__name__}: {error}"[:300])
-        if said:
-            fault[case.group.name] = said
+            asked.append((case, None, f"{type(error).__name__}: {error}"[:300]))
+    found = findings(exercise, asked)
     for group in exercise.groups:
-        print(f"{group.name}: {fault.get(group.name, 'right')}")
-    return not fault
+        if not any(group in each.groups for each in found):
+            print(f"{group.name}: right")
+    for each in found:
+        print(f"{', '.join(group.name for group in each.groups)}: {each.said}")
+        print("\n".join(f"    {line}" for line in each.shown.splitlines()))
+    return not found

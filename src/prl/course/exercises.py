@@ -9,6 +9,9 @@ schedule for each name, the homework other problems. Without a name they are the
 
 from __future__ import annotations
 
+import json
+import re
+import unicodedata
 from dataclasses import dataclass
 from random import Random
 from string import Template
@@ -26,6 +29,8 @@ class Variant:
     bonus: float = 1.2
     problems: int = 0
 
+
+OF_ANOTHER = "the numbers in this cell are not those made for your name"
 
 PROBLEM_SETS = 8
 """So many sets of problems there are for the homework."""
@@ -58,20 +63,61 @@ class Exercise:
 
     def cell(self, student: str | None = None) -> str:
         """The source of the cell that a student starts with."""
-        numbers = variant(student)
         head = f"{MARK}{self.name} ({self.points} points)\n"
-        return head + Template(self.starter).substitute(vars(numbers)).strip() + "\n"
+        made = {**vars(variant(student)), "measure": with_name("measure(SETTINGS)", student)}
+        return head + Template(self.starter).substitute(made).strip() + "\n"
+
+    def is_starter(self, source: str) -> bool:
+        """Whether a cell is as it was handed out, to whomever; its first line may lack."""
+        return re.fullmatch(_pattern(_body(self.starter)), _body(source)) is not None
+
+    def is_of_another(self, source: str, student: str | None = None) -> bool:
+        """Whether a cell still says numbers other than this student's; False where it says none."""
+        own = self.cell(student)
+        lines = [line.strip() for line in self.starter.splitlines() if "$" in line]
+        return any(said[0] not in own for line in lines for said in re.finditer(_pattern(line), source))
+
+
+def _body(source: str) -> str:
+    lines = [line.rstrip() for line in source.strip().splitlines() if not line.startswith(MARK)]
+    return "\n".join(lines).strip()
+
+
+def _pattern(starter: str) -> str:
+    return "[^\n]+?".join(map(re.escape, re.split(r"\$[a-z_]+", starter)))
+
+
+def folded(name: str) -> str:
+    """A student's name as it is compared: neither case nor space around it counts.
+
+    >>> folded(" Ada")
+    'ada'
+    """
+    return unicodedata.normalize("NFC", name).strip().casefold()
+
+
+def with_name(source: str, student: str | None) -> str:
+    """The source of a cell, its calls of `check` and `measure` with the student's name.
+
+    >>> print(with_name("right = check(majority)", " Ada"))
+    right = check(majority, "ada")
+    """
+    if not student:
+        return source
+    asked = "|".join(["SETTINGS", *(exercise.name for exercise in EXERCISES)])
+    name = json.dumps(folded(student), ensure_ascii=False)
+    return re.sub(rf"\b((?:check|measure)\((?:{asked}))\)", lambda call: f"{call[1]}, {name})", source)
 
 
 def variant(student: str | None = None) -> Variant:
-    """The numbers of a student, from the name alone; without one those of the paper.
+    """The numbers of a student, from the name alone (`folded`); without one those of the paper.
 
-    >>> variant(), variant("ada") == variant("ada")
+    >>> variant(), variant(" Ada") == variant("ada")
     (Variant(accuracy_steps=8, tiered_steps=2, bonus=1.2, problems=0), True)
     """
     if not student:
         return Variant()
-    rng = Random(f"prl course/{student}")
+    rng = Random(f"prl course/{folded(student)}")
     return Variant(
         rng.randint(4, 9), rng.randint(2, 4), rng.choice((1.1, 1.3, 1.4, 1.5)), rng.randrange(PROBLEM_SETS)
     )
@@ -146,10 +192,13 @@ BUDGET = 225
 
 HOMEWORK = f"""
 # Which settings answer the most products that nobody trained on, within {BUDGET} tokens a problem?
+# Tokens are those of all votes of a problem, averaged over the problems.
 # The grader reads this cell and does not run it: two constants, written out. It finds again what you found by
-# `prl.course.measure(SETTINGS)`, to the last digit on the same kind of machine: your CLAIM, in three digits.
+# `prl.course.$measure`, to the last digit on the same kind of machine: your CLAIM, in three digits.
+# Points: 1 for settings that can be read, 1 within the budget; within it, 2 for more right answers than
+# "base" asked once, and 2 for reaching the reference settings (less 0.01); 2 for a CLAIM that is true.
 SETTINGS = {{
-    "model": "base",     # "base" answers in sequence; "course" had a cold start and writes blocks of paths
+    "model": "base",     # "base": the model in sequence; "course": the four ways of the notebooks
     "paths": 2,          # 2 to 6: paths of a block of "course"
     "votes": 1,          # 1 to 8: responses to each problem; the majority of them is the answer
     "temperature": 0.0,  # 0 to 2: 0 takes the likeliest token, 1 samples as the model was trained
@@ -213,7 +262,7 @@ EXERCISES = (
         (
             Group("the first window", 1, "which of the two rewards pays at a step"),
             Group("later windows", 1, "the schedule begins anew after each window"),
-            Group("wrong answers", 1, "a wrong answer, and no other, pays -1.0 in both phases"),
+            Group("wrong answers", 1, "a wrong answer pays -1.0, in both phases"),
         ),
         "number",
         ("What does step modulo the length of the window say?",),

@@ -1,36 +1,39 @@
 """What grades are told as: a table, `grades.csv`, and a file of feedback for each student.
 
-What a submission said is text in them all, whatever it spells: no markup, no formula, no HTML.
+What a submission said is text in them all, whatever it spells: no markup, no formula, no HTML. In Markdown it
+stands in code, which a plain file shows as it is.
 """
 
 from __future__ import annotations
 
 import csv
-import html
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from rich.table import Table
 from rich.text import Text
 
-from prl.course.exercises import EXERCISES
+from prl.course.exercises import EXERCISES, Group
 from prl.course.grading import Grade, Result
-from prl.report.lanes import harmless, one_line
+from prl.course.quoting import code, fence, tags_as_code
+from prl.report.lanes import one_line
 
 POINTS = sum(exercise.points for exercise in EXERCISES)
 
 
 def table(grades: Sequence[Grade]) -> Table:
-    """A row a student, a column an exercise."""
+    """A row a student, a column an exercise; a star where another version was handed in too."""
     grid = Table(title=f"{len(grades)} submissions, {POINTS} points", title_justify="left")
     grid.add_column("student", overflow="fold")
     for exercise in EXERCISES:
-        grid.add_column(f"{exercise.name} /{exercise.points}", justify="right", overflow="fold")
-    grid.add_column("points", justify="right")
+        name = exercise.name.replace("_", "_\n")
+        grid.add_column(f"{name}\n/{exercise.points}", justify="right", no_wrap=True)
+    grid.add_column("points", justify="right", no_wrap=True)
     for grade in grades:
-        cells = [str(result.points) for result in grade.results]
+        cells = [f"{result.points}{'*' * result.is_one_of_several}" for result in grade.results]
         grid.add_row(Text(one_line(grade.student)), *cells, str(grade.points))
+    if any(result.is_one_of_several for grade in grades for result in grade.results):
+        grid.caption = "* filled in more than once, and differently: the last is graded"
     return grid
 
 
@@ -51,8 +54,8 @@ def write(grades: Sequence[Grade], folder: Path) -> None:
 
 def markdown(grade: Grade) -> str:
     """The feedback to one student."""
-    lines = [f"# {escaped(grade.student)}: {grade.points} of {POINTS} points", ""]
-    lines += [f"- {escaped(remark)}" for remark in grade.remarks] + [""] * bool(grade.remarks)
+    lines = [f"# {code(grade.student)}: {grade.points} of {POINTS} points", ""]
+    lines += [f"- {remark}" for remark in grade.remarks] + [""] * bool(grade.remarks)
     for result in grade.results:
         lines += _of_exercise(result)
     return "\n".join(lines).rstrip() + "\n"
@@ -60,22 +63,26 @@ def markdown(grade: Grade) -> str:
 
 def _of_exercise(result: Result) -> list[str]:
     exercise = result.exercise
-    lines = [f"## {exercise.name}: {result.points} of {exercise.points}"]
-    if said := (*result.notes, *result.lost):
-        lines += ["", *(f"- {escaped(each)}" for each in said)]
-    if result.lost and result.lost != ["not handed in"]:
-        lines += ["", *(f"Hint: {escaped(hint)}" for hint in exercise.hints)]
+    lines = [f"## {exercise.name}: {result.points} of {exercise.points}", ""]
+    if result.lost is None:
+        return [*lines, "Not handed in.", ""]
+    lines += [f"- {note}" for note in result.notes]
+    if result.earned:
+        lines.append(f"- Earned: {_groups(result.earned)}")
+    for found in result.lost:
+        lines.append(f"- Lost: {_groups(found.groups)}: {tags_as_code(found.said)}")
+        lines += ["", *fence(found.shown, "  "), ""]
+    if result.lost:
+        lines += [f"Hint: {tags_as_code(hint)}\n" for hint in exercise.hints]
         if exercise.compare != "settings":
-            lines += ["", "Only the cell of the exercise is run, with the standard library alone."]
+            lines += ["Only the cell of the exercise is run, with the standard library alone."]
     if result.printed:
-        lines += ["", "It printed, which counts for nothing:", ""]
-        lines += [f"    {harmless(line)}" for line in result.printed.splitlines()]
+        lines += ["", "It printed, which counts for nothing:", "", *fence(result.printed)]
     return [*lines, ""]
 
 
-def escaped(text: str) -> str:
-    """A text on one line that Markdown and HTML show as it is."""
-    return re.sub(r"([\\`*_{}\[\]()#+!|~$<>-])", r"\\\1", html.escape(one_line(text), quote=False))
+def _groups(groups: Sequence[Group]) -> str:
+    return ", ".join(f"{group.name} ({group.points})" for group in groups)
 
 
 def _cell(text: str) -> str:

@@ -2,8 +2,8 @@
 
     grade(submissions, ...)     one `Grade` a student, a `Result` an exercise
 
-An exercise is paid by groups of cases. A group with a wrong answer pays nothing, and the first of those is
-told: what the function was given, what it returned, which rule that breaks.
+An exercise is paid by groups of cases. A group with a wrong answer pays nothing, and the shortest case of
+those is told: what the function was given, what it returned, which rule that breaks.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from typing import Any
 
 from prl import __version__
 from prl.course import homework, sandbox
-from prl.course.cases import cases, judge
-from prl.course.exercises import BUDGET, EXERCISES, Exercise, Group, variant
+from prl.course.cases import Finding, cases, findings
+from prl.course.exercises import EXERCISES, OF_ANOTHER, Exercise, Group, variant
 from prl.course.homework import Measured
 from prl.course.submissions import Submission
 from prl.errors import PrlError, UsageError
@@ -29,18 +29,31 @@ CACHE = ".measured.json"
 CLOSE = 0.01
 """So far below the reference is still as good as it."""
 
+NOT_THE_PAPERS = "the numbers in this cell are a student's own; it was graded with those that all have"
+
 Measure = Callable[[dict[str, Any], str | None], Measured]
 
 
 @dataclass
 class Result:
-    """An exercise's points and why not more; `printed` is the first of what the submission printed."""
+    """What is wrong with an exercise; `lost` is None where nothing was handed in. `printed` is the first of
+    what the submission printed."""
 
     exercise: Exercise
-    points: int = 0
-    lost: list[str] = field(default_factory=list)
+    lost: list[Finding] | None = None
     notes: list[str] = field(default_factory=list)
     printed: str = ""
+    is_one_of_several: bool = False
+
+    @property
+    def earned(self) -> list[Group]:
+        if self.lost is None:
+            return []
+        return [each for each in self.exercise.groups if not any(each in found.groups for found in self.lost)]
+
+    @property
+    def points(self) -> int:
+        return sum(group.points for group in self.earned)
 
 
 @dataclass
@@ -67,14 +80,20 @@ def grade(
     grades = []
     for submission in submissions:
         results = []
+        own = submission.student if personal else None
         for exercise in EXERCISES:
             source = submission.cells.get(exercise.name)
             if source is None:
-                results.append(Result(exercise, lost=["not handed in"]))
-            elif exercise.compare == "settings":
-                results.append(_settings(exercise, source, submission.student if personal else None, measure))
+                results.append(Result(exercise))
+                continue
+            if exercise.compare == "settings":
+                result = _settings(exercise, source, own, measure)
             else:
-                results.append(_function(exercise, source, submission.student, personal, isolated))
+                result = _function(exercise, source, submission.student, personal, isolated)
+            result.is_one_of_several = exercise.name in submission.several
+            if exercise.is_of_another(source, own):
+                result.notes.append(OF_ANOTHER if personal else NOT_THE_PAPERS)
+            results.append(result)
         grades.append(Grade(submission.student, results, submission.remarks))
         on_done(grades[-1])
     return grades
@@ -83,58 +102,38 @@ def grade(
 def _function(exercise: Exercise, source: str, student: str, personal: bool, isolated: bool) -> Result:
     asked_for = cases(exercise, student, numbers=variant(student if personal else None))
     asked = sandbox.ask(source, exercise.name, [case.arguments for case in asked_for], isolated=isolated)
-    result = Result(exercise, printed=asked.printed)
-    pairs = [*zip(asked_for, asked.answers, strict=True)]
-    for group in exercise.groups:
-        wrong = [
-            said
-            for case, answer in pairs
-            if case.group is group and (said := judge(exercise, case, answer.value, answer.error))
-        ]
-        of = sum(case.group is group for case in asked_for)
-        _pay(result, group, f"{len(wrong)} of {of} wrong: {wrong[0]}" if wrong else None)
-    return result
+    answers = [
+        (case, answer.value, answer.error) for case, answer in zip(asked_for, asked.answers, strict=True)
+    ]
+    return Result(exercise, findings(exercise, answers), printed=asked.printed)
 
 
 def _settings(exercise: Exercise, source: str, student: str | None, measure: Measure) -> Result:
-    result = Result(exercise)
-    groups = {group.name: group for group in exercise.groups}
     try:
         settings, claim = homework.read_cell(source)
         if wrong := homework.faults(settings):
-            raise UsageError("; ".join(wrong))
+            raise UsageError("\n".join(wrong))
         assert isinstance(settings, dict)
         found = measure(settings, student)
     except PrlError as error:
-        for group in exercise.groups:
-            _pay(result, group, str(error))
-        return result
+        return Result(exercise, [Finding(exercise.groups, exercise.groups[0].rule, str(error))])
     baseline, reference = measure(homework.BASELINE, student), measure(homework.REFERENCE, student)
-    result.notes.append(f"measured: {found.right:.3f} right, {found.tokens:.0f} tokens a problem")
-    over = None if found.is_within_budget else f"{found.tokens:.1f} tokens a problem, {BUDGET} are allowed"
-    _pay(result, groups["settings"], None)
-    _pay(result, groups["budget"], over)
-    beaten = found.right > baseline.right
-    _pay(
-        result,
-        groups["beats the baseline"],
-        over or (None if beaten else f"{found.right:.3f} right, the base asked once {baseline.right:.3f}"),
-    )
-    as_good = found.right >= reference.right - CLOSE
-    _pay(
-        result, groups["as good as the reference"], over or (None if as_good else f"{found.right:.3f} right")
-    )
-    true = homework.is_claim_true(claim, found.right)
-    _pay(result, groups["claim"], None if true else f"CLAIM is {claim}, the run found {found.right:.3f}")
-    return result
-
-
-def _pay(result: Result, group: Group, fault: str | None) -> None:
-    if fault is None:
-        result.points += group.points
-    else:
-        rule = "" if group.rule in fault else f" ({group.rule})"
-        result.lost.append(f"{group.name}, {group.points} of {result.exercise.points} points: {fault}{rule}")
+    faults = {
+        "budget": not found.is_within_budget,
+        "beats the baseline": not (found.is_within_budget and found.right > baseline.right),
+        "as good as the reference": not (found.is_within_budget and found.right >= reference.right - CLOSE),
+        "claim": not homework.is_claim_true(claim, found.right),
+    }
+    shown = {
+        "beats the baseline": f"{found}\nthe base, asked once: {baseline}",
+        "claim": f"CLAIM = {str(claim)[:60]}\nthe grader's run: {found.right:.3f}",
+    }
+    lost = [
+        Finding((group,), group.rule, shown.get(group.name, str(found)))
+        for group in exercise.groups
+        if faults.get(group.name)
+    ]
+    return Result(exercise, lost, [f"measured: {found}"])
 
 
 def measured_once(cache: Path) -> Measure:

@@ -39,7 +39,7 @@ REFERENCE: dict[str, Any] = {"model": "course", "paths": 4, "votes": 1, "tempera
 LONGEST_CELL = 10_000  # characters
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Measured:
     """Share of right answers, and tokens a problem, of all its votes together; means over the problems."""
 
@@ -49,6 +49,10 @@ class Measured:
     @property
     def is_within_budget(self) -> bool:
         return self.tokens <= BUDGET
+
+    def __repr__(self) -> str:
+        within = "within" if self.is_within_budget else "over"
+        return f"{self.right:.3f} right, {self.tokens:.1f} tokens a problem: {within} the budget of {BUDGET}"
 
 
 def faults(settings: object) -> list[str]:
@@ -84,6 +88,9 @@ def measure(settings: Mapping[str, Any], student: str | None = None) -> Measured
     """
     if wrong := faults(dict(settings)):
         raise UsageError("; ".join(wrong))
+    from prl.console import quiet_libraries
+
+    quiet_libraries()  # before what follows imports them
     import torch
 
     from prl.analysis.budgets import majority_at_k
@@ -121,10 +128,8 @@ def measure(settings: Mapping[str, Any], student: str | None = None) -> Measured
 
 @cache
 def _model(name: str) -> Any:
-    from prl.console import quiet_libraries
     from prl.model import load_model
 
-    quiet_libraries()
     return load_model("tiny-search" if name == "base" else str(shipped("four-ways")))
 
 

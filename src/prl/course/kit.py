@@ -12,7 +12,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from prl.course.exercises import EXERCISES, Exercise
+from prl.course.exercises import EXERCISES, Exercise, with_name
 from prl.course.solutions import solution
 from prl.course.submissions import exercise_of
 from prl.errors import RunError, UsageError
@@ -32,7 +32,7 @@ def new(folder: Path, *, student: str | None = None, for_student: bool = False) 
     files: dict[str, str] = {"README.md": _read("student.md")}
     for notebook in sorted(_notebooks().glob("*.ipynb")):
         files[f"notebooks/{notebook.name}"] = _with_exercises(notebook.read_text(encoding="utf-8"), student)
-    files["exercises.py"] = HAND_IN + _cells([each.cell(student) for each in EXERCISES])
+    files["exercises.py"] = with_name(HAND_IN, student) + _cells([each.cell(student) for each in EXERCISES])
     if not for_student and student is None:
         files |= {f"instructor/{name}": _read(name) for name in ("notes.md", "slides.md")}
         files |= {f"instructor/solutions/{each.name}.py": solution(each) for each in EXERCISES}
@@ -59,7 +59,8 @@ def nbgrader_metadata(exercise: Exercise) -> dict[str, Any]:
 
 
 def _with_exercises(text: str, student: str | None) -> str:
-    """A notebook, its exercise cells as they start, with metadata and without output."""
+    """A notebook, its exercise cells as they start, with metadata and without output; what checks or measures
+    them is asked with the student's name."""
     notebook, known = json.loads(text), {exercise.name: exercise for exercise in EXERCISES}
     for cell in notebook["cells"]:
         source = "".join(cell["source"])
@@ -68,6 +69,8 @@ def _with_exercises(text: str, student: str | None) -> str:
             cell["source"] = known[name].cell(student).rstrip().splitlines(keepends=True)
             cell["metadata"] = {**cell["metadata"], "nbgrader": nbgrader_metadata(known[name])}
             cell |= {"outputs": [], "execution_count": None}
+        elif student and cell["cell_type"] == "code":
+            cell["source"] = with_name(source, student).splitlines(keepends=True)
     return json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
 
 

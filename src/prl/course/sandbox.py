@@ -27,6 +27,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from prl.course.cases import NOT_ASKED
 from prl.errors import RunError
 
 LOAD_SECONDS, CASE_SECONDS, MOST_SECONDS = 10.0, 2.0, 60
@@ -98,7 +99,7 @@ def ask(source: str, name: str, inputs: Sequence[Sequence[Any]], *, isolated: bo
         asked.printed = asked.printed or child.printed.decode("utf-8", "replace")
         if deaths > MOST_DEATHS:
             left = len(inputs) - len(asked.answers)
-            asked.answers += [Answer(error="not asked any more, after it ended too often")] * left
+            asked.answers += [Answer(error=NOT_ASKED)] * left
     return asked
 
 
@@ -166,7 +167,7 @@ class _Child:
         if line is None:
             return Answer(error="the process ended, or its answer was too long")
         if line == b"":
-            return Answer(error=f"no answer within {max(seconds, 0):g} seconds")
+            return Answer(error=f"no answer within {max(seconds, 0):.2g} seconds: does it end?")
         try:
             said = json.loads(line)
             error = said.get("error")

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from prl.course.exercises import EXERCISES, MARK
+from prl.course.exercises import EXERCISES, MARK, Exercise, folded
+from prl.course.quoting import code
 from prl.errors import DataError
 from prl.report.lanes import one_line
 
@@ -23,11 +24,13 @@ _CELL = re.compile(rf"^(?=# %%|{re.escape(MARK)})", re.MULTILINE)
 
 @dataclass
 class Submission:
-    """A student's cells by exercise, and remarks on what could not be read or was there twice."""
+    """A student's cells by exercise, remarks (Markdown) on what could not be read or was there twice, and the
+    exercises of which another version than the one here was filled in too."""
 
     student: str
     cells: dict[str, str] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)
+    several: set[str] = field(default_factory=set)
 
 
 def read(folder: Path, students: Sequence[str] = ()) -> list[Submission]:
@@ -42,14 +45,15 @@ def read(folder: Path, students: Sequence[str] = ()) -> list[Submission]:
         held = [*_files(path)]
         if held:
             files.setdefault(path.name if path.is_dir() else path.stem, []).extend(held)
-    if missing := [student for student in students if student not in files]:
+    asked = {folded(student) for student in students}
+    if missing := [student for student in students if folded(student) not in map(folded, files)]:
         known = one_line(", ".join(files)) or "nobody"
         raise DataError(f"{folder} holds nothing of {', '.join(missing)}; it does of {known}")
     if not files:
         raise DataError(
             f"{folder} holds no submission: neither .ipynb nor .py, in a folder or file a student"
         )
-    return [_read(student, files[student]) for student in students or files]
+    return [_read(student, held) for student, held in files.items() if not asked or folded(student) in asked]
 
 
 def _files(path: Path) -> Iterator[Path]:
@@ -69,6 +73,7 @@ def _files(path: Path) -> Iterator[Path]:
 
 def _read(student: str, paths: Sequence[Path]) -> Submission:
     submission = Submission(student)
+    versions: dict[str, list[tuple[str, str]]] = {}  # of each exercise, with the file's name
     for path in paths:
         try:
             if path.stat().st_size > LARGEST:
@@ -76,15 +81,27 @@ def _read(student: str, paths: Sequence[Path]) -> Submission:
             text = path.read_text(encoding="utf-8")
             cells = [*(_of_notebook(text) if path.suffix == ".ipynb" else _of_python(text))]
         except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
-            submission.remarks.append(f"{path.name} cannot be read: {type(error).__name__}")
+            submission.remarks.append(f"{code(path.name)} cannot be read: {type(error).__name__}")
             continue
         for name, source in cells:
-            if submission.cells.get(name, source).strip() != source.strip():
-                submission.remarks.append(
-                    f"{name} is there more than once; the last, in {path.name}, is graded"
-                )
-            submission.cells[name] = source
+            versions.setdefault(name, []).append((path.name, source))
+    for exercise in EXERCISES:
+        if exercise.name in versions:
+            _choose(submission, exercise, versions[exercise.name])
     return submission
+
+
+def _choose(submission: Submission, exercise: Exercise, versions: list[tuple[str, str]]) -> None:
+    """Take the last version that was filled in; the last of all where none was."""
+    filled = [each for each in versions if not exercise.is_starter(each[1])]
+    file, submission.cells[exercise.name] = (filled or versions)[-1]
+    if len({source.strip() for _, source in filled}) > 1:
+        submission.several.add(exercise.name)
+        files = ", ".join(code(name) for name in dict.fromkeys(name for name, _ in filled))
+        submission.remarks.append(
+            f"{exercise.name} is filled in more than once, and differently ({files}); the last, in "
+            f"{code(file)}, is graded"
+        )
 
 
 def _of_notebook(text: str) -> Iterator[tuple[str, str]]:
