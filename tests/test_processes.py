@@ -45,7 +45,15 @@ ONE: dict[str, Any] = {"per_device_train_batch_size": 8}
 """One process computes what two do. Evaluations go row by row in both: transformers reports the mean of the
 batches' means."""
 
-TIMES = ("time", "step_time", "eval_runtime", "train_runtime", "memory/peak", *(f"time/{p}" for p in PARTS))
+TIMES = (
+    "time",
+    "step_time",
+    "eval_runtime",
+    "train_runtime",
+    "memory/peak",
+    "memory/limit",
+    *(f"time/{p}" for p in PARTS),
+)
 OF_SHARES = ("entropy", "eval_mean_token_accuracy", "sampling_gap/max", "sampling_gap/mean", "total_flos")
 """Means of what the processes or batches had, rounding errors, and what the main process alone counts."""
 

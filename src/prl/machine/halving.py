@@ -20,6 +20,7 @@ Advise = Callable[[], str]
 SIGNS = (
     "out of memory",  # CUDA, ROCm, MPS, XPU
     "can't allocate memory",  # torch's allocator on a CPU
+    "could not create a primitive",  # oneDNN's
     "CUBLAS_STATUS_ALLOC_FAILED",
 )
 """What the messages of allocators that gave up have in common."""
