@@ -108,7 +108,7 @@ HTML(trace_html(base[0]))
 # weights stay as they are. The loss is on the response alone, since the model is to write solutions and not problems.
 
 # %%
-small = {"max_steps": 30, "limit": 700, "per_device_train_batch_size": 16, "eval_steps": 15, "eval_limit": 32}
+small = {"max_steps": 24, "limit": 420, "per_device_train_batch_size": 16, "eval_steps": 12, "eval_limit": 16}
 sizes = small if QUICK else {"max_steps": 280, "eval_steps": 70, "eval_limit": 64}
 cold_start = sft.run(
     resolve(

@@ -168,16 +168,19 @@ for name, other in {"in sequence": IN_SEQUENCE, "its four votes": FOUR_VOTES}.it
 # %% [markdown]
 # ## Homework
 #
-# Within a budget of tokens: are paths the better way to spend them, or votes, or one long look? Change the settings, measure,
-# and hand in what you found. Guess first.
+# Within a budget of tokens: are paths the better way to spend them, or votes, and how many of which? Change the settings,
+# measure, and hand in what you found. Guess first.
 
 # %%
 # exercise: homework (8 points)
 # Which settings answer the most products that nobody trained on, within 225 tokens a problem?
+# Tokens are those of all votes of a problem, averaged over the problems.
 # The grader reads this cell and does not run it: two constants, written out. It finds again what you found by
 # `prl.course.measure(SETTINGS)`, to the last digit on the same kind of machine: your CLAIM, in three digits.
+# Points: 1 for settings that can be read, 1 within the budget; within it, 2 for more right answers than
+# "base" asked once, and 2 for reaching the reference settings (less 0.01); 2 for a CLAIM that is true.
 SETTINGS = {
-    "model": "base",     # "base" answers in sequence; "course" had a cold start and writes blocks of paths
+    "model": "base",     # "base": the model in sequence; "course": the four ways of the notebooks
     "paths": 2,          # 2 to 6: paths of a block of "course"
     "votes": 1,          # 1 to 8: responses to each problem; the majority of them is the answer
     "temperature": 0.0,  # 0 to 2: 0 takes the likeliest token, 1 samples as the model was trained
@@ -187,4 +190,4 @@ CLAIM = 0.000
 
 # %%
 measured = measure(SETTINGS)
-print(f"right {measured.right:.0%} with {measured.tokens:.0f} tokens a problem; within the budget: {measured.is_within_budget}")
+print(measured)

@@ -86,7 +86,7 @@ if HAS_GPU:
     eval_settings = {"dataset": "gsm8k", "limit": 200}
 else:
     tiny = {"recipe": "tiny-search+products"}
-    sft_settings = tiny | {"max_steps": 20, "limit": 400, "per_device_train_batch_size": 16}
+    sft_settings = tiny | {"max_steps": 12, "limit": 220, "per_device_train_batch_size": 16}
     rl_settings = tiny | {"max_steps": 2, "limit": 16, "per_device_train_batch_size": 16,
                           "gradient_accumulation_steps": 1}
     eval_settings = tiny | {"limit": 8, "samples": 2}
