@@ -103,10 +103,9 @@ class _Product(torch.autograd.Function):
 
 def _by_onednn(x: Tensor, weight: Tensor) -> Tensor:
     try:
-        found: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, None, "none", [], "")
+        return torch.ops.mkldnn._linear_pointwise(x, weight, None, "none", [], "")
     except RuntimeError as error:
         # Where memory is short oneDNN says so for each new shape from then on; torch may still find some.
         if "could not create a primitive" not in str(error):
             raise
-        found = linear(x, weight)
-    return found
+        return linear(x, weight)
