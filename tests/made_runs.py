@@ -88,18 +88,14 @@ def evaluation(
     text: str = "",
     *,
     greedy: Sequence[float] = (),
-    different: int = 1_000_000,
     model: str = "tiny",
     **more: Any,
 ) -> Path:
-    """A finished evaluation with one sample a problem, of which no more than so many are `different`; `more`
-    columns are the same for all."""
+    """A finished evaluation with one sample a problem; `more` columns are the same for all."""
     _settle(folder, "eval", "2026-01-02T00:00:00", model_name_or_path=model, dataset="arithmetic:heldout")
     by_mode = {"sampled": [*scores]} | ({"greedy": [*greedy]} if greedy else {})
     rows = [
-        sample_row(
-            f"{problems} {number % different}", "42", parse(text or f"{BLOCK} {number}"), [1], truncated=False
-        )
+        sample_row(f"{problems} {number}", "42", parse(text or f"{BLOCK} {number}"), [1], truncated=False)
         | {"step": 0, "command": "eval", "mode": mode, "correct": float(score)}
         | {"extracted": "42", "verdict": "identical"}
         | more
@@ -113,6 +109,11 @@ def evaluation(
         "problems": len(scores),
         "samples": 1,
         "scores": by_mode,
+        "metrics": {
+            f"{mode}/{name}": {"mean": mean, "low": mean, "high": mean}
+            for mode in by_mode
+            for name, mean in {"parallel_ratio": 1.0, "tokens": 1.0, "critical_path": 7.0}.items()
+        },
     }
     (folder / "results.json").write_text(json.dumps(results))
     (folder / "DONE").write_text('{"command": "eval"}')

@@ -284,6 +284,28 @@ def test_limit_takes_the_first_rows_and_reads_no_further(tmp_path: Path) -> None
         load_rows(str(path), limit=3)
 
 
+def test_a_problem_to_evaluate_on_is_there_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    earlier = [{"role": "user", "content": "b"}, {"role": "assistant", "content": "2"}]
+    rows = [{"problem": problem, "answer": 1} for problem in "abaab"]
+    path = write(tmp_path / "set.jsonl", [*rows, {"problem": "a", "answer": 1, "history": earlier}])
+    assert len(load_rows(path)) == 6
+    # The last comes after another turn.
+    assert [row["problem"] for row in load_rows(path, unique=True)] == ["a", "b", "a"]
+    assert f"{path}: 3 rows ask what one before did, and are left out" in caplog.messages
+    assert [row["problem"] for row in load_rows(path, unique=True, limit=2)] == ["a", "b"]
+    assert len(load_rows(path, unique=True, limit=3, seed=1)) == 3
+
+
+def test_generated_problems_to_evaluate_on_differ_as_far_as_there_are_as_many() -> None:
+    name = "search:products-heldout"
+    found = [row["problem"] for row in load_rows(name, limit=300, unique=True)]
+    assert len(found) == len({*found}) == 300
+    first = [row["problem"] for row in load_rows(name, limit=300)]
+    assert [*dict.fromkeys(first)] == found[: len({*first})]  # in the order of the rows
+    few = load_rows("search:products-heldout", limit=600, unique=True)
+    assert len(few) == len({row["problem"] for row in few}) < 600
+
+
 def test_a_seed_takes_a_sample_that_only_it_decides(tmp_path: Path) -> None:
     path = write(tmp_path / "set.jsonl", [{"problem": f"p{index}", "answer": index} for index in range(100)])
     one, again, other = (

@@ -30,7 +30,6 @@ from prl.report.page.choosing import COLUMNS, choose, evenly, spans, total_rewar
 from prl.report.page.reading import lineage, read_runs
 from prl.report.page.verdict import evaluations, milestones, rewards_paid, sentences
 from prl.report.responses import VERDICTS
-from prl.statistics import bootstrap
 
 
 def embedded(page: Path) -> dict[str, Any]:
@@ -277,15 +276,6 @@ def test_evaluations_of_the_same_problems_are_compared_in_pairs(tmp_path: Path) 
     assert not any("more accurate" in line for line in sentences(read_runs([first, other])))
     assert [row[4] for row in evaluations(read_runs([first, other]))[1:]] == ["", "other problems"]
     assert [row[3] for row in evaluations(read_runs([first]))] == ["right", "50.0% [35.0%, 65.0%]"]
-
-
-def test_a_problem_that_was_asked_twice_is_no_second_witness(tmp_path: Path) -> None:
-    run = evaluation(tmp_path / "a", scores=[1, 0, 1, 0, 1, 0], different=4)  # of which two are asked twice
-    (_, row) = evaluations(read_runs([run]))
-    assert row[2] == "6 (4 different)"
-    scores = bootstrap([1, 0, 1, 0])
-    assert row[3] == f"{scores.mean:.1%} [{scores.low:.1%}, {scores.high:.1%}]"
-    assert "of 6 (4 different) problems" in sentences(read_runs([run]))[0]
 
 
 def test_the_best_is_held_against_the_next_and_modes_may_disagree(tmp_path: Path) -> None:

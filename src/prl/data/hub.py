@@ -51,6 +51,7 @@ from prl.data.files import (
 from prl.data.procedural import is_procedural, procedural_rows
 from prl.data.rows import Read, own_trace, to_row
 from prl.errors import DataError, first_line, nearest
+from prl.prompts import transcript
 from prl.runs.reading import looking_into
 
 log = logging.getLogger(__name__)
@@ -78,6 +79,7 @@ PROCEDURAL_ROWS = 2000
 
 _SUFFIXES = (".parquet", ".jsonl", ".json", ".csv")
 _REPEATING = "BytedTsinghua-SIA/DAPO-Math-17k"
+_REPEATED = "rows ask what one before did, and are left out"
 LISTED_FAULTS = 20
 _SHOWN = 60  # characters of an answer in a message
 
@@ -91,6 +93,7 @@ def load_rows(
     seed: int | None = None,
     on_bad: Literal["error", "skip"] = "error",
     graded: bool = False,
+    unique: bool = False,
     all_columns: bool = False,
     notes: Counter[str] | None = None,
     stream: BinaryIO | None = None,
@@ -114,10 +117,11 @@ def load_rows(
     CSV fields, a turn marker inside a trace, `context_paths` that it does not have; where answers are to be
     `graded`, one that `prl.answers` cannot read) are reported together in one DataError. With
     `on_bad="skip"` they are left out, and the same report is logged as a warning. An answer that is cut off,
-    braces open, is taken from the row's `solution` where it is the beginning of that one's answer. Of
-    DAPO-Math's repeated problems the first is kept. What is read otherwise than written is logged in one line
-    with its number of rows, or counted in `notes` where that is given. A `stream` that can seek is read as a
-    JSON file in the place of `dataset`, which is then what messages call it.
+    braces open, is taken from the row's `solution` where it is the beginning of that one's answer. Of the
+    rows with the same problem the first is kept in DAPO-Math and where they are to be `unique`, as problems
+    to evaluate on are: one that is asked twice is no second witness. What is read otherwise than written is
+    logged in one line with its number of rows, or counted in `notes` where that is given. A `stream` that can
+    seek is read as a JSON file in the place of `dataset`, which is then what messages call it.
 
     Raises DataError: no such file or set, the Hub out of reach, an unknown suffix, a missing column, bad
     rows, no rows.
@@ -132,17 +136,16 @@ def load_rows(
         )
     need = tuple(dict.fromkeys(("problem", *need)))
     if stream is None and is_procedural(dataset):
-        return procedural_rows(dataset, split, need, limit or PROCEDURAL_ROWS, seed or 0)
+        return procedural_rows(dataset, split, need, limit or PROCEDURAL_ROWS, seed or 0, unique=unique)
 
     records = json_records_in(stream, dataset, split) if stream else _open(dataset, split, need, all_columns)
-    unique = HUB_SETS.get(dataset, (dataset,))[0] == _REPEATING
     found: Counter[str] = Counter() if notes is None else notes
     with contextlib.closing(records):
         rows = _read(
             dataset,
             _rows(dataset, records, need, graded=graded, all_columns=all_columns),
             limit if seed is None else None,
-            unique=unique,
+            unique=unique or HUB_SETS.get(dataset, (dataset,))[0] == _REPEATING,
             skip=on_bad == "skip",
             notes=found,
         )
@@ -291,9 +294,10 @@ def _read(
                 faults.append(f"{where}: {'; '.join(read.wrong)}")
             continue
         if unique:
-            if read.row["problem"] in seen:
+            if (asked := transcript(read.row["problem"], read.row.get("history"))) in seen:
+                notes[_REPEATED] += 1
                 continue
-            seen.add(read.row["problem"])
+            seen.add(asked)
         rows.append(read.row)
         if read.notes:
             notes.update({*read.notes})

@@ -117,7 +117,7 @@ def run(settings: Settings[EvalArguments]) -> EvalResult:
 
 
 def problems_of(arguments: EvalArguments) -> tuple[list[dict[str, Any]], list[tuple[str, str]]]:
-    """The rows to evaluate on, and what `graded` leaves out of them. Raises DataError."""
+    """The rows to evaluate on, each problem once, and what `graded` leaves out of them. Raises DataError."""
     loaded = load_rows(
         arguments.dataset,
         split=arguments.dataset_split,
@@ -125,6 +125,7 @@ def problems_of(arguments: EvalArguments) -> tuple[list[dict[str, Any]], list[tu
         limit=arguments.limit,
         seed=arguments.seed,
         on_bad=arguments.on_bad_rows,
+        unique=True,
     )
     return graded(loaded, arguments.dataset)
 

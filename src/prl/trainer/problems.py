@@ -100,11 +100,12 @@ def check_problems(
 
 
 def load_held_out(arguments: RLArguments, seed: int, cells: Cells | None = None) -> list[dict[str, Any]]:
-    """What --eval_dataset names; nothing where it names nothing. `cells` takes up what else it holds."""
+    """What --eval_dataset names, each problem once; nothing where it names nothing. `cells` takes up what
+    else it holds."""
     if not arguments.eval_dataset:
         return []
     split, limit = arguments.eval_dataset_split, arguments.eval_limit
-    return _load(arguments, arguments.eval_dataset, split, limit, seed, cells)
+    return _load(arguments, arguments.eval_dataset, split, limit, seed, cells, unique=True)
 
 
 def all_of(rows: Sequence[Mapping[str, Any]], cells: Cells | None) -> Iterator[Mapping[str, Any]]:
@@ -114,7 +115,14 @@ def all_of(rows: Sequence[Mapping[str, Any]], cells: Cells | None) -> Iterator[M
 
 
 def _load(
-    arguments: RLArguments, dataset: str, split: str, limit: int | None, seed: int, cells: Cells | None
+    arguments: RLArguments,
+    dataset: str,
+    split: str,
+    limit: int | None,
+    seed: int,
+    cells: Cells | None,
+    *,
+    unique: bool = False,
 ) -> list[dict[str, Any]]:
     read = load_rows(
         dataset,
@@ -124,6 +132,7 @@ def _load(
         seed=seed,
         on_bad=arguments.on_bad_rows,
         graded=True,
+        unique=unique,
         all_columns=cells is not None,
     )
     rows = [

@@ -1,13 +1,9 @@
-"""What a page says first: how it went, in sentences with intervals, and no more than the data carry.
-
-Of an evaluation each different problem counts once, with the mean over all responses to it, as in `prl study`
-and in `prl compare` over seeds: a problem that was asked twice is no second witness.
-"""
+"""What a page says first: how it went, in sentences with intervals, and no more than the data carry."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 from statistics import fmean
@@ -15,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from prl.analysis.budgets import asked
-from prl.grammar import PARALLEL, parse
+from prl.analysis.budgets import problem_of
+from prl.grammar import PARALLEL
 from prl.report.page.reading import Told
 from prl.statistics import Estimate, Floats, bootstrap, paired_difference, unpaired_difference
 
@@ -72,7 +68,8 @@ def evaluations(told: Sequence[Told]) -> list[tuple[str, ...]]:
         for mode in run.results["scores"]:
             accuracy = share(_accuracy(run, mode))
             gain = (_points_over(evaluated[0], run, mode),) if over else ()
-            rows.append((run.name, mode, _count(run, mode), accuracy, *gain, *_form(run, mode)))
+            count = str(len(_scores(run, mode)))
+            rows.append((run.name, mode, count, accuracy, *gain, *_form(run, mode)))
     return rows if evaluated else []
 
 
@@ -138,7 +135,7 @@ def _of_evaluation(run: Told) -> list[str]:
     for mode in run.results["scores"]:
         found = _accuracy(run, mode)
         how = "greedy" if mode == "greedy" else f"mean of {run.results.get('samples')} samples a problem"
-        count, data = _count(run, mode), run.results.get("dataset")
+        count, data = len(_scores(run, mode)), run.results.get("dataset")
         said.append(f"Right in {share(found)} of {count} problems of {data} ({how}).")
     return said
 
@@ -223,64 +220,36 @@ def _points_over(base: Told, run: Told, mode: str) -> str:
 
 def _gain(base: Told, other: Told, mode: str) -> Estimate:
     """The paired difference of accuracy, `other` minus `base`, which answered the same problems."""
-    before, after = _right(base, mode), _right(other, mode)
-    both = [problem for problem in before if problem in after]
-    return paired_difference([before[each] for each in both], [after[each] for each in both])
+    return paired_difference(_scores(base, mode), _scores(other, mode))
 
 
 def _mean(run: Told, mode: str) -> float:
-    return fmean(_right(run, mode).values())
+    return fmean(_scores(run, mode))
 
 
 def _accuracy(run: Told, mode: str) -> Estimate:
-    return bootstrap([*_right(run, mode).values()])
+    return bootstrap(_scores(run, mode))
 
 
-def _right(run: Told, mode: str) -> Mapping[Any, float]:
-    """Problem -> share of its responses that are right; by its number in results.json where the responses
-    are gone."""
-    scores = run.results["scores"][mode]
-    known = {number: score for number, score in enumerate(scores) if score is not None}
-    return _of_problems(_rows(run, mode), lambda row: row.get("correct")) or known
+def _scores(run: Told, mode: str) -> list[float]:
+    """The share of right responses of each problem."""
+    scores: list[float] = run.results["scores"][mode]
+    return scores
 
 
 def _form(run: Told, mode: str) -> tuple[str, str, str]:
     """What the responses are like, those to problems that were asked: share with a valid block, tokens,
     critical path."""
-
-    def has_block(row: Row) -> float:
-        truncated = bool(row.get("truncated"))
-        return float(parse(row["text"] or "", truncated=truncated, opening=run.opening).uses_parallel)
-
-    rows = asked(_rows(run, mode))
-    blocks, *lengths = (
-        [*_of_problems(rows, value).values()]
-        for value in (has_block, lambda row: row.get("length"), lambda row: row.get("critical_path"))
-    )
-    tokens, path = (f"{fmean(values):.0f}" if values else "" for values in lengths)
-    return f"{bootstrap(blocks):.0%}" if blocks else "", tokens, path
+    names = ("parallel_ratio", "tokens", "critical_path")
+    blocks, tokens, path = (run.results.get("metrics", {}).get(f"{mode}/{name}") for name in names)
+    longer, critical = (f"{each['mean']:.0f}" if each else "" for each in (tokens, path))
+    return f"{Estimate(**blocks):.0%}" if blocks else "", longer, critical
 
 
-def _count(run: Told, mode: str) -> str:
-    """How many problems were asked, and how many of them are different."""
-    count, different = len(run.results["scores"][mode]), len(_right(run, mode))
-    return str(count) if count == different else f"{count} ({different} different)"
-
-
-def _rows(run: Told, mode: str) -> list[Row]:
-    return [row for row in run.samples if row.get("mode") == mode]
-
-
-def _problems(run: Told, mode: str) -> set[str]:
-    return {row["problem"] for row in _rows(run, mode)} if mode in run.results["scores"] else set()
-
-
-def _of_problems(rows: Iterable[Row], value: Callable[[Row], float | None]) -> dict[str, float]:
-    found: dict[str, list[float]] = defaultdict(list)
-    for row in rows:
-        if (known := value(row)) is not None:
-            found[row["problem"]].append(known)
-    return {problem: fmean(values) for problem, values in found.items()}
+def _problems(run: Told, mode: str) -> list[str]:
+    """The problems, in the order of their scores."""
+    of_mode = [row for row in run.samples if row.get("mode") == mode]
+    return [*{problem_of(row): row["problem"] for row in of_mode}.values()]
 
 
 # --- Trainings
