@@ -109,7 +109,7 @@ HTML(trace_html(base[0]))
 
 # %%
 small = {"max_steps": 24, "limit": 420, "per_device_train_batch_size": 16, "eval_steps": 12, "eval_limit": 16}
-sizes = small if QUICK else {"max_steps": 280, "eval_steps": 70, "eval_limit": 64}
+sizes = small if QUICK else {"max_steps": 280, "eval_steps": 20, "eval_limit": 64}
 cold_start = sft.run(
     resolve(
         "sft", recipe=PARALLEL, output_dir=str(RUNS / "sft"), overwrite_output_dir=True, eval_strategy="steps",

@@ -168,12 +168,12 @@ for name, other in {"in sequence": IN_SEQUENCE, "its four votes": FOUR_VOTES}.it
 # %% [markdown]
 # ## Homework
 #
-# Within a budget of tokens: are paths the better way to spend them, or votes, and how many of which? Change the settings,
-# measure, and hand in what you found. Guess first.
+# Within a budget of tokens, less than four paths took above: are paths the better way to spend them, or votes, and how many
+# of which? Change the settings, measure, and hand in what you found. Guess first.
 
 # %%
 # exercise: homework (8 points)
-# Which settings answer the most products that nobody trained on, within 225 tokens a problem?
+# Which settings answer the most products that nobody trained on, within 180 tokens a problem?
 # Tokens are those of all votes of a problem, averaged over the problems.
 # The grader reads this cell and does not run it: two constants, written out. It finds again what you found by
 # `prl.course.measure(SETTINGS)`, to the last digit on the same kind of machine: your CLAIM, in three digits.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -11,10 +12,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from printed import GAP, masked, missing
 from prl import cli, runs
 from prl.config import parse
 from prl.errors import UsageError
 from prl.evaluation import read_result
+from prl.report.tables import paths_told
 from prl.settings import Settings
 from prl.study import demo
 from prl.study.demo import DemoResult, Task
@@ -166,6 +169,22 @@ def test_the_figures_are_those_of_the_runs_that_an_interruption_keeps(
     assert "4 held-out problems, 95 % intervals" in shown
     assert "tiny-search+products, structured attention, seed 5" in shown
     assert f"{written['votes']['k']} votes of it" in shown
+    assert missing(in_readme(), shown.replace(str(folder), "runs/demo")) is None
+
+
+def in_readme() -> str:
+    """What README.md shows of `make demo`; `GAP` for what is said of blocks, as so short a demo has none."""
+    text = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```text\n(300 held-out .*?)^```", text, flags=re.MULTILINE | re.DOTALL)
+    return re.sub(r"^[^,\n]+ responses with a block: .*$", GAP, block, flags=re.MULTILINE)
+
+
+def test_readme_shows_what_is_said_of_blocks() -> None:
+    text = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    shown = re.findall(r"^(?:cold start|RL): (.* responses with a block: .*)$", text, flags=re.MULTILINE)
+    shares = ("path_oracle", "path_majority", "summary_accuracy", "accuracy_with_block", "path_accuracy")
+    (told,) = paths_told(dict.fromkeys(shares, 0.9) | {"path_oracle_of": 1200})
+    assert [masked(line) for line in shown] == [masked(told)] * 2
 
 
 def check_models(folder: Path) -> None:

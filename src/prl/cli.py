@@ -351,7 +351,7 @@ def _course(words: list[str]) -> None:
         return
     from prl.course import kit
 
-    for path in kit.new(given.folder, student=given.student or None, for_student=given.student == ""):
+    for path in kit.new(given.folder, student=given.student):
         print(path)
 
 

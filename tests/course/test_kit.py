@@ -47,6 +47,12 @@ def test_the_kit_of_the_package_holds_all_a_course_needs(
     assert {f"instructor/solutions/{exercise.name}.py" for exercise in EXERCISES} <= held
     assert any(name.startswith("notebooks/") and name.endswith(".ipynb") for name in held)
     assert {path for path in (tmp_path / "course").rglob("*") if path.is_file()} == {*map(Path, told)}
+    slides = (tmp_path / "course" / "instructor" / "slides.md").read_text(encoding="utf-8")
+    shown = re.findall(r"!\[[^]]+\]\(([^)]+)\)", slides)
+    assert sorted(shown) == sorted(f"figures/{name}.png" for name in kit.PICTURES)
+    pictures = [(tmp_path / "course" / "instructor" / name).read_bytes() for name in shown]
+    assert all(picture.startswith(b"\x89PNG") for picture in pictures)
+    assert len({*pictures}) == len(pictures)
 
 
 def test_the_notebooks_exercise_cells_are_the_starters() -> None:
@@ -114,7 +120,7 @@ def test_a_folder_that_is_not_empty_is_refused(tmp_path: Path, capsys: pytest.Ca
 
 def test_exercise_cells_carry_what_nbgrader_documents(tmp_path: Path, lessons: Path) -> None:
     """The metadata format of nbgrader, schema version 3: contributor guide, "Metadata format"."""
-    kit.new(tmp_path / "kit")
+    kit.new(tmp_path / "kit", student="")
     found = set()
     for path in (tmp_path / "kit" / "notebooks").glob("*.ipynb"):
         text, cell = json.loads(path.read_text(encoding="utf-8"))["cells"]
@@ -133,7 +139,7 @@ def test_exercise_cells_carry_what_nbgrader_documents(tmp_path: Path, lessons: P
 
 
 def test_what_the_kit_wrote_can_be_handed_in(tmp_path: Path, lessons: Path) -> None:
-    kit.new(tmp_path / "class" / "ada" / "homework-1", for_student=True)
+    kit.new(tmp_path / "class" / "ada" / "homework-1", student="")
     (submission,) = read(tmp_path / "class")
     assert {name: cell.strip() for name, cell in submission.cells.items()} == {
         exercise.name: exercise.cell().strip() for exercise in EXERCISES
@@ -144,7 +150,7 @@ def test_what_the_kit_wrote_can_be_handed_in(tmp_path: Path, lessons: Path) -> N
 def test_a_package_without_its_notebooks_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kit, "__file__", str(tmp_path / "a" / "b" / "c" / "d" / "kit.py"))
     with pytest.raises(RunError, match="was installed without its notebooks"):
-        kit.new(tmp_path / "kit")
+        kit.new(tmp_path / "kit", student="")
 
 
 def test_notes_name_the_points_there_are() -> None:

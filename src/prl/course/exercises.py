@@ -187,7 +187,7 @@ def alternating(step: int, uses_block: bool, is_right: bool) -> float:
     return 0.0  # your code
 '''
 
-BUDGET = 225
+BUDGET = 180
 """Tokens that a problem may take in the homework, all votes together, on average over the problems."""
 
 HOMEWORK = f"""

@@ -144,8 +144,7 @@ def measured_once(cache: Path) -> Measure:
         import torch
 
         made_by = f"prl {__version__}, torch {torch.__version__}, {platform.machine()}"
-        problems = homework.problems_of(student)
-        key = json.dumps([made_by, problems[0], dict(sorted(settings.items()))])
+        key = json.dumps([made_by, variant(student).problems, dict(sorted(settings.items()))])
         held = _held(cache)
         if key not in held:
             held[key] = asdict(homework.measure(settings, student))

@@ -33,7 +33,7 @@ RANGES: dict[str, tuple[type, float, float]] = {
 MODELS = ("base", "course")
 
 BASELINE: dict[str, Any] = {"model": "base", "paths": 2, "votes": 1, "temperature": 0.0, "max_tokens": 256}
-REFERENCE: dict[str, Any] = {"model": "course", "paths": 4, "votes": 1, "temperature": 0.0, "max_tokens": 256}
+REFERENCE: dict[str, Any] = {"model": "course", "paths": 3, "votes": 1, "temperature": 0.0, "max_tokens": 256}
 """What the solution sets: the best within the budget of those that the instructor's notes list."""
 
 LONGEST_CELL = 10_000  # characters
@@ -75,10 +75,12 @@ def faults(settings: object) -> list[str]:
     return found
 
 
-def problems_of(student: str | None) -> range:
-    """Which of the held-out products a measurement asks."""
-    first = variant(student).problems * PROBLEMS
-    return range(first, first + PROBLEMS)
+def problems_of(student: str | None) -> list[dict[str, Any]]:
+    """The held-out products that a measurement asks, all different."""
+    from prl.data.procedural import procedural_rows
+
+    seed = variant(student).problems
+    return procedural_rows("search:products-heldout", "", ("answer",), PROBLEMS, seed, unique=True)
 
 
 def measure(settings: Mapping[str, Any], student: str | None = None) -> Measured:
@@ -95,12 +97,10 @@ def measure(settings: Mapping[str, Any], student: str | None = None) -> Measured
 
     from prl.analysis.budgets import majority_at_k
     from prl.answers import default_checker
-    from prl.data.search import make_row, read_split
     from prl.decoding import ForkJoinDecoder, Limits, Sampling, row_seed
     from prl.prompts import render_prompt
 
-    split, problems = read_split("products-heldout"), problems_of(student)
-    rows = [make_row(split, index) for index in problems]
+    rows = problems_of(student)
     model, tokenizer = _model(settings["model"])
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -112,7 +112,7 @@ def measure(settings: Mapping[str, Any], student: str | None = None) -> Measured
             sampling=Sampling(temperature=float(settings["temperature"])),
             batch_size=64,
         )
-        seeds = [[row_seed(0, i, j) for j in range(settings["votes"])] for i in problems]
+        seeds = [[row_seed(0, i, j) for j in range(settings["votes"])] for i in range(len(rows))]
         responses = decoder.generate([render_prompt(row["problem"], "bare") for row in rows], seeds=seeds)
     finally:
         torch.set_num_threads(threads)

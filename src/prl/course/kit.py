@@ -2,11 +2,12 @@
 
 notebooks/          the lessons; exercise cells carry nbgrader's metadata
 exercises.py        the same exercises as cells of one file
-instructor/         notes for two sessions, slides, solutions; not with `student`
+instructor/         notes for two sessions, slides with their pictures, solutions; not with `student`
 """
 
 from __future__ import annotations
 
+import base64
 import json
 from importlib import resources
 from pathlib import Path
@@ -23,24 +24,36 @@ HAND_IN = """\
 # tells where yours goes wrong.
 """
 
+PICTURES = {
+    "mask": ("01_parallel_thought", "draw_masks("),
+    "positions": ("01_parallel_thought", "draw_positions("),
+    "cold-start": ("02_cold_start", "plot_run("),
+    "rl": ("03_reinforcement_learning", "plot_evaluations("),
+    "brevity": ("04_rewards_go_wrong", "plot_run("),
+    "frontiers": ("05_when_does_it_pay", "plot_frontiers("),
+}
+"""What the slides show -> the lesson that keeps it, and the call that drew it there."""
 
-def new(folder: Path, *, student: str | None = None, for_student: bool = False) -> list[Path]:
-    """Write the kit and return its files. With `student` in that student's numbers; with either it leaves out
-    what is the instructor's. UsageError for a folder that is not empty, RunError where no notebooks are."""
+
+def new(folder: Path, *, student: str | None = None) -> list[Path]:
+    """Write the kit and return its files. For a `student` it leaves out what is the instructor's, and is in
+    that student's numbers where the name is not empty. UsageError for a folder that is not empty, RunError
+    where no notebooks are."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder} exists and is not empty; name a new folder")
-    files: dict[str, str] = {"README.md": _read("student.md")}
+    files: dict[str, str | bytes] = {"README.md": _read("student.md")}
     for notebook in sorted(_notebooks().glob("*.ipynb")):
         files[f"notebooks/{notebook.name}"] = _with_exercises(notebook.read_text(encoding="utf-8"), student)
     files["exercises.py"] = with_name(HAND_IN, student) + _cells([each.cell(student) for each in EXERCISES])
-    if not for_student and student is None:
+    if student is None:
         files |= {f"instructor/{name}": _read(name) for name in ("notes.md", "slides.md")}
+        files |= {f"instructor/figures/{name}.png": _picture(*of) for name, of in PICTURES.items()}
         files |= {f"instructor/solutions/{each.name}.py": solution(each) for each in EXERCISES}
     written = []
-    for name, text in files.items():
+    for name, content in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
         written.append(path)
     return written
 
@@ -76,6 +89,13 @@ def _with_exercises(text: str, student: str | None) -> str:
 
 def _cells(cells: list[str]) -> str:
     return "".join(f"\n# %%\n{cell}" for cell in cells)
+
+
+def _picture(notebook: str, call: str) -> bytes:
+    """The PNG that a lesson keeps of the first cell with this call."""
+    lesson = json.loads((_notebooks() / f"{notebook}.ipynb").read_text(encoding="utf-8"))
+    outputs = next(cell["outputs"] for cell in lesson["cells"] if call in "".join(cell["source"]))
+    return next(base64.b64decode(each["data"]["image/png"]) for each in outputs if "data" in each)
 
 
 def _notebooks() -> Path:

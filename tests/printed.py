@@ -1,0 +1,44 @@
+"""What a page shows of a command's output, held against what the command printed, with figures masked."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+FIGURE = re.compile(r"[+−-]?\d+(?:[.,:/]\d+)*(?:e[+-]?\d+)?")
+GAP = "…"
+"""A line of a page in whose place any lines may stand."""
+
+
+def masked(line: str) -> str:
+    """A line without its figures, its spaces and the lines of a table, whose widths follow from figures.
+
+    >>> masked("step   20/100  loss 0.8793  lr 4.9e-03"), masked("│ RL │ −91.6 [89.6, 93.4] │")
+    ('step # loss # lr #', 'RL # [#, #]')
+    """
+    return " ".join(re.sub(r"[─-╿]+", " ", FIGURE.sub("#", line)).split())
+
+
+def missing(page: str, printed: str) -> str | None:
+    """The first line of a page's block that does not stand where it should; None where all do. Lines of the
+    block follow each other in what was printed, but for what `GAP` stands for; empty ones count for nothing.
+
+    >>> missing("a 1\\n…\\nc 3", "a 2\\nb\\nc 4"), missing("a 1\\nc 3", "a 2\\nb\\nc 4")
+    (None, 'c 3')
+    """
+    told, at, is_free = _told(printed), 0, True
+    for line in filter(None, map(str.strip, page.splitlines())):
+        if line == GAP:
+            is_free = True
+            continue
+        if not (wanted := masked(line)):
+            continue
+        found = [place for place in range(at, len(told)) if told[place] == wanted]
+        if not found or not (is_free or found[0] == at):
+            return line
+        at, is_free = found[0] + 1, False
+    return None
+
+
+def _told(printed: str) -> Sequence[str]:
+    return [line for line in map(masked, printed.splitlines()) if line]
