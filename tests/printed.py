@@ -22,10 +22,13 @@ def masked(line: str) -> str:
 def missing(page: str, printed: str) -> str | None:
     """The first line of a page's block that does not stand where it should; None where all do. Lines of the
     block follow each other in what was printed, but for what `GAP` stands for; empty ones count for nothing.
+    Nothing is missing of a trace: what a model writes hangs on rounding, and tests/test_readme.py parses it.
 
     >>> missing("a 1\\n…\\nc 3", "a 2\\nb\\nc 4"), missing("a 1\\nc 3", "a 2\\nb\\nc 4")
     (None, 'c 3')
     """
+    if "<Path>" in page:
+        return None
     told, at, is_free = _told(printed), 0, True
     for line in filter(None, map(str.strip, page.splitlines())):
         if line == GAP:
@@ -42,3 +45,16 @@ def missing(page: str, printed: str) -> str | None:
 
 def _told(printed: str) -> Sequence[str]:
     return [line for line in map(masked, printed.splitlines()) if line]
+
+
+def shown(page: str) -> list[tuple[list[str], str]]:
+    """The `prl` commands of each `sh` block of a page, and the `text` block after it; empty where none is.
+
+    >>> shown("```sh\\nprl a  # why\\nmake b\\n```\\n\\n```text\\n1\\n```\\n```sh\\nprl c\\n```\\n")
+    [(['prl a'], '1\\n'), (['prl c'], '')]
+    """
+    blocks = re.findall(r"^```sh\n(.*?)^```\n(?:\n*^```text\n(.*?)^```)?", page, re.MULTILINE | re.DOTALL)
+    return [
+        ([line.partition("  #")[0].strip() for line in lines.splitlines() if line.startswith("prl ")], text)
+        for lines, text in blocks
+    ]

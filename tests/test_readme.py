@@ -1,5 +1,5 @@
 """Every command and code block of README.md, CONTRIBUTING.md and docs/ is run, parsed by the command line, or
-found in the Makefile. docs/tutorial.md is run as it stands by `make wheel-test`."""
+found in the Makefile. What they show of an output: tests/test_tutorial.py, tests/test_demo.py (README.md)."""
 
 import re
 import shlex

@@ -1,8 +1,9 @@
 """What somebody has who installed prl: `make wheel-test`.
 
 Builds the wheel, installs it into an environment that has nothing else, and runs docs/tutorial.md, command by
-command, from an empty folder; then what `ALSO` lists. The repository is on no path. The environment stays in
-`.cache` and is made again when pins or dependencies change; only the wheel is new each time.
+command, from an empty folder: each prints what the page shows. Then what `ALSO` lists. The repository is on
+no path. The environment stays in `.cache` and is made again when pins or dependencies change; only the wheel
+is new each time.
 
     --keep         leave the folder of the runs, and say where it is
     --notebooks    also install the extra `notebooks`, beside it, and ask Jupyter for its version
@@ -11,7 +12,6 @@ command, from an empty folder; then what `ALSO` lists. The repository is on no p
 from __future__ import annotations
 
 import os
-import re
 import shlex
 import shutil
 import subprocess
@@ -22,6 +22,8 @@ import time
 import tomllib
 import zipfile
 from pathlib import Path
+
+from printed import missing, shown
 
 ROOT = Path(__file__).resolve().parents[1]
 HOME = ROOT / ".cache" / f"wheel-{sys.version_info[0]}.{sys.version_info[1]}"
@@ -83,14 +85,6 @@ def environment(wheel: Path) -> Path:
     return python
 
 
-def tutorial() -> list[str]:
-    """The commands of its `sh` blocks."""
-    text = (ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"^```sh\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
-    lines = (line.partition("  #")[0].strip() for block in blocks for line in block.splitlines())
-    return [line for line in lines if line.startswith("prl ")]
-
-
 def run_all(python: Path, folder: Path) -> None:
     """The commands, one after the other, from `folder`, with neither the repository nor a hub in reach."""
     env = {
@@ -100,13 +94,18 @@ def run_all(python: Path, folder: Path) -> None:
     found = told([python, "-c", "import prl; print(prl.__file__)"], cwd=folder, env=env).stdout.strip()
     if not Path(found).is_relative_to(HOME):
         sys.exit(f"prl is imported from {found}, not from the wheel in {HOME}")
-    for command in (*tutorial(), *ALSO):
-        start, before = time.monotonic(), os.times()
-        _, *words = shlex.split(command)
-        told([python.parent / "prl", *words], cwd=folder, env=env)
-        after = os.times()
-        cpu = after.children_user + after.children_system - before.children_user - before.children_system
-        print(f"{time.monotonic() - start:6.1f} s, CPU {cpu:5.1f} s  {command}", flush=True)
+    page = (ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")
+    for commands, text in (*shown(page), (ALSO, "")):
+        printed = ""
+        for command in commands:
+            start, before = time.monotonic(), os.times()
+            _, *words = shlex.split(command)
+            printed += told([python.parent / "prl", *words], cwd=folder, env=env).stdout
+            after = os.times()
+            cpu = after.children_user + after.children_system - before.children_user - before.children_system
+            print(f"{time.monotonic() - start:6.1f} s, CPU {cpu:5.1f} s  {command}", flush=True)
+        if line := missing(text, printed):
+            sys.exit(f"docs/tutorial.md shows {line!r}, which was not printed there:\n{printed}")
     pages = [*folder.rglob("report.html")]
     done = {path.parent.name for path in folder.rglob("DONE")}
     if not pages or not {"sft", "rl", "eval"} <= done:
