@@ -7,6 +7,8 @@ votes       `products`: four ways that vote, beside GRPO in sequence at as many 
 tokens      `products`: GRPO in sequence whose cold start saw as many tokens as that of the four ways
 rewards     `products`: five rewards, two scaffolds, and no credit for wrong paths, from a cold start half of
             which is in sequence
+taught      `products`: accuracy alone, alternating and two scaffolds from such a cold start of all steps,
+            after which blocks pay
 stages      `products`: causal with and without the stage on easy problems; a cold start without late blocks
 harm        `products`: what keeps RL from taking back what the cold start knew
 """
@@ -46,6 +48,9 @@ _HALF: Given = {"sft": {"max_steps": 120}}
 _SPARSE: Given = {**_HALF, "rl": {"learning_rate": 2e-4}}
 """And of the RL that begins there: nearly all groups teach, so that a larger rate is safe."""
 
+_TAUGHT: Given = {"sft": {"max_steps": 280}, "rl": _SPARSE["rl"]}
+"""All steps of a cold start, and the same RL."""
+
 
 def _which(part: str | None = None, opening: str = "number", paths: int = 6) -> Setup:
     """A cold start on `which` whose paths differ in what tells them apart or in their number."""
@@ -67,9 +72,9 @@ _MIXED = {"sft": {"dataset_split": "mixed"}}
 _CAUSAL = {"sft": {"dataset_split": "anywhere", "path_opening": "none"}}
 
 
-def _products(overlay: str) -> Setup:
+def _products(overlay: str, sizes: Given = _SPARSE) -> Setup:
     """An arm on products from a cold start half of which is in sequence."""
-    return Setup(f"products+{overlay}", _ANYWHERE, _SPARSE)
+    return Setup(f"products+{overlay}", _ANYWHERE, sizes)
 
 
 def _kept(**rl: object) -> Setup:
@@ -95,6 +100,10 @@ _ARMS = {
     ),
     "scaffold-early": Arm(_products("scaffold-early"), "anywhere"),
     "scaffold": Arm(_products("scaffold"), "anywhere"),
+    "taught-accuracy": Arm(_products("structured-accuracy", _TAUGHT), "anywhere-taught"),
+    "taught-alternating": Arm(_products("structured-alternating", _TAUGHT), "anywhere-taught"),
+    "taught-scaffold-early": Arm(_products("scaffold-early", _TAUGHT), "anywhere-taught"),
+    "taught-scaffold": Arm(_products("scaffold", _TAUGHT), "anywhere-taught"),
     "causal": Arm(Setup("products+causal", _CAUSAL, _SPARSE), "anywhere-causal"),
     "causal-no-easy": Arm(Setup("products+causal-no-easy", _CAUSAL, _SPARSE), "anywhere-causal"),
     "never-late": Arm(Setup("products+structured-accuracy", _MIXED, _SPARSE), "never-late"),
@@ -126,6 +135,7 @@ _COLD_STARTS = {
     "products-sequential": _PRODUCTS_SEQUENTIAL,
     "products-sequential-longer": _LONGER,
     "anywhere": _products("structured-accuracy"),
+    "anywhere-taught": _products("structured-accuracy", _TAUGHT),
     "anywhere-causal": Setup("products+causal", _CAUSAL, _SPARSE),
     "never-late": Setup("products+structured-accuracy", _MIXED, _SPARSE),
 }
@@ -258,6 +268,26 @@ _CLAIMS = (
         ("scaffold", "structured-accuracy"), "accuracy", "above",
     ),
     Claim(
+        "Accuracy alone makes blocks rare where they hardly pay yet (a cold start of 120 steps)",
+        ("structured-accuracy", cold("anywhere")), "parallel_ratio", "below", 0.0, _OURS,
+    ),
+    Claim(
+        "… and frequent where they pay (the same of 280 steps)",
+        ("taught-accuracy", cold("anywhere-taught")), "parallel_ratio", "above", 0.0, _OURS,
+    ),
+    Claim(
+        "From there, too, the scaffold ends more accurate than accuracy alone throughout",
+        ("taught-scaffold", "taught-accuracy"), "accuracy", "above",
+    ),
+    Claim(
+        "… and one that switches after a third of the steps",
+        ("taught-scaffold-early", "taught-accuracy"), "accuracy", "above",
+    ),
+    Claim(
+        "… and than the alternating reward throughout",
+        ("taught-scaffold", "taught-alternating"), "accuracy", "above",
+    ),
+    Claim(
         "A rate that follows the share of live groups keeps what a full rate takes back",
         ("votes", "full-rate"), "accuracy", "above", 0.0, _OURS,
     ),
@@ -272,6 +302,7 @@ _REWARDS = (
     "gated-efficiency",
 )
 _SCAFFOLDS = ("scaffold-early", "scaffold")
+_FROM_TAUGHT = ("taught-accuracy", "taught-alternating", "taught-scaffold-early", "taught-scaffold")
 _HARM = ("full-rate", "low-rate", "warm-up", "large-batch", "dynamic-sampling", "kl", "clipped")
 
 PAPER_MINI = Design(
@@ -296,6 +327,7 @@ PAPER_MINI = Design(
         "votes": Part(("products-sequential", "votes"), (), ("base-products",)),
         "tokens": Part(("products-sequential-longer",), (), ()),
         "rewards": Part((*_REWARDS, "judged", *_SCAFFOLDS), (), ()),
+        "taught": Part(_FROM_TAUGHT, (), ()),
         "stages": Part(("causal", "causal-no-easy", "never-late"), (), ()),
         "harm": Part(_HARM, (), ()),
     },
@@ -352,6 +384,11 @@ PAPER_MINI = Design(
             "structured-accuracy",
         ),
         Table(
+            "*products*, from a cold start after which blocks pay",
+            (cold("anywhere-taught"), *_FROM_TAUGHT),
+            "taught-accuracy",
+        ),
+        Table(
             "*products*, what RL takes back, and what keeps it",
             (cold("votes"), "votes", *_HARM),
             cold("votes"),
@@ -373,6 +410,12 @@ PAPER_MINI = Design(
             "gated-efficiency": GREY,
         },
         "structured, scaffolds": {"scaffold-early": ORANGE, "scaffold": GREEN, "never-late": SKY},
+        "structured, once blocks pay": {
+            "taught-accuracy": BLUE,
+            "taught-alternating": RED,
+            "taught-scaffold-early": ORANGE,
+            "taught-scaffold": GREEN,
+        },
         "causal": {"causal": BLUE, "causal-no-easy": RED},
     },
     scaffold_panel={
