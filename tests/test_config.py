@@ -97,6 +97,7 @@ def test_keyword_and_flag_are_the_same() -> None:
         (["--lr_scheduler_kwargs", '{"num_cycles": 2}'], "lr_scheduler_kwargs", {"num_cycles": 2}),
         (["--reward_weights", "1", "0.5"], "reward_weights", [1.0, 0.5]),
         (["--report_to", "none"], "report_to", []),
+        (["--report_to", "tensorboard", "trackio"], "report_to", ["tensorboard", "trackio"]),
         (["--run_name=--odd"], "run_name", "--odd"),
     ],
 )

@@ -50,7 +50,11 @@ def keys_of(command: str) -> Keys:
     types = {
         item.name: get_type_hints(cls)[item.name] for cls in classes for item in fields(cls) if item.init
     }
-    return Keys(types, trl().TrlParser(classes, allow_abbrev=False, exit_on_error=False, add_help=False))
+    parser = trl().TrlParser(classes, allow_abbrev=False, exit_on_error=False, add_help=False)
+    for name, kind in types.items():
+        if {str, list[str]} <= {*get_args(kind)}:  # `report_to`, of which TRL's parser takes one word
+            parser._option_string_actions[f"--{name}"].nargs = "+"
+    return Keys(types, parser)
 
 
 def knows(command: str, key: str) -> bool:

@@ -1,7 +1,7 @@
 """The models that ship: Qwen3 in miniature, weights and tokenizer in a folder each, and their builder.
 
 tiny          0.85 M parameters, adds and subtracts (`arithmetic:`), in `base/`
-tiny-search   1.3 M parameters, tries alternatives and multiplies (`search:`), in `search/`
+tiny-search   0.85 M parameters, tries alternatives and multiplies (`search:`), in `search/`
 """
 
 from __future__ import annotations
