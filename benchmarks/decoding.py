@@ -347,7 +347,8 @@ def scripted(scripts: Sequence[Script] | Mapping[int, Script]) -> Iterator[None]
     def scripted_draw(logits: Tensor, *arguments: Any) -> tuple[Tensor, Tensor]:
         _, logprobs = draw(logits, *arguments)
         places = [asked.popleft() for _ in logits]
-        return torch.tensor([scripts[seed][segment][index] for seed, segment, index in places]), logprobs
+        tokens = torch.tensor([scripts[seed][segment][index] for seed, segment, index in places])
+        return tokens.to(logits.device), logprobs
 
     forkjoin.uniforms, forkjoin.draw = noting, scripted_draw
     try:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import LogitsProcessorList, MinPLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
-from prl.decoding.sampling import Sampling, draw, row_seed, uniforms
+from prl.decoding.sampling import Sampling, draw, read_back, row_seed, uniforms, uploaded
 from prl.errors import UsageError
 
 QWEN = 151_936  # tokens in the vocabulary
@@ -224,6 +224,19 @@ def test_each_number_draws_a_token_of_its_own(sampling):
     for i in range(20):
         token, logprob = draw(logits[i : i + 1], grid(20)[i : i + 1], sampling)
         assert (token.item(), logprob.item()) == (tokens[i].item(), logprobs[i].item())
+
+
+def test_draws_are_read_back_to_the_bit():
+    tokens = torch.tensor([0, QWEN - 1, 7, 2**31 - 1])
+    logprobs = torch.tensor([-0.1, -1e-42, -INF, float("nan")])
+    told, scored = read_back([(tokens[:1], logprobs[:1]), (tokens[1:], logprobs[1:])])
+    assert told == tokens.tolist()
+    assert torch.tensor(scored).view(torch.int32).tolist() == logprobs.view(torch.int32).tolist()
+
+
+def test_what_is_uploaded_may_be_laid_out_anyhow():
+    values = np.arange(12).reshape(3, 4).T[::-1]
+    assert uploaded(values, torch.device("cpu")).tolist() == values.tolist()
 
 
 @pytest.mark.parametrize(

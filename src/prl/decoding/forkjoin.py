@@ -23,7 +23,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from prl.decoding.context import context_of
 from prl.decoding.passes import Passes, decoding
 from prl.decoding.rows import last_growth
-from prl.decoding.sampling import Sampling, draw, draw_apart, row_seed, uniforms
+from prl.decoding.sampling import Sampling, draw, draw_apart, read_back, row_seed, uniforms, uploaded
 from prl.decoding.threads import Limits, OnToken, Row, Thread
 from prl.decoding.trial import NO_NUMBERS, check_decodable
 from prl.errors import ModelError, UsageError
@@ -318,7 +318,8 @@ class _Batch:
         # all others here, as their states do.
         states = [self.prefilled[row.prompt][1][None] for row in self.new]  # (1, size) each
         if columns:
-            states.insert(0, self.passes.forward(columns, None, len(self.rows))[ends])  # (N, size)[ends]
+            hidden_N_D = self.passes.forward(columns, None, len(self.rows))
+            states.insert(0, hidden_N_D[uploaded(np.array(ends, dtype=np.int64), hidden_N_D.device)])
             self.decoder.steps += 1
         threads += [(row, row.main) for row in self.new]
         self.new.clear()
@@ -334,20 +335,20 @@ class _Batch:
             np.array([thread.offset + len(thread.ids) for _, thread in threads]),
         )
         hidden_T_D = torch.cat(states)
+        drawn = []
         for start in range(0, len(threads), DRAWN_TOGETHER):
             part = slice(start, start + DRAWN_TOGETHER)
             logits_P_V = self.passes.logits(hidden_T_D[part])
             sampling = self.decoder.sampling
             if sampling.path_temperature is None:
-                tokens_P, logprobs_P = draw(logits_P_V, uniform_T[part], sampling)
+                drawn.append(draw(logits_P_V, uniform_T[part], sampling))
             else:
-                in_path_P = segment_T[part] > 0
-                tokens_P, logprobs_P = draw_apart(logits_P_V, uniform_T[part], sampling, in_path_P)
-            if logprobs_P.isnan().any():
-                raise ModelError(NO_NUMBERS)
-            drawn = zip(threads[part], tokens_P.tolist(), logprobs_P.tolist(), strict=True)
-            for (row, thread), token, logprob in drawn:
-                row.take(thread, token, logprob)
+                drawn.append(draw_apart(logits_P_V, uniform_T[part], sampling, segment_T[part] > 0))
+        tokens, logprobs = read_back(drawn)
+        if any(map(isnan, logprobs)):
+            raise ModelError(NO_NUMBERS)
+        for (row, thread), token, logprob in zip(threads, tokens, logprobs, strict=True):
+            row.take(thread, token, logprob)
 
     def _row(self, prompt: int, sample: int, seed: int) -> Row:
         """A row that goes on after a prompt that was prefilled."""

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 
 from prl.decoding.packing import packed_linears
 from prl.decoding.rows import Columns, RowCache, masks, row_attention
+from prl.decoding.sampling import uploaded
 from prl.decoding.weights import folded_adapters, without_wrappers
 from prl.structure import backbone_of, cache_name
 
@@ -34,14 +35,11 @@ class Passes:
         """
         table = np.array(columns, dtype=np.int64)
         width, used = int(table[:, 2].max()) + 1, int(table[:, 3].max()) + 1
-        token, row, column, slot, segment, horizon, position = (
-            torch.from_numpy(np.ascontiguousarray(table.T)).to(self.device).unbind()
-        )
-        placed = Columns(token, row, column, slot, segment, horizon, position)
+        placed = Columns(*uploaded(table.T, self.device))
         self.cache.lay_out(placed, cache_rows, rows, width, used)
         return self.backbone(
-            input_ids=token[None],
-            position_ids=position[None],
+            input_ids=placed.token[None],
+            position_ids=placed.position[None],
             attention_mask=masks(self.backbone, self.cache, self.dtype),
             use_cache=True,
             rows=self.cache,

@@ -6,6 +6,7 @@ batch that it is decoded in, nor of what siblings are doing, nor of any generato
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -86,6 +87,19 @@ def _mix(state: np.ndarray) -> np.ndarray:
     return state ^ (state >> np.uint64(31))
 
 
+def uploaded(values: np.ndarray, device: torch.device) -> Tensor:
+    """The same on a device. A GPU is not waited for: the copy queues behind what it was told to do so far."""
+    tensor = torch.from_numpy(np.ascontiguousarray(values))
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+
+def read_back(drawn: Sequence[tuple[Tensor, Tensor]]) -> tuple[list[int], list[float]]:
+    """Tokens and log-probabilities of several draws, in one copy: the only thing that a step waits for."""
+    tokens, logprobs = (torch.cat(parts) for parts in zip(*drawn, strict=True))
+    copied, bits = torch.stack([tokens.int(), logprobs.view(torch.int32)]).cpu()
+    return copied.tolist(), bits.view(torch.float32).tolist()
+
+
 def draw_apart(
     logits: Tensor, uniform: np.ndarray, sampling: Sampling, in_path: np.ndarray
 ) -> tuple[Tensor, Tensor]:
@@ -95,7 +109,7 @@ def draw_apart(
     logprobs = torch.empty(len(logits), device=logits.device)
     for rows, temperature in ((~in_path, sampling.temperature), (in_path, sampling.path_temperature)):
         if rows.any():
-            chosen = torch.from_numpy(rows).to(logits.device)
+            chosen = uploaded(np.flatnonzero(rows), logits.device)
             drawn = draw(logits[chosen], uniform[rows], replace(sampling, temperature=temperature))
             tokens[chosen], logprobs[chosen] = drawn
     return tokens, logprobs
@@ -121,17 +135,18 @@ def draw(logits: Tensor, uniform: np.ndarray, sampling: Sampling) -> tuple[Tenso
 def _pick(weights: Tensor, uniform: np.ndarray) -> Tensor:
     """The first index (M,) at which the cumulated weights (M, N) exceed uniform × their total.
 
-    In two steps, the block and the place in it, so that little is left to sum up in float64 (on the CPU:
-    Apple GPUs have none). Cumulated over 150,000 tokens in float32, the rarest two thirds of a peaked
+    In two steps, the block and the place in it, so that little is left to sum up in float64 (for Apple GPUs,
+    which have none, on the CPU). Cumulated over 150,000 tokens in float32, the rarest two thirds of a peaked
     distribution add nothing and would never be drawn.
     """
+    exact = torch.device("cpu") if weights.device.type == "mps" else weights.device
     blocks = functional.pad(weights, (0, -weights.shape[-1] % BLOCK)).unflatten(-1, (-1, BLOCK))
-    totals = blocks.sum(-1).cpu().double()
+    totals = blocks.sum(-1).to(exact).double()
     ends = totals.cumsum(-1)
-    target = torch.from_numpy(uniform)[:, None] * ends[:, -1:]
+    target = uploaded(uniform, exact)[:, None] * ends[:, -1:]
     block = torch.searchsorted(ends, target, right=True).clamp(max=blocks.shape[1] - 1)
     target -= (ends - totals).gather(-1, block)
-    inside = blocks.take_along_dim(block[..., None].to(blocks.device), 1).squeeze(1).cpu().double()
+    inside = blocks.take_along_dim(block[..., None].to(blocks.device), 1).squeeze(1).to(exact).double()
     place = torch.searchsorted(inside.cumsum(-1), target, right=True).clamp(max=BLOCK - 1)
     # Rounding may lead past the last weight of the block: then its heaviest is taken.
     place = torch.where(inside.gather(-1, place) > 0, place, inside.argmax(-1, keepdim=True))
