@@ -26,7 +26,7 @@ from typing import Any
 import torch
 import ways  # first: it silences the libraries
 from card_jobs import Figures, Job, Lone, bandwidth, clock_of, figure, train, work_of
-from card_profiles import decode, profile_decode, profile_update
+from card_profiles import decode, graphs, profile_decode, profile_update
 from memory import forecast_of, held, left_for_tensors, noted_passes, noted_peak
 
 import decoding
@@ -240,6 +240,7 @@ PARTS: dict[str, Callable[[Job], dict[str, Any]]] = {
     "agree_in_rl": agree_in_rl,
     "remember": remember,
     "decode": decode,
+    "graphs": graphs,
     "step": step,
     "profile_decode": profile_decode,
     "profile_update": profile_update,

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import statistics
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from unittest.mock import patch
 
 import torch
 import ways  # first: it silences the libraries
@@ -15,7 +17,9 @@ from launches import Event, counted
 from torch.profiler import ProfilerActivity, profile
 
 import decoding
+from prl.decoding import ForkJoinDecoder, Limits, Response, steps
 from prl.machine.memory import GIB
+from prl.prompts import render_prompt
 from prl.structure import Tags
 
 # -- decoding
@@ -87,6 +91,61 @@ def profile_decode(job: Job) -> dict[str, Any]:
     least = figures[0]["value"]
     figures.append(figure("a step", 1000 * ours["seconds"], "ms", "reading once", least))
     return {"figures": figures, "detail": {"rows": rows, "ways": found}}
+
+
+def graphs(job: Job) -> dict[str, Any]:
+    """Whole responses with four paths whose steps are captured as graphs, beside the same kernel by kernel,
+    in the graphs' sizes and in their own: tokens, log-probabilities up to the first that differs, speed,
+    launches. Prefill and capturing are part of it."""
+    model, tokenizer = job.load(job.dtype)
+    more = math.log(model.config.vocab_size) - 5.7
+    decoding.bias_tags(model, tokenizer, tags=3 + more, other=1.5 + more, end=1 + more)
+    rows, samples = job.amount.rows, min(8, job.amount.rows)
+    prompts = [render_prompt(f"{i} + {i}", "bare") for i in range(rows // samples)]
+    limits = Limits(3 * job.amount.completion, 4)
+    decoder = ForkJoinDecoder(model, tokenizer, attention="structured", limits=limits, batch_size=rows)
+    found: dict[str, dict[str, Any]] = {}
+    written: dict[str, list[Response]] = {}
+    for way in ("exact", "rounded", "captured")[: 3 if job.device == "cuda" else 2]:
+        with patch.object(steps, "way_of", lambda device, way=way: way):
+            for _ in range(2):  # the first warms up
+                began = decoding.clock()
+                answers = decoder.generate(prompts, samples=samples, seed=job.seed)
+                seconds = decoding.clock() - began
+            with profiled(job) as counts:
+                decoder.generate(prompts, samples=samples, seed=job.seed)
+        written[way] = [response for group in answers for response in group]
+        tokens = sum(len(response.token_ids) for response in written[way])
+        launches = counts["launches"] and counts["launches"] / tokens
+        found[way] = {
+            "steps": decoder.steps,
+            "tokens": tokens,
+            "speed": tokens / seconds,
+            "launches": launches,
+        }
+    figures = []
+    for one, other in (("captured", "rounded"), ("rounded", "exact")):
+        differ, gap = apart(written[one], written[other]) if one in written else (None, None)
+        figures.append(figure(f"responses that differ, {one} and {other}", differ, "", "all", rows))
+        figures.append(figure(f"largest gap, {one} and {other}", gap, "nats"))
+    for key, label, unit in (("speed", "speed", "tokens/s"), ("launches", "launches a token", "")):
+        for way in ("captured", "rounded"):
+            value = found.get(way, {}).get(key)
+            figures.append(figure(f"{label}, {way}", value, unit, "exact", found["exact"][key]))
+    return {"figures": figures, "detail": {"rows": rows, "ways": found}}
+
+
+def apart(ones: list[Response], others: list[Response]) -> tuple[int, float]:
+    """How many have other tokens, and the largest difference of log-probabilities before these."""
+    gap = 0.0
+    for one, other in zip(ones, others, strict=True):
+        for token, also, mine, theirs in zip(
+            one.token_ids, other.token_ids, one.logprobs, other.logprobs, strict=False
+        ):
+            if token != also:
+                break
+            gap = max(gap, 0.0 if math.isnan(mine - theirs) else abs(mine - theirs))
+    return sum(one.token_ids != other.token_ids for one, other in zip(ones, others, strict=True)), gap
 
 
 COUNTED = {

@@ -4,6 +4,7 @@
     agreement       sampled log-probabilities beside scored ones, float32 and bfloat16, both attentions
     sft, rl         steps with LoRA and QLoRA, both attentions: peak memory beside the forecast
     held            steps of each recipe with the card held to that recipe's memory
+    graphs          a step as one launch, beside the same kernel by kernel: the same tokens, and how fast
     decode          tokens a second, four ways
     step            a step of prl's trainings beside plain TRL's, on the same tokens
     profile         one step of decoding, and one update: time, kernels, copies, waits
@@ -89,6 +90,7 @@ def _parts() -> Iterator[Part]:
             given = {"do": "remember", "command": command, "attention": "causal", "recipe": f"{size}gb"}
             yield Part(f"held-{size}gb-{command}", given | {"four_bit": True, "held": True}, 90)
     yield Part("profile-decode", {"do": "profile_decode"})
+    yield Part("graphs", {"do": "graphs"}, 90)
     yield Part("decode", {"do": "decode"}, 90)
     for command, ways in (("rl", ("trl", "prl", "prl structured")), ("sft", ("trl", "prl"))):
         for way in ways:

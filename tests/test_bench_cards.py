@@ -92,6 +92,11 @@ def check_measured(results: dict[str, Any], names: set[str]) -> None:
             assert peak["value"] == pytest.approx(peak["against"], rel=0.5)
         elif name == "decode":
             assert {each["beside"] for each in found.values()} == {"model.generate"}
+        elif name == "graphs":
+            assert found["responses that differ, captured and rounded"]["value"] is None
+            assert found["responses that differ, rounded and exact"]["value"] == 0
+            assert found["largest gap, rounded and exact"]["value"] <= 1e-4
+            assert found["speed, rounded"]["value"] > 0
         elif name == "profile-decode":
             assert found["launches a step"]["value"] is None
             assert found["operators of torch a step"]["value"] > 0
@@ -103,7 +108,7 @@ def check_measured(results: dict[str, Any], names: set[str]) -> None:
 @pytest.mark.timeout(900)  # several processes, one after the other on a busy machine
 def test_a_part_of_each_kind_runs(tmp_path: Path) -> None:
     file = tmp_path / "cards.json"
-    names = {"look", "agreement-float32", "held-8gb-rl", "decode", "step-sft-trl", "step-sft-prl"}
+    names = {"look", "agreement-float32", "held-8gb-rl", "graphs", "decode", "step-sft-trl", "step-sft-prl"}
     done = run(file, "--parts", *sorted(names))
     assert done.returncode == 0, done.stdout + done.stderr
     results = json.loads(file.read_text(encoding="utf-8"))

@@ -36,6 +36,7 @@ def feed(cache: RowCache, parts: list[tuple[int, int]], cache_rows: list[int] | 
     )
     width = max(stop - start for start, stop in parts)
     used = max(stop for _, stop in parts)
+    cache.make_room(used)
     cache.lay_out(columns, None if cache_rows is None else torch.tensor(cache_rows), len(parts), width, used)
     return columns
 
@@ -63,6 +64,7 @@ def test_a_token_sees_what_training_lets_it_see(texts, portions, window):
             continue
         columns = columns_of(tokens)
         width, used = max(token[2] for token in tokens) + 1, max(fed)
+        cache.make_room(used)
         cache.lay_out(columns, None, len(texts), width, used)
         visible = cache.visible(window)
         assert visible.shape == (len(texts), width, used)

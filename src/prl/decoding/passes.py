@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from prl.decoding.packing import packed_linears
 from prl.decoding.rows import Columns, RowCache, masks, row_attention
 from prl.decoding.sampling import uploaded
+from prl.decoding.steps import Sizes, Steps
 from prl.decoding.weights import folded_adapters, without_wrappers
 from prl.structure import backbone_of, cache_name
 
@@ -26,20 +27,30 @@ class Passes:
         weight = self.backbone.get_input_embeddings().weight
         self.device, self.dtype = weight.device, weight.dtype
         self.cache = RowCache(capacity, self.device)
+        self._steps = Steps(self.backbone, capacity)
         self._with_cache = {cache_name(self.backbone): self.cache}
 
     def forward(self, columns: list[tuple[int, ...]], cache_rows: Tensor | None, rows: int) -> Tensor:
         """Hidden states (N, size) of the tokens; their keys and values are in the cache afterwards.
 
-        `columns` are tuples of the fields of `Columns`; `cache_rows` as for `RowCache.lay_out`.
+        `columns` are tuples of the fields of `Columns`; `cache_rows` as for `RowCache.lay_out`. None: a step,
+        which is computed as `prl.decoding.steps` says, and whose result the next one may overwrite.
         """
         table = np.array(columns, dtype=np.int64)
-        width, used = int(table[:, 2].max()) + 1, int(table[:, 3].max()) + 1
-        placed = Columns(*uploaded(table.T, self.device))
-        self.cache.lay_out(placed, cache_rows, rows, width, used)
+        sizes = Sizes(len(table), rows, width=int(table[:, 2].max()) + 1, used=int(table[:, 3].max()) + 1)
+        self.cache.make_room(sizes.used)
+        if cache_rows is None:
+            return self._steps.forward(self._compute, table, sizes, self.cache.slots)
+        return self._compute(uploaded(table.T, self.device), sizes, cache_rows)
+
+    def _compute(self, placed: Tensor, sizes: Sizes, cache_rows: Tensor | None = None) -> Tensor:
+        """A function of `placed`, (7, N), the weights and the cache, without a look at what any of them
+        holds."""
+        columns = Columns(*placed)
+        self.cache.lay_out(columns, cache_rows, sizes.rows, sizes.width, sizes.used)
         return self.backbone(
-            input_ids=placed.token[None],
-            position_ids=placed.position[None],
+            input_ids=columns.token[None],
+            position_ids=columns.position[None],
             attention_mask=masks(self.backbone, self.cache, self.dtype),
             use_cache=True,
             rows=self.cache,

@@ -90,6 +90,11 @@ class RowCache:
         """Memory of keys and values."""
         return sum(tensor.nbytes for tensor in (*self.keys, *self.values))
 
+    @property
+    def slots(self) -> int:
+        """Of each row."""
+        return self.segments.shape[1]
+
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """transformers asks for it, and has no use for it where positions and masks are given, as here."""
         return self.layout.used
@@ -109,11 +114,14 @@ class RowCache:
         values[layout.stored_rows, :, layout.columns.slot] = value[0].transpose(0, 1)
         return keys[layout.cache_rows, :, : layout.used], values[layout.cache_rows, :, : layout.used]
 
+    def make_room(self, used: int) -> None:
+        """Let each row have `used` slots at least."""
+        if used > self.slots:
+            self._grow(grown(self.slots, used))
+
     def lay_out(self, columns: Columns, cache_rows: Tensor | None, rows: int, width: int, used: int) -> None:
-        """Make room for the tokens of the next pass and note their segments. `cache_rows` None: the first
-        `rows`."""
-        if used > self.segments.shape[1]:
-            self._grow(grown(self.segments.shape[1], used))
+        """Note where the tokens of the next pass go, for which there has to be room, and their segments.
+        `cache_rows` None: the first `rows`."""
         if cache_rows is None:
             self.layout = Layout(columns, slice(rows), columns.row, rows, width, used)
         else:
@@ -150,7 +158,7 @@ class RowCache:
         self.segments[target, slots:] = UNWRITTEN
 
     def _grow(self, slots: int) -> None:
-        more = slots - self.segments.shape[1]
+        more = slots - self.slots
         for stores in (self.keys, self.values):
             for layer, store in enumerate(stores):
                 stores[layer] = functional.pad(store, (0, 0, 0, more))
