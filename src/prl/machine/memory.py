@@ -204,7 +204,7 @@ def _head(shape: Shape, load: Load, rows: int, *, grad: bool = True) -> int:
     tokens = rows * load.completion
     compute = 2 if load.is_mixed else 4
     tile, width = min(tokens, load.tile_rows), min(shape.vocabulary, load.tile_columns)
-    size = tile * load.tile_columns * compute
+    size = tile * width * compute
     size += tokens * shape.hidden * load.weight_bytes
     if load.is_mixed and load.weight_bytes == 4:
         size += width * shape.hidden * 2

@@ -148,6 +148,7 @@ class _Head:
         scale: float = 1.0,
         outputs: Sequence[str] = (),
     ) -> tuple[Any, ...]:
+        chunk_size = min(chunk_size, len(weight))  # a tile of logits is made as wide, filled or not
         given = (bias, targets, temperature, chunk_size, softcap, scale, outputs)
         rows: Rows | None = getattr(weight, "trained_rows", None)
         if rows is None:
