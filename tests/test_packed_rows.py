@@ -23,7 +23,7 @@ from prl.structure import Tags, attach_structure
 from prl.trainer import packing
 from prl.trainer import sft as sft_trainer
 from prl.trainer.fused_head import spare_the_head
-from prl.trainer.packing import Layout, layout_of, packed, shared_by_all, why_padded
+from prl.trainer.packing import Layout, layout_of, packed, packed_attention, shared_by_all, why_padded
 
 SIZES: dict[str, Any] = {
     "vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
@@ -72,7 +72,9 @@ def numbers(model: Any, batch: dict[str, Tensor], is_packed: bool) -> tuple[Any,
     with packed(model, batch["attention_mask"]) if is_packed else contextlib.nullcontext():
         found = model(**batch, fused_lm_head=True)
     weights = torch.linspace(-1, 1, found.log_probs.numel()).view_as(found.log_probs)
-    (found.log_probs * weights).sum().backward()
+    with packed_attention(model):
+        (found.log_probs * weights).sum().backward()
+    assert model.config._attn_implementation == "sdpa", "the model is as it was"
     return found, {name: p.grad.clone() for name, p in model.named_parameters()}
 
 

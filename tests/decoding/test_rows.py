@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from prl.decoding.rows import CHUNK, UNWRITTEN, Columns, RowCache, attend, masks, row_attention
+from prl.decoding.rows import ATTENTION, CHUNK, UNWRITTEN, Columns, RowCache, attend, masks
 from prl.errors import ModelError
-from prl.structure import Tags, path_window_mask
+from prl.structure import Tags, attention_named, path_window_mask
 from prl.structure.reader import MAIN_HORIZON, Reader
 
 TAGS = Tags(*range(6))
@@ -196,7 +196,7 @@ def test_the_attention_of_the_model_comes_back(make_model):
     model = make_model(implementation="eager")
 
     def fail() -> None:
-        with row_attention(model.base_model):
+        with attention_named(model.base_model, ATTENTION):
             assert model.config._attn_implementation == "prl_rows"
             raise ZeroDivisionError
 

@@ -12,11 +12,11 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from prl.decoding.packing import packed_linears
-from prl.decoding.rows import Columns, RowCache, masks, row_attention
+from prl.decoding.rows import ATTENTION, Columns, RowCache, masks
 from prl.decoding.sampling import uploaded
 from prl.decoding.steps import Sizes, Steps
 from prl.decoding.weights import folded_adapters, without_wrappers
-from prl.structure import backbone_of, cache_name
+from prl.structure import attention_named, backbone_of, cache_name
 
 
 class Passes:
@@ -82,6 +82,6 @@ def decoding(model: PreTrainedModel | PeftModel) -> Iterator[None]:
         folded_adapters(model),
         packed_linears(model),
         without_wrappers(model),
-        row_attention(backbone_of(model)),
+        attention_named(backbone_of(model), ATTENTION),
     ):
         yield

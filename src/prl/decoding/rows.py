@@ -7,8 +7,6 @@ concatenated, repeated or copied from step to step, whatever the rows are doing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -224,19 +222,3 @@ def masks(backbone: PreTrainedModel, rows: RowCache, dtype: torch.dtype) -> Any:
 
     of_kind = {kind: additive(window) for kind, window in windows.items()}
     return of_kind.get(None, of_kind)
-
-
-@contextmanager
-def row_attention(backbone: PreTrainedModel) -> Iterator[None]:
-    """Within, the attention modules of `backbone` call `attend`.
-
-    transformers 5.23: a module looks its function up by the private `_attn_implementation_internal` of the
-    config at every call; the public setter refuses to change the implementation of a model in use.
-    """
-    config = backbone.config
-    before = config._attn_implementation_internal
-    config._attn_implementation_internal = ATTENTION
-    try:
-        yield
-    finally:
-        config._attn_implementation_internal = before

@@ -23,6 +23,7 @@ from prl.structure.batches import Structure, path_window_mask, read_structure, s
 from prl.structure.masks import (
     ATTENTION_IMPLEMENTATIONS,
     LAYER_KINDS,
+    attention_named,
     backbone_of,
     cache_name,
     foreign_layers,
@@ -41,6 +42,7 @@ __all__ = [
     "Tags",
     "attach_structure",
     "attached_structure",
+    "attention_named",
     "backbone_of",
     "cache_name",
     "context_tokens",

@@ -4,6 +4,8 @@ computes attention."""
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -33,6 +35,22 @@ def backbone_of(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
 def cache_name(backbone: PreTrainedModel) -> str:
     """What its forward pass calls the cache: `cache` since transformers 5.24, `past_key_values` before."""
     return "cache" if "cache" in inspect.signature(backbone.forward).parameters else "past_key_values"
+
+
+@contextmanager
+def attention_named(backbone: PreTrainedModel, name: str) -> Iterator[None]:
+    """Within, the attention modules of `backbone` call what is registered with transformers as `name`.
+
+    transformers 5.23: a module looks its function up by the private `_attn_implementation_internal` of the
+    config at every call; the public setter refuses to change the implementation of a model in use.
+    """
+    config = backbone.config
+    before = config._attn_implementation_internal
+    config._attn_implementation_internal = name
+    try:
+        yield
+    finally:
+        config._attn_implementation_internal = before
 
 
 def foreign_layers(config: Any) -> str | None:
@@ -72,7 +90,7 @@ def _as_implemented(backbone: PreTrainedModel, structure: Structure, window: int
     if implementation == "flex_attention":
         return _flex_mask(backbone, structure, window)
     visible = window_mask(structure, window)
-    if implementation == "sdpa":
+    if implementation != "eager":
         return visible
     # Eager attention adds its mask: a bool one would be wrong without a word.
     dtype = backbone.get_input_embeddings().weight.dtype

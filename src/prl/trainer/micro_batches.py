@@ -24,7 +24,7 @@ from transformers.trainer_callback import ExportableState
 
 from prl.errors import RunError
 from prl.machine.halving import Advise, halving, is_out_of_memory
-from prl.trainer.packing import why_padded
+from prl.trainer.packing import packed_attention, why_padded
 from prl.trainer.padding import parts_by_length, pass_tokens_of
 from prl.trainer.sealing import exported_state
 
@@ -75,10 +75,11 @@ class MicroBatches(TrainerCallback, ExportableState):
             return self._or_advice(lambda: original(model, *args, **kwargs))
         self.is_in_step = True
         try:
-            if reason := cannot_split(self.trainer):
-                loss = self._or_advice(lambda: step(self.rows), f", and {reason}")
-            else:
-                loss, self.rows = halving(step, self.rows, "a micro-batch of", self.advise)
+            with packed_attention(self.trainer.model):
+                if reason := cannot_split(self.trainer):
+                    loss = self._or_advice(lambda: step(self.rows), f", and {reason}")
+                else:
+                    loss, self.rows = halving(step, self.rows, "a micro-batch of", self.advise)
         finally:
             self.is_in_step, self.prepared = False, None
         for p, grad in zip(trained, earlier, strict=True):

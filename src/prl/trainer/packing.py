@@ -20,11 +20,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface
+from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
-from prl.structure import backbone_of
+from prl.structure import attention_named, backbone_of
+
+ATTENTION = "prl_packed"
+"""Name under which `attend` is registered with transformers."""
 
 KINDS = ("llama", "qwen2", "qwen3")
 """Architectures of which it was shown that the numbers are the same."""
@@ -47,11 +51,12 @@ def why_padded(trainer: Any, model: Any) -> str | None:
     if trainer.accelerator.num_processes > 1:  # which wrap the model, too
         return "several processes share the work"
     config = backbone_of(model).config
+    computed = config._attn_implementation
     reasons = {
         "dropout is another for each row": drops(model),
         f"{config.model_type} models were not tried": config.model_type not in KINDS,
         "layers have sliding windows": getattr(backbone_of(model), "has_sliding_layers", False),
-        f"{config._attn_implementation} attention takes whole rows": config._attn_implementation != "sdpa",
+        f"{computed} attention takes whole rows": computed not in ("sdpa", ATTENTION),
         "TRL's packing takes its place": getattr(trainer, "padding_free", False) or trainer.args.packing,
     }
     return next((reason for reason, holds in reasons.items() if holds), None)
@@ -77,7 +82,7 @@ def packed(model: Any, mask: Tensor) -> Iterator[None]:
     """Within, a call of the backbone with rows of this padding mask (rows, width) computes them packed. Its
     hidden states are (rows, width, hidden) as ever; those of padding mean nothing. Positions, and what
     structure the rows have (`prl.structure.attach_structure`), are settled by hooks before. A backward pass
-    may come later, with checkpoints too."""
+    may come later; with checkpoints, within `packed_attention`."""
     backbone = backbone_of(model)
     forward = backbone.forward
 
@@ -100,9 +105,22 @@ def packed(model: Any, mask: Tensor) -> Iterator[None]:
 
     backbone.forward = of_rows
     try:
-        yield
+        with packed_attention(model):
+            yield
     finally:
         backbone.forward = forward
+
+
+@contextmanager
+def packed_attention(model: Any) -> Iterator[None]:
+    """Within, the attention modules of `model` know of packed rows, if it is of those that are packed. A
+    training step is within, as checkpoints take the forward pass again in the backward pass."""
+    backbone = backbone_of(model)
+    if backbone.config.model_type not in KINDS or backbone.config._attn_implementation != "sdpa":
+        yield
+        return
+    with attention_named(backbone, ATTENTION):
+        yield
 
 
 _NO_MASK = torch.ones(1, 1, 0, 0, dtype=torch.bool)
@@ -269,4 +287,5 @@ def _joined(pieces: Sequence[Tensor], which: Sequence[int]) -> Tensor:
     return torch.cat([pieces[each] for each in which], dim=2) if len(which) > 1 else pieces[which[0]]
 
 
-AttentionInterface.register("sdpa", attend)
+AttentionInterface.register(ATTENTION, attend)
+AttentionMaskInterface.register(ATTENTION, sdpa_mask)
