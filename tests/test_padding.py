@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from prl import rl, runs, sft
 from prl.config import resolve
 from prl.trainer import live_rows, micro_batches, packing
+from prl.trainer import sft as sft_trainer
 from prl.trainer.padding import parts_by_length
 from prl.trainer.timing import PARTS
 
@@ -108,7 +109,7 @@ def trained(
         patch.setattr(rl, "reward_functions", lambda names, **given: {"tiered": paid})
         for module in (live_rows, micro_batches):
             patch.setattr(module, "pass_tokens_of", lambda trainer: pass_tokens)
-        for module in (packing, micro_batches):
+        for module in (sft_trainer, packing):
             patch.setattr(module, "why_padded", lambda trainer, model: "it is padding that is tried here")
         base = {"sft": SFT, "rl": RL}[command]
         stage.run(resolve(command, recipe="tiny", threads=1, output_dir=str(folder), **base | settings))

@@ -24,7 +24,7 @@ from transformers.trainer_callback import ExportableState
 
 from prl.errors import RunError
 from prl.machine.halving import Advise, halving, is_out_of_memory
-from prl.trainer.packing import packed_attention, why_padded
+from prl.trainer.packing import packed_attention
 from prl.trainer.padding import parts_by_length, pass_tokens_of
 from prl.trainer.sealing import exported_state
 
@@ -136,7 +136,7 @@ class MicroBatches(TrainerCallback, ExportableState):
         if cannot_split(self.trainer):
             return [inputs]
         is_sft = "labels" in inputs and "attention_mask" in inputs
-        if not is_sft or why_padded(self.trainer, self.trainer.model) is None:
+        if not is_sft or self.trainer.padded is None:
             starts = range(0, count, self.rows)
             return [rows_of(inputs, range(count)[start:][: self.rows]) for start in starts]
         lengths = inputs["attention_mask"].sum(dim=1).tolist()

@@ -71,7 +71,8 @@ def packed_loss(
     num_items_in_batch: Any = None,
 ) -> Any:
     """`compute_loss` of an SFTTrainer (trl 1.16) on rows that are packed where they can be."""
-    if return_outputs or "attention_mask" not in inputs or why_padded(trainer, model):
+    padded = trainer.padded if model.training else why_padded(trainer, model)
+    if return_outputs or "attention_mask" not in inputs or padded:
         return original(model, inputs, return_outputs, num_items_in_batch=num_items_in_batch)
     with packed(model, inputs["attention_mask"]):
         return original(model, inputs, num_items_in_batch=num_items_in_batch)

@@ -85,8 +85,11 @@ class SFT(SFTTrainer):
         )
         take_over(self)
         spare_the_head(model)
-        if reason := why_padded(self, model.train()):
-            console.print(f"micro-batches are padded, not packed: {reason}", markup=False)
+        self.padded = why_padded(
+            self, model.train()
+        )  # in training; its dropout is switched off in evaluations
+        if self.padded:
+            console.print(f"micro-batches are padded, not packed: {self.padded}", markup=False)
         micro_batches.watch(self)
         self.memory.watch(self)
         sampler.tables.watch(self)
