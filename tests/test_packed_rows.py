@@ -1,4 +1,4 @@
-"""Rows packed in one (trl 1.16, transformers 5.23 and 5.24): the numbers of padded ones."""
+"""Rows of SFT and RL packed in one (trl 1.16, transformers 5.23 and 5.24): the numbers of padded ones."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
 from trl.trainer.utils import add_fused_lm_head
 
-from prl import runs, sft
+from prl import rl, runs, sft
 from prl.config import resolve
 from prl.structure import Tags, attach_structure
-from prl.trainer import packing
+from prl.trainer import live_rows, packing
 from prl.trainer import sft as sft_trainer
 from prl.trainer.fused_head import spare_the_head
 from prl.trainer.packing import Layout, layout_of, packed, packed_attention, shared_by_all, why_padded
@@ -136,12 +136,16 @@ def test_each_beginning_is_there_once(rows: list[list[int]]) -> None:
     assert len(ids) == sum(layout.sizes) == sum(map(len, rows)) - shared_before(rows)
     for row, places in zip(rows, layout.places, strict=True):
         assert ids[places[: len(row)]].tolist() == row
-    pieces = [piece.tolist() for piece in ids.split(layout.sizes)]
-    whole = [[token for each in row.segments for token in pieces[each]] for row in layout.rows]
-    assert all(row in whole or any(other[: len(row)] == row for other in rows) for row in rows)
-    assert [len([t for each in row.own_segments for t in pieces[each]]) for row in layout.rows] == [
-        row.own for row in layout.rows
-    ]
+    pieces = ids.split(layout.sizes)
+    own: list[Tensor] = []
+    for alike in layout.rows:
+        whole = torch.cat([pieces[each] for each in alike.segments]).view(alike.count, -1)
+        own += [pieces[each] for each in alike.own_segments]
+        assert all(row in rows for row in whole.tolist())
+        assert torch.cat([whole[row, -alike.own :] for row in range(alike.count)]).equal(
+            torch.cat([pieces[each] for each in alike.own_segments])
+        )
+    assert torch.cat(own).equal(ids)
 
 
 def laid(rows: list[list[int]]) -> Layout:
@@ -159,6 +163,25 @@ def test_layers_see_one_row_of_what_is_there_once() -> None:
         model(**batch, fused_lm_head=True)
     assert seen == [(1, sum(map(len, ROWS)) - shared_before(ROWS))]
     assert model.model.forward.__func__ is type(model.model).forward, "the model is as it was"
+
+
+@pytest.mark.parametrize("structured", [False, True], ids=["causal", "structured"])
+def test_a_prompt_is_computed_once_a_group_wherever_its_padding_ends(structured: bool) -> None:
+    """As trl pads the rows of RL: prompts from the left, responses from the right."""
+    model = made(structured=structured)
+    prompts = [[*COMMON, 11, HEADER], [*COMMON, 12, 13, HEADER]]
+    responses = [[21, *BLOCK[1:], 22], [21, 23], [*BLOCK[1:8], 24], [25], [26, 27, *BLOCK[1:]], [28, 29]]
+    rows = [(prompts[row // 3], response) for row, response in enumerate(responses)]
+    before, after = padded([prompt for prompt, _ in rows], left=True), padded([each for _, each in rows])
+    batch = {name: torch.cat([before[name], after[name]], dim=1) for name in before}
+    batch["labels"][:, : before["input_ids"].shape[1]] = IGNORED
+    assert_same(model, batch)
+    seen: list[int] = []
+    model.model.layers[0].register_forward_pre_hook(lambda layer, args: seen.append(args[0].shape[1]))
+    with packed(model, batch["attention_mask"]):
+        model(**batch, fused_lm_head=True)
+    whole = [[*prompt, *response] for prompt, response in rows]
+    assert seen == [sum(map(len, whole)) - shared_before(whole)]
 
 
 def test_what_is_read_another_way_is_not_shared() -> None:
@@ -201,6 +224,13 @@ SFT: dict[str, Any] = {
     "sample_count": 0, "eval_strategy": "steps", "eval_steps": 1, "eval_limit": 9, "save_strategy": "no",
     "per_device_eval_batch_size": 4, "logging_steps": 1, "warmup_steps": 0, "optim": "sgd",
     "learning_rate": 1.0, "max_grad_norm": 0, "recipe": "tiny", "threads": 1,
+}  # fmt: skip
+
+RL: dict[str, Any] = {
+    "limit": 60, "max_steps": 2, "per_device_train_batch_size": 8, "gradient_accumulation_steps": 2,
+    "num_generations": 4, "max_completion_length": 24, "dataset": "arithmetic:wide", "save_strategy": "no",
+    "rewards": ["tiered"], "max_blocks": 1, "optim": "sgd", "learning_rate": 1.0, "max_grad_norm": 0,
+    "warmup_steps": 0, "recipe": "tiny", "threads": 1,
 }  # fmt: skip
 
 
@@ -248,6 +278,57 @@ def test_a_training_is_the_same(
             *mine
         }:
             assert mine[key] == pytest.approx(their[key], rel=1e-4, abs=1e-6), key
+    for name in adapter:
+        assert (adapter[name] - other[name]).norm() <= 1e-4 * other[name].norm(), name
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"attention": "causal", "loss_type": "grpo"},
+        {"attention": "structured", "loss_type": "dapo"},
+        {"attention": "structured", "gradient_checkpointing": True},
+        {"attention": "causal", "beta": 0.1},
+        {"attention": "causal", "per_device_train_batch_size": 4, "gradient_accumulation_steps": 4},
+    ],
+    ids=["causal", "structured", "checkpoints", "reference", "micro-batches of a group"],
+)
+def test_an_rl_training_is_the_same(
+    more: dict[str, Any], tagged: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passed = {True: 0, False: 0}
+
+    def paid(completion_ids: Any, **columns: Any) -> list[float]:
+        """One of two groups teaches."""
+        return [
+            float(len({*ids}) + sum(ids) % 7) if row // 4 % 2 else 1.0
+            for row, ids in enumerate(completion_ids)
+        ]
+
+    def counted(*args: Any) -> Layout:
+        layout = layout_of(*args)
+        passed[torch.is_grad_enabled()] += len(layout.taken)
+        return layout
+
+    def train(folder: Path) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:
+        rl.run(resolve("rl", model_name_or_path=tagged, output_dir=str(folder), **{**RL, **more}))
+        adapter = load_file(folder / "adapter" / "adapter_model.safetensors")
+        return [line for line in runs.read_metrics(folder) if "loss" in line], adapter
+
+    monkeypatch.setattr(rl, "reward_functions", lambda names, **given: {"tiered": paid})
+    monkeypatch.setattr(packing, "layout_of", counted)
+    ours, adapter = train(tmp_path / "ours")
+    assert passed[True]
+    assert passed[False] or more.get("beta") is None, "of the reference"
+    so_far = dict(passed)
+    monkeypatch.setattr(live_rows, "why_padded", lambda trainer, model: "whole rows are compared with")
+    theirs, other = train(tmp_path / "theirs")
+    assert passed == so_far
+    for mine, their in zip(ours, theirs, strict=True):
+        assert mine.keys() == their.keys()
+        for key in ("loss", "entropy", "grad_norm", "sampling_gap/mean", "num_tokens"):
+            assert mine[key] == pytest.approx(their[key], rel=1e-4, abs=1e-6), key
+        assert mine["sampling_gap/max"] < 1e-4
     for name in adapter:
         assert (adapter[name] - other[name]).norm() <= 1e-4 * other[name].norm(), name
 

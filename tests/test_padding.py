@@ -109,7 +109,7 @@ def trained(
         patch.setattr(rl, "reward_functions", lambda names, **given: {"tiered": paid})
         for module in (live_rows, micro_batches):
             patch.setattr(module, "pass_tokens_of", lambda trainer: pass_tokens)
-        for module in (sft_trainer, packing):
+        for module in (sft_trainer, packing, live_rows):
             patch.setattr(module, "why_padded", lambda trainer, model: "it is padding that is tried here")
         base = {"sft": SFT, "rl": RL}[command]
         stage.run(resolve(command, recipe="tiny", threads=1, output_dir=str(folder), **base | settings))

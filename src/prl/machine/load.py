@@ -23,22 +23,15 @@ OPENING_TOKENS = {"none": 0, "number": 4, "plan": 2 + LONGEST_OPENING // 4}
 """What a path begins with, at four letters a token."""
 
 
-PASS_TOKENS = {"cpu": 128}
-"""Tokens that take as long to compute as a forward and backward pass costs beside its tokens, by device."""
-
-ACCELERATOR_PASS_TOKENS = 2048
-"""The same of other devices, where it is the launches of kernels. Never measured."""
-
-
 @dataclass(frozen=True)
 class Load:
     """What a command asks of the machine. Lengths in tokens; 0 rows: it does not do that.
 
     `rows` sequences of `prompt` + `completion` in a training pass, `eval_rows` in an evaluation pass;
     `rollout_rows` responses side by side of up to `rollout_completion`, `group` to a prompt, `is_refilled`
-    where more wait for a place; `has_dropout`: prompts are computed with each response. `is_packed`: rows are
-    computed without padding, the `shared` tokens that all begin with once (`prl.trainer.packing`). Each of
-    its `paths` begins with `opening` tokens at once. `tile_rows` and `tile_columns`: of the LM head.
+    where more wait for a place. `is_packed`: rows are computed without padding, a group's prompt once and the
+    `shared` tokens that all rows begin with once (`prl.trainer.packing`). Each of its `paths` begins with
+    `opening` tokens at once. `tile_rows` and `tile_columns`: of the LM head.
     """
 
     command: str
@@ -52,7 +45,6 @@ class Load:
     rollout_prompt: int = 0
     rollout_completion: int = 0
     group: int = 1
-    has_dropout: bool = False
     is_packed: bool = False
     shared: int = 0
     paths: int = 1
@@ -78,12 +70,8 @@ class Load:
 
     @property
     def prompts(self) -> int:
-        """How many prompts a training pass computes: one a row, or one a group (`prl.trainer.shared_prompts`)
-        where that spares more than a pass costs."""
-        once = -(-self.rows // self.group)
-        spared = (self.rows - once) * self.prompt
-        costs = PASS_TOKENS.get(self.device, ACCELERATOR_PASS_TOKENS)
-        return once if self.command == "rl" and not self.has_dropout and spared > costs else self.rows
+        """How many prompts a training pass computes: one a row, or one a group where rows are packed."""
+        return -(-self.rows // self.group) if self.is_packed else self.rows
 
     @property
     def tokens(self) -> int:
@@ -147,6 +135,9 @@ def load_of(settings: Settings[Any], longest_prompt: int | None = None) -> Load:
         "accumulation": training.gradient_accumulation_steps,
         "checkpointing": bool(training.gradient_checkpointing),
         "optimizer": str(getattr(training.optim, "value", training.optim)),
+        "is_packed": not (
+            given.lora_dropout or getattr(training, "packing", False) or processes.launched() > 1
+        ),
     }
     if settings.command == "sft":
         length = training.max_length or max(1024, 2 * prompt)
@@ -158,7 +149,6 @@ def load_of(settings: Settings[Any], longest_prompt: int | None = None) -> Load:
             eval_rows=evaluated,
             rollout_rows=sampled,
             rollout_completion=training.max_length or 512,
-            is_packed=not (given.lora_dropout or training.packing or processes.launched() > 1),
             is_refilled=given.sample_count > evaluated,
             **common,
         )
@@ -171,7 +161,6 @@ def load_of(settings: Settings[Any], longest_prompt: int | None = None) -> Load:
         rollout_completion=training.max_completion_length,
         steps_per_generation=training.steps_per_generation,
         group=training.num_generations,
-        has_dropout=bool(given.lora_dropout),
         is_refilled=side_by_side < together,
         has_reference=bool(training.beta),
         is_filtered=training.top_p < 1 or bool(training.top_k),

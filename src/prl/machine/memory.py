@@ -159,9 +159,10 @@ def _update(shape: Shape, load: Load) -> list[Item]:
 
 
 def _is_masked(load: Load) -> bool:
-    """Rows of different length are padded, and then attention takes a mask, but where they are packed; so it
-    does with path windows."""
-    return (load.rows > 1 and not load.is_packed) or load.structured
+    """Rows of different length are padded, and then attention takes a mask. It does where they are packed if
+    a response is shorter than the prompt that is there before it, and with path windows."""
+    goes_on = load.prompts < load.rows and load.completion < load.prompt
+    return (load.rows > 1 and (goes_on or not load.is_packed)) or load.structured
 
 
 def _kept_by_layer(shape: Shape, load: Load) -> tuple[int, int]:

@@ -19,6 +19,7 @@ from prl.runs import Run
 from prl.settings.trainer_flags import generation_period
 from prl.trainer.dynamic_sampling import DynamicSampling
 from prl.trainer.fused_head import spare_the_head
+from prl.trainer.groups import in_groups
 from prl.trainer.harm import HarmWatch
 from prl.trainer.learning_rate import LiveRate
 from prl.trainer.live_rows import LiveRows
@@ -29,7 +30,6 @@ from prl.trainer.recorder import SampleRecorder
 from prl.trainer.reference import settle_reference
 from prl.trainer.rollouts import Rollouts
 from prl.trainer.sealing import SealCheckpoints
-from prl.trainer.shared_prompts import in_groups
 from prl.trainer.signals import StopOnSignal
 from prl.trainer.staging import Staging
 from prl.trainer.timing import StepTimes

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from prl.trainer.micro_batches import cannot_split
+from prl.trainer.packing import packed, why_padded
 from prl.trainer.padding import parts_by_length, pass_tokens_of
-from prl.trainer.shared_prompts import share_prompts
 
 OTHER_INPUTS = ("pixel_values", "token_type_ids")
 """Of models that read more than tokens, whose rows are not cut."""
@@ -55,8 +55,8 @@ class LiveRows:
         batch_size: int | None = None,
         **kwargs: Any,
     ) -> Any:
-        """`_get_per_token_logps_and_entropies` of a micro-batch (trl 1.16), each prompt once and rows of like
-        length in a pass: (rows, `logits_to_keep`) each, 0 where a row has ended, and no router loss.
+        """`_get_per_token_logps_and_entropies` of a micro-batch (trl 1.16), whose rows are packed, or padded
+        with those of like length: (rows, `logits_to_keep`) each, 0 where a row has ended, and no router loss.
         """
         if cannot_split(trainer) or any(kwargs.get(name) is not None for name in OTHER_INPUTS):
             return original(
@@ -66,24 +66,20 @@ class LiveRows:
         live = torch.ones(count, dtype=torch.bool) if self.mask is None else self.mask.cpu()
         # A row ends at its last token; one is always scored.
         ends = prompt + attention_mask[:, prompt:].cpu().sum(dim=1).clamp(min=1)
-        with torch.set_grad_enabled(bool(live.any()) and torch.is_grad_enabled()):
-            shared = share_prompts(trainer, model, input_ids, attention_mask, prompt)
+        is_packed, most = why_padded(trainer, model) is None, batch_size or count
         whole: dict[int, Tensor] = {}
         for rows, has_gradient in ((~live, False), (live, True)):
             indices = rows.nonzero().flatten()
             lengths = ends[indices].tolist()
-            for part in parts_by_length(lengths, batch_size or count, pass_tokens_of(trainer)):
-                width, of_part = lengths[part[0]], indices[part].to(input_ids.device)
-                of_prompts = shared.of(of_part) if shared else nullcontext()
-                with torch.set_grad_enabled(has_gradient and torch.is_grad_enabled()), of_prompts:
-                    scored = original(
-                        model,
-                        input_ids[of_part, :width],
-                        attention_mask[of_part, :width],
-                        width - prompt,
-                        *args,
-                        **kwargs,
-                    )
+            parts = [[*range(len(lengths))[start:][:most]] for start in range(0, len(lengths), most)]
+            if not is_packed:
+                parts = parts_by_length(lengths, most, pass_tokens_of(trainer))
+            for part in parts:
+                width, of_part = max(lengths[row] for row in part), indices[part].to(input_ids.device)
+                ids, mask = (each[of_part, :width] for each in (input_ids, attention_mask))
+                as_one = packed(model, mask) if is_packed else nullcontext()
+                with torch.set_grad_enabled(has_gradient and torch.is_grad_enabled()), as_one:
+                    scored = original(model, ids, mask, width - prompt, *args, **kwargs)
                 for place, values in enumerate(scored[:2]):
                     if values is not None:
                         if place not in whole:

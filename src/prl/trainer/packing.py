@@ -2,8 +2,10 @@
 
 A packed row holds the tokens of each row but those that it begins with as one before it does: they are there
 already, and their keys and values are shared, where the gradients of all these rows meet. So the instruction
-that all prompts begin with is computed once, and so are a problem that several traces solve and a row that is
-there twice. Linear layers see one long row; attention goes row by row, so there is no mask over all of them.
+that all prompts begin with is computed once, and so are a problem that several traces solve, the prompt of a
+group in RL, whose responses are branches of it as paths are of a response, and a row that is there twice.
+Linear layers see one long row; attention takes rows that are alike in length together, so there is no mask
+over all of them.
 
 Loss and gradients are the same to rounding. Unlike TRL's `packing`, nothing is cut, and a step has the rows
 that it had; unlike its `padding_free`, a CPU needs no kernel for it and path windows hold.
@@ -15,7 +17,7 @@ import operator
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import pairwise, takewhile
+from itertools import groupby, pairwise, takewhile
 from typing import Any
 
 import torch
@@ -46,18 +48,19 @@ def drops(model: Any) -> bool:
 
 
 def why_padded(trainer: Any, model: Any) -> str | None:
-    """Why an SFTTrainer's micro-batches are padded, not packed; None where they are packed. As several
+    """Why the micro-batches of a trainer are padded, not packed; None where they are packed. As several
     processes share the work, each must make as many passes, so there they are left as they are."""
     if trainer.accelerator.num_processes > 1:  # which wrap the model, too
         return "several processes share the work"
     config = backbone_of(model).config
     computed = config._attn_implementation
+    packs = getattr(trainer, "padding_free", False) or getattr(trainer.args, "packing", False)
     reasons = {
         "dropout is another for each row": drops(model),
         f"{config.model_type} models were not tried": config.model_type not in KINDS,
         "layers have sliding windows": getattr(backbone_of(model), "has_sliding_layers", False),
         f"{computed} attention takes whole rows": computed not in ("sdpa", ATTENTION),
-        "TRL's packing takes its place": getattr(trainer, "padding_free", False) or trainer.args.packing,
+        "TRL's packing takes its place": packs,
     }
     return next((reason for reason, holds in reasons.items() if holds), None)
 
@@ -91,7 +94,7 @@ def packed(model: Any, mask: Tensor) -> Iterator[None]:
         input_ids: Tensor, attention_mask: Tensor, position_ids: Tensor | None = None, **kwargs: Any
     ) -> BaseModelOutputWithPast:
         if position_ids is None:
-            position_ids = torch.arange(input_ids.shape[1], device=input_ids.device).expand_as(input_ids)
+            position_ids = (mask.cumsum(dim=1) - 1).clamp(min=0)  # of rows padded from the left, too
         windows = attention_mask[:, 0] if attention_mask.dim() == 4 else None
         layout = layout_of(input_ids, position_ids, mask.bool(), windows)
         found = forward(
@@ -139,14 +142,16 @@ def shared_by_all(rows: Sequence[list[int]]) -> int:
 
 
 @dataclass(frozen=True)
-class Row:
-    """The segments of a packed row that make up a row, those with its own tokens, and how many these are, its
-    last ones. `visible` is which tokens (dimension 1) its own see (dimension 0); None: all until themselves.
+class Rows:
+    """So many rows that follow one another in a packed row and are as long, also in `own` tokens that no row
+    before has, their last ones: the segments that make them up, one row after the other, and those of their
+    own tokens. `visible` (rows or 1, own, length) is which tokens their own see; None: all until themselves.
     """
 
+    count: int
+    own: int
     segments: tuple[int, ...]
     own_segments: tuple[int, ...]
-    own: int
     visible: Tensor | None
     additive: dict[torch.dtype, Tensor] = field(default_factory=dict)
 
@@ -154,9 +159,8 @@ class Row:
         """`visible` as attention adds it to what is `like`, made once for all layers; None where that is."""
         if self.visible is not None and like.dtype not in self.additive:
             mask = torch.zeros(self.visible.shape, dtype=like.dtype, device=like.device)
-            self.additive[like.dtype] = mask.masked_fill_(~self.visible.to(like.device), -torch.inf)[
-                None, None
-            ]
+            hidden = ~self.visible.to(like.device)
+            self.additive[like.dtype] = mask.masked_fill_(hidden, -torch.inf)[:, None]
         return self.additive.get(like.dtype)
 
 
@@ -169,7 +173,7 @@ class Layout:
     taken: Tensor
     places: Tensor
     sizes: list[int]
-    rows: list[Row]
+    rows: list[Rows]
 
 
 def layout_of(ids: Tensor, positions: Tensor, real: Tensor, windows: Tensor | None = None) -> Layout:
@@ -199,10 +203,22 @@ def layout_of(ids: Tensor, positions: Tensor, real: Tensor, windows: Tensor | No
         begun, before = begun + own, row
     sizes, segments = _segments([*chains.values()], begun)
     rows = [
-        Row(*each, own, _visible(seen[row], columns[row], own))
+        Rows(1, own, *each, _visible(seen[row], columns[row], own))
         for (row, (_, own)), each in zip(chains.items(), segments, strict=True)
     ]
-    return Layout(torch.cat(taken).to(device), places.to(device), sizes, rows)
+    lengths = (len(chain) for chain, _ in chains.values())
+    alike = groupby(zip(rows, lengths, strict=True), lambda row: (row[0].own, row[1], row[0].visible is None))
+    together = [_together([row for row, _ in each]) for _, each in alike]
+    return Layout(torch.cat(taken).to(device), places.to(device), sizes, together)
+
+
+def _together(rows: Sequence[Rows]) -> Rows:
+    segments = tuple(each for row in rows for each in row.segments)
+    own_segments = tuple(each for row in rows for each in row.own_segments)
+    visible = None
+    if masks := [row.visible for row in rows if row.visible is not None]:
+        visible = torch.cat(masks[:1] if all(torch.equal(masks[0], mask) for mask in masks) else masks)
+    return Rows(len(rows), rows[0].own, segments, own_segments, visible)
 
 
 def _alike(tokens: Sequence[Tensor], columns: Sequence[Tensor], seen: Sequence[Tensor | None]) -> int:
@@ -245,10 +261,11 @@ def _square(seen: Tensor, at: Tensor) -> Tensor:
 def _visible(seen: Tensor | None, at: Tensor, own: int) -> Tensor | None:
     """Who sees whom, of a row's own tokens; None where each sees all until itself and a whole triangle is
     less work than they are by all."""
-    causal = torch.ones(len(at), len(at), dtype=torch.bool).tril()[-own:]
-    if seen is not None and not torch.equal(of_row := _square(seen, at)[-own:], causal.to(seen.device)):
-        return of_row
-    return None if 2 * own >= len(at) else causal
+    device = None if seen is None else seen.device
+    causal = torch.ones(len(at), len(at), dtype=torch.bool, device=device).tril()[-own:]
+    if seen is not None and not torch.equal(of_row := _square(seen, at)[-own:], causal):
+        return of_row[None]
+    return None if 2 * own >= len(at) else causal[None]
 
 
 # --- Attention
@@ -269,23 +286,25 @@ def attend(
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
     queries, keys, values = (each.split(packed.sizes, dim=2) for each in (query, key, value))
     found = []
-    for row in packed.rows:
-        mask = row.mask(query)
-        asking = row.segments if mask is None else row.own_segments
+    for rows in packed.rows:
+        mask = rows.mask(query)
+        asking = rows.segments if mask is None else rows.own_segments
         out, _ = sdpa_attention_forward(
             module,
-            _joined(queries, asking),
-            _joined(keys, row.segments),
-            _joined(values, row.segments),
+            _joined(queries, asking, rows.count),
+            _joined(keys, rows.segments, rows.count),
+            _joined(values, rows.segments, rows.count),
             mask,
             **kwargs,
         )
-        found.append(out[:, -row.own :])
-    return torch.cat(found, dim=1), None
+        found.append(out[:, -rows.own :].flatten(0, 1))
+    return torch.cat(found)[None], None
 
 
-def _joined(pieces: Sequence[Tensor], which: Sequence[int]) -> Tensor:
-    return torch.cat([pieces[each] for each in which], dim=2) if len(which) > 1 else pieces[which[0]]
+def _joined(pieces: Sequence[Tensor], which: Sequence[int], rows: int) -> Tensor:
+    """Those pieces (1, heads, n, size) one after the other, as so many rows: (rows, heads, n, size)."""
+    joined = torch.cat([pieces[each] for each in which], dim=2) if len(which) > 1 else pieces[which[0]]
+    return joined[0].unflatten(1, (rows, -1)).transpose(0, 1)
 
 
 AttentionInterface.register(ATTENTION, attend)

@@ -1,4 +1,4 @@
-"""Rows of like length share a forward pass, so that little of it is padding.
+"""Rows of like length share a forward pass, so that little of it is padding, where they cannot be packed.
 
 A micro-batch is as wide as its longest row. The gradient of a step is a sum over its rows, whichever of them
 are computed together, so the rows of a micro-batch are taken in order of length and cut where the padding
@@ -12,7 +12,11 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from prl.machine.load import ACCELERATOR_PASS_TOKENS, PASS_TOKENS
+PASS_TOKENS = {"cpu": 128}
+"""Tokens that take as long to compute as a forward and backward pass costs beside its tokens, by device."""
+
+ACCELERATOR_PASS_TOKENS = 2048
+"""The same of other devices, where it is the launches of kernels. Never measured."""
 
 
 def pass_tokens_of(trainer: Any) -> float:

@@ -42,9 +42,10 @@ def rehearse_rl(
     rows, length = args.per_device_train_batch_size, args.max_completion_length
     written = tokenizer(block, add_special_tokens=False)["input_ids"]
     prompt_ids = torch.tensor([longest] * rows, device=device)
-    completion_ids = torch.tensor([(written + written[-1:] * length)[:length]] * rows, device=device)
-    # As many prompts as there may be: those of one group are computed once (`prl.trainer.shared_prompts`).
-    prompt_ids[:, -1] = torch.arange(rows, device=device) // trainer.num_generations
+    responses = [([row, *written] + written[-1:] * length)[:length] for row in range(rows)]
+    completion_ids = torch.tensor(responses, device=device)
+    # As many prompts as there may be, and no more shared than they are by groups (`prl.trainer.packing`).
+    prompt_ids[:, :2] = torch.arange(rows, device=device)[:, None] // trainer.num_generations
     prompt_mask = torch.ones_like(prompt_ids)
     prompt_mask[1:, 0] = 0  # rows of one length need no mask, which takes memory
     batch: dict[str, Any] = {

@@ -1,0 +1,52 @@
+"""The rows of a group in the micro-batches of its step (trl 1.16)."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+
+from prl.trainer.groups import keep_groups_together
+
+
+def test_groups_come_together_within_their_step() -> None:
+    ids = torch.arange(8).repeat_interleave(4)[torch.randperm(32, generator=torch.Generator().manual_seed(0))]
+    columns = {
+        "prompt_ids": ids[:, None].expand(-1, 3).contiguous(),
+        "prompt_mask": torch.ones(32, 3, dtype=torch.long),
+        "advantages": torch.arange(32.0),
+        "num_items_in_batch": torch.tensor(7.0),
+        "notes": [*range(32)],
+        "none": None,
+    }
+
+    def batches() -> list[dict[str, Any]]:
+        return [
+            {
+                name: value if value is None or name == "num_items_in_batch" else value[start : start + 4]
+                for name, value in columns.items()
+            }
+            for start in range(0, 32, 4)
+        ]
+
+    def trainer(**given: Any) -> Any:
+        args = SimpleNamespace(steps_per_generation=8, gradient_accumulation_steps=4)
+        alone = SimpleNamespace(num_processes=given.pop("num_processes", 1))
+        asked = {"args": args, "accelerator": alone, "loss_type": "dapo", "_buffered_inputs": batches()}
+        return SimpleNamespace(**asked | given)
+
+    found = trainer()
+    keep_groups_together(found)
+    for step in (0, 1):
+        before, after = (each[4 * step : 4 * step + 4] for each in (batches(), found._buffered_inputs))
+        rows = [row for batch in after for row in batch["advantages"].tolist()]
+        assert sorted(rows) == [row for batch in before for row in batch["advantages"].tolist()]
+        assert rows == [float(note) for batch in after for note in batch["notes"]]
+        assert [ids[int(row)] for row in rows] == sorted(ids[int(row)] for row in rows)
+        assert {each.shape for batch in after for each in [batch["prompt_ids"]]} == {(4, 3)}
+        assert all(batch["num_items_in_batch"] == 7 and batch["none"] is None for batch in after)
+    for left_alone in (trainer(loss_type="bnpo"), trainer(num_processes=2)):
+        keep_groups_together(left_alone)
+        rows = [row for batch in left_alone._buffered_inputs for row in batch["advantages"].tolist()]
+        assert rows == [*range(32)]
