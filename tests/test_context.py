@@ -262,7 +262,7 @@ def test_a_problem_is_answered_the_same_whichever_others_are(tmp_path: Path, tok
 
 
 def test_an_evaluation_of_nothing_else_is_refused(tmp_path: Path, tokenizer: Any) -> None:
-    dataset = write(tmp_path / "rows.jsonl", [problem(1020, tokenizer)] * 2)
+    dataset = write(tmp_path / "rows.jsonl", [problem(tokens, tokenizer) for tokens in (1020, 1021)])
     with pytest.raises(DataError, match=r"rows\.jsonl: 2 of 2 problems are beyond .*; none is left$"):
         evaluated(dataset, tmp_path / "run", 20)
 
