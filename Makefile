@@ -114,7 +114,7 @@ format: $(INSTALLED) ## format, and fix what ruff can fix
 
 notebooks: $(INSTALLED) ## run the notebooks and keep their output
 	$(BIN)/jupytext --sync notebooks/*.py
-	$(BIN)/jupyter-execute --inplace notebooks/*.ipynb
+	$(BIN)/jupyter-execute --inplace --NbClientApp.record_timing=False notebooks/*.ipynb
 
 examples: $(INSTALLED) ## the scripts of examples/: the method on one page (minutes of CPU), and prl's parts in plain TRL
 	$(BIN)/python examples/parallel_r1.py

@@ -188,11 +188,11 @@ def test_other_batches(memory: Any, settings: Any, extent: Extent, flag: str) ->
 
 
 def test_what_may_fit_is_told(memory: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    memory(1)
+    memory(0.6)
     check_fits(asked("rl"), Extent(20_000, 60))  # 256 responses of up to 256 tokens, but one token is certain
     said = capsys.readouterr().err
     assert said.startswith(
-        "warning: rl may not fit the memory: forecast 1.5 GiB, 1.0 are free: --per_device_train"
+        "warning: rl may not fit the memory: forecast 0.9 GiB, 0.6 are free: --per_device_train"
     )
     assert said.count("\n") == 1
 
