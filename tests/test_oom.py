@@ -387,7 +387,8 @@ sft.run(settings)
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits its memory through Linux")
 def test_an_allocator_that_really_gives_up(tmp_path: Path) -> None:
-    """64 rows of 300 tokens take half a GiB and more, and there are 0.2: fewer at once, the same loss, evaluation too."""
+    """64 rows of 300 tokens take half a GiB and more, and there are 0.2: fewer at once, the same loss,
+    evaluation too."""
     found = {}
     for name, rehearse, mebibytes in (("whole", "off", "-"), ("in parts", "on", "200")):
         words = [sys.executable, "-c", REAL, str(tmp_path / name), rehearse, mebibytes]
