@@ -20,26 +20,23 @@ def masked(line: str) -> str:
 
 
 def missing(page: str, printed: str) -> str | None:
-    """The first line of a page's block that does not stand where it should; None where all do. Lines of the
-    block follow each other in what was printed, but for what `GAP` stands for; empty ones count for nothing.
+    """The lines of a page's block that do not stand where they should; None where all do. Lines of the block
+    follow each other in what was printed, but for what `GAP` stands for; empty ones count for nothing.
     Nothing is missing of a trace: what a model writes hangs on rounding, and tests/test_readme.py parses it.
 
-    >>> missing("a 1\\n…\\nc 3", "a 2\\nb\\nc 4"), missing("a 1\\nc 3", "a 2\\nb\\nc 4")
-    (None, 'c 3')
+    >>> missing("a 1\\n…\\na 3\\nc 3", "a 2\\na 3\\na 4\\nc 4"), missing("a 1\\nc 3", "a 2\\nb\\nc 4")
+    (None, 'a 1, c 3')
     """
     if "<Path>" in page:
         return None
-    told, at, is_free = _told(printed), 0, True
-    for line in filter(None, map(str.strip, page.splitlines())):
-        if line == GAP:
-            is_free = True
-            continue
-        if not (wanted := masked(line)):
-            continue
-        found = [place for place in range(at, len(told)) if told[place] == wanted]
-        if not found or not (is_free or found[0] == at):
-            return line
-        at, is_free = found[0] + 1, False
+    told, at = _told(printed), 0
+    for part in page.split(f"\n{GAP}\n"):
+        wanted = _told(part)
+        places = range(at, len(told) - len(wanted) + 1)
+        found = next((place for place in places if told[place : place + len(wanted)] == wanted), None)
+        if found is None:
+            return ", ".join(part.split("\n"))
+        at = found + len(wanted)
     return None
 
 
