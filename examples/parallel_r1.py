@@ -1,6 +1,6 @@
 """Parallel-R1 on one page: cold start, fork/join sampling, GRPO and evaluation, in plain PyTorch.
 
-    python examples/parallel_r1.py        # or `make examples`; 5.5 minutes of CPU (AMD EPYC, one core)
+    python examples/parallel_r1.py        # or `make examples`; 6 minutes of CPU (AMD EPYC, one core)
 
 The method (arXiv 2509.07980): a model opens `<Parallel>`, writes `<Path>`s that do not see each other, closes
 the block, and puts together in `<Summary>` what they found. A cold start on checked traces teaches the
@@ -8,9 +8,9 @@ format; then reinforcement learning pays for right answers alone. Here a model o
 knows how to compute a product ("Compute 47 * 36.") in sequence, learns from traces half of which go four ways
 at once and take the majority. That this is worth it RL finds out by itself. On held-out products:
 
-    base        70.4 % right [67.3, 73.4], 86.3 % by 4 votes, 0 % with a block, 44 tokens, critical path 44
-    cold start  75.9 % right [73.1, 78.6], 91.0 % by 4 votes, 48 % with a block, 122 tokens, critical path 64
-    RL          87.6 % right [84.8, 90.2], 92.0 % by 4 votes, 97 % with a block, 202 tokens, critical path 84
+    base        63.2 % right [60.0, 66.3], 81.3 % by 4 votes, 0 % with a block, 45 tokens, critical path 45
+    cold start  72.0 % right [69.2, 74.6], 90.0 % by 4 votes, 48 % with a block, 123 tokens, critical path 65
+    RL          85.4 % right [83.2, 87.8], 93.7 % by 4 votes, 98 % with a block, 206 tokens, critical path 85
 
 1. The paths of a block start at one position and are sampled side by side, a token each in a forward pass: a
    response waits for its critical path, not for all its tokens.
@@ -18,7 +18,7 @@ at once and take the majority. That this is worth it RL finds out by itself. On 
    the sampled ones are those of the old policy, and nothing is scored twice.
 3. Tokens that the runtime writes (`<Path>` and its number, `</Parallel>`, `<Summary>`) have no loss.
 4. GRPO: advantages within a group, a clipped ratio, no KL term, no reward for the format. Blocks become
-   frequent because they are right more often. Traces that all have one reach 92.3 %, and leave RL nothing.
+   frequent because they are right more often. Traces that all have one reach 92 %, and leave RL nothing.
 
 Left out, and where prl has it: LoRA and real models (`prl.model`, `prl.recipes`); causal attention, plans, a
 number of paths that the model chooses (`prl.decoding`); rewards that alternate, easy problems first
@@ -41,7 +41,7 @@ from torch.nn import functional
 from transformers import DynamicCache
 
 from prl.answers import extract_answer
-from prl.data import search
+from prl.data.hub import load_rows
 from prl.grammar import TAGS, parse, with_openings
 from prl.model import load_model
 from prl.prompts import render_prompt, render_response
@@ -54,14 +54,14 @@ PATHS = 4  # of every block
 MAX_PATH = 60  # tokens of a path
 MAX_PASSES = 130  # forward passes that a response may take
 
-COLD_START_STEPS, COLD_START_BATCH, COLD_START_RATE = 290, 32, 2e-3
+SFT_STEPS, SFT_BATCH, SFT_RATE = 290, 32, 2e-3
 RL_STEPS, RL_PROBLEMS, GROUP, RL_RATE = 16, 16, 8, 2e-4  # in a step GROUP responses to each of RL_PROBLEMS
 CLIP_LOW, CLIP_HIGH = 0.2, 0.28
 EVALUATED, SAMPLES = 300, 4  # held-out problems, and responses to each
 ROWS = 128  # responses that are sampled side by side
 
 if "--quick" in sys.argv:  # to see that it runs
-    COLD_START_STEPS, COLD_START_BATCH, RL_STEPS, RL_PROBLEMS, GROUP, EVALUATED, SAMPLES = 2, 4, 1, 2, 2, 4, 2
+    SFT_STEPS, SFT_BATCH, RL_STEPS, RL_PROBLEMS, GROUP, EVALUATED, SAMPLES = 2, 4, 1, 2, 2, 4, 2
 
 
 # --- 1. What the runtime knows of the language --------------------------------------------------------------
@@ -125,18 +125,18 @@ def example(row: dict[str, Any], language: Language) -> tuple[list[int], list[in
 
 def cold_start(model: Any, language: Language) -> None:
     """One epoch: every trace is seen once. Half of them have a block, half go on in one line."""
-    rows = search.generate(search.read_split("products-mixed"), COLD_START_STEPS * COLD_START_BATCH, SEED)
+    rows = load_rows("search:products-mixed", need=["trace"], limit=SFT_STEPS * SFT_BATCH, seed=SEED)
     examples = [example(row, language) for row in rows]
     optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.95), weight_decay=0.01)
-    for step in range(COLD_START_STEPS):
-        batch = examples[step * COLD_START_BATCH : (step + 1) * COLD_START_BATCH]
+    for step in range(SFT_STEPS):
+        batch = examples[step * SFT_BATCH : (step + 1) * SFT_BATCH]
         logits_B_T_V = logits_of(model, [ids for ids, _ in batch])
         labels_B_T = padded([labels for _, labels in batch], -100)
         loss = functional.cross_entropy(logits_B_T_V[:, :-1].flatten(0, 1), labels_B_T[:, 1:].flatten())
-        done = step / COLD_START_STEPS
-        warm_up, decay = min(1.0, 10 * (done + 1 / COLD_START_STEPS)), 0.5 * (1 + cos(pi * done))
-        update(model, optimizer, loss, COLD_START_RATE * warm_up * decay)
-        if step % 20 == 0 or step == COLD_START_STEPS - 1:
+        done = step / SFT_STEPS
+        warm_up, decay = min(1.0, 10 * (done + 1 / SFT_STEPS)), 0.5 * (1 + cos(pi * done))
+        update(model, optimizer, loss, SFT_RATE * warm_up * decay)
+        if step % 20 == 0 or step == SFT_STEPS - 1:
             print(f"cold start, step {step:3d}: loss {loss.item():.3f}")
 
 
@@ -285,7 +285,7 @@ def policy_loss(model: Any, responses: Sequence[Response], advantage_B: Tensor) 
 
 
 def grpo(model: Any, language: Language) -> None:
-    problems = search.generate(search.read_split("products-hard"), RL_STEPS * RL_PROBLEMS, SEED)
+    problems = load_rows("search:products-hard", limit=RL_STEPS * RL_PROBLEMS, seed=SEED)
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.0)
     for step in range(RL_STEPS):
         drawn = problems[step * RL_PROBLEMS : (step + 1) * RL_PROBLEMS]
@@ -308,10 +308,10 @@ def grpo(model: Any, language: Language) -> None:
 # --- 6. Evaluation on held-out problems ---------------------------------------------------------------------
 def evaluate(name: str, model: Any, language: Language) -> list[Response]:
     torch.manual_seed(SEED)
-    problems = search.generate(search.read_split("products-heldout"), EVALUATED, SEED)
+    problems = load_rows("search:products-heldout", limit=EVALUATED, seed=SEED, unique=True)
     rows = [row for row in problems for _ in range(SAMPLES)]
     prompts = [language.prompt(row["problem"]) for row in rows]
-    batches = [prompts[i : i + ROWS] for i in range(0, len(rows), ROWS)]
+    batches = (prompts[i : i + ROWS] for i in range(0, len(rows), ROWS))
     responses = [response for batch in batches for response in sample(model, batch, language)]
     texts = [response.text for response in responses]
     is_right = [reward == 1.0 for reward in accuracy_reward(texts, [row["answer"] for row in rows])]
