@@ -30,12 +30,12 @@ def missing(page: str, printed: str) -> str | None:
     if "<Path>" in page:
         return None
     told, at = _told(printed), 0
-    for part in page.split(f"\n{GAP}\n"):
+    for part in re.split(rf"^{GAP}$", page, flags=re.MULTILINE):
         wanted = _told(part)
         places = range(at, len(told) - len(wanted) + 1)
         found = next((place for place in places if told[place : place + len(wanted)] == wanted), None)
         if found is None:
-            return ", ".join(part.split("\n"))
+            return ", ".join(part.split("\n")).strip(", ")
         at = found + len(wanted)
     return None
 
