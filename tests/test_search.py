@@ -29,7 +29,8 @@ STEP = re.compile(r"(?<![\d*+-])(\d+)([*+-])(\d+)=(\d+)\.")
 
 
 def rows_of(name: str, count: int = 60, seed: int = 0) -> list[dict]:
-    return search.generate(search.read_split(name), count, seed)
+    split = search.read_split(name)
+    return [search.make_row(split, index, seed) for index in range(count)]
 
 
 def oracle(text: str) -> str:

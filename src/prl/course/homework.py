@@ -77,10 +77,10 @@ def faults(settings: object) -> list[str]:
 
 def problems_of(student: str | None) -> list[dict[str, Any]]:
     """The held-out products that a measurement asks, all different."""
-    from prl.data.procedural import procedural_rows
+    from prl.data.hub import load_rows
 
     seed = variant(student).problems
-    return procedural_rows("search:products-heldout", "", ("answer",), PROBLEMS, seed, unique=True)
+    return load_rows("search:products-heldout", limit=PROBLEMS, seed=seed, unique=True)
 
 
 def measure(settings: Mapping[str, Any], student: str | None = None) -> Measured:

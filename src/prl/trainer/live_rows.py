@@ -71,8 +71,9 @@ class LiveRows:
         for rows, has_gradient in ((~live, False), (live, True)):
             indices = rows.nonzero().flatten()
             lengths = ends[indices].tolist()
-            parts = [[*range(len(lengths))[start:][:most]] for start in range(0, len(lengths), most)]
-            if not is_packed:
+            if is_packed:
+                parts = [[*range(len(lengths))[at : at + most]] for at in range(0, len(lengths), most)]
+            else:
                 parts = parts_by_length(lengths, most, pass_tokens_of(trainer))
             for part in parts:
                 width, of_part = max(lengths[row] for row in part), indices[part].to(input_ids.device)

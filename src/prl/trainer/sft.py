@@ -85,9 +85,7 @@ class SFT(SFTTrainer):
         )
         take_over(self)
         spare_the_head(model)
-        self.padded = why_padded(
-            self, model.train()
-        )  # in training; its dropout is switched off in evaluations
+        self.padded = why_padded(self, model.train())  # evaluations switch dropout off, and are asked anew
         if self.padded:
             console.print(f"micro-batches are padded, not packed: {self.padded}", markup=False)
         micro_batches.watch(self)

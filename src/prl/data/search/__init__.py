@@ -110,12 +110,6 @@ def read_split(name: str) -> Split:
     return Split(name, kind, part, paths or KINDS[kind].paths)
 
 
-def generate(split: Split, count: int, seed: int = 0) -> list[dict[str, Any]]:
-    """Rows 0..count-1 of `split` in the schema of `prl.data`; those of a part with traces hold `trace` and
-    `context_paths`."""
-    return [make_row(split, index, seed) for index in range(count)]
-
-
 def make_row(split: Split, index: int, seed: int = 0) -> dict[str, Any]:
     """Row `index` of `split`, the same whatever was made before it.
 
