@@ -338,6 +338,7 @@ STRUCTURED = (
     "gated-efficiency",
     "scaffold",
     "scaffold-early",
+    "blocks-first",
 )
 
 

@@ -33,6 +33,7 @@ ARMS = (
     "gated-efficiency",
     "scaffold",
     "scaffold-early",
+    "blocks-first",
     "plain-prompt",
     "parallel-prompt",
     "uniform",
