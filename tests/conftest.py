@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+import warm
+
 ROOT = Path(__file__).resolve().parents[1]
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before any test imports huggingface_hub, and for its child processes
@@ -26,6 +28,10 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # On a busy machine any example may take long; what has to be fast is measured by a test of its own.
 settings.register_profile("prl", deadline=None)
 settings.load_profile("prl")
+
+
+def pytest_sessionfinish() -> None:
+    warm.end()
 
 
 @pytest.fixture(scope="session")

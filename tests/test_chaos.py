@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
 from random import Random
@@ -18,6 +19,7 @@ import pytest
 from prl import runs
 from prl.runs.checkpoints import last_checkpoint
 from prl.trainer.timing import PARTS
+from warm import launcher
 
 KILL = getattr(signal, "SIGKILL", signal.SIGTERM)  # on Windows either one terminates at once
 KILLED = KILL if os.name == "nt" else -KILL
@@ -79,8 +81,8 @@ STAGES: dict[str, tuple[str, dict[str, Any]]] = {
     ),
 }  # fmt: skip
 MOMENTS = {
-    "sft": {"time": (2.0, 9.0), "saving": (0, 5), "sealing": (0, 2), "logging": (0, 2)},
-    "rl": {"time": (2.0, 9.0), "saving": (0, 5), "sealing": (0, 2), "logging": (0, 5), "generating": (0, 90)},
+    "sft": {"time": (0.3, 4.0), "saving": (0, 5), "sealing": (0, 2), "logging": (0, 2)},
+    "rl": {"time": (0.3, 4.0), "saving": (0, 5), "sealing": (0, 2), "logging": (0, 5), "generating": (0, 90)},
 }
 """Moment -> the range that the number of calls, or seconds, is drawn from."""
 
@@ -95,9 +97,11 @@ def command(stage: str, folder: Path, *how: str) -> list[str]:
     return words
 
 
-def start(stage: str, folder: Path, moment: str, number: float) -> subprocess.CompletedProcess[str]:
+def start(
+    stage: str, folder: Path, moment: str, number: float, python: Sequence[str]
+) -> subprocess.CompletedProcess[str]:
     how = ["--resume"] if (folder / "environment.json").exists() else []
-    words = [sys.executable, "-c", CHILD, moment, str(number), *command(stage, folder, *how)]
+    words = [*python, "-c", CHILD, moment, str(number), *command(stage, folder, *how)]
     return subprocess.run(words, capture_output=True, text=True)
 
 
@@ -117,7 +121,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory, tagged: str) -> Path:
     STAGES["rl"][1]["model_name_or_path"] = tagged
     root = tmp_path_factory.mktemp("whole")
     for stage in STAGES:
-        done = start(stage, root / stage, "never", 0)
+        done = start(stage, root / stage, "never", 0, [sys.executable])  # the hash seed is another
         assert done.returncode == 0, done.stderr
     return root
 
@@ -130,7 +134,7 @@ def test_killed_runs_end_as_if_nothing_had_been(stage: str, whole: Path, tmp_pat
         moment = random.choice([*MOMENTS[stage]])
         low, high = MOMENTS[stage][moment]
         number = random.uniform(low, high) if moment == "time" else random.randint(int(low), int(high))
-        ended = start(stage, folder, moment, number)
+        ended = start(stage, folder, moment, number, launcher())
         if (
             ended.returncode == 0
         ):  # it was done before: begin another run, so that every kill meets a live one
@@ -139,7 +143,7 @@ def test_killed_runs_end_as_if_nothing_had_been(stage: str, whole: Path, tmp_pat
             continue
         assert ended.returncode == KILLED, ended.stderr
         killed += 1
-    ended = start(stage, folder, "never", 0)
+    ended = start(stage, folder, "never", 0, launcher())
     assert ended.returncode == 0, ended.stderr
     check(stage, whole, folder)
 

@@ -17,6 +17,7 @@ import torch
 
 from prl.model import load_model
 from prl.structure import read_structure
+from warm import launcher
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 PAGE = EXAMPLES / "parallel_r1.py"
@@ -45,7 +46,7 @@ def opening_blocks() -> tuple[Any, Any]:
 
 
 def run(script: Path, folder: Path, *words: str) -> str:
-    command = [sys.executable, str(script), *words]
+    command = [*launcher(), str(script), *words]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -9,7 +9,6 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -29,6 +28,7 @@ from prl.model import Lora, drafts, load_model, merge_and_verify, merging, proof
 from prl.model.gguf import export_gguf
 from prl.model.proofs import chance_of, divergence, prove_tags
 from prl.prompts import render_prompt, render_response
+from warm import launcher
 
 QUICK = {"samples": 1, "max_completion_length": 48}
 TRACE = render(["3 + 4 = 7.", "4 + 3 = 7."], "Both give 7.") + "\nFinal Answer: 7"
@@ -208,7 +208,7 @@ ids = model.generate(**batch, max_new_tokens=96, do_sample=False)[0, batch["inpu
 print(json.dumps(ids))
 """
     done = subprocess.run(
-        [sys.executable, "-c", script], cwd=merged.parent, capture_output=True, text=True, check=True
+        [*launcher(), "-c", script], cwd=merged.parent, capture_output=True, text=True, check=True
     )
     model, tokenizer = load_model(str(speaker))
     decoder = ForkJoinDecoder(
@@ -514,7 +514,7 @@ from prl.model import merge_and_verify, merging
 merging._load_again = lambda *args: os.kill(os.getpid(), signal.SIGKILL)
 merge_and_verify({str(speaker)!r}, Path("merged"), samples=1, max_completion_length=8)
 """
-    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True)
+    done = subprocess.run([*launcher(), "-c", script], cwd=tmp_path, capture_output=True)
     assert done.returncode == -signal.SIGKILL
     (left,) = tmp_path.iterdir()
     assert re.fullmatch(r"\.merged\.\d+\.tmp", left.name)

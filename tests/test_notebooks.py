@@ -6,12 +6,15 @@ tell a reader to see is looked for in both.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from warm import launcher
 
 REASON = "needs the extra `notebooks`: pip install prl[notebooks]"
 jupytext = pytest.importorskip("jupytext", reason=REASON)
@@ -20,6 +23,8 @@ pytest.importorskip("ipykernel", reason=REASON)
 
 FOLDER = Path(__file__).resolve().parents[1] / "notebooks"
 SOURCES = [pytest.param(path, id=path.stem) for path in sorted(FOLDER.glob("*.py"))]
+COLD = {"02_cold_start", "03_reinforcement_learning"}
+"""Their kernels import the libraries themselves, which then see that they are in a notebook."""
 ABSOLUTE_PATH = re.compile(r"(?<![\w/.:<])/\w[\w.-]*/|\b[A-Za-z]:\\|site-packages")
 PICTURE = re.compile(r"base64,[\w+/=]+")  # its letters look like paths
 
@@ -38,14 +43,24 @@ def test_a_notebook_runs_from_top_to_bottom(
         monkeypatch.setenv(name, str(tmp_path / "jupyter"))  # nobody's kernels, history or settings
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("PRL_QUICK", "1")
+    kernel = "python3" if source.stem in COLD else warm_kernel(tmp_path / "jupyter")
     before = {*FOLDER.rglob("*")}
     notebook = jupytext.read(source)
     nbclient.NotebookClient(
-        notebook, kernel_name="python3", timeout=240, resources={"metadata": {"path": str(tmp_path)}}
+        notebook, kernel_name=kernel, timeout=240, resources={"metadata": {"path": str(tmp_path)}}
     ).execute()
     check_outputs(notebook)
     SHOWS[source.stem](said(notebook))
     assert {*FOLDER.rglob("*")} == before, "it writes where it is run, and nowhere else"
+
+
+def warm_kernel(data: Path) -> str:
+    """Write a kernel that starts warm into Jupyter's folder of data; its name."""
+    argv = [*launcher(), "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    spec = {"argv": argv, "display_name": "warm", "language": "python"}
+    (data / "kernels" / "warm").mkdir(parents=True)
+    (data / "kernels" / "warm" / "kernel.json").write_text(json.dumps(spec))
+    return "warm"
 
 
 @pytest.mark.parametrize("source", SOURCES)

@@ -27,6 +27,7 @@ from prl.grammar import parse
 from prl.model import load_model, merge_and_verify
 from prl.sft import hold_out, tokenize
 from prl.trainer import signals
+from warm import launcher
 
 SFT = {
     "limit": 64, "max_steps": 6, "per_device_train_batch_size": 8, "sample_count": 4, "eval_steps": 2,
@@ -258,7 +259,7 @@ def test_a_signal_finishes_the_step_saves_and_says_how_to_go_on(tmp_path: Path) 
         "sys.exit(cli.main(sys.argv[1:]))"
     )
     stopped = subprocess.run(
-        [sys.executable, "-c", code, *stoppable(tmp_path / "run")], capture_output=True, text=True
+        [*launcher(), "-c", code, *stoppable(tmp_path / "run")], capture_output=True, text=True
     )
     assert stopped.returncode == 1, stopped.stderr
     check_stopped(tmp_path / "run", "SIGINT", stopped.stderr)

@@ -26,6 +26,7 @@ from prl.runs.checkpoints import checkpoints, fault
 from prl.runs.samples import LOGPROB_STEP
 from prl.trainer.timing import PARTS
 from prl.trainer.training import settle_ddp
+from warm import launcher as warm
 
 LAUNCH = [
     *("-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"),
@@ -99,8 +100,11 @@ def words(stage: str, folder: Path, *how: str, **given: Any) -> list[str]:
     return found
 
 
-def start_two(program: Sequence[str], each: Sequence[Sequence[str]]) -> Ended:
-    """Two processes with what a launcher gives them, without one that ends both when one ends."""
+def start_two(
+    program: Sequence[str], each: Sequence[Sequence[str]], second: Sequence[str] = (sys.executable,)
+) -> Ended:
+    """Two processes with what a launcher gives them, without one that ends both when one ends. By itself the
+    second starts cold, so that it has another hash seed, as under a launcher."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -112,7 +116,7 @@ def start_two(program: Sequence[str], each: Sequence[Sequence[str]]) -> Ended:
         }  # fmt: skip
         children.append(
             subprocess.Popen(
-                [sys.executable, *program, *given],
+                [*(second if number else warm()), *program, *given],
                 env=environment,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -124,19 +128,19 @@ def start_two(program: Sequence[str], each: Sequence[Sequence[str]]) -> Ended:
 
 
 def two(given: Sequence[str]) -> Ended:
-    return start_two(["-m", "prl"], [given, given])
+    return start_two(["-m", "prl"], [given, given], warm())
 
 
 def launched(program: Sequence[str], given: Sequence[str]) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.run(
-        [sys.executable, *LAUNCH, *program, *given], capture_output=True, text=True, env=environment
+        [*warm(), *LAUNCH, *program, *given], capture_output=True, text=True, env=environment
     )
 
 
 def alone(given: Sequence[str]) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "prl", *given],
+        [*warm(), "-m", "prl", *given],
         capture_output=True,
         text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
