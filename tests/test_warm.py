@@ -14,7 +14,9 @@ import pytest
 
 import warm
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="of Linux: all start as ever elsewhere")
+pytestmark = pytest.mark.skipif(
+    not hasattr(os, "pidfd_open"), reason="needs os.pidfd_open (Linux); elsewhere launcher() is a cold Python"
+)
 
 PROBE = """
 import os, signal, sys, threading
@@ -160,6 +162,11 @@ def test_another_environment_of_libraries_starts_cold(server: warm.Server) -> No
     given = {"MINE": "1"}, {"PYTHONNOUSERSITE": "1"}
     found = [run(server.words, "-c", code, env=os.environ | each) for each in given]
     assert [(each.stdout, each.returncode) for each in found] == [("True 0\n", 3), ("False 1\n", 3)]
+
+
+def test_where_it_cannot_be_watched_it_starts_cold(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "pidfd_open")
+    assert warm.launcher() == (sys.executable,)
 
 
 def test_libraries_are_there_and_prl_is_not() -> None:

@@ -50,7 +50,7 @@ _servers: list[Server] = []
 
 def launcher() -> tuple[str, ...]:
     """The words that start a Python, in the place of `sys.executable`. The first call starts the server."""
-    if not (hasattr(os, "fork") and hasattr(os, "pidfd_open")):
+    if not hasattr(os, "pidfd_open"):  # of Linux
         return (sys.executable,)
     if not _servers:
         _servers.append(Server())

@@ -46,7 +46,7 @@ _SPARSE: Given = {**_HALF, "rl": {"learning_rate": 2e-4}}
 _TAUGHT: Given = {"sft": {"max_steps": 280}, "rl": _SPARSE["rl"]}
 """All steps of a cold start, and the same RL."""
 
-_LONG: Given = {**_HALF, "rl": {"learning_rate": 2e-4, "max_steps": 120}}
+_LONG: Given = {**_HALF, "rl": {**_SPARSE["rl"], "max_steps": 120}}
 """Half of a cold start, and RL that has time to learn what a cold start did not."""
 
 
