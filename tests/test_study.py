@@ -367,9 +367,7 @@ def test_a_design_names_what_it_has(design: Design) -> None:
     assert {name for part in design.parts.values() for name in part.bases} == {*design.bases}
     assert {arm for claim in design.claims for arm in claim.arms} <= evaluated
     in_tables = [name for table in design.tables for name in (*table.names, table.baseline)]
-    assert {*in_tables} | {*design.level_arms} == evaluated - (
-        set() if design is SUMS else {cold("votes"), "votes"} - {*in_tables}
-    )
+    assert {*in_tables} | {*design.level_arms} == evaluated
     assert {name for names in design.frontiers.values() for name in names} <= evaluated
     drawn = {arm for panel in (*design.panels.values(), design.scaffold_panel) for arm in panel}
     assert drawn | {*design.paper, *design.reward_arms, *design.level_arms} <= {*design.arms}
