@@ -155,6 +155,7 @@ def test_frontiers_of_a_toy_evaluation_match_those_by_hand(
         (row["index"], row["sample"]): row["seconds_together"] for row in rows if row["seconds_together"]
     }
     assert together == {(0, 3): pytest.approx(0.6), (2, 3): pytest.approx(0.6)}
+    assert all((row["cpu_seconds"] is None) == (row["seconds"] is None) for row in rows)
 
 
 @pytest.mark.parametrize(("last", "batch_size"), [(1, 16), (9, 1), (13, 16), (22, 1), (25, 16), (33, 1)])

@@ -237,7 +237,12 @@ def outcome(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     results = json.loads((folder / "results.json").read_text())
     rows = runs.read_samples(folder).to_pylist()
     results["frontiers"]["costs"].pop("seconds", None)
-    left_out = ("seconds", "seconds_together", "token_logprobs")  # the last may be a step apart
+    left_out = (
+        "seconds",
+        "cpu_seconds",
+        "seconds_together",
+        "token_logprobs",
+    )  # the last may be a step apart
     return results | {"timing": None}, [{key: row[key] for key in row if key not in left_out} for row in rows]
 
 

@@ -337,6 +337,24 @@ def test_ten_steps_on_either_side_are_compared() -> None:
     assert found.mean == pytest.approx((0.4 + 0.0) / 2 - (0.6 + 1.0) / 2)
 
 
+def test_seconds_are_those_of_the_wall_and_of_the_processor() -> None:
+    """Medians 2 and 4 on the wall; 1 and 3 of the processor, which of another seed nobody took."""
+
+    def timed(*rows: tuple[float, float | None]) -> results.Evaluation:
+        columns = [{"seconds": wall, "cpu_seconds": cpu} for wall, cpu in rows]
+        return results.Evaluation("search:which-heldout", {}, {}, rows=columns)
+
+    study = Study(Path(), {"study": "paper-mini"}, {})
+    study.timed = {
+        "ours": {0: timed((1, 0.5), (2, 1), (9, 8)), 1: timed((2, None), (2, 1))},
+        "theirs": {0: timed((4, 3), (4, 3), (5, 4)), 1: timed((4, 2), (4, 2))},
+    }
+    wall, cpu = (QUANTITIES[name].measure(study, "ours", "theirs") for name in ("seconds", "cpu_seconds"))
+    assert (wall.seeds, cpu.seeds) == ({0: 2, 1: 2}, {0: 3})
+    del study.timed["theirs"]
+    assert QUANTITIES["cpu_seconds"].measure(study, "ours", "theirs") is None
+
+
 def test_claims_are_judged_by_the_numbers_that_they_state() -> None:
     for claim in SUMS.claims:
         if claim.side == "within":

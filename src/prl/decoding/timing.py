@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from time import perf_counter
+from time import perf_counter, process_time
+from typing import NamedTuple
 
 import torch
 
@@ -14,14 +15,23 @@ from prl.decoding.passes import decoding
 WARM_UP = 3
 """Responses that are decoded before the first that counts."""
 
-Clocked = Callable[[str, Sequence[int]], tuple[list[Response], float]]
-"""A prompt and the seed of each response to it -> these, and the seconds that they took together."""
+
+class Took(NamedTuple):
+    """`seconds` on the wall, and those of the processor, which what else a machine does adds little to; None
+    where the model is on another device, for which the processor waits."""
+
+    seconds: float
+    cpu_seconds: float | None
+
+
+Clocked = Callable[[str, Sequence[int]], tuple[list[Response], Took]]
+"""A prompt and the seed of each response to it -> these, and what they took together."""
 
 
 @contextmanager
 def alone(decoder: ForkJoinDecoder, warm_up: Iterable[tuple[str, Sequence[int]]] = ()) -> Iterator[Clocked]:
     """Yields the function that answers one prompt with nothing beside it: the responses of
-    `decoder.generate`, and the seconds from the prompt, which is read, to the end of the longest.
+    `decoder.generate`, and what passed from the prompt, which is read, to the end of the longest.
 
     What happens once for many is left out: folding and packing of weights, and what is decoded to `warm_up`
     (prompts and seeds), by which libraries choose their kernels and the allocator has its memory. The
@@ -29,10 +39,13 @@ def alone(decoder: ForkJoinDecoder, warm_up: Iterable[tuple[str, Sequence[int]]]
     decoder's `batch_size` allows. torch computes on one thread meanwhile.
     """
 
-    def clocked(prompt: str, seeds: Sequence[int]) -> tuple[list[Response], float]:
-        start = perf_counter()
+    on_cpu = decoder.model.device.type == "cpu"
+
+    def clocked(prompt: str, seeds: Sequence[int]) -> tuple[list[Response], Took]:
+        start, cpu = perf_counter(), process_time()
         (responses,) = decoder.generate([prompt], seeds=[seeds])
-        return responses, perf_counter() - start
+        seconds, cpu_seconds = perf_counter() - start, process_time() - cpu
+        return responses, Took(seconds, cpu_seconds if on_cpu else None)
 
     with _one_thread(), decoding(decoder.model):
         for prompt, seeds in warm_up:

@@ -56,7 +56,7 @@ def ask(
 def ask_alone(
     mode: str, decoder: ForkJoinDecoder, prompts: Sequence[str], kept: Kept, left: Left, seed: int
 ) -> None:
-    """Decode what is `left` one response at a time, with the `seconds` of each.
+    """Decode what is `left` one response at a time, with the `seconds` and `cpu_seconds` of each.
 
     Votes are answered side by side: of the k-th sample `seconds_together` are those of the first k of the
     problem in one batch, for each k that there is a maj@k of.
@@ -77,9 +77,10 @@ def ask_alone(
             for j in numbers:
                 more = {}
                 if j + 1 in voters(samples):
-                    _, more["seconds_together"] = clocked(prompts[i], _seeds(seed, i, range(j + 1)))
-                (response,), more["seconds"] = clocked(prompts[i], _seeds(seed, i, [j]))
-                take(i, j, response, **more)
+                    _, together = clocked(prompts[i], _seeds(seed, i, range(j + 1)))
+                    more["seconds_together"] = together.seconds
+                (response,), took = clocked(prompts[i], _seeds(seed, i, [j]))
+                take(i, j, response, **took._asdict(), **more)
                 done += 1
                 on_batch(done)
 

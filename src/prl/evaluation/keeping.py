@@ -73,7 +73,7 @@ class Kept:
     ) -> None:
         self._folder, self._rows, self._opening, self._tokenizer = folder, rows, opening, tokenizer
         self._done: dict[tuple[str, int, int], Sample] = {}
-        self._waiting: list[tuple[int, int, Response, dict[str, float]]] = []
+        self._waiting: list[tuple[int, int, Response, dict[str, float | None]]] = []
         self._began = self._written = monotonic()
         for sample in runs.read_samples(folder.folder).to_pylist() if folder.resumed else ():
             index, number = sample.get("index"), sample.get("sample")
@@ -107,7 +107,7 @@ class Kept:
         """Yields the function that takes what is finished: problem, sample, response and, where it was timed,
         what it took. Whatever ends the decoding, all of it is written at the end."""
 
-        def take(index: int, number: int, response: Response, **took: float) -> None:
+        def take(index: int, number: int, response: Response, **took: float | None) -> None:
             self._waiting.append((index, number, response, took))
             now = monotonic()
             if now - self._written >= max(SECONDS, SHARE * (now - self._began)):

@@ -24,7 +24,7 @@ _LISTED = 3  # unreadable golds in a message
 Sample = dict[str, Any]
 """A row for samples.parquet: that of `runs.sample_row`, with `index` (the place of the problem among all that
 are evaluated, from 0), `sample` (which of its responses, from 0; none where it was not asked) and, where it
-was timed, `seconds` and `seconds_together` (`prl.evaluation.asking`)."""
+was timed, `seconds`, `cpu_seconds` and `seconds_together` (`prl.evaluation.asking`)."""
 
 
 @dataclass(frozen=True)
@@ -109,8 +109,9 @@ def sample_of(
 def _not_asked(mode: str, index: int, row: dict[str, Any], *, timed: bool) -> Sample:
     """The sample of a problem that leaves a response no room: it stays in every list of problems."""
     none = Response([], "", True, [], [], [], 0)
-    told = {"extracted": None, "verdict": NOT_ASKED, "correct": 0.0} | ({"seconds": 0.0} if timed else {})
-    return sample_of(row, none, None, "none", mode=mode, index=index, sample=None) | told
+    told = {"extracted": None, "verdict": NOT_ASKED, "correct": 0.0}
+    took = {"seconds": 0.0, "cpu_seconds": 0.0} if timed else {}
+    return sample_of(row, none, None, "none", mode=mode, index=index, sample=None) | told | took
 
 
 def graded(

@@ -113,18 +113,23 @@ def _critical_path(study: Study, first: str, second: str, *, share: float) -> Se
     return times_less(ours, theirs, accuracy, "critical_path")
 
 
-def _seconds(study: Study, first: str, second: str) -> SeedEstimate | None:
+def _seconds(study: Study, first: str, second: str, *, clock: str = "seconds") -> SeedEstimate | None:
     """The median seconds a problem of `second` over those of `first`, one at a time."""
     ours, theirs = (
         {
-            seed: {"": median([row["seconds"] for row in each.rows]).mean}
+            seed: {"": median([row[clock] for row in each.rows]).mean}
             for seed, each in study.timed.get(arm, {}).items()
+            if all(row.get(clock) is not None for row in each.rows)
         }
         for arm in (first, second)
     )
     if not ours or not theirs:
         return None
     return student(lambda one, other: other / one, ours, theirs, bounds=(0.0, inf))
+
+
+def _cpu_seconds(study: Study, first: str, second: str) -> SeedEstimate | None:
+    return _seconds(study, first, second, clock="cpu_seconds")
 
 
 def _summary(study: Study, arm: str) -> SeedEstimate | None:
@@ -230,6 +235,7 @@ QUANTITIES = {
     "over_votes": Quantity("accuracy, {} − votes of {}", "points", _over_votes),
     "critical_path": Quantity("critical path for the same accuracy, {1} / {0}", "times", _critical_path),
     "seconds": Quantity("median seconds a problem, {1} / {0}", "times", _seconds),
+    "cpu_seconds": Quantity("median CPU seconds a problem, {1} / {0}", "times", _cpu_seconds),
     "summary": Quantity("right: summary − majority of the paths, {}", "points", _summary),
     "rl_gain": Quantity("accuracy, {} − where its RL began", "points", rl_gain),
     "early_accuracy": Quantity("accuracy, {} at its checkpoint − {} at its end", "points", _early_accuracy),

@@ -185,11 +185,19 @@ def _costs(numbers: Mapping[str, Any]) -> list[Section | None]:
         "medians of greedy responses, one at a time on one thread, with nothing beside."
     )
     timed = [
-        [name, _share(found["accuracy"]), _number(found["critical_path"]), _seconds(found["seconds"])]
+        [
+            name,
+            _share(found["accuracy"]),
+            _number(found["critical_path"]),
+            _seconds(found["seconds"]),
+            _seconds(found["cpu_seconds"]),
+        ]
         for name, found in numbers["timed"].items()
     ]
     costs = _section(
-        "Wall clock", ["arm", "greedy accuracy", "critical path", "median seconds a problem"], timed
+        "Wall clock",
+        ["arm", "greedy accuracy", "critical path", "median seconds a problem", "of the processor"],
+        timed,
     )
     return [costs, _section("Level by level", heads, rows, said)] if timed else []
 

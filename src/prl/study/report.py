@@ -156,22 +156,28 @@ def _levels(seeds: Mapping[int, Evaluation]) -> dict[str, dict[str, Any]]:
 
 
 def _timed(seeds: Mapping[int, Evaluation]) -> dict[str, Any]:
-    """Of one response at a time: accuracy, median seconds and critical path; the seconds level by level."""
+    """Of one response at a time: accuracy, critical path, median seconds, on the wall and of the processor;
+    those on the wall level by level."""
     by_seed = {seed: by_level(each.rows) for seed, each in seeds.items()}
     levels = sorted({level for each in by_seed.values() for level in each}, key=float)
 
-    def medians(rows_of: Mapping[int, Sequence[Mapping[str, Any]]]) -> SeedEstimate | None:
+    def medians(
+        rows_of: Mapping[int, Sequence[Mapping[str, Any]]], clock: str = "seconds"
+    ) -> SeedEstimate | None:
         units = {
-            seed: {"": median([row["seconds"] for row in rows]).mean}
+            seed: {"": median([row[clock] for row in rows]).mean}
             for seed, rows in rows_of.items()
-            if rows
+            if rows and all(row.get(clock) is not None for row in rows)
         }
         return student(itself, units, bounds=(0.0, inf))
 
     return {
         "accuracy": score(seeds, "accuracy"),
         "critical_path": score(seeds, "critical_path"),
-        "seconds": medians({seed: each.rows for seed, each in seeds.items()}),
+        **{
+            clock: medians({seed: each.rows for seed, each in seeds.items()}, clock)
+            for clock in ("seconds", "cpu_seconds")
+        },
         "levels": {
             level: medians({seed: of.get(level, []) for seed, of in by_seed.items()}) for level in levels
         },

@@ -33,8 +33,10 @@ SCORES = ("accuracy", "parallel_ratio", "tokens", "critical_path")
 ENVIRONMENT = ("prl", "git_commit", "python", "platform", "cpu_count", "gpus", "versions")
 """What a report says of the machine, and nothing else."""
 
-ROW = ("problem", "answer", "extracted", "correct", "level", "length", "critical_path", "seconds")
-"""Columns of a sample that budgets, votes and levels need; the last where an evaluation was timed."""
+ROW = (
+    "problem", "answer", "extracted", "correct", "level", "length", "critical_path", "seconds", "cpu_seconds",
+)  # fmt: skip
+"""Columns of a sample that budgets, votes and levels need; the last two where an evaluation was timed."""
 
 _MOST = {"tokens": inf, "critical_path": inf}  # where the others are shares
 
