@@ -187,3 +187,15 @@ print(step())
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     pages = 128 * 2**20 // resource.getpagesize()
     assert int(ended.stdout) < pages / 4 if keeps else int(ended.stdout) > pages / 2
+
+
+@pytest.mark.parametrize(("device", "takes_cudnn"), [("cpu", True), ("cuda", False)])
+def test_attention_on_a_gpu_is_not_by_cudnn(device: str, takes_cudnn: bool) -> None:
+    """torch 2.13; a switch of the process, which no test may leave as it is."""
+    before = torch.backends.cuda.cudnn_sdp_enabled()
+    try:
+        torch.backends.cuda.enable_cudnn_sdp(True)
+        hardware.leave_cudnn_attention(device)
+        assert torch.backends.cuda.cudnn_sdp_enabled() is takes_cudnn
+    finally:
+        torch.backends.cuda.enable_cudnn_sdp(before)

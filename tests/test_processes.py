@@ -12,11 +12,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import TrainingArguments
 
 from prl import runs
 from prl.errors import DataError, UsageError
@@ -25,7 +27,7 @@ from prl.runs import processes
 from prl.runs.checkpoints import checkpoints, fault
 from prl.runs.samples import LOGPROB_STEP
 from prl.trainer.timing import PARTS
-from prl.trainer.training import settle_ddp
+from prl.trainer.training import kept_wide, settle_cards, settle_ddp
 from warm import launcher as warm
 
 LAUNCH = [
@@ -293,6 +295,34 @@ def test_experts_alone_may_be_without_a_gradient() -> None:
     given.ddp_find_unused_parameters = False
     settle_ddp(given, torch.nn.ModuleDict({"experts": torch.nn.Linear(1, 1)}))  # type: ignore[arg-type]
     assert given.ddp_find_unused_parameters is False
+
+
+def test_one_of_several_cards_is_trained_on(capsys: pytest.CaptureFixture[str]) -> None:
+    training = TrainingArguments(use_cpu=True)
+    settle_cards(training)
+    assert (training.n_gpu, capsys.readouterr().err) == (0, "")
+    training._n_gpu = 3
+    settle_cards(training)
+    assert training.n_gpu == 1
+    assert "one of 3 GPUs is trained on" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("fp16", [True, False])
+def test_what_is_trained_in_float16_stays_wide(fp16: bool) -> None:
+    """trl 1.16 casts the weights of an adapter on a quantised base as it makes its trainer."""
+    model = torch.nn.ModuleDict({"adapter": torch.nn.Linear(3, 2), "base": torch.nn.Linear(3, 2)})
+    model["base"].requires_grad_(False)
+    before = [*model.parameters()]
+    values = [p.detach().clone() for p in before]
+    with kept_wide(SimpleNamespace(fp16=fp16), model):  # type: ignore[arg-type]
+        for p in model["adapter"].parameters():
+            p.data = p.data.to(torch.bfloat16)
+    is_same = [now is then for now, then in zip(model.parameters(), before, strict=True)]
+    assert all(is_same), "the optimizer has them"
+    kinds = {torch.float32} if fp16 else {torch.float32, torch.bfloat16}
+    assert {p.dtype for p in model.parameters()} == kinds
+    if fp16:
+        assert all(torch.equal(p, value) for p, value in zip(model.parameters(), values, strict=True))
 
 
 # --- Two of them

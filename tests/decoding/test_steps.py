@@ -136,6 +136,24 @@ def test_what_cannot_be_captured_is_said_once_and_decoded_as_it_is(
     ]
 
 
+@pytest.mark.parametrize("card", ["captured"], indirect=True)
+def test_where_memory_runs_out_in_a_capture_the_next_cache_tries_again(
+    card, make_model, tokenizer, monkeypatch, caplog
+):
+    tried: list[Any] = []
+
+    def fail(*given: Any) -> Captured:
+        tried.append(given)
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(steps, "capture", fail)
+    decoder = ForkJoinDecoder(make_model(), tokenizer, limits=Limits(40), batch_size=7)
+    for times in (1, 2):
+        both(card, decoder, PROMPTS, seeds=SEEDS)
+        assert len(tried) == times
+    assert not caplog.records
+
+
 @pytest.mark.parametrize("card", ["rounded"], indirect=True)
 def test_a_cache_is_freed_as_soon_as_its_responses_are_there(card, structured, tokenizer, monkeypatch):
     """On a card it may be most of the memory, and the garbage collector comes when it likes."""

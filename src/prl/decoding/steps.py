@@ -10,11 +10,13 @@ The first step of each size runs kernel by kernel, which warms it up; the second
 long as their cache: until it grows, or `generate` ends. They share a pool of memory of a few passes, which
 no forecast counts. LoRA layers and, from bitsandbytes 0.44 on, those in 4 bits wait for nothing in a forward
 pass (vLLM captures them too, pull request 8768). What does wait, and so cannot be captured, is said once for
-a model, and its steps run kernel by kernel. **No card has run this so far.**
+a model, and its steps run kernel by kernel; where memory runs out in a capture, those of that cache do. **No
+card has run this so far.**
 """
 
 from __future__ import annotations
 
+import gc
 import logging
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -68,6 +70,7 @@ class Steps:
         self._met: dict[Sizes, Captured | None] = {}  # None: warmed up
         self._slots = 0
         self._pool: Any = None
+        self._has_room = True
 
     def forward(self, compute: Compute, table: np.ndarray, sizes: Sizes, slots: int) -> Tensor:
         """Hidden states (N, size) for columns (N, 7); `slots` is how many the cache has.
@@ -75,7 +78,7 @@ class Steps:
         `compute` is handed in: held here, it would hold the cache until the garbage collector comes.
         """
         way = way_of(self.device)
-        if way == "exact" or (way == "captured" and self.backbone in _UNCAPTURED):
+        if way == "exact" or (way == "captured" and not self._is_captured()):
             return compute(uploaded(table.T, self.device), sizes)
         count = sizes.tokens
         rows = min(_rounded(sizes.rows), self.capacity)
@@ -92,14 +95,20 @@ class Steps:
         self._met.setdefault(sizes)
         return compute(placed, sizes)[:count]
 
+    def _is_captured(self) -> bool:
+        return self._has_room and self.backbone not in _UNCAPTURED
+
     def _captured(self, compute: Compute, placed: Tensor, sizes: Sizes) -> Captured | None:
-        """None, said once for a model, where it cannot be captured."""
+        """None where it cannot be captured, which is said once for a model, or memory runs out."""
         try:
             self._pool = self._pool or torch.cuda.graph_pool_handle()
             return capture(compute, placed, sizes, self._pool)
         except RuntimeError as error:
-            _UNCAPTURED.add(self.backbone)
             self._met.clear()
+            if isinstance(error.__context__ or error, torch.OutOfMemoryError):
+                self._has_room, self._pool = False, None
+                return None
+            _UNCAPTURED.add(self.backbone)
             why = first_line(error.__context__ or error)  # the first of two that are raised
             name = type(self.backbone).__name__
             log.warning("%s decodes kernel by kernel, without CUDA graphs: %s", name, why)
@@ -110,14 +119,20 @@ def capture(compute: Compute, placed: Tensor, sizes: Sizes, pool: Any) -> Captur
     """A graph of this pass. RuntimeError where it does what cannot be captured.
 
     torch 2.13: where a capture fails, `torch.cuda.graph` leaves its own stream the current one; the other
-    context takes it back.
+    context takes it back. Nor does it keep the garbage collector away, which may finalise another graph: no
+    capture survives that (pytorch pull request 161037).
     """
-    graph = torch.cuda.CUDAGraph()
-    with (
-        torch.cuda.stream(torch.cuda.current_stream()),
-        torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"),
-    ):
-        hidden = compute(placed, sizes)
+    graph, collects = torch.cuda.CUDAGraph(), gc.isenabled()
+    gc.disable()
+    try:
+        with (
+            torch.cuda.stream(torch.cuda.current_stream()),
+            torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"),
+        ):
+            hidden = compute(placed, sizes)
+    finally:
+        if collects:
+            gc.enable()
     return Captured(placed, graph.replay, hidden)
 
 

@@ -192,6 +192,18 @@ def own_device(device: str) -> str:
     return f"cuda:{processes.local_index() % torch.cuda.device_count()}"
 
 
+def leave_cudnn_attention(device: str) -> None:
+    """On a GPU have torch choose among its other kernels for attention, in this process, from here on.
+
+    cuDNN's are its first choice on an H100 and later (torch 2.13); with a mask their gradient may be no
+    number (pytorch issue 196678), and each new shape takes them a plan. Never run on a GPU.
+    """
+    import torch
+
+    if device != "cpu":
+        torch.backends.cuda.enable_cudnn_sdp(False)
+
+
 def has_mps() -> bool:
     """Whether torch can use an Apple GPU."""
     import torch

@@ -88,8 +88,9 @@ class Load:
 
     @property
     def adapter_bytes(self) -> int:
-        """Of a weight of the adapter: float32 (PEFT), but bfloat16 on a 4-bit model (TRL)."""
-        return 2 if self.four_bit and self.trains else 4
+        """Of a weight of the adapter: float32 (PEFT), but bfloat16 on a 4-bit model (TRL) that is not trained
+        in float16 (`prl.trainer.training.kept_wide`)."""
+        return 2 if self.four_bit and self.trains and self.dtype != "float16" else 4
 
     @property
     def is_mixed(self) -> bool:

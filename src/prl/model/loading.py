@@ -373,6 +373,7 @@ def _load_base(
         if load_in_4bit
         else None
     )
+    hardware.leave_cudnn_attention(device)
     try:
         model, found = AutoModelForCausalLM.from_pretrained(
             tiny.resolve(name),

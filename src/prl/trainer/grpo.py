@@ -33,7 +33,7 @@ from prl.trainer.sealing import SealCheckpoints
 from prl.trainer.signals import StopOnSignal
 from prl.trainer.staging import Staging
 from prl.trainer.timing import StepTimes
-from prl.trainer.training import Patience, settle_ddp
+from prl.trainer.training import Patience, kept_wide, settle_cards, settle_ddp
 from prl.trainer.wrong_paths import leave_out
 
 
@@ -87,39 +87,40 @@ class GRPO(GRPOTrainer):
         if dynamic_sampling and rollouts and staging:
             self.dynamic_sampling = DynamicSampling(rollouts, staging, recorder, dynamic_sampling)
         self.run_log, self.stop = RunLog(folder, line), StopOnSignal(every=generation_period(vars(args)))
-        evaluated = len(held_out or ())
         self.live_rows, self.times, self.memory = LiveRows(), StepTimes(), PeakMemory()
-        self.harm = HarmWatch(problems=evaluated, is_adaptive=is_adaptive, live_rate=live_rate)
+        self.harm = HarmWatch(problems=len(held_out or ()), is_adaptive=is_adaptive, live_rate=live_rate)
         self.epochs_done, self.wrong_paths = 0, wrong_paths
         self.patience = Patience(patience) if patience else None
         keepers = [each for each in (rollouts, staging) if each]
         settle_ddp(args, model)
+        settle_cards(args)
         sealing = SealCheckpoints(args)
-        super().__init__(
-            model=model,
-            reward_funcs=[*rewards.values()],
-            args=args,
-            train_dataset=problems,
-            eval_dataset=held_out,
-            processing_class=tokenizer,
-            optimizers=(optimizer, None),
-            rollout_func=self.dynamic_sampling or rollouts,
-            callbacks=[
-                self.times,
-                *keepers,
-                recorder,
-                micro_batches,
-                self.memory,
-                *callbacks,
-                self.run_log,
-                DeadGroups(is_adaptive=is_adaptive),
-                self.harm,
-                sealing,
-                self.stop,
-                *([LiveRate(recorder)] if live_rate else []),
-                *([self.patience] if self.patience else []),
-            ],
-        )
+        with kept_wide(args, model):
+            super().__init__(
+                model=model,
+                reward_funcs=[*rewards.values()],
+                args=args,
+                train_dataset=problems,
+                eval_dataset=held_out,
+                processing_class=tokenizer,
+                optimizers=(optimizer, None),
+                rollout_func=self.dynamic_sampling or rollouts,
+                callbacks=[
+                    self.times,
+                    *keepers,
+                    recorder,
+                    micro_batches,
+                    self.memory,
+                    *callbacks,
+                    self.run_log,
+                    DeadGroups(is_adaptive=is_adaptive),
+                    self.harm,
+                    sealing,
+                    self.stop,
+                    *([LiveRate(recorder)] if live_rate else []),
+                    *([self.patience] if self.patience else []),
+                ],
+            )
         take_over(self)
         spare_the_head(model)
         settle_reference(self.model)

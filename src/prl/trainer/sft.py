@@ -23,7 +23,7 @@ from prl.trainer.peak_memory import PeakMemory
 from prl.trainer.progress import RunLog, take_over
 from prl.trainer.sealing import SealCheckpoints, exported_state
 from prl.trainer.signals import StopOnSignal
-from prl.trainer.training import settle_ddp
+from prl.trainer.training import kept_wide, settle_cards, settle_ddp
 
 
 class TokenCount(TrainerCallback, ExportableState):
@@ -64,25 +64,27 @@ class SFT(SFTTrainer):
         self.micro_batches, self.tokens, self.memory = micro_batches, TokenCount(), PeakMemory()
         self.run_log, self.stop = RunLog(folder, line), StopOnSignal()
         settle_ddp(args, model)
+        settle_cards(args)
         sealing = SealCheckpoints(args)
-        super().__init__(
-            model=model,
-            args=args,
-            train_dataset=traces,
-            eval_dataset=held_out,
-            processing_class=tokenizer,
-            optimizers=(optimizer, None),
-            callbacks=[
-                micro_batches,
-                self.memory,
-                *callbacks,
-                self.run_log,
-                sampler,
-                self.tokens,
-                sealing,
-                self.stop,
-            ],
-        )
+        with kept_wide(args, model):
+            super().__init__(
+                model=model,
+                args=args,
+                train_dataset=traces,
+                eval_dataset=held_out,
+                processing_class=tokenizer,
+                optimizers=(optimizer, None),
+                callbacks=[
+                    micro_batches,
+                    self.memory,
+                    *callbacks,
+                    self.run_log,
+                    sampler,
+                    self.tokens,
+                    sealing,
+                    self.stop,
+                ],
+            )
         take_over(self)
         spare_the_head(model)
         self.padded = why_padded(self, model.train())  # evaluations switch dropout off, and are asked anew

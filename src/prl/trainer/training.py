@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import functools
 import pickle
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +126,33 @@ def settle_ddp(training: TrainingArguments, model: nn.Module) -> None:
     if training.ddp_find_unused_parameters is None:
         trained = [name for name, p in model.named_parameters() if p.requires_grad]
         training.ddp_find_unused_parameters = any("expert" in name for name in trained)
+
+
+def settle_cards(training: TrainingArguments) -> None:
+    """Train on one card where several are seen and no launcher shares the work between them.
+
+    transformers 5.23 would wrap the model in DataParallel, which trl 1.16 refuses once it is loaded. Never
+    run on several GPUs.
+    """
+    if training.n_gpu > 1:
+        console.print(
+            f"one of {training.n_gpu} GPUs is trained on; `accelerate launch --multi_gpu -m prl` takes all",
+            markup=False,
+        )
+        training._n_gpu = 1
+
+
+@contextmanager
+def kept_wide(training: TrainingArguments, model: nn.Module) -> Iterator[None]:
+    """Around the making of a trainer: what is trained in float16 stays as it was loaded, in float32.
+
+    On a quantised base trl 1.16 makes bfloat16 of it whatever the precision, whose gradients the scaler of
+    float16 cannot take (torch 2.13, pytorch issue 127176). Never run on a GPU.
+    """
+    trained = [(p, p.data) for p in model.parameters() if p.requires_grad and training.fp16]
+    yield
+    for p, data in trained:
+        p.data = data
 
 
 def _check_processes(trainer: Trainer, checkpoint: Path) -> None:
