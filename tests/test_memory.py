@@ -122,6 +122,8 @@ def test_packed_rows_have_one_mask_or_none_and_what_they_share_once() -> None:
     assert items(replace(packed, structured=True))["attention masks"] == 4 * 800 * 800 * 4
     assert packed.tokens == padded.tokens == replace(padded, shared=200).tokens == 4 * 800
     assert replace(packed, shared=200).tokens == 4 * 600 + 200
+    other = replace(SHAPE, architecture="gemma")
+    assert forecast(other, packed) == forecast(other, padded), "its rows are padded"
 
 
 @given(LOADS)

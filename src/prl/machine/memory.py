@@ -14,10 +14,10 @@ when it does not fit is in `prl.machine.fitting`.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from prl.machine.load import Load
-from prl.machine.shape import HEAD_NORMED, NORMS, Shape
+from prl.machine.shape import HEAD_NORMED, NORMS, PACKED, Shape
 
 GIB = 2**30
 
@@ -56,6 +56,7 @@ class Forecast:
 
 def forecast(shape: Shape, load: Load) -> Forecast:
     """The peak of a command. Never measures anything; microseconds."""
+    load = replace(load, is_packed=load.is_packed and shape.architecture in PACKED)
     static = _static(shape, load)
     phases = {
         "update": _update(shape, load) if load.trains else [],
@@ -177,7 +178,8 @@ def _kept_by_layer(shape: Shape, load: Load) -> tuple[int, int]:
     if shape.architecture in HEAD_NORMED:
         wide += (queries + keys) * 4
     inputs = 0
-    if stream != load.adapter_bytes:  # each adapter keeps a 16-bit copy of its input
+    if stream != load.adapter_bytes or (load.is_mixed and stream == 4):
+        # Each adapter keeps a 16-bit copy of its input.
         inputs = 2 * sum(size[0] for size in adapted.values())
     else:
         inputs += stream * shape.hidden * bool({"q_proj", "k_proj", "v_proj"} & {*adapted})

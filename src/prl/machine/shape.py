@@ -23,6 +23,9 @@ NORMS = {
 HEAD_NORMED = ("qwen3", "gemma3_text")
 """Those that norm the queries and keys of each head too."""
 
+PACKED = ("llama", "qwen2", "qwen3")
+"""Those whose rows are packed in training (`prl.trainer.packing`): the numbers were shown to be the same."""
+
 _QWEN3 = {
     "0.6B": (1024, 3072, 28, 16, 8, True),
     "1.7B": (2048, 6144, 28, 16, 8, True),

@@ -27,13 +27,11 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
+from prl.machine.shape import PACKED
 from prl.structure import attention_named, backbone_of
 
 ATTENTION = "prl_packed"
 """Name under which `attend` is registered with transformers."""
-
-KINDS = ("llama", "qwen2", "qwen3")
-"""Architectures of which it was shown that the numbers are the same."""
 
 
 def drops(model: Any) -> bool:
@@ -57,7 +55,7 @@ def why_padded(trainer: Any, model: Any) -> str | None:
     packs = getattr(trainer, "padding_free", False) or getattr(trainer.args, "packing", False)
     reasons = {
         "dropout is another for each row": drops(model),
-        f"{config.model_type} models were not tried": config.model_type not in KINDS,
+        f"{config.model_type} models were not tried": config.model_type not in PACKED,
         "layers have sliding windows": getattr(backbone_of(model), "has_sliding_layers", False),
         f"{computed} attention takes whole rows": computed not in ("sdpa", ATTENTION),
         "TRL's packing takes its place": packs,
@@ -120,7 +118,7 @@ def packed_attention(model: Any) -> Iterator[None]:
     """Within, the attention modules of `model` know of packed rows, if it is of those that are packed. A
     training step is within, as checkpoints take the forward pass again in the backward pass."""
     backbone = backbone_of(model)
-    if backbone.config.model_type not in KINDS or backbone.config._attn_implementation != "sdpa":
+    if backbone.config.model_type not in PACKED or backbone.config._attn_implementation != "sdpa":
         yield
         return
     with attention_named(backbone, ATTENTION):
