@@ -7,7 +7,7 @@
 
 PYTHON ?= python3#                   the interpreter that .venv is made from: 3.11, 3.12 or 3.13
 VENV ?= .venv
-RECIPE ?=#                           tiny, 6gb ... 24gb or a YAML file; empty: by the GPU's free memory
+RECIPE ?=#                           tiny, 6gb ... 24gb or a YAML file; empty: that of the run behind MODEL, else by the GPU's free memory
 MODEL ?=#                            Hub name, local model, adapter or run folder; empty: what the step before wrote
 DATA ?=#                             Hub name or file; empty: the recipe's
 RUN ?= runs/default#                 sft, rl and eval write and read its folders
@@ -48,7 +48,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 install: $(INSTALLED) ## .venv with prl (editable) and all it needs, as pinned in constraints.txt
 
-demo: $(INSTALLED) ## cold start and RL beside sequential RL and votes, RECIPE=tiny-search+products, tiny-search or tiny; goes on where it was stopped
+demo: $(INSTALLED) ## cold start and RL beside sequential RL and votes, RECIPE=tiny-search+products, tiny-search+equations, tiny-search or tiny; goes on where it was stopped
 	$(PRL) demo $(DEMONSTRATED) $(ATTENDING) $(if $(RECIPE)$(ATTENTION),--output_dir '$(DEMO)') $(SEEDED) $(ARGS)
 
 report: $(INSTALLED) ## the runs in RUN as one page, RUN/report.html

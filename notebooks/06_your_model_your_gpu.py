@@ -78,7 +78,7 @@ print(fits.read_text())
 #
 # Without a recipe prl takes the one for the memory that is free, and says so; every choice that it makes for you is printed
 # once and stored in the run. The cold start learns from traces of grade-school problems (GSM8K), RL goes on with
-# competition problems. For data of your own, name a file: `dataset="mine.jsonl"`.
+# more of them (`dataset="math"` and `"dapo"`: competition problems). For data of your own, name a file: `dataset="mine.jsonl"`.
 
 # %%
 if HAS_GPU:

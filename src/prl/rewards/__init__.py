@@ -17,8 +17,8 @@
     overlong          responses that keep away from the length limit                              −1 … 0
 
 A new one is written beside its like (`outcomes`, `experimental`) and entered in `catalogue` and the table.
-`bonus` and all from `diversity` on are experimental (`EXPERIMENTAL`): no shipped recipe or overlay uses them,
-and so no arm of the study.
+`bonus` and all from `diversity` on but `gated_efficiency` are experimental (`EXPERIMENTAL`): no shipped
+recipe or overlay uses them, and so no arm of the study.
 
 Rewards that judge the answer need a column `answer`, the gold one, which `prl.answers` compares with the
 response's. Completions are strings or conversations. Only they are read: tags and answers in a prompt count

@@ -1,4 +1,4 @@
-"""Rewards that no shipped recipe or overlay uses, and so no arm of the study.
+"""Rewards that no shipped recipe or overlay uses, and so no arm of the study, but for `gated_efficiency`.
 
 `prl rewards replay` tells what they would have paid for the responses of a run.
 """

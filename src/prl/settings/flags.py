@@ -36,8 +36,8 @@ class ModelFlags:
 
     recipe: str | None = flag(
         None,
-        "a recipe that ships (`prl recipes`), a YAML file, or several with + between; if none: by the GPU's "
-        "free memory",
+        "a recipe that ships (`prl recipes`), a YAML file, or several with + between; if none: that of the "
+        "run behind --model, else by the model and the GPU's free memory",
     )
     model_name_or_path: str = flag(
         "tiny", "Hub name, local model, adapter or run folder; `tiny` ships; short: --model"
@@ -76,10 +76,14 @@ class DataFlags:
 
     dataset: str = flag(
         "arithmetic:heldout",
-        "gsm8k, math, math500, amc23, aime24, aime25 or dapo, Hub name, file (parquet, json, jsonl, csv), "
-        "arithmetic:coldstart|mixed|easy|hard|wide|heldout or search:which|equations|products-PART",
+        "gsm8k, parallel-gsm8k, math, math500, amc23, aime24, aime25 or dapo, Hub name, file (parquet, "
+        "json, jsonl, csv), arithmetic:coldstart|mixed|easy|hard|wide|heldout or "
+        "search:which|equations|products-PART",
     )
-    dataset_split: str = flag("test", "split of a Hub data set, or of a JSON file that holds several")
+    dataset_split: str = flag(
+        "test",
+        "split of a Hub data set, or of a JSON file that holds several; part of search:KIND or arithmetic",
+    )
     limit: int | None = flag(None, "take this many rows")
     on_bad_rows: OnBadRows = flag(
         "error", "error: refuse a data set with bad rows; skip: leave them out with a warning"

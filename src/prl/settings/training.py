@@ -65,7 +65,9 @@ class RLArguments(PathFlags, TrainingFlags):
     dataset: str = "arithmetic:hard"
     dataset_split: str = "train"
     rollout_batch_size: int | None = flag(
-        None, "responses decoded side by side; if none: all of a step; less: less memory, slower"
+        None,
+        "responses decoded side by side; if none: all that are sampled at once "
+        "(--per_device_train_batch_size x --steps_per_generation); less: less memory, slower",
     )
     rewards: list[str] = flag(
         ["accuracy"],
