@@ -243,7 +243,7 @@ def median(values: Sequence[float]) -> Estimate:
     if not ranked:
         raise ValueError("no values have a median")
     count, below, at = len(ranked), 0, 0
-    while (below := below + comb(count, at)) <= 0.025 * 2**count:
+    while 40 * (below := below + comb(count, at)) <= 2**count:  # 2.5 %, in integers of any size
         at += 1
     at = max(at - 1, 0)
     return Estimate(float(np.median(ranked)), ranked[at], ranked[count - 1 - at])
