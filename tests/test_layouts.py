@@ -172,6 +172,16 @@ def test_a_csv_with_another_separator(
         load_rows(str(path))
 
 
+def test_a_cell_of_a_csv_may_be_long(tmp_path: Path) -> None:
+    """Beyond 131,072 characters Python's reader would forget that it is within quotes."""
+    path, long = tmp_path / "set.csv", "so 3, 4\n" * 30_000
+    path.write_text(f'problem,answer\n"{long}",7\nb,8\n')
+    assert [(len(row["problem"]), row["answer"]) for row in load_rows(str(path))] == [
+        (239_999, "7"),
+        (1, "8"),
+    ]
+
+
 def test_a_header_with_other_signs_is_one_with_commas(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -196,6 +196,9 @@ def test_stdin_is_a_response_or_rows(
     ]
     piped(monkeypatch, json.dumps(stored).encode())
     assert heads(say(capsys, *words)[1]) == ["row 2 · step 5", "row 1 · step 4"]
+    lines = "".join(json.dumps(each) + "\n" for each in stored)
+    piped(monkeypatch, b"\xef\xbb\xbf" + lines.encode())  # as PowerShell pipes it
+    assert heads(say(capsys, *words)[1]) == ["row 2 · step 5", "row 1 · step 4"]
     piped(monkeypatch, b'{"answer":')
     assert say(capsys, *words)[1].startswith("── row 1 · valid\n{")
     piped(monkeypatch, b" \n")

@@ -70,6 +70,9 @@ def json_records(path: Path, split: str) -> Records:
 def json_records_in(file: BinaryIO, path: str, split: str) -> Records:
     """The same of a file that is open where it begins and can seek; `path` is what messages call it."""
     start = file.tell()
+    if file.read(len(codecs.BOM_UTF8)) == codecs.BOM_UTF8:
+        start = file.tell()
+    file.seek(start)
     is_array = file.read(4096).lstrip().startswith(b"[")
     file.seek(start)
     if is_array:
@@ -164,7 +167,12 @@ def _json_fault(error: Exception) -> str:
     return f"not JSON that can be read: {first_line(error)}"
 
 
+LONGEST_CELL = 2**31 - 1
+"""Characters; what a C long holds everywhere. Python's own limit of 131,072 ends a cell amid its quotes."""
+
+
 def csv_records(path: Path, need: Sequence[str]) -> Records:
+    csv.field_size_limit(LONGEST_CELL)  # of the process, as Python has it
     undecodable: dict[int, str] = {}
 
     def lines(file: BinaryIO) -> Iterator[str]:
