@@ -235,6 +235,22 @@ def test_a_dry_run_asks_nothing(file: Path, tmp_path: Path, capsys: pytest.Captu
         assert (status, server.asked) == (0, [])
     assert "to ask: 40 requests at first, about 8,7" in err
     assert "at most 40,000 tokens of answers, at most 0.34" in err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_dry_run_writes_nothing_and_knows_what_was_asked(
+    file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "out"
+    with served(latency=0) as server:
+        say(capsys, words(file, server, folder, "--max_requests", "10"))
+        before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+        for more in ((), ("--resume",), ("--overwrite_output_dir",)):
+            status, _, err = say(capsys, words(file, server, folder, "--dry_run", *more))
+            left = 40 if "--overwrite_output_dir" in more else 30
+            assert (status, f"to ask: {left} requests at first" in err) == (0, True)
+        assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+        assert len(server.asked) == 10
 
 
 def test_a_spent_budget_gives_a_part_and_more_money_the_rest(

@@ -13,12 +13,14 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
+import shutil
 import signal
 import time
 from collections import Counter
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -60,16 +62,7 @@ def run(settings: Settings[DataTracesArguments]) -> dict[str, Any]:
     if not given.dry_run:
         default_checker().start()  # before anything is paid for
     folder = Path(given.output_dir)
-    with (
-        runs.open_run(
-            folder,
-            command="traces",
-            config=settings.as_dict(),
-            resume=given.resume,
-            overwrite=given.overwrite_output_dir,
-        ),
-        Journal(folder / "journal") as journal,
-    ):
+    with _open_journal(settings, folder) as journal:
         spent = Spent()
         for record in journal.records():
             spent.count(record)
@@ -90,6 +83,30 @@ def run(settings: Settings[DataTracesArguments]) -> dict[str, Any]:
         write_card(folder, facts, encoder(given.tokenizer) if given.tokenizer else None)
     _told(given, facts, asking.stopped.message if asking.stopped else asking.last_failure)
     return facts
+
+
+@contextmanager
+def _open_journal(settings: Settings[DataTracesArguments], folder: Path) -> Iterator[Journal]:
+    """The journal of the run in `folder`; of a dry run, which writes nothing there, a copy."""
+    given = settings.arguments
+    if given.dry_run:
+        with TemporaryDirectory() as copy:
+            if (folder / "journal").is_dir() and not given.overwrite_output_dir:
+                shutil.copytree(folder / "journal", Path(copy) / "journal")
+            with Journal(Path(copy) / "journal") as journal:
+                yield journal
+        return
+    with (
+        runs.open_run(
+            folder,
+            command="traces",
+            config=settings.as_dict(),
+            resume=given.resume,
+            overwrite=given.overwrite_output_dir,
+        ),
+        Journal(folder / "journal") as journal,
+    ):
+        yield journal
 
 
 def teacher_of(given: DataTracesArguments) -> Teacher:
