@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 from made_runs import BLOCK, HOSTILE, evaluation, rl_run
 from prl import cli, runs
 from prl.analysis import block_positions
+from prl.errors import RunError, UsageError
 from prl.grammar import PARALLEL, TAGS, parse
 from prl.report.page import building, write_page
 from prl.report.page.charts import charts_of
@@ -30,6 +31,19 @@ from prl.report.page.choosing import COLUMNS, choose, evenly, spans, total_rewar
 from prl.report.page.reading import lineage, read_runs
 from prl.report.page.verdict import evaluations, milestones, rewards_paid, sentences
 from prl.report.responses import VERDICTS
+
+
+def test_a_page_takes_nobody_s_file(tmp_path: Path) -> None:
+    run, mine = rl_run(tmp_path / "rl", steps=1), tmp_path / "README.md"
+    mine.write_text("mine")
+    with pytest.raises(RunError, match=r"README.md is there, where the page's summary would go"):
+        write_page([run], tmp_path / "README.html")
+    for name in ("page.md", "page", "page.v2"):
+        with pytest.raises(UsageError, match=r"a page's name ends in .html, such as .*page.html"):
+            write_page([run], tmp_path / name)
+    assert mine.read_text() == "mine"
+    for _ in range(2):
+        assert write_page([run], tmp_path / "page.html").with_suffix(".md").exists()
 
 
 def embedded(page: Path) -> dict[str, Any]:

@@ -505,6 +505,11 @@ def test_elsewhere_nobody_is_answered_without_the_token(serve: Serve, tmp_path: 
     assert ask(server, "/version", Cookie=kept).status == 200
     assert ask(server, f"/version?token={server.token}").status == 200
     assert ask(server, "/nothing", Cookie=kept).status == 404
+    for other in ("old", "x%0d%0aX-Injected:%20yes", f"{server.token}%0d%0aa:b"):
+        answer = ask(server, f"/?token={other}", Cookie=kept)
+        assert (answer.status, answer.headers.get("Set-Cookie"), answer.headers.get("X-Injected")) == (
+            200, None, None,
+        )  # fmt: skip
     assert server.token not in ask(server, "/", Cookie=kept).text
 
 

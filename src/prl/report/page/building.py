@@ -23,6 +23,7 @@ from typing import Any
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
+from prl.errors import RunError, UsageError
 from prl.report.page.charts import charts_of
 from prl.report.page.choosing import choose
 from prl.report.page.pieces import split
@@ -41,13 +42,18 @@ def write_page(
     where the page is.
 
     A page holds as many samples as fit (`prl.report.page.choosing` says which) and counts the others, or with
-    `all_samples` all. Raises RunError: a folder holds no run, there are too many, or `file` cannot be
-    written.
+    `all_samples` all. Raises UsageError: `file` does not end in .html; RunError: a folder holds no run, there
+    are too many, `file` cannot be written, or somebody's .md would be lost.
     """
-    told = read_runs(folders)
     path = Path(file).expanduser()
+    summary = path.with_suffix(".md")
+    if path.suffix != ".html":
+        raise UsageError(f"--output {path}: a page's name ends in .html, such as {path.with_suffix('.html')}")
+    if summary.exists() and not path.exists():
+        raise RunError(f"{summary} is there, where the page's summary would go: choose another --output")
+    told = read_runs(folders)
     write_atomic(path, page_of(told, all_samples=all_samples).encode(), "--output")
-    write_atomic(path.with_suffix(".md"), _summary(told).encode(), "--output")
+    write_atomic(summary, _summary(told).encode(), "--output")
     return path
 
 

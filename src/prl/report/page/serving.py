@@ -140,7 +140,8 @@ class Handler(BaseHTTPRequestHandler):
             self._say(HTTPStatus.FORBIDDEN, "Open the whole address that the server printed, with its token.")
         elif target not in ("/", "/version", "/newer", "/pieces"):
             self._say(HTTPStatus.NOT_FOUND, "There is nothing here; the page is at /.")
-        elif target == "/" and self.server.token and given:  # out of the address bar and the history
+        elif target == "/" and self.server.token and self._is_token(given):
+            # Out of the address bar and the history. Another token, of before or of a stranger, sets nothing.
             kept = f"{self._cookie_name}={given}; HttpOnly; SameSite=Lax; Path=/"
             self._say(HTTPStatus.SEE_OTHER, "", ("Location", "/"), ("Set-Cookie", kept))
         else:
