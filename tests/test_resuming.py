@@ -474,7 +474,8 @@ def test_models_are_told_apart_by_what_they_hold(tmp_path: Path) -> None:
         return resuming.of_model(str(folder)) != before
 
     assert changed(base, "config.json", b'{"hidden_size": 8}')
-    assert changed(base, "model.safetensors", b"123"), "its size; gigabytes are not read"
+    assert changed(base, "model.safetensors", b"123"), "its size"
+    assert changed(base, "model.safetensors", b"124"), "what it begins and ends with; gigabytes are not read"
     assert changed(base, "model-2.safetensors", b"1")
     assert not changed(base, "README.md", b"of no weight")
     assert changed(adapter, "adapter_model.safetensors", b"13"), "to the byte"

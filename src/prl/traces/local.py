@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import os
 import threading
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -24,6 +23,7 @@ from prl import runs
 from prl.decoding.context import beyond, context_of
 from prl.errors import PrlError, first_line
 from prl.prompts import IM_END, IM_START, user_message
+from prl.runs import disk
 from prl.settings import Settings
 from prl.settings.arguments import GenerateArguments
 from prl.traces.asking import Answer, Fatal, Refused
@@ -31,7 +31,6 @@ from prl.traces.modes import Request
 
 GATHER = 0.02  # seconds until a batch begins: who got an answer from the one before may ask again and join it
 QUEUED = 4  # asks in a batch for each row: only while the last ones are decoded are there rows without one
-SAMPLED = 2**20  # bytes at either end of a file of weights
 OPTIONS = (
     "attention",
     "load_in_4bit",
@@ -219,15 +218,7 @@ def fingerprint(name: str) -> str | None:
     """Tells the weights in a folder from others that are trained into it later: a hash of what their files
     begin and end with. None for a model that is in no folder."""
     files = sorted((runs.adapter_dir(name) or Path(name).expanduser()).glob("*.safetensors"))
-    digest = hashlib.sha256()
-    for path in files:
-        with path.open("rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            digest.update(f"{path.name} {size}\n".encode())
-            for start in (0, max(0, size - SAMPLED)):
-                file.seek(start)
-                digest.update(file.read(SAMPLED))
-    return digest.hexdigest()[:16] if files else None
+    return disk.fingerprint(files)[:16] if files else None
 
 
 def row_seed(request: Request) -> int:

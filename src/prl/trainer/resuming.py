@@ -20,7 +20,7 @@ from typing import Any
 from prl import runs
 from prl.errors import RunError, UsageError
 from prl.runs.checkpoints import step_of
-from prl.runs.disk import plain, read_json
+from prl.runs.disk import fingerprint, plain, read_json
 from prl.settings import Settings
 from prl.settings.trainer_flags import IDLE, by_flag, trainer_defaults
 
@@ -163,19 +163,17 @@ def of_rows(rows: Iterable[Mapping[str, Any]]) -> str:
 
 
 def of_model(name: str) -> str:
-    """A fingerprint of what a model's name stands for: an adapter's weights, the config and the sizes of a
-    local model's files; of a Hub name, itself. Raises RunError as `runs.adapter_dir` does."""
+    """A fingerprint of what a model's name stands for: an adapter's weights, the config of a local model and
+    what its files begin and end with; of a Hub name, itself. Raises RunError as `runs.adapter_dir` does."""
     folder = runs.adapter_dir(name) or Path(name).expanduser()
-    digest = hashlib.sha256()
     if (weights := folder / runs.WEIGHTS).is_file():
         with weights.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     if not (folder / "config.json").is_file():
         return name
-    digest.update((folder / "config.json").read_bytes())
-    for file_ in sorted(folder.glob("*.safetensors")):
-        digest.update(f"{file_.name} {file_.stat().st_size}\n".encode())
-    return digest.hexdigest()
+    config = hashlib.sha256((folder / "config.json").read_bytes()).hexdigest()
+    ends = fingerprint(sorted(folder.glob("*.safetensors")))
+    return hashlib.sha256(f"{config} {ends}".encode()).hexdigest()
 
 
 def _is_adapter(name: str) -> bool:
