@@ -171,6 +171,11 @@ def test_every_section_is_validated(name: str) -> None:
         ("[accuracy, format]", ["accuracy", "format"], "a list is several words"),
         ("[]", [], "an empty list is no word"),
         ("{num_cycles: 2}", ['{"num_cycles": 2}'], "a mapping is JSON, as TRL takes it"),
+        (
+            "{a: 1e-6, b: '1e-6', c: [5E4, no]}",
+            ['{"a": 1e-06, "b": "1e-6", "c": [50000.0, false]}'],
+            "numbers too",
+        ),
         ("2026-01-01", ["2026-01-01"], "YAML would make a date"),
         ("1_000", ["1_000"], "left to int()"),
         ("!!python/name:os.system x", ["x"], "tags are never obeyed"),

@@ -154,21 +154,21 @@ def test_config_is_plain_yaml_whatever_the_settings_hold(tmp_path: Path) -> None
 
 
 def test_no_secret_reaches_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    token = "hf_" + "a1" * 15
+    token, key = "hf_" + "a1" * 15, "sk-proj-" + "b2" * 15
     monkeypatch.setenv("HF_TOKEN", token)
     monkeypatch.setattr(
         sys, "argv", ["prl", "sft", "--hub_token", "mine1", "--api-key=mine2", f"--model={token}"]
     )
     config = {
         "hub_token": "mine3",
-        "nested": [{"note": f"use {token}"}],
+        "nested": [{"note": f"use {token} or {key}"}],
         "eos_token": "<|im_end|>",
         "password": None,
     }
     with open_run(tmp_path / "run", command="sft", config=config):
         pass
     written = "".join(path.read_text() for path in (tmp_path / "run").iterdir())
-    assert not any(secret in written for secret in (token, "mine1", "mine2", "mine3"))
+    assert not any(secret in written for secret in (token, key, "mine1", "mine2", "mine3"))
     assert read_config(tmp_path / "run")["eos_token"] == "<|im_end|>"
     environment = json.loads((tmp_path / "run" / "environment.json").read_text())
     assert environment["argv"] == ["prl", "sft", "--hub_token", "***", "--api-key=***", "--model=***"]

@@ -76,6 +76,10 @@ def test_benchmarks_are_read_from_files(tmp_path: Path) -> None:
     found = Benchmarks.read([str(path)])
     assert found.sizes == {str(path): 1}
     assert found.overlap(STAMPS) == (str(path), 1)
+    mailed = tmp_path / "Drive-me@mail.org"
+    mailed.mkdir()
+    path.rename(mailed / "b.jsonl")
+    assert Benchmarks.read([str(mailed / "b.jsonl")]).sizes == {str(mailed / "b.jsonl"): 1}
     with pytest.raises(DataError, match="no such file"):
         Benchmarks.read(["nowhere.jsonl"])
 

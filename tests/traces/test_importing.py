@@ -231,7 +231,18 @@ def test_a_file_is_imported_and_trained_on(tmp_path: Path, capsys: pytest.Captur
         ([{"problem": "a", "response": "b"}], [], 2, "--format is missing"),
         ([{"problem": "a", "response": "b"}], ["--format", "nrp"], 2, "nearest: npr"),
         ([{"problem": "a"}], ["--format", "npr"], 1, "has no column for the trace"),
-        ([{"problem": "a", "response": 7}], ["--format", "npr"], 1, "line 1: response holds no text"),
+        (
+            [{"problem": "a", "response": 7}],
+            ["--format", "npr"],
+            1,
+            "line 1: response is of type int, not text",
+        ),
+        (
+            [{"problem": "a", "response": "b \ud83d"}],
+            ["--format", "npr"],
+            1,
+            "response holds half a surrogate",
+        ),
         ([{"problem": "", "response": "b"}], ["--format", "npr"], 1, "line 1: problem is empty"),
         (
             [{"problem": "a", "response": "b"}],

@@ -14,6 +14,7 @@ right. The overlays are the training arms of Parallel-R1, for any base.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +48,7 @@ RECORD_KEYS = ("command", "recipe", "chosen")
 
 _LARGEST_FILE = 1 << 16  # bytes
 _DEEPEST = 16  # levels; settings need 3
+_EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
 
 
 @dataclass(frozen=True)
@@ -248,8 +250,21 @@ def _words(node: Any) -> list[str] | None:
     import yaml
 
     if isinstance(node, yaml.MappingNode):
-        # A loader of its own: it takes the node as it is, where dumping and loading anew would reformat it.
-        return [json.dumps(yaml.SafeLoader("").construct_document(node), default=str)]
+        return [json.dumps(_value(node), default=str)]
     if isinstance(node, yaml.SequenceNode):
         return [word for item in node.value for word in _words(item) or ["null"]]
     return None if node.tag == "tag:yaml.org,2002:null" else [str(node.value)]
+
+
+def _value(node: Any) -> Any:
+    """What a node stands for: as YAML 1.1 has it, but `1e-6` is a number here as behind a flag, no word."""
+    import yaml
+
+    if isinstance(node, yaml.MappingNode):
+        return {key.value: _value(value) for key, value in node.value}
+    if isinstance(node, yaml.SequenceNode):
+        return [_value(item) for item in node.value]
+    if node.style is None and _EXPONENT.fullmatch(node.value):
+        return float(node.value)
+    # A loader of its own: it takes the node as it is, where dumping and loading anew would reformat it.
+    return yaml.SafeLoader("").construct_document(node)

@@ -62,7 +62,7 @@ _OF_TRAINING = (
 _WRITTEN = {
     "sft": _OF_TRAINING,
     "rl": _OF_TRAINING,
-    "eval": ("results.json",),
+    "eval": ("results.json", "frontiers.png", "frontiers.svg"),
     "traces": ("journal/*.jsonl", "traces.parquet", "rejected.parquet"),
 }
 """Command -> what it writes into its run, beside what all do, cards and checkpoints."""

@@ -30,7 +30,7 @@ LIBRARIES = (
 """Distributions whose versions environment.json records."""
 
 _SECRET = re.compile(r"(hub[_-]token|api[_-]?key|secret|password)$", re.IGNORECASE)
-_SECRET_VALUE = re.compile(r"\b(hf_|wandb_v1_|sk-)\w{16,}")
+_SECRET_VALUE = re.compile(r"\b(hf_|wandb_v1_|sk-)[\w-]{16,}")
 
 
 def describe_environment() -> dict[str, Any]:

@@ -17,6 +17,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NamedTuple
 
 from prl.data.hub import stream_rows
@@ -58,7 +59,9 @@ class Benchmarks:
         found = cls()
         for name in names:
             for each in STANDARD if name == "standard" else [name]:
-                dataset, _, split = each.partition("@")
+                dataset, _, split = (
+                    (each, "", "") if Path(each).expanduser().exists() else each.partition("@")
+                )
                 for _, row in stream_rows(dataset, split=split or "test", need=("problem",)):
                     if not isinstance(row, str):
                         found.add(each, row["problem"])

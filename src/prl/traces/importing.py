@@ -15,6 +15,7 @@ from typing import Any
 
 from prl.data.columns import by_column, column_of, missing_column
 from prl.data.conversations import last_answer, read_conversation
+from prl.data.golds import text_of
 from prl.data.hub import LISTED_FAULTS, bad_rows, stream_rows, told
 from prl.errors import DataError
 from prl.grammar import parse
@@ -69,7 +70,9 @@ def imported(row: Mapping[str, Any], form: str, name: str) -> dict[str, Any]:
     if turns := read_conversation(value, []):
         at = last_answer(turns)
         value = None if at is None else turns[at].text
-    if not isinstance(value, str) or not value.strip():
-        raise ValueError(f"{column} holds no text")
+    try:
+        trace = text_of(value)
+    except ValueError as error:
+        raise ValueError(f"{column} {error}") from error
     kept = {key: cell for key, cell in row.items() if key != "columns"}
-    return kept | {"trace": FORMATS[form](value)}
+    return kept | {"trace": FORMATS[form](trace)}
