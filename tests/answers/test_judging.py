@@ -249,6 +249,68 @@ def test_equality_is_transitive_and_symmetric(one, other, third):
     assert not (equal[one, other] and equal[other, third]) or equal[one, third]
 
 
+CHECKED = "\\boxed{42}\n\n"
+
+
+@pytest.mark.parametrize(
+    ("pred", "gold"),
+    [
+        ("Final Answer: **45** dollars", "45"),
+        ("**Final Answer:** **45** dollars", "45"),
+        ("The answer is **18** dollars per day.", "18"),
+        ("Final Answer: **3** and **4**", "3,4"),
+        ("2**3**4", "2^{3^4}"),
+        ("Final Answer: No, she cannot afford it.", "No"),
+        ("The answer is no, because 7 cannot be divided evenly.", "no"),
+        ("Final Answer: No. It is incorrect.", "No"),
+        (f"{CHECKED}No, there is no error here.", "42"),
+        (f"{CHECKED}Wait, let me check: 6*7=42. Yes, that is not wrong.", "42"),
+        (f"{CHECKED}Actually you can also solve it with algebra, but you can't skip a step.", "42"),
+        (r"0.\bar{3}", "1/3"),
+        (r"0.1\bar{6}", "1/6"),
+        (r"0.\overline3", "1/3"),
+        (r".\overline{3}", "1/3"),
+        (r"0.\dot{1}4285\dot{7}", "1/7"),
+        ("2|x|", "|2x|"),
+        ("36 m^2", "36"),
+        ("36 m²", "36 square meters"),
+        (r"\boxed{5 m^3}", "5"),
+        ("Final Answer:\n- 42", "42"),
+        ("Final Answer:\n1. 42", "42"),
+        ("Final Answer:\n-42", "-42"),
+        (r"\log_28", "3"),
+        ("x-axis", "x axis"),
+    ],
+)
+def test_what_models_write_is_read(pred, gold):
+    assert is_equal(pred, gold)
+
+
+@pytest.mark.parametrize(
+    ("pred", "gold"),
+    [
+        ("a+b+c", "abc"),
+        ("-abc", "abc"),
+        ("a-b-c", "abc"),
+        ("1/abc", "abc"),
+        ("x^{yz}", "xyz"),
+        ("xyz", "x+y+z"),
+        ("B/C", "BC"),
+        ("a,b,c", "abc"),
+        ("-b", "B"),
+        ("Room 12.5", "Room 125"),
+        (r"\text{east -5}", r"\text{east 5}"),
+        (r"0.\bar{4}", r"0.\bar{3}"),
+        ("0", r"0.\bar{6}"),
+        (f"{CHECKED}Wait, that is wrong.", "42"),
+        (f"{CHECKED}Hmm, 4 + 7 = 11, so it can't be 42.", "42"),
+    ],
+)
+def test_what_differs_in_signs_differs(pred, gold):
+    assert not is_equal(pred, gold)
+    assert not is_equal(gold, pred)
+
+
 def test_a_worker_judges_alike_however_long_it_has_worked():
     pairs = [(f"{a}x + {b}", f"{b} + {c}x") for a in range(1, 5) for b in range(1, 4) for c in range(1, 5)]
     pairs += [(rf"\sin({a}x)", rf"\cos({b}x - \frac{{\pi}}{{2}})") for a in range(1, 5) for b in range(1, 5)]

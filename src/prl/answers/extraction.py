@@ -71,6 +71,7 @@ _STATEMENT = re.compile(
     r"[A-Z][a-z]*\b(?:(?!n't|\bnot\b|\bnever\b)[^\d\\$=<>\n]){0,200}?\s(?:is|are|equals|has|have)\s+"
     r"(?=[-+(\[*]*[\d\\$])"
 )
+_BULLET = re.compile(r"(?:[-*•]|\d{1,2}[.)])[ \t]+(?=\S)")  # on a line of its own, "- 42" is an item
 _FENCE = re.compile(r"^\s*```\w*\n")
 _ALONE = re.compile(r"([^A-Za-z]{1,80}?)\.\s+[A-Z][a-z]")  # "42. Explanation: 6 groups of 7."
 _SENTENCE_END = re.compile(
@@ -85,10 +86,13 @@ _NEXT_TURN = re.compile(
     r"[ \t*]{0,4}[:.]\D",
     re.IGNORECASE,
 )
-# What takes an answer back, as in "Wait, that is wrong": then only what is stated behind it counts.
+# What takes an answer back, as in "Wait, that is wrong": then only what is stated behind it counts. A check
+# that finds "no error" takes nothing back.
 _RETREAT = re.compile(
     r"\b(?:wait|hold on|hmm|oops|actually|no(?=[,.!:]))\b[^\n]{0,200}?"
-    r"\b(?:wrong|mistaken?|misread|incorrect|error|can['’]t|cannot|not\s(?:right|correct|true))\b",
+    r"(?<!no )(?<!not )(?<!not an )(?<!not a )(?<!without )(?<!n't )(?<!n’t )\b"
+    r"(?:(?:wrong|mistaken?|misread|incorrect|error|not\s(?:right|correct|true))\b"
+    r"|(?:can['’]t|cannot)(?:\sbe\s(?:(?:right|correct|true|so|it|that|the)\b|[-$\\\d])|(?:\sbe)?(?=[.,!?\n]|\Z)))",
     re.IGNORECASE,
 )
 _QUANTITY = re.compile(r"(?!(?:[a-z]{2,}|a) +[a-z]).*(?:\d|\\[a-zA-Z]|\$)|\(?[A-Z]\)?$", re.DOTALL)
@@ -163,7 +167,11 @@ def _answer(text: str, possible: list[Place], strict: bool) -> str | None:
     if not found:
         return None if strict else usable(stated(text) or "")
     start, answer = max(found, key=itemgetter(0))
-    if answer is None or (retreat := _RETREAT.search(text, start)) is None:
+    if answer is None:
+        return None
+    at = text.find(answer, start)  # "no" may be the answer itself
+    retreat = _RETREAT.search(text, start if at < 0 else at + len(answer))
+    if retreat is None:
         return answer
     return None if strict else usable(stated(text[retreat.start() :]) or "")
 
@@ -230,7 +238,10 @@ def _labelled(rest: str) -> str | None:
     """The display formula or the line behind a label, which may be the next line."""
     if (display := display_at(rest)) is not None:
         return _inner(display)
-    line = _FENCE.sub("", rest).lstrip("\n \t").partition("\n")[0]
+    behind = _FENCE.sub("", rest)
+    line = behind.lstrip("\n \t").partition("\n")[0]
+    if "\n" in behind[: len(behind) - len(behind.lstrip("\n \t"))]:
+        line = _BULLET.sub("", line)
     if alone := _ALONE.match(line):
         line = alone[1]
     if statement := _STATEMENT.match(line):

@@ -12,6 +12,9 @@ _ROWS = re.compile(
 )
 ASSIGNED = re.compile(r"[$(\s]*\\?[a-zA-Z](?:_\{?\w+\}?)?\s*=")
 _PAIRS = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), ("__", "__"), ("_", "_"), ("'", "'"))
+# **45** dollars; 2**3**4 is a power
+_BOLD = re.compile(r"(?<![\w)}*])\*\*(?=[^\s*])([^*\n]+?)(?<=\S)\*\*(?![\w(*{])")
+_LEFT_OVER = re.compile(r"(?<=[^\s*])\*\*(?=\s)")  # of what began in front of a label
 _MEANING = re.compile(r"[^\W_]|\\[a-zA-Z]")
 _EMPTY = ("N/A", "answer", r"\boxed{}", r"\boxed")
 
@@ -39,6 +42,8 @@ def _last_row(rows: re.Match[str]) -> str:
 
 def strip_wrapping(answer: str) -> str:
     """`answer` without surrounding spaces, markdown, math delimiters, quotes and trailing punctuation."""
+    if "**" in answer:
+        answer = _LEFT_OVER.sub("", _BOLD.sub(r"\1", answer))
     previous = None
     while answer != previous:
         previous = answer

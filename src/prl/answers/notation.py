@@ -74,6 +74,9 @@ _RULES = (
     (r"\\deg\s*(?:\\text\{\s*)?F\s*\}?$|degrees\s+Fahrenheit|℉", r"\\text{fahrenheit}"),
     (r"\\?%|(?<![a-zA-Z\\])per\s?cent(?:age points)?(?![a-zA-Z])", r"\\pct "),
     (r"(?<=\d)(?:\^\{?\s*(?:\\text\{\s*)?)?(?:st|nd|rd|th)\b\s*\}{0,2}(?![a-zA-Z])", ""),
+    (r"(?<![\d.\w])\.(?=\d*\s*\\(?:overline|bar|dot)\s*\{?\d)", "0."),
+    (r"(?<=\d\.)(\d*)\s*\\dot\s*\{?(\d)\}?(\d*)\\dot\s*\{?(\d)\}?", r"\1\\overline{\2\3\4}"),
+    (r"(?<=\d\.)(\d*)\s*\\(?:overline|bar|dot)\s*(?:\{(\d+)\}|(\d))(?!\d)", r"\1\\overline{\2\3}"),
     (r"(\d\.\d*?)(\d{1,2}?)\2{2,}\s*(?:\.\.\.|\\[lc]?dots)", r"\1\\overline{\2}"),
     (r"(\d\.\d*?)(\d{3,6}?)\2+\s*(?:\.\.\.|\\[lc]?dots)", r"\1\\overline{\2}"),
     (r"(?<=\d)[eE]([+-]?\d{1,9})(?![\d._])", r" \\cdot 10^{\1}"),
@@ -302,12 +305,14 @@ def spelled(text: str) -> str:
 
 
 _PLURAL = re.compile(r"(?<=[a-z]{4})s$")
+_SIGNED = re.compile(r"(?:(?<=\s)|^)-(?=\d)|(?<=\d)\.(?=\d)")  # of the number in "Room 12.5", "5 and -5"
 
 
 def plain_words(text: str) -> str:
     """Letters and digits of `text` in lower case, without commands, leading article and plural: for words."""
     text = re.sub(r"\\(?:text|overline|mathbf)\b", " ", text).casefold()
     text = re.sub(r"^\W*(?:the|an?)\s+(?=\w)", "", text)
+    text = _SIGNED.sub(lambda sign: "minus" if sign[0] == "-" else "point", text)
     return _PLURAL.sub("", "".join(character for character in text if character.isalnum()))
 
 

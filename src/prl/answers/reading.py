@@ -38,6 +38,12 @@ _REALS = frozenset("allrealnumber allreal realnumber real".split())
 _EMPTY = frozenset("emptyset nullset nosolution norealsolution".split())
 _SYNONYMS = {"dne": "doesnotexist", "infinitelymanysolution": "infinitelymany"}
 _CLOCK = re.compile(r"\d{1,2}:0\d|\d{1,2}:\d\d:\d\d")
+# A hyphen within a word is none: 12-hour
+_OPERATORS = re.compile(
+    r"[+/*^=|<>]|-(?!(?<=\w-)[^\W\d_]{3})|\\(?:frac|sqrt|cdot|times|pm|mp|over|binom)(?![a-zA-Z])"
+)
+_SQUARE_METRES = [["m", "^", *exponent] for n in "23" for exponent in ([n], ["{", n, "}"])]
+_DECIDED = re.compile(r"(yes|no)[.,;:]\s[^\d\\$]*", re.IGNORECASE)  # No, it cannot
 _TIME = re.compile(r"(\d{1,2})(?:\s*:\s*(\d\d))?\s*(?:\\text\{)?\s*([ap])\.?\s?m\.?\s*\}?", re.IGNORECASE)
 
 
@@ -51,7 +57,16 @@ def read(text: str) -> Answer:
     if answer is None:
         whole = re.fullmatch(r"\\text\{([^{}]*)\}", cleaned)
         answer = _whole(tokens(whole[1] if whole else cleaned))
-    return answer if answer.plain else replace(answer, plain=plain_words(cleaned))
+    if answer.plain or _is_formula(answer, cleaned):
+        return answer
+    return replace(answer, plain=plain_words(cleaned))
+
+
+def _is_formula(answer: Answer, cleaned: str) -> bool:
+    """Whether letters and digits alone do not say what an answer is: a + b is not the word "ab"."""
+    if answer.kind == "list":
+        return all(item.kind == "expression" for item in answer.items)
+    return _OPERATORS.search(re.sub(r"\\text\{[^{}]*\}", "", cleaned)) is not None
 
 
 def _whole(items: list[str]) -> Answer:
@@ -67,6 +82,11 @@ def _whole(items: list[str]) -> Answer:
         return replace(answer, alternative=_structure(_without_thousands(items[0])))
     if items[-1] in LETTER_UNITS and len(items) > 1 and (items[-2][0].isdecimal() or items[-2] == "}"):
         return replace(answer, alternative=replace(_structure(items[:-1]), unit=known_unit(items[-1])))
+    for tail in _SQUARE_METRES:
+        at = len(items) - len(tail)
+        if at > 0 and items[at:] == tail and (items[at - 1][0].isdecimal() or items[at - 1] == "}"):
+            area = replace(_structure(items[:at]), unit=known_unit("".join(tail)))
+            return replace(answer, alternative=area)
     return answer
 
 
@@ -95,6 +115,8 @@ def _words(cleaned: str) -> Answer | None:
         return Answer("word", text=time, plain=time)
     if _CLOCK.fullmatch(bare):  # 2:00 and 7:00 are no ratios
         return Answer("word", text=bare, plain=bare)
+    if match := _DECIDED.fullmatch(bare):
+        return Answer("word", text=match[1].lower(), plain=match[1].lower())
     if based := told_base(bare):
         return based
     if match := _CHOICES.fullmatch(bare):

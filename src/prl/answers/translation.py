@@ -103,7 +103,11 @@ class _Reader:
                 sign = self.sign()
                 factor = ex.negated(self.power()) if sign < 0 else self.power()
                 total = ex.over(total, factor) if token == "/" else ex.times(total, factor)
-            elif token in ("{", "(", "[") or token.isalpha() or (token[:1] == "\\" and token not in _STOPS):
+            elif (
+                token in ("{", "(", "[", "|")
+                or token.isalpha()
+                or (token[:1] == "\\" and token not in _STOPS)
+            ):
                 total = ex.times(total, self.power())
             elif _NUMBER.fullmatch(token):
                 if _NUMBER.fullmatch(self.tokens[self.at - 1]):
@@ -283,7 +287,8 @@ class _Reader:
         base = exponent = None
         if name == "log" and self.peek() == "_":
             self.at += 1
-            base = self.argument() if self.peek() == "{" else self.atom()
+            two = len(self.peek()) == 2 and self.peek().isdecimal() and self.peek(1) in _STOPS  # \log_28
+            base = self.argument() if two or self.peek() == "{" else self.atom()
         if self.peek() == "^":
             self.at += 1
             exponent = self.exponent()
