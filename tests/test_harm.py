@@ -99,6 +99,13 @@ def test_few_groups_are_no_sign_where_the_rate_follows_them(capsys: pytest.Captu
     assert not capsys.readouterr().err
 
 
+def test_a_step_that_nothing_judged_has_no_reward() -> None:
+    """TRL logs None where every own reward gave none."""
+    watch = HarmWatch(problems=200, is_adaptive=False)
+    watched(watch, [{"frac_reward_zero_std": 0.0, "reward": None}, {"eval_correct": 0.5}])  # type: ignore[dict-item]
+    assert watch.rewards == []
+
+
 def test_an_evaluation_before_the_first_step_has_the_reward_of_the_first_ones(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -39,6 +39,18 @@ def test_a_run_stops_where_evaluations_get_no_better(
         settings(tmp_path, patience=2)
 
 
+def test_the_last_step_is_no_want_of_patience(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Training ends there whatever was found, and at the first evaluation nothing was found before."""
+    given = {
+        "max_steps": 1, "max_completion_length": 4, "eval_dataset": "arithmetic:heldout", "eval_limit": 2,
+        "eval_strategy": "steps", "eval_steps": 1, "metric_for_best_model": "correct", "patience": 2,
+        "per_device_eval_batch_size": 8, "save_steps": 5,
+    }  # fmt: skip
+    rl.run(settings(tmp_path / "rl", **given))
+    assert (tmp_path / "rl" / "DONE").exists()
+    assert "stops: no better" not in capsys.readouterr().err
+
+
 def test_a_checkpoint_that_knows_no_watch_is_gone_on_from(tmp_path: Path) -> None:
     """One of an older prl, or of a run without patience: transformers fails where it finds no name."""
     folder = tmp_path / "rl"

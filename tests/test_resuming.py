@@ -138,7 +138,7 @@ def test_a_stop_waits_for_the_end_of_a_generation(every: int, stops: list[int]) 
     found = []
     for step in (3, 4, 5, 6):
         control = SimpleNamespace(should_save=False, should_training_stop=False)
-        stop.on_step_end(None, SimpleNamespace(global_step=step), control)
+        stop.on_step_end(SimpleNamespace(save_strategy="steps"), SimpleNamespace(global_step=step), control)
         if control.should_save and control.should_training_stop:
             found.append(step)
     assert found == stops

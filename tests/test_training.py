@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from transformers import TrainerState
+from transformers import TrainerState, TrainingArguments
 
 from prl.runs.checkpoints import fault
 from prl.trainer.sealing import SealCheckpoints, exported_state
@@ -95,7 +95,7 @@ def test_whether_there_is_a_step_left_is_asked_of_the_settings_as_they_are_now(
 
 def test_a_first_signal_stops_after_the_step_and_a_second_one_at_once() -> None:
     stop, control = StopOnSignal(), SimpleNamespace(should_save=False, should_training_stop=False)
-    step: Any = (None, SimpleNamespace(global_step=1), control)
+    step: Any = (SimpleNamespace(save_strategy="steps"), SimpleNamespace(global_step=1), control)
     stop.on_step_end(*step)
     stop.raise_if_stopped()
     assert not control.should_training_stop
@@ -117,5 +117,22 @@ def test_a_signal_says_what_is_finished(every: int, rest: str, capsys: pytest.Ca
     assert " ".join(capsys.readouterr().err.split()) == said
     for step in range(1, every + 1):
         assert not control.should_training_stop
-        stop.on_step_end(None, SimpleNamespace(global_step=step), control)
+        stop.on_step_end(SimpleNamespace(save_strategy="steps"), SimpleNamespace(global_step=step), control)
     assert control.should_training_stop
+
+
+@pytest.mark.parametrize(("strategy", "evaluates"), [("best", False), ("steps", True)])
+def test_an_evaluation_does_not_take_the_saving_of_a_stop_back(strategy: str, evaluates: bool) -> None:
+    """transformers 5.23: with `save_strategy` best it says whether to save."""
+    stop, control = StopOnSignal(), SimpleNamespace(should_evaluate=True)
+    stop.stopped = True
+    training = TrainingArguments(
+        use_cpu=True,
+        eval_strategy="steps",
+        eval_steps=1,
+        save_strategy=strategy,
+        metric_for_best_model="loss",
+    )
+    step: Any = (training, SimpleNamespace(global_step=1), control)
+    stop.on_step_end(*step)
+    assert (control.should_save, control.should_evaluate) == (True, evaluates)

@@ -123,7 +123,8 @@ class HarmWatch(TrainerCallback, ExportableState):
             self._tell("fall", fall(self.best, now, self.problems * samples))
 
     def _trained(self, args: Any, logs: dict[str, Any]) -> None:
-        self.rewards.append(logs["reward"])
+        if logs["reward"] is not None:  # nothing was judged
+            self.rewards.append(logs["reward"])
         self.lines = [*self.lines, [logs["frac_reward_zero_std"], logs.get("grad_norm") or 0.0]][-WINDOW:]
         if "entropy" in logs:
             self.entropies = [*self.entropies, logs["entropy"]][-WINDOW:]

@@ -7,6 +7,7 @@ import threading
 from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_utils import SaveStrategy
 
 from prl.console import console
 from prl.runs import processes
@@ -46,6 +47,8 @@ class StopOnSignal(TrainerCallback):
             self.stopped = True
         if self.stopped and state.global_step % self.every == 0:
             control.should_save = control.should_training_stop = True
+            if args.save_strategy == SaveStrategy.BEST:  # an evaluation would take the wish to save back
+                control.should_evaluate = False
 
     def raise_if_stopped(self) -> None:
         """Give the signals back; KeyboardInterrupt where training was stopped by one."""

@@ -69,7 +69,7 @@ class Patience(EarlyStoppingCallback):
         self, args: Any, state: Any, control: Any, metrics: dict[str, Any] | None = None, **kwargs: Any
     ) -> None:
         super().on_evaluate(args, state, control, metrics or {}, **kwargs)
-        if control.should_training_stop:
+        if self.early_stopping_patience_counter >= self.early_stopping_patience:  # others stop a training too
             console.print(
                 f"step {state.global_step:>5}  stops: no better {args.metric_for_best_model} in "
                 f"{self.early_stopping_patience} evaluations than {state.best_metric:.3g} at step "
