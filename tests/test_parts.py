@@ -72,6 +72,22 @@ def test_parts_together_say_what_the_whole_does(made: Path, tmp_path: Path) -> N
     assert "figures/f4-frontiers.png" in page
 
 
+def test_of_what_parts_share_none_is_lost(made: Path, tmp_path: Path) -> None:
+    """A cold start that one part has of a seed, and another, which was interrupted, of none."""
+    shutil.copytree(made / "runs", tmp_path / "runs")
+    first = results.read(tmp_path / "runs" / "first")
+    name = next(name for name in first.evaluations if name.startswith("cold start"))
+    first.evaluations[name] = {}
+    first.missing = [f"cold-start/{name.removeprefix('cold start ')}/seed-0-eval: not begun"]
+    parts.save(first)
+    second = results.read(tmp_path / "runs" / "second")
+    second.evaluations[name] = results.read(tmp_path / "runs" / "first").evaluations[name]
+    parts.save(second)
+    merged = parts.merge(tmp_path / "runs")
+    assert merged.evaluations[name].keys() == {0, 1}
+    assert merged.missing == []
+
+
 def test_what_cannot_be_merged_is_told_in_a_line(made: Path, tmp_path: Path) -> None:
     with pytest.raises(RunError, match="holds no part of a study"):
         report.write_merged(tmp_path)

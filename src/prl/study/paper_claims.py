@@ -135,7 +135,7 @@ CLAIMS = (
     ),
     Claim(
         "… and so does one that switches after a third of the steps",
-        ("scaffold-early", "structured-alternating"), "accuracy", "above",
+        ("scaffold-early", "structured-alternating"), "accuracy", "above", 0.0, _OURS,
     ),
     Claim(
         "Scaffold ends more accurate than accuracy alone throughout",
@@ -151,15 +151,15 @@ CLAIMS = (
     ),
     Claim(
         "From there, too, the scaffold ends more accurate than accuracy alone throughout",
-        ("taught-scaffold", "taught-accuracy"), "accuracy", "above",
+        ("taught-scaffold", "taught-accuracy"), "accuracy", "above", 0.0, _OURS,
     ),
     Claim(
         "… and one that switches after a third of the steps",
-        ("taught-scaffold-early", "taught-accuracy"), "accuracy", "above",
+        ("taught-scaffold-early", "taught-accuracy"), "accuracy", "above", 0.0, _OURS,
     ),
     Claim(
         "… and than the alternating reward throughout",
-        ("taught-scaffold", "taught-alternating"), "accuracy", "above",
+        ("taught-scaffold", "taught-alternating"), "accuracy", "above", 0.0, _OURS,
     ),
     Claim(
         "Blocks first (48 of 120 steps), then accuracy alone, ends more accurate than accuracy alone",

@@ -29,6 +29,9 @@ from prl.study.results import ENVIRONMENT, Evaluation, Study, Training
 FILE = "measured.json.gz"
 EARLIER = "earlier.json.gz"
 
+KINDS = ("trainings", "evaluations", "checkpoints", "timed")
+"""What a study measured: name -> seed -> what came of it."""
+
 SAME = ("study", "seeds", "recipe", "model_name_or_path", "quick")
 """What the parts of a study were all asked."""
 
@@ -86,7 +89,7 @@ def completed(study: Study) -> Study:
     _check_same(study, before)
     for kind in ("evaluations", "checkpoints", "timed"):  # problems by their hash, as there
         setattr(study, kind, _expanded(_compact(getattr(study, kind))))
-    for kind in ("trainings", "evaluations", "checkpoints", "timed"):
+    for kind in KINDS:
         ours = getattr(study, kind)
         for name, seeds in getattr(before, kind).items():
             ours[name] = dict(sorted((seeds | ours.get(name, {})).items()))
@@ -138,17 +141,20 @@ def merge(folder: Path) -> Study:
         _check_same(first, other)
     whole = Study(folder, dict(first.settings))
     for part in reversed(parts):  # of what two parts have, as the base, the first counts
-        whole.trainings |= part.trainings
-        whole.checkpoints |= part.checkpoints
-        whole.evaluations |= part.evaluations
-        whole.timed |= part.timed
+        for kind in KINDS:
+            ours = getattr(whole, kind)
+            for name, seeds in getattr(part, kind).items():
+                ours[name] = dict(sorted((ours.get(name, {}) | seeds).items()))
     order = [arm for arm in whole.design.arms if arm in whole.trainings]
     whole.settings["arms"] = [*order]
     whole.settings["parts"] = [part.folder.name for part in parts]
     whole.trainings = {arm: whole.trainings[arm] for arm in order}
     before = [name for name in whole.evaluations if name not in order]
     whole.evaluations = {name: whole.evaluations[name] for name in (*sorted(before), *order)}
-    whole.missing = sorted({each for part in parts for each in part.missing})
+    whole.settings["bases"] = sorted({base for part in parts for base in part.settings.get("bases", [BASE])})
+    measured = known(whole)
+    missing = {each for part in parts for each in part.missing}
+    whole.missing = sorted(each for each in missing if each.split(":")[0] not in measured)
     whole.commits = sorted({each for part in parts for each in part.commits})
     whole.run_seconds = sum(part.run_seconds for part in parts)
     whole.elapsed_seconds = sum(part.elapsed_seconds for part in parts)

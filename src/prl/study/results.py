@@ -348,7 +348,8 @@ def _read_training(run_dir: Path) -> Training:
 
 def _read_costs(study: Study) -> None:
     """Times of all finished runs, a resumed one from its resumption, and the commits that they ran at."""
-    patterns = ("base/*/DONE", "cold-start/*/*/DONE", "arms/*/*/*/DONE")
+    bases = [f"{base}/*/DONE" for base in study.settings.get("bases", [BASE])]
+    patterns = (*bases, "cold-start/*/*/DONE", "arms/*/*/*/DONE")
     finished = sorted(done.parent for pattern in patterns for done in study.folder.glob(pattern))
     summaries = [summary for run_dir in finished if (summary := runs.read_summary(run_dir))]
     environments = [json.loads((run_dir / "environment.json").read_bytes()) for run_dir in finished]
