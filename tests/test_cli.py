@@ -358,6 +358,8 @@ def test_recipe_is_copied_changed_and_validated(tmp_path: Path, capsys: pytest.C
 
 
 def test_answers_explain_prints_its_steps(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["answers", "explain", "-1/2", "-0.5"]) == 0
+    assert "equal" in capsys.readouterr().out
     assert cli.main(["answers", "explain", "The answer is 1/2.", "0.5"]) == 0
     out = capsys.readouterr().out
     assert out.startswith("prediction    'The answer is 1/2.'\n  extracted   1/2\n")

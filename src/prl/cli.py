@@ -311,6 +311,8 @@ def _answers(words: list[str]) -> None:
     explain = actions.add_parser("explain", help="how PRED is judged against GOLD")
     explain.add_argument("pred", metavar="PRED", help="a response or an answer")
     explain.add_argument("gold", metavar="GOLD", help="the right answer")
+    if words[:1] == ["explain"] and not {"-h", "--help", "--"} & {*words}:
+        words = ["explain", "--", *words[1:]]  # -1/2 is an answer, no flag
     given = parser.parse_args(words)
     from prl import answers
 

@@ -107,6 +107,7 @@ def test_answers_are_compared_with_their_types() -> None:
     assert judge(alternating, case, 1) is None
     assert judge(alternating, case, True) is not None
     assert judge(alternating, case, float("nan")) is not None
+    assert judge(alternating, case, 10**400) is not None
     (case, *_) = [case for case in cases(positions, "ada") if case.expected[:2] == [0, 1]]
     assert judge(positions, case, case.expected) is None
     assert judge(positions, case, [False, True, *case.expected[2:]]) is not None
@@ -258,6 +259,8 @@ def test_the_faults_of_settings_are_told_at_once() -> None:
         "temperature 'hot' must be float from 0 to 2",
         "max_tokens 2 must be int from 32 to 400",
     ]
+    with pytest.raises(UsageError, match="SETTINGS is computed"):
+        homework.read_cell(f"SETTINGS = {{'paths': 0x{'F' * 5000}}}")
     with pytest.raises(UsageError, match="no key 'model'"):
         homework.measure({})
 

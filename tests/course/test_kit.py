@@ -118,6 +118,12 @@ def test_a_folder_that_is_not_empty_is_refused(tmp_path: Path, capsys: pytest.Ca
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
+def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(RunError, match=r"cannot be written: Not a directory. Choose another DIR"):
+        kit.new(tmp_path / "file" / "course")
+
+
 def test_exercise_cells_carry_what_nbgrader_documents(tmp_path: Path, lessons: Path) -> None:
     """The metadata format of nbgrader, schema version 3: contributor guide, "Metadata format"."""
     kit.new(tmp_path / "kit", student="")

@@ -155,6 +155,7 @@ def read_cell(source: str) -> tuple[object, str | None]:
         raise UsageError("the cell has no SETTINGS = {...}")
     try:
         settings = ast.literal_eval(given["SETTINGS"])
+        repr(settings)  # of thousands of digits there is none
     except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
         raise UsageError("SETTINGS is computed; write its keys and values out") from None
     claim = given.get("CLAIM")

@@ -17,6 +17,7 @@ from prl.course.exercises import EXERCISES, Exercise, with_name
 from prl.course.solutions import solution
 from prl.course.submissions import exercise_of
 from prl.errors import RunError, UsageError
+from prl.runs.disk import writing
 
 HAND_IN = """\
 # Exercises of the course, a cell each. Hand in this file or the notebooks, whichever you filled in. Of a cell
@@ -38,7 +39,7 @@ PICTURES = {
 def new(folder: Path, *, student: str | None = None) -> list[Path]:
     """Write the kit and return its files. For a `student` it leaves out what is the instructor's, and is in
     that student's numbers where the name is not empty. UsageError for a folder that is not empty, RunError
-    where no notebooks are."""
+    where no notebooks are, or the folder cannot be written."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder} exists and is not empty; name a new folder")
     files: dict[str, str | bytes] = {"README.md": _read("student.md")}
@@ -50,11 +51,12 @@ def new(folder: Path, *, student: str | None = None) -> list[Path]:
         files |= {f"instructor/figures/{name}.png": _picture(*of) for name, of in PICTURES.items()}
         files |= {f"instructor/solutions/{each.name}.py": solution(each) for each in EXERCISES}
     written = []
-    for name, content in files.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content if isinstance(content, bytes) else content.encode())
-        written.append(path)
+    with writing(folder, "DIR"):
+        for name, content in files.items():
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content if isinstance(content, bytes) else content.encode())
+            written.append(path)
     return written
 
 

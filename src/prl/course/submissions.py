@@ -44,7 +44,9 @@ def read(folder: Path, students: Sequence[str] = ()) -> list[Submission]:
             continue
         held = [*_files(path)]
         if held:
-            files.setdefault(path.name if path.is_dir() else path.stem, []).extend(held)
+            name = path.name if path.is_dir() else path.stem
+            name = name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")  # out of an old archive
+            files.setdefault(name, []).extend(held)
     asked = {folded(student) for student in students}
     if missing := [student for student in students if folded(student) not in map(folded, files)]:
         known = one_line(", ".join(files)) or "nobody"
