@@ -260,11 +260,12 @@ def _value(node: Any) -> Any:
     """What a node stands for: as YAML 1.1 has it, but `1e-6` is a number here as behind a flag, no word."""
     import yaml
 
-    if isinstance(node, yaml.MappingNode):
+    if node.tag == "tag:yaml.org,2002:map":
         return {key.value: _value(value) for key, value in node.value}
-    if isinstance(node, yaml.SequenceNode):
+    if node.tag == "tag:yaml.org,2002:seq":
         return [_value(item) for item in node.value]
-    if node.style is None and _EXPONENT.fullmatch(node.value):
+    if isinstance(node, yaml.ScalarNode) and node.style is None and _EXPONENT.fullmatch(node.value):
         return float(node.value)
     # A loader of its own: it takes the node as it is, where dumping and loading anew would reformat it.
+    # Tags that make objects are refused here.
     return yaml.SafeLoader("").construct_document(node)
