@@ -4,6 +4,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet
 import pytest
 from safetensors.torch import load_file
 
@@ -32,7 +33,7 @@ def groups_of(folder: Path, step: int) -> list[list[dict[str, Any]]]:
 @pytest.fixture(scope="module")
 def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("filled") / "rl"
-    rl.run(settings(folder, dynamic_sampling=3))
+    rl.run(settings(folder, dynamic_sampling=3, log_completions=True))
     return folder
 
 
@@ -52,9 +53,18 @@ def test_other_problems_take_the_place_of_groups_that_teach_nothing(filled: Path
         assert line["sampling_gap/max"] < 1e-3
 
 
+def test_the_table_of_completions_says_of_each_what_its_reward_said(filled: Path) -> None:
+    for step in (1, 2):
+        table = pyarrow.parquet.read_table(filled / "completions" / f"completions_{step:05d}.parquet")
+        rows = table.to_pylist()
+        kept = [row for group in groups_of(filled, step) for row in group if row["advantage"] is not None]
+        assert [row["completion"] for row in rows] == [row["text"] for row in kept]
+        assert [row["verdict"] for row in rows] == [row["verdict"] for row in kept]
+
+
 def test_a_resumed_run_is_the_uninterrupted_one(filled: Path, tmp_path: Path) -> None:
     folder = tmp_path / "rl"
-    rl.run(settings(folder, dynamic_sampling=3, max_steps=1))
+    rl.run(settings(folder, dynamic_sampling=3, max_steps=1, log_completions=True))
     (folder / "DONE").unlink()
     rl.run(settings(folder, dynamic_sampling=3, resume=True))
     ours, theirs = (

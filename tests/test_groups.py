@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from prl.trainer.groups import keep_groups_together
+from prl.trainer.groups import keep_groups_together, teaching
 
 
 def test_groups_come_together_within_their_step() -> None:
@@ -50,3 +50,18 @@ def test_groups_come_together_within_their_step() -> None:
         keep_groups_together(left_alone)
         rows = [row for batch in left_alone._buffered_inputs for row in batch["advantages"].tolist()]
         assert rows == [*range(32)]
+
+
+def test_a_group_teaches_where_it_was_paid_differently() -> None:
+    trainer = SimpleNamespace(reward_weights=torch.tensor([1.0, 0.2]), num_generations=3)
+    none = float("nan")
+    groups = [
+        ([[1.0, 1.0]] * 3, False),
+        ([[1.0, 0.0], [1.0, 1.0], [1.0, 0.0]], True),
+        ([[0.2, 0.0], [0.0, 1.0], [0.2, 0.0]], False),  # a sum of weights may be off by its last bit
+        ([[1.0, none], [1.0, 0.0], [1.0, none]], False),
+        ([[none, none], [1.0, 1.0], [1.0, 1.0]], False),  # what nobody judged is no 0
+        ([[none, none]] * 3, False),
+    ]
+    paid = torch.tensor([row for rows, _ in groups for row in rows])
+    assert teaching(paid, trainer).tolist() == [expected for _, expected in groups]

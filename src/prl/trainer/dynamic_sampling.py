@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from prl.decoding import Response
+from prl.trainer.groups import teaching
 from prl.trainer.recorder import SampleRecorder
 from prl.trainer.rollouts import Rollouts
 from prl.trainer.staging import Staging
@@ -23,13 +24,14 @@ from prl.trainer.staging import Staging
 
 @dataclass(frozen=True)
 class Group:
-    """The responses to one problem: rows, what the rollouts say of each, what the recorder does, and rewards,
-    of shape (responses, functions)."""
+    """The responses to one problem: rows, what the rollouts say of each, what the recorder does, rewards, of
+    shape (responses, functions), and the columns that these add to TRL's table of completions."""
 
     rows: Sequence[dict[str, Any]]
     sampled: dict[str, Sequence[Any]]
     judged: Sequence[dict[str, Any]]
     paid: Tensor
+    columns: dict[str, list[Any]]
     teaches: bool
 
 
@@ -55,12 +57,15 @@ class DynamicSampling:
             name: [*chain.from_iterable(group.sampled[name] for group in self.kept)] for name in names
         }
 
-    def take(self) -> Tensor | None:
+    def take(self, trainer: Any) -> Tensor | None:
         """The rewards of what `fill` found, once: shape (responses, functions)."""
         if not self.kept:
             return None
         self.recorder.batch = [*chain.from_iterable(group.judged for group in self.kept)]
         paid = torch.cat([group.paid for group in self.kept])
+        for name in {name for group in self.kept for name in group.columns}:
+            for group in self.kept:
+                trainer._log_completion_extra(name, group.columns.get(name) or [None] * len(group.rows))
         self.kept = []
         return paid
 
@@ -104,9 +109,10 @@ class DynamicSampling:
         self.staging.observe(
             [row["correct"] == 1 for row in judged], [row["parallel"] == 1 for row in judged]
         )
-        total = (paid * trainer.reward_weights.to(paid.device)).nansum(dim=1).view(-1, size)
-        spread = total.amax(dim=1) - total.amin(dim=1)
-        for number, differs in enumerate((spread > 1e-6).tolist()):
+        told = dict(trainer._pending_extra_logs)
+        trainer._pending_extra_logs.clear()
+        for number, differs in enumerate(teaching(paid, trainer).tolist()):
             part = slice(number * size, (number + 1) * size)
             mine = {name: each[part] for name, each in sampled.items() if each is not None}
-            yield Group(rows[part], mine, judged[part], paid[part], differs)
+            columns = {name: values[part] for name, values in told.items()}
+            yield Group(rows[part], mine, judged[part], paid[part], columns, differs)

@@ -1,4 +1,5 @@
-"""The rows of a group side by side in a step's micro-batches, so that packing computes their prompt once."""
+"""Groups, the responses to one problem: which of them teach nothing, and the rows of each side by side in a
+step's micro-batches, so that packing computes their prompt once."""
 
 from __future__ import annotations
 
@@ -9,6 +10,40 @@ import torch
 from torch import Tensor
 
 from prl.trainer.micro_batches import ADDED_UP, WEIGHT_BY_ROWS
+
+ALIKE = 1e-6
+"""Rewards that differ by no more are the same: a sum of weights is rounded."""
+
+
+def teaching(paid: Tensor, trainer: Any) -> Tensor:
+    """Whether the responses of each group were paid differently: (groups,), of `paid`, (responses, functions)
+    in the order of the groups, NaN where a function judged nothing."""
+    weights = trainer.reward_weights.to(paid.device)
+    total = (paid * weights).nansum(dim=1).view(-1, trainer.num_generations)
+    unjudged = paid.isnan().all(dim=1).view_as(total)
+    highest = total.masked_fill(unjudged, -torch.inf).amax(dim=1)
+    return highest - total.masked_fill(unjudged, torch.inf).amin(dim=1) > ALIKE
+
+
+def silence(trainer: Any, outputs: dict[str, Any], paid: Tensor) -> None:
+    """Advantages of 0 in groups that were all paid alike, in what `_generate_and_score_completions` of a
+    GRPOTrainer (trl 1.16) gives and logs; `paid` is of all processes.
+
+    Its mean of eight times 1.2 is off by the last bit, which the division by the standard deviation makes an
+    advantage of 0.001 of: a gradient from where nothing was learnt, and a backward pass for it.
+    """
+    if trainer.multi_objective_aggregation != "sum_then_normalize":
+        return  # rewards of several groups are normalised together: no group teaches nothing
+    teaches = teaching(paid, trainer)
+    if trainer.scale_rewards != "batch":
+        trainer._metrics["train"]["frac_reward_zero_std"][-1] = 1 - teaches.float().mean().item()
+    kept = teaches.repeat_interleave(trainer.num_generations)
+    logged = trainer._logs["advantages"]
+    for place, keeps in enumerate(kept.tolist(), len(logged) - len(kept)):
+        logged[place] = logged[place] if keeps else 0.0
+    here = len(outputs["advantages"])
+    first = trainer.accelerator.process_index * here
+    outputs["advantages"] = outputs["advantages"] * kept[first : first + here]
 
 
 def in_groups(trainer: Any, original: Callable[..., Any], batch: Any) -> Any:

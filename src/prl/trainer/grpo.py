@@ -19,7 +19,7 @@ from prl.runs import Run
 from prl.settings.trainer_flags import generation_period
 from prl.trainer.dynamic_sampling import DynamicSampling
 from prl.trainer.fused_head import spare_the_head
-from prl.trainer.groups import in_groups
+from prl.trainer.groups import in_groups, silence
 from prl.trainer.harm import HarmWatch
 from prl.trainer.learning_rate import LiveRate
 from prl.trainer.live_rows import LiveRows
@@ -47,8 +47,8 @@ class GRPO(GRPOTrainer):
        `dynamic_sampling` draws that often more, to put other groups in the place of those that teach nothing.
     4. `recorder`: says of each response whether it is right and valid, before the rewards pay for it; and
        keeps it with its rewards and its advantage once those of all processes are there. Only then can it
-       tell `staging` what came of the draw. With `wrong_paths` "judged", what wrong paths of credited
-       responses say is taken out of the loss in between.
+       tell `staging` what came of the draw. In between advantages of groups that were all paid alike become
+       0, and with `wrong_paths` "judged" what wrong paths of credited responses say leaves the loss.
     5. `micro_batches`: forward and backward in as many parts as fit, the latter for `live_rows` alone; in the
        forward pass `rollouts` compares the log-probabilities that it sampled with.
     6. Callbacks: first those that put numbers into the log (`times`, `rollouts`, `staging`, `recorder`,
@@ -90,6 +90,7 @@ class GRPO(GRPOTrainer):
         self.live_rows, self.times, self.memory = LiveRows(), StepTimes(), PeakMemory()
         self.harm = HarmWatch(problems=len(held_out or ()), is_adaptive=is_adaptive, live_rate=live_rate)
         self.epochs_done, self.wrong_paths = 0, wrong_paths
+        self.paid = torch.empty(0)  # the rewards of the last generation, of all processes
         self.patience = Patience(patience) if patience else None
         keepers = [each for each in (rollouts, staging) if each]
         settle_ddp(args, model)
@@ -145,6 +146,7 @@ class GRPO(GRPOTrainer):
             if self.dynamic_sampling:
                 rows = self.dynamic_sampling.fill(rows, self)
             outputs = super()._generate_and_score_completions(rows)
+            silence(self, outputs, self.paid)
             if self.wrong_paths == "judged":
                 leave_out(outputs, self.recorder.batch, self, self.recorder.path_opening)
             self.recorder.keep(self)
@@ -161,7 +163,8 @@ class GRPO(GRPOTrainer):
         completions: list[str],
         completion_ids: list[list[int]],
     ) -> torch.Tensor:
-        if self.dynamic_sampling and (paid := self.dynamic_sampling.take()) is not None:
+        if self.dynamic_sampling and (paid := self.dynamic_sampling.take(self)) is not None:
+            self.paid = paid
             return paid
         # The rows have what the rollouts added by now (critical_path); metrics logged here are of this batch.
         log = self._log_metric
@@ -169,7 +172,8 @@ class GRPO(GRPOTrainer):
             log = functools.partial(_log_each, self._log_metric, len(rows))
         sampled = self.rollouts.latest if self.rollouts else None
         self.recorder.judge(rows, completions, completion_ids, log, sampled)
-        return super()._calculate_rewards(rows, prompts, completions, completion_ids)
+        self.paid = super()._calculate_rewards(rows, prompts, completions, completion_ids)
+        return self.paid
 
     def _get_train_sampler(self, dataset: Dataset | None = None) -> Sampler:
         # trl draws each epoch's order of problems from a generator of its own, which no checkpoint holds:
