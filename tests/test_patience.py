@@ -39,6 +39,25 @@ def test_a_run_stops_where_evaluations_get_no_better(
         settings(tmp_path, patience=2)
 
 
+def test_a_metric_of_an_evaluation_is_the_mean_of_its_responses(tmp_path: Path) -> None:
+    """Also where the last batch is smaller: trl 1.16 takes the mean of the batches'."""
+    problems = tmp_path / "three.jsonl"
+    problems.write_text(
+        "".join(json.dumps({"problem": f"Compute {n} + 1.", "answer": f"{n + 1}"}) + "\n" for n in (1, 2, 3))
+    )
+
+    def is_the_third(problem: list[str], **columns: Any) -> list[float]:
+        return [float("3 + 1" in each) for each in problem]
+
+    given = {
+        "max_steps": 1, "max_completion_length": 4, "eval_dataset": str(problems), "eval_strategy": "steps",
+        "eval_steps": 1, "num_generations_eval": 2, "per_device_eval_batch_size": 4, "save_strategy": "no",
+    }  # fmt: skip
+    rl.run(settings(tmp_path / "rl", **given), rewards=[is_the_third])
+    (line,) = [line for line in runs.read_metrics(tmp_path / "rl") if "eval_loss" in line]
+    assert line["eval_rewards/is_the_third/mean"] == pytest.approx(1 / 3)
+
+
 def test_the_last_step_is_no_want_of_patience(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Training ends there whatever was found, and at the first evaluation nothing was found before."""
     given = {

@@ -152,7 +152,7 @@ def test_rounding_in_16_bits_is_no_fault_to_report(capsys):
     for dtype, wanted in ((torch.float32, True), (torch.bfloat16, False)):
         rollouts = Rollouts(Limits())
         rollouts.watch(SimpleNamespace(model=nn.Linear(2, 2, dtype=dtype)))
-        rollouts.gaps = [torch.tensor([0.003])]
+        rollouts.gaps = torch.tensor([0.003, 0.003, 1])
         rollouts.on_log(args, None, None, logs={})
         assert ("please report it" in capsys.readouterr().err) == wanted
 
@@ -220,6 +220,28 @@ def test_responses_follow_from_seed_step_and_place_and_nothing_else():
         assert not any(ids in usual for ids in found), other
     # Two processes that share the prompts sample what one does.
     assert completions(prompts[:3]) + completions(prompts[3:], process=1) == usual
+
+
+def test_batches_of_an_evaluation_have_seeds_of_their_own():
+    """Else the first problem of each batch would be answered with the same luck; the next evaluation begins
+    as this one did."""
+    model, tokenizer = talkative("causal")
+    trainer = SimpleNamespace(
+        model=model.eval(),
+        state=SimpleNamespace(global_step=3),
+        accelerator=SimpleNamespace(unwrap_model=lambda model: model, process_index=0),
+        processing_class=tokenizer,
+        args=SimpleNamespace(temperature=1.0, top_p=1.0, top_k=0, min_p=None, seed=0),
+    )
+    rollouts, prompts = Rollouts(Limits(max_new_tokens=8)), [render_prompt("Compute 1 + 1.", "bare")] * 2
+
+    def sampled(count=1):
+        return rollouts(prompts * count, trainer)["completion_ids"]
+
+    first, second = sampled(), sampled()
+    assert not any(ids in first for ids in second)
+    rollouts.on_evaluate(trainer.args, trainer.state, None)
+    assert sampled(2) == first + second, "however many are asked at once"
 
 
 def test_rollouts_are_drawn_as_the_trainer_is_told():

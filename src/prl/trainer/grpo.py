@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -139,7 +140,8 @@ class GRPO(GRPOTrainer):
     def _generate_and_score_completions(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         # rows: this process's part of a generation, each problem `num_generations` times in a row.
         if not self.model.training:
-            return super()._generate_and_score_completions(rows)
+            with counted_by_rows(self._metrics["eval"], len(rows)):
+                return super()._generate_and_score_completions(rows)
         with self.times.of("verify"):
             if self.staging:
                 rows = self.staging.choose(rows, self)
@@ -213,6 +215,17 @@ class GRPO(GRPOTrainer):
         of_rows = functools.partial(self.live_rows.score, super()._get_per_token_logps_and_entropies, self)
         with self.times.of("update" if torch.is_grad_enabled() else "score"):
             return self.micro_batches.score(of_rows, *args, **kwargs)
+
+
+@contextmanager
+def counted_by_rows(metrics: Mapping[str, list[float]], rows: int) -> Iterator[None]:
+    """What a batch of an evaluation adds to `metrics` counts once a row: trl 1.16 averages over batches, the
+    last of which is smaller."""
+    before = {name: len(values) for name, values in metrics.items()}
+    yield
+    for name, values in metrics.items():
+        start = before.get(name, 0)
+        values[start:] = [value for value in values[start:] for _ in range(rows)]
 
 
 def _log_each(log_metric: Callable[[str, float], None], times: int, name: str, value: float) -> None:

@@ -55,7 +55,8 @@ class Rollouts(TrainerCallback, ExportableState):
         self.sampled: dict[tuple[int, ...], Response] = {}  # by prompt and completion; of the last generation
         self.sampled_at = -1  # the step that they were sampled at
         self.generations = 0  # at that step, before the last one
-        self.gaps: list[torch.Tensor] = []
+        self.evaluated = 0  # prompts of all processes in the evaluation at hand
+        self.gaps: torch.Tensor | None = None  # since the last log: the largest, their sum and their number
         self.is_precise = True  # the adapter of a 4-bit model is trained in bfloat16
         self.is_warned = False
 
@@ -64,7 +65,7 @@ class Rollouts(TrainerCallback, ExportableState):
         training, step = trainer.model.training, trainer.state.global_step
         groups = [list(group) for _, group in groupby(enumerate(prompts), key=lambda item: item[1])]
         # Of all processes' prompts, so that however many share them, the same responses are sampled.
-        first = trainer.accelerator.process_index * len(prompts)
+        first = trainer.accelerator.process_index * len(prompts) + (0 if training else self.evaluated)
         # With steps_per_generation below gradient_accumulation_steps, a step generates several times.
         self.generations = self.generations + 1 if training and step == self.sampled_at else 0
         origin = (
@@ -85,7 +86,9 @@ class Rollouts(TrainerCallback, ExportableState):
         )
         rows = [(ids, response) for ids, group in zip(prompt_ids, answers, strict=True) for response in group]
         self.latest = [response for _, response in rows]
-        if training:
+        if not training:
+            self.evaluated += len(prompts) * processes.launched()
+        else:
             self.sampled_at = step
             self.sampled = {(*ids, *response.token_ids): response for ids, response in rows}
         return {
@@ -157,18 +160,20 @@ class Rollouts(TrainerCallback, ExportableState):
             stop = len(logprobs) - is_real[::-1].index(True)
             own = logprobs[stop - len(response.logprobs) : stop]
             gap = (own.float() - torch.tensor(response.logprobs, device=own.device)).abs()
-            self.gaps.append(gap[~gap.isnan()])
+            self.gaps = _joined(self.gaps, gap[~gap.isnan()])
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.evaluated = 0
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         if self.is_halved and logs is not None and "loss" in logs:
             logs["memory/rollout_batch"] = self.batch_size
         if logs is None:
             return
-        own = torch.cat(self.gaps).cpu() if self.gaps else torch.empty(0)
-        self.gaps.clear()
-        gaps = torch.cat(processes.gathered(own))
-        if len(gaps):
-            logs["sampling_gap/max"], logs["sampling_gap/mean"] = gaps.max().item(), gaps.mean().item()
+        own, self.gaps = None if self.gaps is None else self.gaps.tolist(), None
+        if found := [each for each in processes.gathered(own) if each and each[2]]:
+            largest, sums, counts = zip(*found, strict=True)
+            logs["sampling_gap/max"], logs["sampling_gap/mean"] = max(largest), sum(sums) / sum(counts)
             is_precise = self.is_precise and not args.bf16 and not args.fp16
             if is_precise and not logs["sampling_gap/max"] <= GAP_LIMIT:
                 self._warn(logs["sampling_gap/max"])
@@ -181,3 +186,10 @@ class Rollouts(TrainerCallback, ExportableState):
                 f"{GAP_LIMIT:.0g}), so the model trains on something else than it samples: please report it",
                 markup=False,
             )
+
+
+def _joined(gaps: torch.Tensor | None, more: torch.Tensor) -> torch.Tensor:
+    """The largest gap, the sum and the number of those before and `more`."""
+    largest = more.max() if len(more) else more.new_zeros(())
+    found = torch.stack([largest, more.sum(), more.new_tensor(len(more))])
+    return found if gaps is None else torch.cat([torch.maximum(gaps[:1], found[:1]), gaps[1:] + found[1:]])
