@@ -92,6 +92,25 @@ def test_the_best_checkpoint_is_what_is_kept_also_by_a_run_that_was_killed(tmp_p
         assert metrics(resumed) == metrics(tmp_path / "run"), "the evaluation at the start is not repeated"
 
 
+def test_what_was_best_by_another_measure_is_forgotten(tmp_path: Path) -> None:
+    """A loss of 3 is no share of valid responses that none could ever beat."""
+    by_loss = {"load_best_model_at_end": True, "metric_for_best_model": "loss", "greater_is_better": True}
+    run("sft", tmp_path / "run", max_steps=2, **by_loss)
+    assert state_of(tmp_path / "run" / "checkpoint-2")["best_metric"] > 1
+    by_format = by_loss | {"metric_for_best_model": "format_valid"}
+    ended = cut(tmp_path / "run", 2)
+    for folder, steps in ((ended, 2), (cut(tmp_path / "run", 1), 3)):
+        run("sft", folder, resume=True, max_steps=steps, **by_format)
+    assert adapter(ended / "adapter") == adapter(ended / "checkpoint-2"), "nothing was measured anew"
+    state = state_of(tmp_path / "run-1" / "checkpoint-3")
+    assert 0 <= state["best_metric"] <= 1
+    assert state["best_global_step"] > 1
+
+
+def state_of(checkpoint: Path) -> dict[str, Any]:
+    return json.loads((checkpoint / "trainer_state.json").read_text())
+
+
 def test_a_run_whose_end_was_missing_goes_on_for_more_epochs(tmp_path: Path) -> None:
     run("sft", tmp_path / "run", max_steps=-1, num_train_epochs=1, limit=9, save_steps=2, eval_steps=9)
     again = cut(tmp_path / "run", 2)

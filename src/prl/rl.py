@@ -144,7 +144,7 @@ def run(
         elif staging and arguments.probe_samples:
             probe(settings, model, tokenizer, staging, folder)
         try:
-            train(trainer, folder.checkpoint)
+            train(trainer, folder.checkpoint, folder.changed)
         finally:
             trainer.wind_up()
         save_adapter(trainer.model, tokenizer, folder.folder / "adapter")
@@ -315,7 +315,7 @@ def probe(
                 sampling=Sampling.of(training),
                 batch_size=size,
             ).generate(prompts, seeds=seeds, on_batch=on_batch),
-            arguments.rollout_batch_size or training.generation_batch_size,
+            arguments.rollout_batch_size or training.generation_batch_size // processes.launched(),
             "responses side by side:",
             functools.partial(advise, settings),
         )

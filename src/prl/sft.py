@@ -101,7 +101,7 @@ def run(settings: Settings[SFTArguments], *, callbacks: Sequence[TrainerCallback
         if folder.checkpoint:
             trainer.restore(folder.checkpoint)
         try:
-            train(trainer, folder.checkpoint)
+            train(trainer, folder.checkpoint, folder.changed)
         finally:
             trainer.wind_up()
         save_adapter(trainer.model, tokenizer, folder.folder / "adapter")

@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import functools
 import pickle
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from torch import nn
-from transformers import EarlyStoppingCallback, Trainer, TrainerState, TrainingArguments
+from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainerState, TrainingArguments
 
 from prl import runs
 from prl.console import console
@@ -19,9 +19,12 @@ from prl.errors import RunError, UsageError
 from prl.trainer.learning_rate import ScheduleCheck
 from prl.trainer.sealing import export_from_here, exported_state
 
+MEASURES = {"metric_for_best_model", "greater_is_better", "eval_dataset"}
+"""What the best of a run is the best by; `eval_dataset` is also what is drawn from it."""
 
-def train(trainer: Any, checkpoint: Path | None) -> None:
-    """Train, going on from `checkpoint` where there is one.
+
+def train(trainer: Any, checkpoint: Path | None, changed: Collection[str] = ()) -> None:
+    """Train, going on from `checkpoint` where there is one, with the settings that are `changed` since.
 
     One that was written after the last step (the run was killed before its end) only gives its weights back,
     or those of the best one where the trainer would load that: transformers 5.23 would train a step more.
@@ -30,7 +33,9 @@ def train(trainer: Any, checkpoint: Path | None) -> None:
         if not checkpoint:
             trainer.add_callback(ScheduleCheck(trainer))
             trainer.train()
-        elif not _is_given_back(trainer, checkpoint):
+        elif not _is_given_back(trainer, checkpoint, changed):
+            if MEASURES & {*changed}:
+                trainer.add_callback(ForgetBest(trainer))
             trainer.train(resume_from_checkpoint=str(checkpoint))
     except pickle.UnpicklingError as error:  # transformers 5.23 has torch.load take numbers only
         raise RunError(
@@ -39,7 +44,7 @@ def train(trainer: Any, checkpoint: Path | None) -> None:
         ) from error
 
 
-def _is_given_back(trainer: Any, checkpoint: Path) -> bool:
+def _is_given_back(trainer: Any, checkpoint: Path, changed: Collection[str]) -> bool:
     """Whether nothing is left to train after `checkpoint`; its weights are given back then. If something is,
     make ready to go on from it."""
     _check_processes(trainer, checkpoint)
@@ -49,6 +54,8 @@ def _is_given_back(trainer: Any, checkpoint: Path) -> bool:
     model.load_adapter = functools.partial(model.load_adapter, autocast_adapter_dtype=False)
     saved = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
     if _is_done(saved, trainer.args):
+        if MEASURES & {*changed}:
+            _forget_best(saved)
         best = saved.best_model_checkpoint if trainer.args.load_best_model_at_end else None
         trainer._load_from_checkpoint(str(checkpoint.parent / Path(best or checkpoint).name))
         trainer.state = saved
@@ -56,6 +63,24 @@ def _is_given_back(trainer: Any, checkpoint: Path) -> bool:
         return True
     trainer.epochs_done = int(saved.epoch or 0)
     return False
+
+
+class ForgetBest(TrainerCallback):
+    """Begin without a best evaluation: one by another measure, or of other problems, compares with nothing
+    that comes. transformers 5.23 has read it from the checkpoint when a training begins."""
+
+    def __init__(self, trainer: Any) -> None:
+        self.trainer = trainer
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        _forget_best(state)
+        for each in self.trainer.callback_handler.callbacks:
+            if isinstance(each, Patience):
+                each.early_stopping_patience_counter = 0
+
+
+def _forget_best(state: TrainerState) -> None:
+    state.best_metric = state.best_global_step = state.best_model_checkpoint = None
 
 
 class Patience(EarlyStoppingCallback):
