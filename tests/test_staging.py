@@ -23,6 +23,7 @@ from prl.settings import Settings
 from prl.study import pipeline
 from prl.study.sums import SUMS
 from prl.trainer import rollouts
+from prl.trainer.problems import load_problems
 from prl.trainer.staging import Staging
 
 SMALL = {
@@ -310,6 +311,18 @@ def test_all_faults_of_a_curriculum_are_told_at_once(tmp_path: Path, given: Any,
         settings(tmp_path, **given)
     for fault in faults:
         assert fault in str(error.value)
+
+
+def test_problems_of_levels_that_no_stage_asks_for_are_left_out(tmp_path: Path) -> None:
+    """They would count for epochs, and be probed and rehearsed."""
+    asked = settings(tmp_path, dataset="arithmetic:wide", limit=40, levels=[2, 5]).arguments
+    stages = (Stage("two", levels=(2,)), Stage("both", levels=(2, 5)), Stage("five", levels=(5,)))
+    found = load_problems(asked, stages, 0)
+    assert {row["level"] for row in found.table} == {2, 5}
+    drawn = [[found.table[index] for index in pool] for pool in found.pools]
+    assert [{row["level"] for row in pool} for pool in drawn] == [{2}, {2, 5}, {5}]
+    whole = load_problems(asked, [Stage("all")], 0).table
+    assert drawn[1] == [row for row in whole if row["level"] in (2, 5)]
 
 
 def test_a_data_set_without_the_levels_of_a_stage_is_refused_before_anything_loads(tmp_path: Path) -> None:

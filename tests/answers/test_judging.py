@@ -157,7 +157,7 @@ def test_explanations_show_every_step():
 
 
 def test_importing_is_light():
-    """Python's own modules alone, also once numbers were compared: what is not loaded costs nothing anywhere."""
+    """Python's own modules alone, also once numbers were compared: what is not loaded takes no time."""
     code = (
         "import sys; before = set(sys.modules); import prl.answers;"
         "assert prl.answers.is_equal('7', '7.0') and prl.answers.is_equal('1/2', '0.5');"

@@ -32,8 +32,8 @@ class Problems:
 def load_problems(
     arguments: RLArguments, stages: Sequence[Stage], seed: int, cells: Cells | None = None
 ) -> Problems:
-    """Load each data set once, however many stages use it. `cells` takes up what else they hold.
-    DataError names every stage that lacks its levels."""
+    """Load each data set once, however many stages use it, without problems of levels that none asks for.
+    `cells` takes up what else they hold. DataError names every stage that lacks its levels."""
     table: list[dict[str, Any]] = []
     loaded: dict[tuple[str, str, int | None], range] = {}
     pools, faults = [], []
@@ -61,7 +61,8 @@ def load_problems(
         )
     if faults:
         raise DataError("; ".join(faults))
-    return Problems(table, pools)
+    asked = {index for pool in pools for index in pool}
+    return _kept(Problems(table, pools), [index for index in range(len(table)) if index in asked])
 
 
 def within_context(
@@ -76,10 +77,14 @@ def within_context(
     told = beyond_told(found, len(prompts), context, completion)
     if len(found) == len(prompts):
         raise DataError(f"{told}; none is left")
-    kept = [index for index in range(len(prompts)) if index not in found]
+    return _kept(problems, [index for index in range(len(prompts)) if index not in found]), told
+
+
+def _kept(problems: Problems, kept: Sequence[int]) -> Problems:
+    """`problems` without the others."""
     place = {index: new for new, index in enumerate(kept)}
     pools = [[place[index] for index in pool if index in place] for pool in problems.pools]
-    return Problems([problems.table[index] for index in kept], pools), told
+    return Problems([problems.table[index] for index in kept], pools)
 
 
 def check_problems(
