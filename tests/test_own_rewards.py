@@ -20,7 +20,7 @@ from prl.config import resolve
 from prl.curriculum import Curriculum, Entry, Stage
 from prl.errors import UsageError
 from prl.model import load_model
-from prl.rewards.own import fingerprint, own_rewards, with_columns
+from prl.rewards.own import code_fingerprint, own_rewards, with_columns
 from prl.trainer.staging import Staging
 
 MINE = """
@@ -230,7 +230,7 @@ def test_partials_and_objects_have_names_and_code_of_their_own() -> None:
 
     one, two = (functools.partial(scaled, by=by) for by in (1.0, 2.0))
     assert [*own_rewards([], [one, Fixed()])] == ["scaled", "Fixed"]
-    assert fingerprint(own_rewards([], [one])) != fingerprint(own_rewards([], [two]))
+    assert code_fingerprint(own_rewards([], [one])) != code_fingerprint(own_rewards([], [two]))
     with pytest.raises(UsageError, match="a reward is called <lambda>"):
         own_rewards([], [lambda completions, **columns: []])
 
@@ -242,12 +242,12 @@ def test_the_code_has_a_fingerprint(mine: Path) -> None:
     def two(completions: list[str], **columns: Any) -> list[float]:
         return [2.0 for _ in completions]
 
-    assert fingerprint({}) == ""
-    assert len({fingerprint(own_rewards([], [each])) for each in (one, two)}) == 2
-    assert fingerprint(own_rewards([], [one])) == fingerprint(own_rewards([], [one]))
-    before = fingerprint(own_rewards([f"{mine}:short_answer"], []))
+    assert code_fingerprint({}) == ""
+    assert len({code_fingerprint(own_rewards([], [each])) for each in (one, two)}) == 2
+    assert code_fingerprint(own_rewards([], [one])) == code_fingerprint(own_rewards([], [one]))
+    before = code_fingerprint(own_rewards([f"{mine}:short_answer"], []))
     mine.write_text(mine.read_text().replace("1.0 if", "2.0 if"))
-    assert fingerprint(own_rewards([f"{mine}:short_answer"], [])) != before
+    assert code_fingerprint(own_rewards([f"{mine}:short_answer"], [])) != before
 
 
 SMALL = {

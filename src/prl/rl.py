@@ -43,7 +43,7 @@ from prl.model import (
     tags_of,
 )
 from prl.rewards import AlternatingReward, Reward, read_pattern, reward_functions
-from prl.rewards.own import RewardFunction, fingerprint, own_rewards, with_columns
+from prl.rewards.own import RewardFunction, code_fingerprint, own_rewards, with_columns
 from prl.runs import checkpoints, processes
 from prl.settings import Settings
 from prl.settings.arguments import RLArguments
@@ -108,7 +108,7 @@ def run(
     check_fits(settings)
     default_checker().start()
     read, read_too = all_of(problems.table, cells), all_of(held_out, cells)
-    with open_training(settings, read, read_too, own_rewards=fingerprint(own)) as folder:
+    with open_training(settings, read, read_too, own_rewards=code_fingerprint(own)) as folder:
         model, tokenizer = load_trained(settings, folder, tags)
         problems, held_out, facts = _told(settings, folder, model, tokenizer, stages, problems, held_out)
         # The rewards before the curriculum, which switches them; the recorder tells it what came of its draw.

@@ -19,7 +19,7 @@ from prl.model import tag_ids
 from prl.prompts import render_prompt, user_message
 from prl.traces.asking import Answer, Fatal
 from prl.traces.checks import check
-from prl.traces.local import QUEUED, Local, fingerprint, rendered, row_seed
+from prl.traces.local import QUEUED, Local, rendered, row_seed, weights_fingerprint
 from prl.traces.modes import Request, write
 
 
@@ -200,13 +200,13 @@ def test_closing_stops_what_is_being_decoded(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_other_weights_in_the_same_folder_are_another_teacher(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
-    assert fingerprint(str(tmp_path)) is None
+    assert weights_fingerprint(str(tmp_path)) is None
     (tmp_path / "model.safetensors").write_bytes(b"a" * 100)
-    first = fingerprint(str(tmp_path))
+    first = weights_fingerprint(str(tmp_path))
     (tmp_path / "model.safetensors").write_bytes(b"a" * 99 + b"b")
     assert first is not None
-    assert fingerprint(str(tmp_path)) not in (None, first)
-    assert local(tmp_path).options["weights"] == fingerprint(str(tmp_path))
+    assert weights_fingerprint(str(tmp_path)) not in (None, first)
+    assert local(tmp_path).options["weights"] == weights_fingerprint(str(tmp_path))
     assert local(top_k=5).options != local().options
 
 

@@ -111,7 +111,7 @@ def own_rewards(named: Sequence[str], functions: Sequence[RewardFunction]) -> di
     return found
 
 
-def fingerprint(own: Mapping[str, OwnReward]) -> str:
+def code_fingerprint(own: Mapping[str, OwnReward]) -> str:
     """Of the code of all of them, in their order; "" without any. What they import is not in it."""
     if not own:
         return ""

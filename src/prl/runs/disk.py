@@ -21,7 +21,7 @@ MIN_FREE_BYTES = 200 * 2**20
 """Free disk space that a run must find when it opens: room for logs and one adapter."""
 
 SAMPLED = 2**20
-"""Bytes at either end of a file that `fingerprint` reads."""
+"""Bytes at either end of a file that `files_fingerprint` reads."""
 
 _DISK_FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
@@ -140,7 +140,7 @@ def torn_safetensors(path: Path) -> str | None:
     return None if size == expected else f"it has {size} bytes, not {expected}"
 
 
-def fingerprint(files: Iterable[Path]) -> str:
+def files_fingerprint(files: Iterable[Path]) -> str:
     """Tells files of weights from others of their size, by their names and what they begin and end with:
     gigabytes are not read."""
     digest = hashlib.sha256()

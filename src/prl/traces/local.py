@@ -82,7 +82,7 @@ class Local:
     ) -> None:
         self.name = str(settings.arguments.model_name_or_path)
         self.options = {name: getattr(settings.arguments, name) for name in OPTIONS}
-        self.options["weights"] = fingerprint(self.name)
+        self.options["weights"] = weights_fingerprint(self.name)
         # Named where they differ alone, so that answers from before there were such settings stay good.
         for name, usual in (("path_opening", "none"), ("path_temperature", None), ("join", "all")):
             if (value := getattr(settings.arguments, name)) != usual:
@@ -214,11 +214,11 @@ def rendered(request: Request) -> str:
     return f"{''.join(turns)}{IM_START}assistant\n"
 
 
-def fingerprint(name: str) -> str | None:
+def weights_fingerprint(name: str) -> str | None:
     """Tells the weights in a folder from others that are trained into it later: a hash of what their files
     begin and end with. None for a model that is in no folder."""
     files = sorted((runs.adapter_dir(name) or Path(name).expanduser()).glob("*.safetensors"))
-    return disk.fingerprint(files)[:16] if files else None
+    return disk.files_fingerprint(files)[:16] if files else None
 
 
 def row_seed(request: Request) -> int:

@@ -20,7 +20,7 @@ from typing import Any
 from prl import runs
 from prl.errors import RunError, UsageError
 from prl.runs.checkpoints import step_of
-from prl.runs.disk import fingerprint, plain, read_json
+from prl.runs.disk import files_fingerprint, plain, read_json
 from prl.settings import Settings
 from prl.settings.trainer_flags import IDLE, by_flag, trainer_defaults
 
@@ -172,7 +172,7 @@ def of_model(name: str) -> str:
     if not (folder / "config.json").is_file():
         return name
     config = hashlib.sha256((folder / "config.json").read_bytes()).hexdigest()
-    ends = fingerprint(sorted(folder.glob("*.safetensors")))
+    ends = files_fingerprint(sorted(folder.glob("*.safetensors")))
     return hashlib.sha256(f"{config} {ends}".encode()).hexdigest()
 
 
