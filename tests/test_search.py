@@ -1,9 +1,13 @@
 """Problems with alternatives: an oracle of its own, disjoint sides, traces that hold what they promise."""
 
+import gzip
+import hashlib
+import json
 import re
 from collections import Counter
 from itertools import islice
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 from hypothesis import given, settings
@@ -15,7 +19,7 @@ from prl.analysis import conclusion
 from prl.answers import extract_answer
 from prl.data import search
 from prl.data.hub import load_rows
-from prl.data.search.problems import SHARES, side_of
+from prl.data.search.problems import _FACTORS, SHARES, side_of
 from prl.data.search.traces import NOTHING
 from prl.decoding import ForkJoinDecoder, Limits
 from prl.errors import DataError
@@ -26,6 +30,9 @@ from prl.tiny import build
 SPLITS = [f"{kind}-{part}" for kind in search.KINDS for part in search.PARTS]
 BLOCKS = [part for part in search.TRACED if part != "sequential"]
 STEP = re.compile(r"(?<![\d*+-])(\d+)([*+-])(\d+)=(\d+)\.")
+
+
+STUDY = Path(__file__).parents[1] / "docs/study/paper-mini/votes/measured.json.gz"
 
 
 def rows_of(name: str, count: int = 60, seed: int = 0) -> list[dict]:
@@ -243,3 +250,54 @@ def test_the_recipe_trains_with_numbered_paths_and_wrong_ones_as_context(tmp_pat
     assert ForkJoinDecoder(model, tokenizer, limits=Limits(96, paths=4)).opener.kind == "number"
     counted = runs.read_summary(tmp_path / "sft")
     assert counted["context_traces"] > 10
+
+
+def turned_round(text: str) -> str | None:
+    """Where a product of the known levels with its factors changed belongs; None where there is no other."""
+    a, b = map(int, re.findall(r"\d+", text))
+    fits = [
+        first[0] <= b <= first[1] and second[0] <= a <= second[1]
+        for level, (first, second) in _FACTORS.items()
+        if level in search.KINDS["products"].known
+    ]
+    return side_of(f"products {b} {a}") if a != b and any(fits) else None
+
+
+def test_the_readme_says_what_products_that_are_known_turned_round_change() -> None:
+    """Of the study's held-out problems, which its file names by a hash."""
+    stored = json.loads(gzip.decompress(STUDY.read_bytes()))["evaluations"]
+    split = search.read_split("products-heldout")
+    asked = (search.make_row(split, index, seed)["problem"] for seed in range(5) for index in range(300))
+    sides = {hashlib.sha256(text.encode()).hexdigest()[:12]: turned_round(text) for text in asked}
+
+    def told(arm: str, known: bool) -> tuple[float, float]:
+        """The accuracy in %, a mean over seeds, and the share of problems."""
+        wanted = {"training", "pretraining"} if known else {"heldout"}
+        chosen = [
+            [
+                right
+                for problem, right in zip(each["problems"], each["scores"]["accuracy"], strict=True)
+                if sides[problem] in wanted
+            ]
+            for each in stored[arm].values()
+        ]
+        of = sum(len(each["problems"]) for each in stored[arm].values())
+        return 100 * fmean(map(fmean, chosen)), 100 * sum(map(len, chosen)) / of
+
+    found = {
+        (arm, known): told(arm, known)
+        for arm in ("base-products", "products-sequential", "votes")
+        for known in (False, True)
+    }
+    shares = [f"{found['votes', known][1]:.0f} %" for known in (True, False)]
+    base, sequential, votes = (
+        [f"{found[arm, known][0]:.1f}" for known in (False, True)]
+        for arm in ("base-products", "products-sequential", "votes")
+    )
+    line = (
+        f"but {shares[0]} of these held-out products, turned round, belong to the base's pretraining or to "
+        f"training. Of the {shares[1]} that neither knows in any order the base solves {base[0]} %, of the "
+        f"{shares[0]} {base[1]} %; sequential GRPO {sequential[0]} and {sequential[1]}, four ways {votes[0]} "
+        f"and {votes[1]}."
+    )
+    assert line in " ".join((STUDY.parents[4] / "README.md").read_text(encoding="utf-8").split())

@@ -6,7 +6,8 @@
 
 Built as `prl.data.problems`: an item is a function of (seed, split, index) alone. A hash of the problem
 decides whether it is held out, may be trained on, or was seen in the pretraining of the base that ships
-(`prl.data.search.problems.SHARES`), so that the reward of training, too, is of problems never seen before.
+(`prl.data.search.problems.SHARES`), so that the reward of training, too, is of problems never seen as they
+are asked. A product turned round, or an equation over another range, is another problem to the hash.
 
 The parts: `easy`, `hard`, `wide` to train on; `heldout`, `heldout-wide` to evaluate; and with traces
 `coldstart`, `sequential` (the same problems, solved in sequence: the control) and `terse` (the same in as few
