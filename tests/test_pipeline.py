@@ -227,6 +227,17 @@ def test_a_tenth_is_held_out_of_the_cold_start(rows: int, most: int | None, held
     assert [row["problem"] for row in kept + out] == [str(i) for i in range(rows)]
 
 
+def test_no_trace_of_a_problem_that_is_held_out_is_trained_on() -> None:
+    rows = [{"problem": str(number), "trace": way} for way in "abc" for number in range(20)]
+    kept, out = hold_out(rows, None)
+    assert [(row["problem"], row["trace"]) for row in out] == [("18", "c"), ("19", "c")], "a tenth: 6 rows"
+    assert len(kept) == 54
+    assert not {row["problem"] for row in kept} & {"18", "19"}
+    turns = [row | {"history": [[row["trace"], "yes"]]} for row in rows]
+    assert len(hold_out(turns, None)[1]) == 6, "behind other turns it is another problem"
+    assert hold_out(rows[:1] * 5, None) == (rows[:1] * 5, []), "nothing else is left to train on"
+
+
 def test_evaluating_on_nothing_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no rows are left to evaluate on, --eval_strategy is steps"):
         sft.run(settings("sft", tmp_path / "sft", **(SFT | {"limit": 1})))

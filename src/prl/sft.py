@@ -10,6 +10,7 @@ not say whether the model can hold the format on its own.
 from __future__ import annotations
 
 import functools
+import json
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence, Sized
@@ -182,10 +183,21 @@ def _askable(
 def hold_out(
     rows: list[dict[str, Any]], most: int | None
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Split off the last tenth of the rows (one at least, `most` or 128 at most) for the evaluations."""
-    most = min(HELD_OUT_MOST if most is None else most, len(rows) - 1)
-    count = min(max(1, int(len(rows) * HELD_OUT_SHARE)), most)
-    return rows[: len(rows) - count], rows[len(rows) - count :]
+    """Rows to train on, and some to evaluate on: the last row of each of the last problems (one at least,
+    `most` or 128 at most), as many as have a tenth of all rows together. What else there is of these problems
+    is in neither: a loss would be that of what was learnt by heart."""
+    asked = [json.dumps([row["problem"], row.get("history")]) for row in rows]
+    rows_of, most = Counter(asked), HELD_OUT_MOST if most is None else most
+    room = max(1, int(len(rows) * HELD_OUT_SHARE))
+    last: dict[str, int] = {}
+    for index in reversed(range(len(rows))):
+        is_known, of = asked[index] in last, rows_of[asked[index]]
+        if not is_known and (len(last) == most or (last and of > room) or of == len(rows)):
+            break
+        if not is_known:
+            last[asked[index]], room = index, room - of
+    kept = [row for row, problem in zip(rows, asked, strict=True) if problem not in last]
+    return kept, [rows[index] for index in sorted(last.values())]
 
 
 def extent_of(train_set: Dataset, eval_set: Dataset, training: Any) -> Extent:
