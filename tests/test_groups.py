@@ -53,15 +53,17 @@ def test_groups_come_together_within_their_step() -> None:
 
 
 def test_a_group_teaches_where_it_was_paid_differently() -> None:
-    trainer = SimpleNamespace(reward_weights=torch.tensor([1.0, 0.2]), num_generations=3)
     none = float("nan")
-    groups = [
-        ([[1.0, 1.0]] * 3, False),
-        ([[1.0, 0.0], [1.0, 1.0], [1.0, 0.0]], True),
-        ([[0.2, 0.0], [0.0, 1.0], [0.2, 0.0]], False),  # a sum of weights may be off by its last bit
-        ([[1.0, none], [1.0, 0.0], [1.0, none]], False),
-        ([[none, none], [1.0, 1.0], [1.0, 1.0]], False),  # what nobody judged is no 0
-        ([[none, none]] * 3, False),
+    groups = [  # paid in all, and by each function
+        ([[1.0, 1.0]] * 3, False, False),
+        ([[1.0, 0.0], [1.0, 1.0], [1.0, 0.0]], True, True),
+        ([[0.2, 0.0], [0.0, 1.0], [0.2, 0.0]], False, True),  # a sum of weights may be off by its last bit
+        ([[1.0, none], [1.0, 0.0], [1.0, none]], False, False),
+        ([[none, none], [1.0, 1.0], [1.0, 1.0]], False, False),  # what nobody judged is no 0
+        ([[none, none]] * 3, False, False),
     ]
-    paid = torch.tensor([row for rows, _ in groups for row in rows])
-    assert teaching(paid, trainer).tolist() == [expected for _, expected in groups]
+    paid = torch.tensor([row for rows, *_ in groups for row in rows])
+    weights = torch.tensor([1.0, 0.2])
+    for column, how in enumerate(("sum_then_normalize", "normalize_then_sum"), 1):
+        trainer = SimpleNamespace(reward_weights=weights, num_generations=3, multi_objective_aggregation=how)
+        assert teaching(paid, trainer).tolist() == [group[column] for group in groups]

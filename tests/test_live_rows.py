@@ -37,10 +37,11 @@ def train(
     """Run RL in which `live` of a micro-batch's two groups teach, each response of the others is paid
     `alike`; the rows of each pass with a gradient."""
     passes: list[int] = []
+    size = given.get("num_generations", RL["num_generations"])
 
     def paid(completion_ids: Any, **columns: Any) -> list[float]:
         return [
-            float(len({*ids}) + sum(ids) % 7) if row // 4 % 2 < live else alike
+            float(len({*ids}) + sum(ids) % 7) if row // size % 2 < live else alike
             for row, ids in enumerate(completion_ids)
         ]
 
@@ -112,16 +113,23 @@ def test_a_step_without_a_live_row_still_has_its_backward_pass(
     assert [line["grad_norm"] for line in losses(tmp_path / "run")] == [0, 0]
 
 
+@pytest.mark.parametrize(
+    ("live", "given"),
+    [(0, {}), (1, {"multi_objective_aggregation": "normalize_then_sum"}), (1, {"scale_rewards": "batch"})],
+)
 def test_a_mean_that_is_off_by_its_last_bit_teaches_nothing(
-    tagged: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    live: int, given: dict[str, Any], tagged: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In float32 the mean of eight times 1.2 is another number, and its distance a thousandth of a standard
-    deviation as trl 1.16 takes it."""
-    eight = {"num_generations": 8, "max_steps": 1, "wrong_paths": "learned"}
-    assert train(tmp_path / "run", monkeypatch, tagged, 0, alike=1.2, **eight) == [1, 1]
+    deviation as trl 1.16 takes it; over a batch it leaves 1e-8, and looks for dead batches."""
+    eight = {"num_generations": 8, "max_steps": 1, "per_device_train_batch_size": 16}
+    train(tmp_path / "run", monkeypatch, tagged, live, alike=1.2, **eight, **given)
     (line,) = losses(tmp_path / "run")
-    assert (line["frac_reward_zero_std"], line["grad_norm"]) == (1, 0)
-    assert {row["advantage"] for row in runs.read_samples(tmp_path / "run").to_pylist()} == {0}
+    assert (line["frac_reward_zero_std"], line["grad_norm"] > 0) == (1 - live / 2, live > 0)
+    rows = runs.read_samples(tmp_path / "run").to_pylist()
+    assert len(rows) == 32
+    dead = [row["advantage"] == 0 for row in rows if row["reward"] == pytest.approx(1.2)]
+    assert (len(dead), all(dead)) == (32 - 16 * live, True)
 
 
 def test_where_all_rows_teach_they_are_computed_at_once(

@@ -17,26 +17,29 @@ ALIKE = 1e-6
 
 def teaching(paid: Tensor, trainer: Any) -> Tensor:
     """Whether the responses of each group were paid differently: (groups,), of `paid`, (responses, functions)
-    in the order of the groups, NaN where a function judged nothing."""
-    weights = trainer.reward_weights.to(paid.device)
-    total = (paid * weights).nansum(dim=1).view(-1, trainer.num_generations)
-    unjudged = paid.isnan().all(dim=1).view_as(total)
-    highest = total.masked_fill(unjudged, -torch.inf).amax(dim=1)
-    return highest - total.masked_fill(unjudged, torch.inf).amin(dim=1) > ALIKE
+    in the order of the groups, NaN where a function judged nothing. In all, or by any function where each is
+    normalised by itself."""
+    counted = paid * trainer.reward_weights.to(paid.device)
+    if trainer.multi_objective_aggregation == "sum_then_normalize":
+        unjudged = paid.isnan().all(dim=1, keepdim=True)
+        counted = counted.nansum(dim=1, keepdim=True).masked_fill(unjudged, torch.nan)
+    groups = counted.view(-1, trainer.num_generations, counted.shape[1])
+    highest = groups.masked_fill(groups.isnan(), -torch.inf).amax(dim=1)
+    lowest = groups.masked_fill(groups.isnan(), torch.inf).amin(dim=1)
+    return (highest - lowest > ALIKE).any(dim=1)
 
 
 def silence(trainer: Any, outputs: dict[str, Any], paid: Tensor) -> None:
     """Advantages of 0 in groups that were all paid alike, in what `_generate_and_score_completions` of a
-    GRPOTrainer (trl 1.16) gives and logs; `paid` is of all processes.
+    GRPOTrainer (trl 1.16) gives and logs, and their share in `frac_reward_zero_std`; `paid` is of all
+    processes.
 
     Its mean of eight times 1.2 is off by the last bit, which the division by the standard deviation makes an
-    advantage of 0.001 of: a gradient from where nothing was learnt, and a backward pass for it.
+    advantage of 0.001 of: a gradient from where nothing was learnt, and a backward pass for it. Where it
+    normalises over the batch, 1e-8 is left of it, and the share that it logs is of batches.
     """
-    if trainer.multi_objective_aggregation != "sum_then_normalize":
-        return  # rewards of several groups are normalised together: no group teaches nothing
     teaches = teaching(paid, trainer)
-    if trainer.scale_rewards != "batch":
-        trainer._metrics["train"]["frac_reward_zero_std"][-1] = 1 - teaches.float().mean().item()
+    trainer._metrics["train"]["frac_reward_zero_std"][-1] = 1 - teaches.float().mean().item()
     kept = teaches.repeat_interleave(trainer.num_generations)
     logged = trainer._logs["advantages"]
     for place, keeps in enumerate(kept.tolist(), len(logged) - len(kept)):
