@@ -9,6 +9,7 @@ import torch
 from transformers import TrainingArguments
 
 from prl import tiny
+from prl.errors import ModelError
 from prl.model import Lora, load_model, make_optimizer
 
 
@@ -45,6 +46,19 @@ def test_a_new_adapter_has_the_shape_and_the_first_matrices_that_were_asked_for(
         assert len(weight) == 5
         assert torch.equal(weight, again[name])
         assert not torch.equal(weight, other[name]), "another seed, another beginning"
+
+
+@pytest.mark.parametrize(
+    ("named", "told"),
+    [
+        (["q_proj", "v_porj"], "v_porj is no linear layer of .*; nearest: v_proj"),
+        (["lm_head", "q_proj", "embed_tokens"], "lm_head, embed_tokens is no linear layer of"),
+        (["all-linear", "embed_tokens"], "all-linear is every linear layer"),
+    ],
+)
+def test_no_layer_that_was_asked_for_is_left_out_without_a_word(named: list[str], told: str) -> None:
+    with pytest.raises(ModelError, match=f"lora_target_modules.*{told}"):
+        load_model(tiny.NAME, lora=Lora(target_modules=named))
 
 
 @pytest.mark.parametrize(("asked", "rate"), [(0.05, 0.05), (0.0, 0.0), (None, 1e-3)])

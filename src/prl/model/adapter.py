@@ -24,9 +24,12 @@ from peft import (
     set_peft_model_state_dict,
 )
 from peft.utils.other import TrainableTokensWrapper
+from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainingArguments
+from transformers.pytorch_utils import Conv1D
 
 from prl import runs
+from prl.errors import ModelError, nearest
 from prl.model.card import write_adapter_card
 from prl.runs import processes
 from prl.structure import ATTENTION_FILE, attached_structure, path_opening, said_of_opening
@@ -88,9 +91,33 @@ def lora_config(model: PreTrainedModel, lora: Lora, token_ids: list[int]) -> Lor
         r=lora.r,
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
-        target_modules="all-linear" if "all-linear" in lora.target_modules else list(lora.target_modules),
+        target_modules=_targets(model, lora.target_modules),
         trainable_token_indices=_trained_rows(model, token_ids),
     )
+
+
+def _targets(model: PreTrainedModel, named: Sequence[str]) -> str | list[str]:
+    """What PEFT is to adapt. ModelError for a name that it would leave out without a word."""
+    if "all-linear" in named:
+        if len(named) > 1:
+            raise ModelError(
+                f"lora_target_modules {' '.join(named)}: all-linear is every linear layer, and none beside "
+                "them can be adapted; leave the others out"
+            )
+        return "all-linear"
+    head = model.get_output_embeddings()
+    own = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear | Conv1D) and module is not head
+    ]
+    if unknown := [each for each in named if not any(f".{name}".endswith(f".{each}") for name in own)]:
+        known = sorted({name.rpartition(".")[2] for name in own})
+        raise ModelError(
+            f"lora_target_modules: {', '.join(unknown)} is no linear layer of {model.name_or_path}; it has "
+            f"{', '.join(known)}{nearest(unknown[0], known)}"
+        )
+    return list(named)
 
 
 def with_rows(base: PreTrainedModel, adapter: Path, token_ids: list[int], *, trainable: bool) -> PeftModel:
