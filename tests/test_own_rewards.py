@@ -180,14 +180,17 @@ def test_a_file_is_run_once_and_two_helpers_of_one_name_are_refused(tmp_path: Pa
 
 
 def test_a_function_cannot_change_what_the_run_keeps() -> None:
-    def greedy(completions: list[str], completion_ids: list[list[int]], **columns: Any) -> list[float]:
+    def greedy(
+        completions: list[str], completion_ids: list[list[int]], answer: list[str], **columns: Any
+    ) -> list[float]:
         completions.clear()
         completion_ids[0].clear()
+        answer[0] = "mine"
         return [1.0]
 
-    ids = [[1, 2]]
-    assert pay(greedy, ["a"], completion_ids=ids) == [1.0]
-    assert ids == [[1, 2]]
+    ids, golds = [[1, 2]], ["12"]
+    assert pay(greedy, ["a"], completion_ids=ids, answer=golds) == [1.0]
+    assert (ids, golds) == ([[1, 2]], ["12"]), "which other rewards are given as well"
 
 
 def test_columns_are_looked_up_and_shipped_names_are_none(mine: Path) -> None:

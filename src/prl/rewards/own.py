@@ -228,10 +228,11 @@ def _guarded(
 
     def pay(*, completions: Sequence[Any], completion_ids: Any = None, **passed: Any) -> list[float | None]:
         count = len(completions)
-        # Copies: the run keeps what was sampled, whatever a function does with its arguments.
+        # Copies: the run and other rewards keep what they had, whatever a function does with its arguments.
         passed["completion_ids"] = [list(ids) for ids in completion_ids or ()]
+        given = {key: copy.deepcopy(each) if isinstance(each, list) else each for key, each in passed.items()}
         try:
-            paid = function(completions=copy.deepcopy([*completions]), **passed)
+            paid = function(completions=copy.deepcopy([*completions]), **given)
         except PrlError:
             raise
         except (Exception, SystemExit) as error:
