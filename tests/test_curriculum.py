@@ -14,7 +14,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prl.curriculum import MOST_PROPOSALS, OUTSIDE_BAND, AlternatingReward, Curriculum, Entry, Stage
+from prl.curriculum import (
+    MOST_PROPOSALS,
+    OUTSIDE_BAND,
+    AlternatingReward,
+    Curriculum,
+    Entry,
+    Stage,
+    rewards_of,
+)
 from prl.errors import DataError, RunError, UsageError
 from prl.rewards import REWARDS
 from prl.settings.stages import read_stages
@@ -423,6 +431,25 @@ def test_a_stage_begins(
     entry: Entry, steps: list[tuple[float, float]], expected: tuple[int, str] | None
 ) -> None:
     assert begins(entry, steps) == expected
+
+
+def test_a_step_that_measured_nothing_may_be_the_one_that_a_stage_waits_for() -> None:
+    stages = [Stage("a"), Stage("b", enter=Entry(step=2)), Stage("c", enter=Entry(accuracy=0.8, window=2))]
+    curriculum = Curriculum(stages, [[0]] * 3, [None], seed=0, group_size=2)
+    assert [curriculum.advance(step) for step in (1, 2, 3)] == [None, "step 2", None]
+    assert curriculum.advance(4, accuracy=0.9, parallel_ratio=0) is None
+    assert curriculum.advance(5) is None, "it counts for no window"
+    assert curriculum.advance(6, accuracy=0.9, parallel_ratio=0) == "accuracy 0.900 of 2 steps reached 0.8"
+
+
+def test_rewards_are_in_the_order_of_their_weights() -> None:
+    """Whatever order stages name them in."""
+    stages = [Stage("a", rewards=("format", "tiered")), Stage("b", rewards=("accuracy", "format"))]
+    assert rewards_of(stages, ["accuracy", "format"]) == ["accuracy", "format", "tiered"]
+    assert rewards_of(stages[1:], ["mine.py:short", "accuracy"], ["mine.py:short", "given"]) == [
+        "mine.py:short", "accuracy", "format", "given",
+    ]  # fmt: skip
+    assert rewards_of(stages[1:], ["parallel"]) == ["accuracy", "format"], "none pays what the run names"
 
 
 def test_a_window_lies_in_one_stage() -> None:

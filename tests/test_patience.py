@@ -53,6 +53,11 @@ def test_a_metric_of_an_evaluation_is_the_mean_of_its_responses(tmp_path: Path) 
         "max_steps": 1, "max_completion_length": 4, "eval_dataset": str(problems), "eval_strategy": "steps",
         "eval_steps": 1, "num_generations_eval": 2, "per_device_eval_batch_size": 4, "save_strategy": "no",
     }  # fmt: skip
+    wrong = {"metric_for_best_model": "rewards/accuracy/mean"}
+    with pytest.raises(
+        UsageError, match=r"every stage: rewards/accuracy_reward/mean, .*; nearest: rewards/acc"
+    ):
+        rl.run(settings(tmp_path / "rl", **given, **wrong), rewards=[is_the_third])
     rl.run(settings(tmp_path / "rl", **given), rewards=[is_the_third])
     (line,) = [line for line in runs.read_metrics(tmp_path / "rl") if "eval_loss" in line]
     assert line["eval_rewards/is_the_third/mean"] == pytest.approx(1 / 3)

@@ -212,6 +212,13 @@ def test_a_checkpoint_of_other_stages_is_refused(
         rl.run(settings(folder, max_steps=2, resume=True, sampling="adaptive"))
 
 
+def test_a_stage_waits_for_no_generation_more_where_one_serves_two_steps(tmp_path: Path) -> None:
+    stages = [{"name": "short", "levels": [1]}, {"name": "long", "levels": [6], "enter": {"step": 2}}]
+    rl.run(settings(tmp_path / "rl", num_iterations=2, stages=stages))
+    found = {step: {row["level"] for row in rows} for step, rows in by_step(tmp_path / "rl").items()}
+    assert found == {1: {1}, 3: {6}}
+
+
 def test_every_generation_of_a_step_is_kept(tmp_path: Path) -> None:
     """Two generations a step, as with steps_per_generation below gradient_accumulation_steps (recipe 8gb)."""
     rl.run(settings(tmp_path / "rl", max_steps=2, steps_per_generation=1, sampling="adaptive"))
@@ -300,6 +307,10 @@ def test_a_cold_start_among_the_stages_runs_first(tmp_path: Path) -> None:
         ({"band": [0.8, 0.2]}, ["must be two shares, the lower one first"]),
         ({"probe_samples": 4}, ["only adaptive sampling uses pass rates"]),
         ({"stages": [{"name": "a"}], "levels": [3]}, ["with stages, each stage has its own"]),
+        (
+            {"rewards": ["alternating"], "alternate": ["accuracy:8", "overlong:2"], "overlong_buffer": 99},
+            ["overlong_buffer 99 is longer than max_completion_length 32; take less"],
+        ),
         (
             {"rewards": ["overlong"], "overlong_buffer": 99},
             ["overlong_buffer 99 is longer than max_completion_length 32; take less"],

@@ -92,13 +92,17 @@ class Stage:
     enter: Entry | None = None
 
 
-def rewards_of(stages: Sequence[Stage], default: Sequence[str]) -> list[str]:
-    """All rewards that some stage pays, each once; those of the run where a stage, or no stage, names any.
+def rewards_of(stages: Sequence[Stage], default: Sequence[str], always: Sequence[str] = ()) -> list[str]:
+    """All rewards that some stage pays, each once: those of the run (`default`) in their order, which is that
+    of its weights, then what stages alone name, then the rest of `always`, which every stage pays. Those of
+    the run are paid where a stage names none, or where there is no stage.
 
     >>> rewards_of([Stage("a", rewards=("tiered",)), Stage("b")], ["accuracy"])
-    ['tiered', 'accuracy']
+    ['accuracy', 'tiered']
     """
-    return list(dict.fromkeys(name for stage in stages for name in stage.rewards or default)) or [*default]
+    named = [name for stage in stages for name in stage.rewards or default] or [*default]
+    paid = {*named, *always}
+    return [name for name in dict.fromkeys([*default, *named, *always]) if name in paid]
 
 
 class Curriculum:
@@ -192,17 +196,22 @@ class Curriculum:
             level_right, level_of = self._of_level.get(level, (0.0, 0.0))
             self._of_level[level] = (level_right + right, level_of + of)
 
-    def advance(self, step: int, *, accuracy: float, parallel_ratio: float) -> str | None:
-        """Tell that `step` optimizer steps of the run are done, and what the last one measured.
+    def advance(
+        self, step: int, *, accuracy: float | None = None, parallel_ratio: float | None = None
+    ) -> str | None:
+        """Tell that `step` optimizer steps of the run are done, and what the last one measured; nothing where
+        it trained on what an earlier one sampled.
 
         Where the next stage begins here, it is at hand from now on, and the reason is returned. Windows count
-        the calls: make one after every step that measured something.
+        the calls that tell what was measured.
         """
         if self.index + 1 == len(self._stages):
             return None
         entry = self._stages[self.index + 1].enter or Entry()
-        self._steps = [*self._steps, [accuracy, parallel_ratio]][-2 * entry.window :]
-        reason = _reason(entry, step, self._steps)
+        steps: list[list[float]] = []
+        if accuracy is not None and parallel_ratio is not None:
+            steps = self._steps = [*self._steps, [accuracy, parallel_ratio]][-2 * entry.window :]
+        reason = _reason(entry, step, steps)
         if reason:
             self.index, self.entered_at = self.index + 1, step
             self._epoch, self._position, self._order, self._steps = 0, 0, None, []
@@ -335,8 +344,11 @@ def _reason(entry: Entry, step: int, steps: Sequence[Sequence[float]]) -> str | 
     window = entry.window
     for position, name in enumerate(QUANTITIES):
         values = [each[position] for each in steps]
-        bound, mean = getattr(entry, name), fmean(values[-window:])
-        if bound is not None and len(values) >= window and mean >= bound:
+        bound = getattr(entry, name)
+        if len(values) < window:
+            continue
+        mean = fmean(values[-window:])
+        if bound is not None and mean >= bound:
             return f"{name} {mean:.3f} of {window} steps reached {bound:g}"
         if entry.plateau == name and len(values) >= 2 * window:
             before = fmean(values[-2 * window : -window])

@@ -27,7 +27,7 @@ from prl.console import announce, batches_bar, console, quiet_libraries
 from prl.curriculum import COLD_START, Curriculum, Stage, rewards_of
 from prl.decoding import ForkJoinDecoder, Limits, Sampling, row_seed
 from prl.decoding.context import context_of
-from prl.errors import UsageError
+from prl.errors import UsageError, nearest
 from prl.grammar import render
 from prl.machine import environment
 from prl.machine.fitting import check_fits, extent_of_prompts
@@ -43,7 +43,7 @@ from prl.model import (
     tags_of,
 )
 from prl.rewards import AlternatingReward, Reward, read_pattern, reward_functions
-from prl.rewards.own import RewardFunction, code_fingerprint, own_rewards, with_columns
+from prl.rewards.own import OwnReward, RewardFunction, code_fingerprint, own_rewards, with_columns
 from prl.runs import checkpoints, processes
 from prl.settings import Settings
 from prl.settings.arguments import RLArguments
@@ -99,6 +99,7 @@ def run(
     settings, tags = _settled(settings, len(rewards))
     arguments, training = settings.arguments, settings.trainer
     own = own_rewards(arguments.rewards, rewards)
+    _check_best(settings, stages, own)
     # Data before the model, which takes minutes to load; the folder once nothing in them is wrong.
     cells: Cells | None = [] if own else None
     problems = load_problems(arguments, stages, training.seed, cells)
@@ -175,6 +176,29 @@ def _settled(settings: Settings[RLArguments], own: int) -> tuple[Settings[RLArgu
     return replace(settings, chosen=chosen, trainer=training), tags
 
 
+def _check_best(
+    settings: Settings[RLArguments], stages: Sequence[Stage], own: Mapping[str, OwnReward]
+) -> None:
+    """UsageError where the best evaluation is to be told by a reward that trl 1.16 logs under another name,
+    or that not every stage pays."""
+    metric = (settings.trainer.metric_for_best_model or "").removeprefix("eval_")
+    if not metric.startswith("rewards/"):
+        return
+    default = settings.arguments.rewards
+    always = [
+        name
+        for name in rewards_of(stages, default, [*own])
+        if name in own or all(name in (stage.rewards or default) for stage in stages)
+    ]
+    functions = [own[name].pay.__name__ if name in own else f"{name}_reward" for name in always]
+    known = [f"rewards/{name}/{measure}" for name in functions for measure in ("mean", "std")]
+    if metric not in known:
+        raise UsageError(
+            f"metric_for_best_model: {metric!r} is no reward that an evaluation measures in every stage: "
+            f"{', '.join(known)}{nearest(metric, known)}"
+        )
+
+
 def _told(
     settings: Settings[RLArguments],
     folder: runs.Run,
@@ -219,7 +243,7 @@ def paid_rewards(
     """All that some stage pays, by name, in the order of --reward_weights; `own` ones, which each pays, stand
     where they are named, those of a Python caller last."""
     arguments = settings.arguments
-    names = list(dict.fromkeys([*rewards_of(stages, arguments.rewards), *own]))
+    names = rewards_of(stages, arguments.rewards, [*own])
     shipped = reward_functions(
         [name for name in names if name not in own],
         eos_token_id=tokenizer.eos_token_id,

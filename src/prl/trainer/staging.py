@@ -119,13 +119,10 @@ class Staging(TrainerCallback, ExportableState):
         self.parallel += parallel
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if not self.correct:  # a step that reuses the generation before
-            return
-        reason = self.curriculum.advance(
-            state.global_step,
-            accuracy=sum(self.correct) / len(self.correct),
-            parallel_ratio=sum(self.parallel) / len(self.parallel),
-        )
+        told = {"accuracy": self.correct, "parallel_ratio": self.parallel}
+        # A step that reuses the generation before measures nothing.
+        measured = {name: sum(each) / len(each) for name, each in told.items() if each}
+        reason = self.curriculum.advance(state.global_step, **measured)
         self.correct, self.parallel = [], []
         if reason:
             self._start_window()
