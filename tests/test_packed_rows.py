@@ -194,7 +194,8 @@ def test_what_is_read_another_way_is_not_shared() -> None:
 
 
 def trainer(**given: Any) -> Any:
-    args = SimpleNamespace(packing=given.pop("packing", False))
+    noise = given.pop("neftune_noise_alpha", None)
+    args = SimpleNamespace(packing=given.pop("packing", False), neftune_noise_alpha=noise)
     alone = SimpleNamespace(num_processes=given.pop("num_processes", 1))
     return SimpleNamespace(args=args, accelerator=alone, **given)
 
@@ -205,6 +206,9 @@ def test_where_it_would_not_be_the_same_it_is_not_done() -> None:
     assert why_padded(trainer(num_processes=2), torch.nn.Module()) == "several processes share the work"
     assert why_padded(trainer(packing=True), model) == "TRL's packing takes its place"
     assert why_padded(trainer(padding_free=True), model) == "TRL's packing takes its place"
+    assert (
+        why_padded(trainer(neftune_noise_alpha=5.0), model) == "NEFTune's noise goes by the length of a row"
+    )
     model.config._attn_implementation = "eager"
     assert why_padded(trainer(), model) == "eager attention takes whole rows"
     other = made()

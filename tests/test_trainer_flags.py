@@ -202,6 +202,12 @@ def test_each_flag_without_effect_is_told_where_it_was_given(command: str) -> No
         ("rl", "alternate alternate_window", {"rewards": ["accuracy"]}, {"rewards": ["alternating"]}),
         ("rl", "alternate", {}, {"stages": ['{"name": "a", "rewards": ["alternating"]}']}),
         ("rl", "overlong_buffer", {"rewards": ["accuracy"]}, {"rewards": ["overlong"]}),
+        (
+            "rl",
+            "overlong_buffer",
+            {"rewards": ["accuracy"], "alternate": ["overlong:10"]},
+            {"rewards": ["alternating"], "alternate": ["accuracy:5", "overlong:5"]},
+        ),
         ("rl", "band", {"sampling": "uniform"}, {"sampling": "adaptive"}),
         ("rl", "band", {}, {"stages": ['{"name": "a", "sampling": "adaptive"}']}),
         ("rl", "easy_dataset", {}, {"stages": ['{"name": "a", "dataset": "easy"}']}),
@@ -380,6 +386,17 @@ def test_checkpoints_that_cannot_be_resumed_are_told_at_the_start() -> None:
             "sft",
             "--metric_for_best_model format_valid --sample_count 0",
             "metric_for_best_model: format_valid is measured on samples; raise --sample_count",
+        ),
+        (
+            "rl",
+            "--eval_on_start --eval_dataset gsm8k --num_generations 16 --per_device_eval_batch_size 8",
+            "eval_on_start: per_device_eval_batch_size 8 holds no whole groups of 16 responses; take 16",
+        ),
+        (
+            "sft",
+            "--neftune_noise_alpha 5 --packing",
+            "neftune_noise_alpha: its noise goes by the length of a row, which packing makes another; leave "
+            "one of them out",
         ),
         (
             "rl",

@@ -102,20 +102,23 @@ def _curriculum(values: dict[str, Any], rewards: list[str], faults: list[str]) -
     if values.get("stages"):
         stages, stage_faults = read_stages(items, max_steps=values.get("max_steps", -1), rewards=REWARDS)
         faults += stage_faults
-    paid = list(dict.fromkeys([*rewards_of(stages, rewards), *filter(is_own, rewards)]))
+    paid = rewards_of(stages, rewards, [*filter(is_own, rewards)])
+    alternated: list[str] = []
     if "alternating" in paid:
         default = RLArguments()
-        faults += read_pattern(
+        pattern, pattern_faults = read_pattern(
             values.get("alternate", default.alternate),
             values.get("alternate_window", default.alternate_window),
-        )[1]
+        )
+        faults += pattern_faults
+        alternated = [name for name, _ in pattern]
     if stages and (values.get("levels") or values.get("sampling") == "adaptive"):
         faults.append("levels and sampling: with stages, each stage has its own; write them there")
     is_adaptive = "adaptive" in (values.get("sampling"), *(stage.sampling for stage in stages))
     if values.get("probe_samples") and not is_adaptive:
         faults.append("probe_samples: only adaptive sampling uses pass rates; add --sampling adaptive")
     longest, buffer = values.get("max_completion_length") or 0, values.get("overlong_buffer") or 0
-    if "overlong" in paid and buffer > longest:
+    if "overlong" in [*paid, *alternated] and buffer > longest:
         faults.append(f"overlong_buffer {buffer} is longer than max_completion_length {longest}; take less")
     if any(stage.dataset == "easy" for stage in stages) and not values.get("easy_dataset"):
         faults.append("stages: dataset easy is what --easy_dataset names; it names none")
@@ -181,7 +184,8 @@ def _clashes(command: str, v: Values) -> list[str]:
         elif is_on and not tracks_best(v):
             found.append(f"{flag}: it is not said by what; add --metric_for_best_model loss")
     metric = (v["metric_for_best_model"] or "").removeprefix("eval_")
-    if metric and metric not in EVALUATED[command] and not metric.startswith("rewards/"):
+    of_reward = command == "rl" and metric.startswith("rewards/")  # `prl.rl` knows their names
+    if metric and metric not in EVALUATED[command] and not of_reward:
         known = ", ".join(EVALUATED[command])
         found.append(
             f"metric_for_best_model: {metric!r} is none of what an evaluation measures: {known}"
@@ -212,6 +216,11 @@ def _clashes(command: str, v: Values) -> list[str]:
 
 def _sft_clashes(v: Values) -> list[str]:
     found = []
+    if v["neftune_noise_alpha"] and (v["packing"] or v["padding_free"]):
+        found.append(
+            "neftune_noise_alpha: its noise goes by the length of a row, which packing makes another; leave "
+            "one of them out"
+        )
     if v["packing"] and v["max_length"] is None:
         found.append("packing: rows are filled up to --max_length, which is null; give a number")
     if v["padding_free"] and not v["packing"] and v["max_length"] is not None:
@@ -234,6 +243,12 @@ def _rl_clashes(v: Values) -> list[str]:
         )
     if v["max_completion_length"] is None:
         found.append("max_completion_length: a response needs an end; give a number")
+    group, rows = v["num_generations_eval"] or v["num_generations"], v["per_device_eval_batch_size"]
+    if v["eval_on_start"] and rows * processes.launched() % group:  # trl 1.16 looks with --eval_strategy
+        found.append(
+            f"eval_on_start: per_device_eval_batch_size {rows} holds no whole groups of {group} responses; "
+            f"take {-(-rows // group) * group}"
+        )
     if v["use_vllm"] and v.get("attention") == "structured":
         found.append("use_vllm: vLLM decodes causally only: leave it out, or pass --attention causal")
     if v.get("patience") and (v["eval_strategy"] == "no" or not tracks_best(v)):

@@ -312,7 +312,11 @@ def _stages(v: Values) -> str:
 
 
 def _pays(v: Values, reward: str) -> bool:
-    return reward in (v.get("rewards") or ()) or f'"{reward}"' in _stages(v)
+    """Whether it is paid in some stage, or alternates with others."""
+    if reward in (v.get("rewards") or ()) or f'"{reward}"' in _stages(v):
+        return True
+    named = [part.partition(":")[0] for part in v.get("alternate") or ()]
+    return reward in named and _pays({**v, "alternate": ()}, "alternating")
 
 
 def tracks_best(v: Values) -> bool:

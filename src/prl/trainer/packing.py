@@ -59,6 +59,7 @@ def why_padded(trainer: Any, model: Any) -> str | None:
         "layers have sliding windows": getattr(backbone_of(model), "has_sliding_layers", False),
         f"{computed} attention takes whole rows": computed not in ("sdpa", ATTENTION),
         "TRL's packing takes its place": packs,
+        "NEFTune's noise goes by the length of a row": bool(trainer.args.neftune_noise_alpha),
     }
     return next((reason for reason, holds in reasons.items() if holds), None)
 
