@@ -34,7 +34,7 @@ class Scripted:
 
     def __init__(self, *script: TeacherError) -> None:
         self.options: dict[str, Any] = {}
-        self.script: Iterator[TeacherError] = iter(script)
+        self.script: Iterator[TeacherError | None] = iter(script)
         self.asked = self.at_once = self.most_at_once = 0
 
     async def ask(self, request: Request) -> Answer:
@@ -149,6 +149,26 @@ def test_many_in_a_row_without_an_answer_end_it(journal: Journal) -> None:
     asking = done(work())
     assert asking.stopped
     assert "the last 4 prompts got no answer, the latest because: 400" in asking.stopped.message
+
+
+@pytest.mark.parametrize("is_resumed", [False, True])
+def test_what_is_refused_after_an_answer_is_no_outage(journal: Journal, is_resumed: bool) -> None:
+    if is_resumed:
+        journal.append({"key": "before", "text": "4"})
+    teacher = Scripted(*[Refused("400")] * 9)
+
+    async def work() -> Asking:
+        asking = Asking(teacher, journal, concurrency=1)
+        if not is_resumed:
+            teacher.script = iter([None, *[Refused("400")] * 9])
+            await asking.ask("before", REQUEST)
+        for number in range(9):
+            with pytest.raises(Unanswered, match="400"):
+                await asking.ask(f"k{number}", Request(({"role": "user", "content": str(number)},)))
+        assert await asking.ask("after", REQUEST)
+        return asking
+
+    assert done(work()).stopped is None
 
 
 @pytest.mark.parametrize(

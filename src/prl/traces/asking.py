@@ -204,12 +204,14 @@ class Asking:
         self.answered = 0  # by the teacher, in this process
         self.stopped: Stop | None = None
         self.last_failure = ""
+        self._was_answered = len(journal) > 0
         self._concurrency, self._retries, self._backoff = concurrency, retries, backoff
         self._slots = asyncio.Semaphore(concurrency)
         self._stopping = asyncio.Event()
         self._freed = asyncio.Event()
         self._on_their_way = self._reserved_prompt = self._reserved_completion = 0
-        # Prompts given up since the last answer. A set: what fails one sample of a prompt fails all of them.
+        # Prompts given up since the last answer, those refused only while there was none at all. A set: what
+        # fails one sample of a prompt fails all of them.
         self._given_up: set[str] = set()
         self._resume_at = 0.0
         self._jitter = Random(seed)
@@ -235,6 +237,7 @@ class Asking:
                 try:
                     answer = await self._ask(key, request)
                     self._given_up.clear()
+                    self._was_answered = True
                     return answer
                 except Retry as failure:
                     wait = self._wait(failure, tried)
@@ -328,6 +331,8 @@ class Asking:
         return failure.after + self._jitter.uniform(0, min(0.1 * failure.after, 1.0))
 
     def _give_up(self, request: Request, failure: TeacherError) -> Exception:
+        if isinstance(failure, Refused) and self._was_answered:
+            return Unanswered(str(failure))  # of this prompt: others are answered, so this is no outage
         self._given_up.add(json.dumps(request.messages))
         # With n side by side, an outage makes all n give up at about the same time; one poisoned problem
         # does not.
