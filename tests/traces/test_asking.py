@@ -215,6 +215,26 @@ def test_a_pause_holds_for_all(journal: Journal) -> None:
     assert min(times) >= 0.2
 
 
+@pytest.mark.parametrize("after", [None, 0.0, 0.001])
+def test_a_teacher_that_asks_for_no_wait_gets_the_growing_one(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch, after: float | None
+) -> None:
+    waits: list[float] = []
+
+    async def work() -> None:
+        teacher = Scripted(*[Retry("429", after=after, pause=True)] * 4)
+        asking = Asking(teacher, journal, clock=iter(range(99)).__next__)
+
+        async def sleep(seconds: float) -> None:
+            waits.append(seconds)
+
+        monkeypatch.setattr(asking, "_sleep", sleep)
+        await asking.ask("k", REQUEST)
+
+    done(work())
+    assert all(least <= wait <= 2 * least for wait, least in zip(waits, (0.25, 0.5, 1, 2), strict=True))
+
+
 def test_keys_name_the_work() -> None:
     def key(change: Callable[[dict[str, Any]], None] = lambda given: None) -> str:
         given: dict[str, Any] = {

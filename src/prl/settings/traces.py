@@ -88,7 +88,7 @@ class TeacherFlags:
     seed: int = 0
     concurrency: int = flag(8, "requests side by side")
     timeout: float = flag(120.0, "seconds until a request counts as failed")
-    retries: int = flag(8, "tries after the first; with growing waits, or as long as the teacher asks for")
+    retries: int = flag(8, "tries after the first; with growing waits, longer where the teacher asks for it")
     max_requests: int | None = flag(None, "budget: requests, earlier runs into --output_dir included")
     max_total_tokens: int | None = flag(None, "budget: tokens of prompts and answers")
     max_cost: float | None = flag(None, "budget: money, by the two prices")

@@ -3,7 +3,7 @@
 `Asking.ask` answers from the journal where it can. Else it waits for a place among `concurrency`, for a pause
 that the teacher asked for (Retry-After holds for all, because a rate limit does), and for the budget; asks;
 and writes the answer to the journal. What failed is asked again after 0.5, 1, 2 … seconds, less a random part
-so that the requests of one outage do not come back together.
+so that the requests of one outage do not come back together, or later where the teacher asks for that.
 
 The budget reserves for each request on its way the most that it may cost, so that it is not overspent: as
 money runs out, fewer requests run side by side, and the asking stops where one more might not be paid for.
@@ -318,17 +318,18 @@ class Asking:
         if failure.unreachable and not self.answered:
             self.stop("teacher", str(failure))
             raise Stopped from failure
+        longest = min(self._backoff * 2.0**tried, LONGEST_BACKOFF)
+        least = self._jitter.uniform(longest / 2, longest)
         if failure.after is None:
-            longest = min(self._backoff * 2.0**tried, LONGEST_BACKOFF)
-            return self._jitter.uniform(longest / 2, longest)
+            return least
         if failure.after > LONGEST_PAUSE:
             minutes = failure.after / 60
             self.stop("teacher", f"{failure}; it asks to wait {minutes:.0f} minutes")
             raise Stopped from failure
         if failure.pause:
             self._resume_at = max(self._resume_at, self._clock() + failure.after)
-        # A little later than asked for, and not all at once.
-        return failure.after + self._jitter.uniform(0, min(0.1 * failure.after, 1.0))
+        # A little later than asked for, and not all at once; where no wait is asked for, the growing one.
+        return max(least, failure.after + self._jitter.uniform(0, min(0.1 * failure.after, 1.0)))
 
     def _give_up(self, request: Request, failure: TeacherError) -> Exception:
         if isinstance(failure, Refused) and self._was_answered:
