@@ -16,6 +16,7 @@ from prl.traces.asking import (
     Fatal,
     Refused,
     Retry,
+    Spent,
     Stopped,
     TeacherError,
     Unanswered,
@@ -34,6 +35,7 @@ class Scripted:
 
     def __init__(self, *script: TeacherError) -> None:
         self.options: dict[str, Any] = {}
+        self.answer = Answer("4", 5, 10, "stop", "it")
         self.script: Iterator[TeacherError | None] = iter(script)
         self.asked = self.at_once = self.most_at_once = 0
 
@@ -45,7 +47,7 @@ class Scripted:
         self.at_once -= 1
         if (error := next(self.script, None)) is not None:
             raise error
-        return Answer("4", 5, 10, "stop", "it")
+        return self.answer
 
     async def aclose(self) -> None:
         pass
@@ -195,6 +197,39 @@ def test_a_budget_is_never_overspent(budget: Budget, answered: int, flag: str, j
         budget.exceeded_by(asking.spent.requests, asking.spent.prompt_tokens, asking.spent.completion_tokens)
         is None
     )
+
+
+@pytest.mark.parametrize(
+    ("options", "answered", "most"),
+    [
+        ({}, 5, 10),
+        ({"max_tokens": None, "max_completion_tokens": 20}, 2, 20),
+        ({"max_tokens": 20}, 2, 20),
+        ({"max_completion_tokens": 5}, 5, 10),
+        ({"max_tokens": None, "max_completion_tokens": 10, "n": 3}, 1, 30),
+        ({"max_tokens": None}, 5, 10),
+    ],
+)
+def test_an_answer_that_states_no_tokens_counts_as_what_it_may_have(
+    options: dict[str, Any], answered: int, most: int, journal: Journal
+) -> None:
+    async def work() -> tuple[Asking, list[Any]]:
+        teacher = Scripted()
+        teacher.options, teacher.answer = options, Answer("4", None, None)
+        budget = Budget(money=0.00005, completion_price=1.0)
+        asking = Asking(teacher, journal, concurrency=4, budget=budget)
+        return asking, await asyncio.gather(
+            *(asking.ask(f"k{i}", REQUEST) for i in range(9)), return_exceptions=True
+        )
+
+    asking, ended = done(work())
+    given = [answer for answer in ended if isinstance(answer, Answer)]
+    assert given == [Answer("4", REQUEST.bytes // 2, most)] * answered
+    assert (asking.spent.completion_tokens, asking.spent.uncounted) == (most * answered, answered)
+    again = Spent()
+    for record in journal.records():
+        again.count(record)
+    assert again == asking.spent, "a run that goes on has spent as much"
 
 
 def test_a_pause_holds_for_all(journal: Journal) -> None:

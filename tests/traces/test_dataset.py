@@ -29,7 +29,10 @@ FACTS: dict[str, Any] = {
     "settings": {"samples": 1}, "counts": {"problems": 3, "answered": 3, "solved": 2, "accepted": 2},
     "reasons": {"no_block": 1}, "repairs": {}, "partial": False, "benchmarks": {},
     "license": None, "source_license": None,
-    "spent": {"requests": 3, "failed": 0, "prompt_tokens": 30, "completion_tokens": 40, "money": 0.5},
+    "spent": {
+        "requests": 3, "failed": 0, "uncounted": 2, "prompt_tokens": 30, "completion_tokens": 40,
+        "money": 0.5,
+    },
 }  # fmt: skip
 
 
@@ -106,6 +109,7 @@ def test_the_card_says_what_was_done(tmp_path: Path) -> None:
         "| acceptance, of answered problems | 66.7% |",
         "| `no_block`: it holds no &lt;Parallel&gt; block | 1 |",
         "Spent: 3 requests (0 of them failed), 30 tokens of prompts, 40 of answers, 0.50 by the prices",
+        "The teacher did not say the tokens of 2 answers: each counts as the most that it may have cost.",
         f"| length in characters (5% / 50% / 95% / 100%) | {' / '.join([str(len(TRACE))] * 4)} |",
         "- This data set: `mit`.\n- The problems: not stated.",
     ):

@@ -86,7 +86,7 @@ def test_each_fault_is_told_apart(fault: str, kind: type[TeacherError], message:
 @pytest.mark.parametrize("rest", ["", ', "usage": null', ', "usage": {"prompt_tokens": null}, "model": null'])
 def test_every_shape_of_an_answer_is_read(message: str, text: str, rest: str) -> None:
     with served(body=f'{{"choices": [{{"message": {message}}}]{rest}}}') as server:
-        assert ask(server) == Answer(text, 0, 0, thought="reasoning" in message)
+        assert ask(server) == Answer(text, None, None, thought="reasoning" in message)
 
 
 @pytest.mark.parametrize(

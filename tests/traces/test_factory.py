@@ -269,6 +269,21 @@ def test_a_spent_budget_gives_a_part_and_more_money_the_rest(
     assert table(folder) == table(tmp_path / "whole")
 
 
+def test_a_budget_holds_where_the_server_states_no_tokens(
+    file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    extra = '{"max_tokens": null, "max_completion_tokens": 1000}'
+    more = ("--extra_body", extra, "--max_cost", "0.0105", "--completion_price", "1")
+    body = json.dumps({"choices": completion("12 + 30", {"model": "teacher"})["choices"]})
+    with served(latency=0, body=body) as server:
+        _, _, err = say(capsys, words(file, server, tmp_path / "out", *more))
+        assert len(server.asked) == 10
+    assert "at most 40,000 tokens of answers, at most 0.04" in err
+    said = "the teacher did not say the tokens of 10 answers: each counts as the most that it may have cost"
+    assert err.count(said) == 1
+    assert "one more request may go beyond --max_cost 0.0105" in err
+
+
 def test_a_budget_for_not_one_request_says_so(
     file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

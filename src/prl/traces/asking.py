@@ -7,7 +7,8 @@ so that the requests of one outage do not come back together, or later where the
 
 The budget reserves for each request on its way the most that it may cost, so that it is not overspent: as
 money runs out, fewer requests run side by side, and the asking stops where one more might not be paid for.
-A prompt's tokens are estimated for that (half its bytes); answers count with what the teacher says.
+A prompt's tokens are estimated for that (half its bytes); answers count with what the teacher says, and with
+what was reserved for them where it does not say.
 
 No torch, no network of its own: a `Teacher` is anything with `name`, `options` and `ask`.
 """
@@ -21,7 +22,7 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from random import Random
 from typing import Any, Literal, Protocol
 
@@ -35,15 +36,15 @@ SYNC_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class Answer:
-    """What a teacher said to one request, and what it cost in tokens.
+    """What a teacher said to one request, and what it cost in tokens, None where it does not say.
 
     `finish_reason` is "length" where it was cut off. `model` is what the teacher calls itself, "" where it
     does not say. `thought`: it gave reasoning apart from the text.
     """
 
     text: str
-    prompt_tokens: int
-    completion_tokens: int
+    prompt_tokens: int | None
+    completion_tokens: int | None
     finish_reason: str = ""
     model: str = ""
     thought: bool = False
@@ -116,10 +117,12 @@ class Stop:
 
 @dataclass
 class Spent:
-    """What has been asked so far. `failed` requests are among `requests`, and count no tokens."""
+    """What has been asked so far. `failed` requests are among `requests`, and count no tokens; so are
+    `uncounted` ones, whose tokens the teacher did not say: they count the most that they may have cost."""
 
     requests: int = 0
     failed: int = 0
+    uncounted: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
 
@@ -135,6 +138,7 @@ class Spent:
         """Add what a record of the journal says."""
         self.requests += 1
         self.failed += "failed" in record
+        self.uncounted += "uncounted" in record
         self.prompt_tokens += record.get("prompt_tokens", 0)
         self.completion_tokens += record.get("completion_tokens", 0)
 
@@ -167,6 +171,26 @@ class Budget:
         if self.money is not None and self.cost(prompt_tokens, completion_tokens) > self.money:
             return f"--max_cost {self.money:g}"
         return None
+
+
+def prompt_tokens(request: Request) -> int:
+    """The most that a prompt is taken to have."""
+    return request.bytes // 2
+
+
+def answer_tokens(request: Request, options: Mapping[str, Any]) -> int:
+    """The most that the answers to `request` may have: its `max_tokens`, or what a teacher's `options` send
+    in their place, for each of the `n` answers that they ask for.
+
+    >>> request = Request((), max_tokens=4096)
+    >>> answer_tokens(request, {"max_tokens": None, "max_completion_tokens": 20000, "n": 2})
+    40000
+    """
+    sent = {"max_tokens": request.max_tokens, **options}
+    limits = [sent.get(name) for name in ("max_tokens", "max_completion_tokens")]
+    answers = options.get("n")
+    most = max((limit for limit in limits if isinstance(limit, int)), default=request.max_tokens)
+    return most * (answers if isinstance(answers, int) else 1)
 
 
 def request_key(
@@ -273,8 +297,8 @@ class Asking:
         while not self.stopped:
             limit = self.budget.exceeded_by(
                 spent.requests + self._on_their_way + 1,
-                spent.prompt_tokens + self._reserved_prompt + request.bytes // 2,
-                spent.completion_tokens + self._reserved_completion + request.max_tokens,
+                spent.prompt_tokens + self._reserved_prompt + prompt_tokens(request),
+                spent.completion_tokens + self._reserved_completion + self._longest(request),
             )
             if limit is None:
                 self._reserve(request, 1)
@@ -288,16 +312,22 @@ class Asking:
 
     def _reserve(self, request: Request, sign: int) -> None:
         self._on_their_way += sign
-        self._reserved_prompt += sign * (request.bytes // 2)
-        self._reserved_completion += sign * request.max_tokens
+        self._reserved_prompt += sign * prompt_tokens(request)
+        self._reserved_completion += sign * self._longest(request)
+
+    def _longest(self, request: Request) -> int:
+        return answer_tokens(request, self.teacher.options)
 
     async def _ask(self, key: str, request: Request) -> Answer:
         """One request, and its outcome in the journal, also that it failed."""
         started = self._clock()
         record: dict[str, Any] = {}
         try:
-            answer = await self.teacher.ask(request)
+            said = await self.teacher.ask(request)
+            answer = self._counted(said, request)
             record = {"key": key} | {name: getattr(answer, name) for name in _ANSWER_FIELDS}
+            if answer is not said:
+                record["uncounted"] = True
             self.answered += 1
             return answer
         except TeacherError as failure:
@@ -312,6 +342,17 @@ class Asking:
                 record["seconds"] = round(self._clock() - started, 3)
                 self.journal.append(record)
                 self._unsynced = True
+
+    def _counted(self, answer: Answer, request: Request) -> Answer:
+        """`answer` with the tokens that the teacher does not say: what was reserved for them."""
+        prompt, completion = answer.prompt_tokens, answer.completion_tokens
+        if prompt is not None and completion is not None:
+            return answer
+        return replace(
+            answer,
+            prompt_tokens=prompt_tokens(request) if prompt is None else prompt,
+            completion_tokens=self._longest(request) if completion is None else completion,
+        )
 
     def _wait(self, failure: Retry, tried: int) -> float:
         """Seconds until the next try; may make all others wait, or stop the asking."""

@@ -117,6 +117,11 @@ def _counts(facts: Mapping[str, Any]) -> Iterator[str]:
         f"Spent: {spent['requests']:,} requests ({spent['failed']:,} of them failed), "
         f"{spent['prompt_tokens']:,} tokens of prompts, {spent['completion_tokens']:,} of answers{cost}."
     )
+    if spent["uncounted"]:
+        yield (
+            f"The teacher did not say the tokens of {spent['uncounted']:,} answers: each counts as the most "
+            "that it may have cost."
+        )
     if facts["reasons"]:
         yield f"Why traces were rejected (they are in `{REJECTED}`; one may have several reasons):"
         meanings = {reason.value: html.escape(reason.meaning, quote=False) for reason in Reason}

@@ -230,7 +230,8 @@ def _answer(content: str) -> Answer:
         thought = any(message.get(name) for name in ("reasoning_content", "reasoning"))
         reason = str(choice.get("finish_reason") or "")
         usage = found.get("usage") or {}
-        prompt, completion = (int(usage.get(f"{name}_tokens") or 0) for name in ("prompt", "completion"))
+        counts = (usage.get(f"{name}_tokens") for name in ("prompt", "completion"))
+        prompt, completion = (None if count is None else int(count) for count in counts)
         model = _encodable(str(found.get("model") or ""))
     except (ValueError, RecursionError):
         raise Retry("the answer is not whole JSON") from None

@@ -195,6 +195,11 @@ async def _ask_all(work: Work, found: Found, spent: Spent, budget: Budget) -> As
     if asked := asking.spent.requests - before:
         seconds = time.monotonic() - started
         console.print(f"  asked {asked:,} requests in {seconds:,.1f} s, {asked / seconds:,.1f} a second")
+        if uncounted := asking.spent.uncounted:
+            console.print(
+                f"  the teacher did not say the tokens of {uncounted:,} answers: each counts as the most "
+                "that it may have cost"
+            )
     for error in ended:
         if isinstance(error, BaseException) and not isinstance(error, Stopped):
             raise error

@@ -22,7 +22,7 @@ from prl.data.targets import wrong_paths
 from prl.errors import DataError
 from prl.settings.arguments import DataTracesArguments
 from prl.traces import dataset
-from prl.traces.asking import Answer, Asking, Teacher, answer_of, request_key
+from prl.traces.asking import Answer, Asking, Teacher, answer_of, answer_tokens, request_key
 from prl.traces.checks import Reason, Rejection, check, repair
 from prl.traces.contamination import Benchmarks
 from prl.traces.inspecting import count_of, rules_of
@@ -137,7 +137,9 @@ class Work:
                 continue
             found.requests += len(requests)
             found.bytes += sum(request.bytes for _, request in requests)
-            found.completion_tokens += sum(request.max_tokens for _, request in requests)
+            found.completion_tokens += sum(
+                answer_tokens(request, self.teacher.options) for _, request in requests
+            )
         if found.bad and (self.given.on_bad_rows == "error" or not found.problems):
             report = bad_rows(
                 str(self.given.problems),
