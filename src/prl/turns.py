@@ -71,8 +71,9 @@ _BETWEEN = re.compile(rf"(?:\s|{_START}|{_END})*")
 _SYSTEM = re.compile(r"\s*<<SYS>>(.*?)<</SYS>>(.*)", re.DOTALL)
 _SYSTEM_PROMPT = re.compile(r"(.*?)\[/SYSTEM_PROMPT\]\s*", re.DOTALL)
 _FINAL_CHANNEL = re.compile(r"<\|channel\|>\s*final\b[^<\n]{0,80}<\|message\|>")
-_OPEN_THINK = re.compile(r"<(?:think|thinking|thought)>|\[THINK\]")
-_END_THINK = re.compile(r"</(?:think|thinking|thought)>|\[/THINK\]")
+OPEN_THINK = re.compile(r"<(?:think|thinking|thought)>|\[THINK\]")
+END_THINK = re.compile(r"</(?:think|thinking|thought)>|\[/THINK\]")
+"""What the families put before and behind their thoughts."""
 
 
 def is_marked(text: str) -> bool:
@@ -110,7 +111,7 @@ def read_turns(text: str) -> list[tuple[str, str]] | None:
         turns.append(("system", before))
     for head, stop in zip(heads, [*(head.start() for head in heads[1:]), len(text)], strict=True):
         turns += _turns(head, text[head.end() : stop])
-    if turns[-1][0] == "assistant" and not _END_THINK.sub("", _OPEN_THINK.sub("", turns[-1][1])).strip():
+    if turns[-1][0] == "assistant" and not END_THINK.sub("", OPEN_THINK.sub("", turns[-1][1])).strip():
         turns.pop()
     return turns
 
@@ -185,7 +186,7 @@ def without_thoughts(text: str) -> tuple[str, str | None]:
     """
     if "think" not in text and "thought>" not in text and "THINK]" not in text:
         return text, None
-    opened, closed = [*_OPEN_THINK.finditer(text)], [*_END_THINK.finditer(text)]
+    opened, closed = [*OPEN_THINK.finditer(text)], [*END_THINK.finditer(text)]
     if not opened and not closed:
         return text, None
     if len(opened) > 1 or len(closed) > 1 or (opened and text[: opened[0].start()].strip()):
@@ -238,9 +239,9 @@ def spoken(text: str) -> str:
     if "think" not in text and "thought>" not in text and "THINK]" not in text:
         return text
     kept, at = [], 0
-    for end in [*_END_THINK.finditer(text), None]:
+    for end in [*END_THINK.finditer(text), None]:
         stop = end.start() if end else len(text)
-        opened = _OPEN_THINK.search(text, at, stop)
+        opened = OPEN_THINK.search(text, at, stop)
         if opened:
             kept.append(text[at : opened.start()])
         elif end is None:

@@ -39,6 +39,10 @@ def test_a_good_trace_passes() -> None:
     [
         (trace().replace("</Path></Parallel>", "</Parallel>"), Reason.GRAMMAR),
         (trace(end="Final Answer: 40<|im_end|>"), Reason.MARKER),
+        ("<think>Is it 41?</think>\n" + trace(), Reason.THOUGHTS),
+        (trace() + "</thought>", Reason.THOUGHTS),
+        (trace(f"[THINK]Or 41?[/THINK]{FIRST}"), Reason.THOUGHTS),
+        (trace(before="<thinking>Is it 41?\n"), Reason.THOUGHTS),
         ("3 * 14 - 2 = 40\nFinal Answer: 40", Reason.NO_BLOCK),
         (trace(end="That is it."), Reason.NO_ANSWER),
         (trace(end="Final Answer: 41"), Reason.WRONG_ANSWER),

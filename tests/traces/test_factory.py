@@ -172,11 +172,20 @@ def test_a_teacher_marks_blocks_in_the_solution_of_another(
     assert row.get("reasons") == (["altered_words"] if status else None)
 
 
-def test_what_a_teacher_thinks_is_kept_and_no_part_of_the_trace(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "thoughts",
+    [
+        "Hm, <Parallel> or not?</think>",
+        "<thinking>42? No.</thinking>",
+        "<thought>42?</thought>",
+        "[THINK]42?[/THINK]",
+    ],
+)
+def test_what_a_teacher_thinks_is_kept_and_no_part_of_the_trace(tmp_path: Path, thoughts: str) -> None:
     file = tmp_path / "problems.jsonl"
     file.write_text('{"problem": "12 + 30", "answer": "42"}\n')
     trace = completion("12 + 30", {"model": "teacher"})["choices"][0]["message"]["content"]
-    message = {"content": f"Hm, <Parallel> or not?</think>\n\n```text\n{trace}\n```"}
+    message = {"content": f"{thoughts}\n\n```text\n{trace}\n```"}
     with served(body=json.dumps({"choices": [{"message": message}]})) as server:
         assert cli.main(words(file, server, tmp_path / "out")) == 0
     (row,) = table(tmp_path / "out")
@@ -492,6 +501,7 @@ def test_a_set_that_would_be_empty_says_why(tmp_path: Path, capsys: pytest.Captu
 
 
 THINKING = "<think>\\nHm, so then" + " and so on" * 20
+MAGISTRAL = THINKING.replace("<think>", "[THINK]")
 CUT = "2 of 2 answers were cut off at --max_tokens 4096"
 STILL = ", 2 of them while it was still thinking"
 
@@ -501,6 +511,11 @@ STILL = ", 2 of them while it was still thinking"
     [
         (
             f'{{"content": "{THINKING}"}}',
+            "length",
+            f"{CUT}{STILL}: raise that, or turn thinking off with --extra_body",
+        ),
+        (
+            f'{{"content": "{MAGISTRAL}"}}',
             "length",
             f"{CUT}{STILL}: raise that, or turn thinking off with --extra_body",
         ),

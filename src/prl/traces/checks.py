@@ -21,7 +21,7 @@ from itertools import combinations
 from prl.analysis import diversity, words
 from prl.answers import default_checker
 from prl.grammar import Block, Trace, canonical_layout, parse, with_openings
-from prl.turns import bare, marker_inside
+from prl.turns import bare, marker_inside, without_thoughts
 
 
 class Reason(StrEnum):
@@ -37,6 +37,7 @@ class Reason(StrEnum):
 
     GRAMMAR = "grammar", "it breaks the format"
     MARKER = "marker", "it holds a marker of a chat template's turns"
+    THOUGHTS = "thoughts", "it holds thoughts, in <think> or a tag like it"
     NO_BLOCK = "no_block", "it holds no <Parallel> block"
     NO_ANSWER = "no_answer", "it states no final answer"
     WRONG_ANSWER = "wrong_answer", "its final answer is not the gold one"
@@ -141,6 +142,7 @@ def check(
     found = [
         *(Rejection(Reason.GRAMMAR, fault.message) for fault in parsed.faults),
         *(Rejection(Reason.MARKER, mark) for mark in [marker_inside(trace)] if mark),
+        *_thoughts(trace),
         *_blocks(parsed, rules),
         *_answer(parsed, answer),
         *_length(trace, rules, count),
@@ -181,6 +183,17 @@ def unfenced(text: str) -> str:
     """`text` out of the code fence that it stands in as a whole."""
     fenced = _FENCED.fullmatch(text)
     return fenced[1] if fenced else text
+
+
+def _thoughts(trace: str) -> Iterator[Rejection]:
+    """What the reader of data sets would take off, or refuse to guess about."""
+    try:
+        _, off = without_thoughts(trace)
+    except ValueError as error:
+        yield Rejection(Reason.THOUGHTS, str(error))
+    else:
+        if off:
+            yield Rejection(Reason.THOUGHTS, _shown(trace) if off == "thoughts" else f"{off} at its end")
 
 
 def _blocks(parsed: Trace, rules: Rules) -> Iterator[Rejection]:

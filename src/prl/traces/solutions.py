@@ -12,6 +12,7 @@ from prl.answers import default_checker, extract_answer
 from prl.answers.extraction import commits
 from prl.grammar import TAGS, is_blank
 from prl.traces.checks import DEFAULT
+from prl.turns import END_THINK, OPEN_THINK
 
 _TAG = re.compile("|".join(TAGS))
 _BOX = re.compile(r"\\f?boxed\s*\{((?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*)\}")
@@ -59,17 +60,16 @@ def path_of(solution: str) -> str | None:
 
 
 def without_thoughts(text: str) -> str:
-    """What a reasoning model says after `</think>`, all of it where it did not think aloud; nothing of
-    thoughts that do not end. Servers leave them in where no reasoning parser is set (vLLM, llama.cpp), and a
-    template that opens them leaves the first tag out.
+    """What a reasoning model says after `</think>` or `[/THINK]`, all of it where it did not think aloud;
+    nothing of thoughts that do not end. Servers leave them in where no reasoning parser is set (vLLM,
+    llama.cpp), and a template that opens them leaves the first tag out.
 
     >>> without_thoughts("<think>Hm, 6 + 1.</think>\\n\\nIt is 7."), without_thoughts("<think>Hm, 6")
     ('It is 7.', '')
     """
-    _, is_closed, said = text.rpartition("</think>")
-    if not is_closed and text.lstrip().startswith("<think>"):
-        return ""
-    return said.lstrip() if is_closed else text
+    if ends := [*END_THINK.finditer(text)]:
+        return text[ends[-1].end() :].lstrip()
+    return "" if OPEN_THINK.match(text.lstrip()) else text
 
 
 def without_tags(text: str) -> str:
