@@ -468,6 +468,36 @@ def test_a_parquet_cell_that_is_not_utf8(tmp_path: Path) -> None:
         load_rows(str(tmp_path / "set.parquet"))
 
 
+@pytest.mark.parametrize("kind", [pa.float16(), pa.float32(), pa.float64()])
+def test_a_fraction_of_any_width_is_the_decimal_that_was_written(tmp_path: Path, kind: pa.DataType) -> None:
+    cells = [0.1, -2.5, 3.0, 1024.0, 0.3]
+    of_each = {
+        "plain": pa.array(cells, kind),
+        "dictionaries": pa.array(cells, kind).dictionary_encode(),
+        "lists": pa.array([[cell] for cell in cells], pa.list_(kind)),
+        "structs": pa.array(
+            [{"answer": [cell]} for cell in cells], pa.struct([("answer", pa.large_list(kind))])
+        ),
+    }
+    for name, answers in of_each.items():
+        path = tmp_path / f"{name}.parquet"
+        pq.write_table(pa.table({"problem": ["?"] * len(cells), "answer": answers}), path)
+        read = [row["answer"] for row in load_rows(str(path))]
+        assert read == ["0.1", "-2.5", "3", "1024", "0.3"], name
+
+
+def test_numbers_of_32_bits_that_are_none_or_whole(tmp_path: Path) -> None:
+    more = pa.array([[("a", 0.1)], None], pa.map_(pa.string(), pa.float32()))
+    answers = pa.array([2.0**27, None], pa.float32())
+    path = tmp_path / "set.parquet"
+    pq.write_table(pa.table({"problem": ["?", "!"], "answer": answers, "more": more}), path)
+    (row, _) = load_rows(str(path), need=("problem",), all_columns=True)
+    assert row["answer"] == "134217728"
+    assert row["columns"]["more"] == [("a", 0.1)]
+    with pytest.raises(DataError, match="row 2: answer is missing"):
+        load_rows(str(path))
+
+
 # --- files and names that are wrong as a whole --------------------------------------------------------------
 
 

@@ -48,8 +48,11 @@ def arrow_records(batches: Iterable[Any]) -> Records:
             rows = batch.to_pylist()
         except UnicodeDecodeError:
             rows = [_arrow_row(batch.slice(index, 1)) for index in range(batch.num_rows)]
+        narrow = [column for column in batch.schema if "float" in str(column.type)]  # float64 is "double"
         for row in rows:
             number += 1
+            if isinstance(row, dict):
+                row |= {column.name: _as_meant(row[column.name], column.type) for column in narrow}
             yield f"row {number}", row
 
 
@@ -58,6 +61,28 @@ def _arrow_row(batch: Any) -> dict[str, Any] | str:
         return batch.to_pylist()[0]
     except UnicodeDecodeError as error:
         return f"byte {error.start + 1} of a cell is not UTF-8"
+
+
+def _as_meant(value: Any, kind: Any) -> Any:
+    """`value`, of the Arrow type `kind`, with the shortest decimal for each fraction of 16 or 32 bits: 0.1,
+    where float64 would say 0.10000000149011612."""
+    import numpy as np
+    from pyarrow import types
+
+    if value is None:
+        return None
+    if types.is_dictionary(kind):
+        return _as_meant(value, kind.value_type)
+    if types.is_float16(kind) or types.is_float32(kind):
+        number = float(value)
+        width = np.float16 if types.is_float16(kind) else np.float32
+        # Of a whole number the shortest decimal may be another one: of 2**27, 134217730.
+        return number if number.is_integer() else float(str(width(number)))
+    if types.is_struct(kind):
+        return {field.name: _as_meant(value[field.name], field.type) for field in kind}
+    if types.is_map(kind):
+        return [(_as_meant(key, kind.key_type), _as_meant(item, kind.item_type)) for key, item in value]
+    return [_as_meant(each, kind.value_type) for each in value] if isinstance(value, list) else value
 
 
 def json_records(path: Path, split: str) -> Records:
