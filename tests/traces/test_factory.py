@@ -596,6 +596,13 @@ def test_a_local_teacher_is_loaded_as_asked_for(flags: list[str]) -> None:
         (["--samples", "0"], "samples 0 asks a teacher for nothing"),
         (["--concurrency", "0"], "concurrency"),
         (["--max_cost", "5"], "max_cost 5 limits nothing where tokens cost nothing; give --prompt_price"),
+        (["--solutions", "4"], "solutions 4: --mode rewrite alone takes it; add that, or leave this out"),
+        (["--summary", "template", "--mode", "annotate"], "summary template: --mode rewrite alone takes it"),
+        (
+            ["--path_opening", "plan", "--mode", "rewrite"],
+            "path_opening plan: --mode rewrite writes no plan before a block; leave it out",
+        ),
+        (["--path_opening", "plan", "--mode", "annotate"], "--mode annotate writes no plan"),
         (["--base_url", "localhost"], "base_url: 'localhost' is no URL"),
         (["--base_url", "http://me:sk-1@host/v1"], "the one at host holds a user, a password or a query"),
         (["--base_url", "http://host/v1?key=sk-1"], "keys are taken from the environment only"),
@@ -609,6 +616,25 @@ def test_flags_that_cannot_be(
     assert said in err
     assert "sk-1" not in err
     assert len(err.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [("extra_body", '{"top_k": 20}'), ("api_key_env", "MINE"), ("timeout", "3"), ("retries", "0")],
+)
+def test_what_only_an_endpoint_takes_is_refused_without_one(
+    file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], flag: str, value: str
+) -> None:
+    given = ["data", "traces", str(file), "--output_dir", str(tmp_path / "out"), f"--{flag}", value]
+    status, _, err = say(capsys, given)
+    assert status == 2
+    assert re.search(rf"{flag} .*: an endpoint alone takes it; add --base_url, or leave it out", err)
+
+
+def test_flags_of_a_mode_are_taken_in_it(file: Path) -> None:
+    given = [str(file), "--mode", "rewrite", "--solutions", "4", "--summary", "template"]
+    assert mode_of(parse("data traces", [*given, "--path_opening", "number"]).arguments).name == "rewrite"
+    assert mode_of(parse("data traces", [str(file), "--path_opening", "plan"]).arguments).name == "write"
 
 
 # --- Many

@@ -51,6 +51,8 @@ def contradictions(command: str, values: dict[str, Any]) -> list[str]:
             )
     if command == "report":
         faults += _report(values)
+    if command == "data traces":
+        faults += _traces(values)
     if weights is not None and command == "rl" and len(weights) != len(rewards):
         faults.append(
             f"reward_weights holds {len(weights)} numbers for the {len(rewards)} rewards {', '.join(rewards)}"
@@ -88,6 +90,22 @@ def _report(values: dict[str, Any]) -> list[str]:
     if values.get("serve"):
         unused, why = ["output", "figures"], "--serve writes no file; leave one of them out"
     return [f"{key} {values[key]}: {why}" for key in unused if key in values]
+
+
+def _traces(values: dict[str, Any]) -> list[str]:
+    """An endpoint has flags of its own, and so has each mode."""
+    mode = values.get("mode", "write")
+    faults = []
+    if not values.get("base_url"):
+        why = "an endpoint alone takes it; add --base_url, or leave it out"
+        unused = ("api_key_env", "extra_body", "timeout", "retries")
+        faults += [f"{key} {values[key]}: {why}" for key in unused if values.get(key) is not None]
+    if mode != "rewrite":
+        why = "--mode rewrite alone takes it; add that, or leave this out"
+        faults += [f"{key} {values[key]}: {why}" for key in ("solutions", "summary") if key in values]
+    if mode != "write" and values.get("path_opening") == "plan":
+        faults.append(f"path_opening plan: --mode {mode} writes no plan before a block; leave it out")
+    return faults
 
 
 def _curriculum(values: dict[str, Any], rewards: list[str], faults: list[str]) -> list[str]:
