@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import random
@@ -21,6 +22,7 @@ from faulty_endpoint import FAULTS, Endpoint, completion, served
 
 from prl import cli
 from prl.config import parse
+from prl.traces.asking import Answer
 from prl.traces.factory import mode_of, teacher_of
 from prl.traces.journal import Journal
 from prl.traces.work import Seen, Work
@@ -559,6 +561,33 @@ def test_answers_that_were_cut_off_are_told_beside_those_that_pass(
         status, out, _ = say(capsys, words(file, server, tmp_path / "out"))
     assert status == 0
     assert re.search(r"\n  \d\d of 40 answers were cut off at --max_tokens 4096: raise that\n", out)
+
+
+@pytest.mark.parametrize(("mode", "cut"), [("rewrite", 2), ("rewrite", 0), ("annotate", 1)])
+def test_a_trace_whose_last_answer_was_cut_off_is_rejected(tmp_path: Path, mode: str, cut: int) -> None:
+    file = tmp_path / "problems.jsonl"
+    file.write_text('{"problem": "A dozen is halved, and 1 added.", "answer": "7"}\n')
+    one, other = "Half of twelve is six. Then 6 + 1 = 7.", "Take five from the dozen: 12 - 5 = 7."
+    said = [f"{one}\n\nFinal Answer: 7", f"{other}\n\nFinal Answer: 7", "The ways agree, because"]
+    if mode == "annotate":
+        block = "<Parallel><Path>Half of twelve is six.</Path><Path>Then 6 + 1 = 7.</Path></Parallel>"
+        said = [said[0], f"{block}\n\nFinal Answer: 7"]
+    given = words(file, "http://127.0.0.1:9/v1", tmp_path / "out", "--mode", mode)[2:]
+    given += ["--solutions", "2"] if mode == "rewrite" else []
+    settings = parse("data traces", given).arguments
+    with Journal(tmp_path / "journal") as journal:
+        work = Work(settings, teacher_of(settings), mode_of(settings), journal)
+        (row,) = work.problems()
+        texts: list[str] = []
+        while requests := work.rounds(row, 0, texts):
+            for key, _ in requests:
+                reason = "length" if len(texts) == cut else "stop"
+                answer = Answer(said[len(texts)], 100, 50, reason)
+                journal.append({"key": key} | dataclasses.asdict(answer))
+                texts.append(said[len(texts)])
+        (candidate,) = work.candidates(row, 0) or []
+    details = [rejection.detail for rejection in candidate.rejections]
+    assert ("cut off at --max_tokens 4096" in details) == (cut + 1 == len(said))
 
 
 def test_a_local_teacher_that_cannot_says_so_and_what_may_help(

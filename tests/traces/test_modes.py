@@ -41,6 +41,7 @@ def test_write_asks_for_each_sample_and_takes_every_answer() -> None:
     assert request.messages[0]["content"] == user_message(PROBLEM["problem"], "parallel")
     assert mode.requests(PROBLEM, ["a", "b"]) == []
     assert mode.trace(PROBLEM, ["a", "b"]) == ["a", "b"]
+    assert mode.ends(PROBLEM, ["a", "b"]) == [0, 1]
     (bare,) = write(style="bare").requests(PROBLEM, [])
     assert bare.messages[0]["content"] == PROBLEM["problem"]
 
@@ -77,6 +78,7 @@ def test_annotate_marks_the_first_right_solution() -> None:
     texts = [*solved, MARKED, f"```text\n{MARKED}\n```"]
     assert mode.requests(PROBLEM, texts) == []
     assert mode.trace(PROBLEM, texts) == [MARKED, MARKED]
+    assert (mode.ends(PROBLEM, texts), mode.ends(PROBLEM, [WRONG, WRONG])) == ([2, 3], [0])
     assert reasons(annotate(), [SOLVED, MARKED]) == set()
 
 
@@ -87,6 +89,7 @@ def test_annotate_takes_the_solution_of_the_row() -> None:
     assert request.messages[0]["content"].endswith(SOLVED)
     assert mode.requests(problem, [MARKED]) == []
     assert reasons(mode, [MARKED], problem) == set()
+    assert (mode.ends(problem, [MARKED]), mode.ends(PROBLEM | {"trace": WRONG}, [])) == ([0], [None])
     assert mode.requests(PROBLEM | {"trace": None}, []) == mode.requests(PROBLEM, [])
 
 
@@ -183,6 +186,7 @@ def test_rewrite_by_template_splices_right_solutions_that_differ() -> None:
     assert [path.text.strip() for path in block.paths] == [path_of(FIRST), path_of(SECOND)]
     assert trace.endswith("\n\nFinal Answer: 14")
     assert mode.trace(PROBLEM, texts) == [trace]
+    assert mode.ends(PROBLEM, texts) == [None]
     assert len({rewrite(summary="template", seed=n).trace(PROBLEM, texts)[0] for n in range(20)}) == 3
 
 
@@ -206,6 +210,7 @@ def test_rewrite_asks_the_teacher_for_a_summary() -> None:
     said = [*texts, "Counting and multiplying <Path>give 14."]
     assert mode.requests(PROBLEM, said) == []
     assert reasons(mode, said) == set()
+    assert mode.ends(PROBLEM, said) == [3]
     assert "\nCounting and multiplying  give 14.\n</Summary>" in mode.trace(PROBLEM, said)[0]
     (rejection,) = rejections(mode, [*texts, "So the answer is 15."])
     assert rejection == Rejection(Reason.WRONG_ANSWER, "its summary says 15")
@@ -228,6 +233,7 @@ def test_rewrite_keeps_a_solution_where_two_are_missing(
     texts: list[str], right: int, expected: set[Reason]
 ) -> None:
     assert rewrite().requests(PROBLEM, texts) == []
+    assert rewrite().ends(PROBLEM, texts) == [texts.index(FIRST) if FIRST in texts else 0]
     found = rejections(rewrite(), texts)
     assert {rejection.reason for rejection in found} == expected
     assert found[-1].detail.startswith(f"{right} of 3 solutions right")

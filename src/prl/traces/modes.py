@@ -55,7 +55,8 @@ class Mode:
     """A way to get traces from a teacher.
 
     `requests(problem, texts)`: the next round of an attempt, given the answers of its earlier rounds; no
-    requests: the attempt is done. `trace(problem, texts)`: its candidate traces.
+    requests: the attempt is done. `trace(problem, texts)`: its candidate traces. `ends(problem, texts)`: of
+    each the place of the answer that it ends on, None where that is none of the teacher's.
     `check(problem, texts, candidate)`: what speaks against one beside `prl.traces.checks.check`.
     `template` is what the data card shows as the prompt. `paths_are_right`: each path is a solution that was
     judged right as a whole, whatever a verifier makes of the part that is left of it.
@@ -64,6 +65,7 @@ class Mode:
     name: str
     requests: Callable[[Problem, Texts], list[Request]]
     trace: Callable[[Problem, Texts], list[str]]
+    ends: Callable[[Problem, Texts], list[int | None]]
     template: str = ""
     check: Callable[[Problem, Texts, str], list[Rejection]] | None = None
     paths_are_right: bool = False
@@ -89,6 +91,7 @@ def write(
         "write",
         requests,
         lambda problem, texts: list(texts),
+        lambda problem, texts: [*range(len(texts))],
         template=user_message("{problem}", style, path_opening),
     )
 
@@ -149,13 +152,19 @@ def annotate(
         solutions, _, annotated = parts(problem, texts)
         return annotated or solutions[:1]
 
+    def ends(problem: Problem, texts: Texts) -> list[int | None]:
+        solutions, _, annotated = parts(problem, texts)
+        if annotated:
+            return [*range(len(texts) - len(annotated), len(texts))]
+        return [None if given(problem) else 0][: len(solutions)]
+
     def check(problem: Problem, texts: Texts, candidate: str) -> list[Rejection]:
         _, chosen, annotated = parts(problem, texts)
         difference = kept_words(chosen, candidate) if chosen and annotated else None
         return [Rejection(Reason.ALTERED_WORDS, difference)] if difference else []
 
     template = f"{user_message('{problem}', style)}\n\n---\n\n{_ANNOTATE}"
-    return Mode("annotate", requests, trace, template=template, check=check)
+    return Mode("annotate", requests, trace, ends, template=template, check=check)
 
 
 _SUMMARISE = """\
@@ -213,8 +222,9 @@ def rewrite(
         asked = [_to_sum_up(problem, group) for group in groups(problem, texts)]
         return [Request(_said(user_message(each, "bare")), *settings) for each in asked]
 
-    def trace(problem: Problem, texts: Texts) -> list[str]:
-        found = []
+    def ended(problem: Problem, texts: Texts) -> list[tuple[str, int | None]]:
+        """The traces, each with the place of the answer that it ends on."""
+        found: list[tuple[str, int | None]] = []
         for number, group in enumerate(groups(problem, texts)):
             answer = " ".join(group[0][1].split())
             if summary == "teacher":
@@ -224,9 +234,19 @@ def rewrite(
                 text = drawer.choice(_SUMMARIES).format(all=_ALL[len(group)], answer=answer)
             if not is_blank(text):
                 block = render([path for path, _ in group], text)
-                found.append(f"{block}\n\n{FINAL_ANSWER} {answer}")
+                place = solving + number if summary == "teacher" else None
+                found.append((f"{block}\n\n{FINAL_ANSWER} {answer}", place))
+        if found:
+            return found
         written, rights = solved(problem, texts)
-        return found or [*(text for text, _ in rights), *written][:1]
+        alone = [*(text for text, _ in rights), *written][:1]
+        return [(text, written.index(text)) for text in alone]
+
+    def trace(problem: Problem, texts: Texts) -> list[str]:
+        return [text for text, _ in ended(problem, texts)]
+
+    def ends(problem: Problem, texts: Texts) -> list[int | None]:
+        return [place for _, place in ended(problem, texts)]
 
     def check(problem: Problem, texts: Texts, candidate: str) -> list[Rejection]:
         if blocks := parse(candidate).blocks:
@@ -240,7 +260,7 @@ def rewrite(
     template = user_message("{problem}", style)
     if summary == "teacher":
         template = f"{template}\n\n---\n\n{_SUMMARISE}"
-    return Mode("rewrite", requests, trace, template=template, check=check, paths_are_right=True)
+    return Mode("rewrite", requests, trace, ends, template=template, check=check, paths_are_right=True)
 
 
 def _groups(paths: list[tuple[str, str]], most: int, size: int) -> list[list[tuple[str, str]]]:

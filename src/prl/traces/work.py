@@ -188,10 +188,9 @@ class Work:
 
     def _judged(self, row: Problem, attempt: int, answers: Sequence[Answer]) -> list[Candidate]:
         texts = _texts(answers)
-        is_cut = [answer.finish_reason == "length" for answer in answers]
-        traces = self.mode.trace(row, texts)
+        traces, ends = self.mode.trace(row, texts), self.mode.ends(row, texts)
         found = []
-        for sample, trace in enumerate(traces):
+        for sample, (trace, end) in enumerate(zip(traces, ends, strict=True)):
             trace, repairs = repair(trace) if self.given.repair else (trace, [])
             rejections = check(
                 trace,
@@ -204,8 +203,8 @@ class Work:
                 rejections += self.mode.check(row, texts, trace)
             opening = self.rules.path_opening
             wrong = [] if self.mode.paths_are_right else wrong_paths(trace, row["answer"], opening)
-            if len(is_cut) == len(traces) and is_cut[sample]:
-                thinking = "" if texts[sample].strip() else ", still thinking"
+            if end is not None and answers[end].finish_reason == "length":
+                thinking = "" if texts[end].strip() else ", still thinking"
                 rejections.append(
                     Rejection(Reason.TOO_LONG, f"cut off at --max_tokens {self.given.max_tokens}{thinking}")
                 )
