@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from prl.analysis import diversity
 from prl.grammar import TAGS, is_blank, parse, render
 from prl.traces import Reason, Rules, check, repair
 from prl.traces.checks import unfenced
@@ -104,6 +105,33 @@ def test_lengths_are_in_characters_or_as_counted() -> None:
     assert reasons(text, Rules(max_length=len(text) - 1)) == [Reason.TOO_LONG]
     found = check(text, problem=PROBLEM, rules=Rules(max_length=3), count=lambda text: len(text.split()))
     assert [each.detail for each in found] == [f"{len(text.split())} tokens, more than 3"]
+
+
+@pytest.mark.parametrize(("path", "compared", "told"), [("a b c", 1, 1), ("a{0} b{0} c{0}", 4096, 0)])
+def test_a_thousand_paths_are_compared_within_bounds(
+    monkeypatch: pytest.MonkeyPatch, path: str, compared: int, told: int
+) -> None:
+    asked = 0
+
+    def counted(paths: list[list[str]]) -> float | None:
+        nonlocal asked
+        asked += 1
+        return diversity(paths)
+
+    monkeypatch.setattr("prl.traces.checks.diversity", counted)
+    text = render([path.format(number) for number in range(1000)], "Both say 40 pens.")
+    found = [each.detail for each in check(text, problem=PROBLEM) if each.reason == Reason.COPIED_PATHS]
+    assert (asked, len(found)) == (compared, told)
+
+
+def test_copies_are_found_wherever_they_stand_and_told_once_a_block() -> None:
+    paths = [f"way{number} of{number}" for number in range(90)]
+    for one, other in ((0, 89), (3, 4), (20, 60)):
+        copied = [*paths]
+        copied[other] = copied[one]
+        text = render([*copied], "40.") * 2
+        found = [each.detail for each in check(text, problem=PROBLEM) if each.reason == Reason.COPIED_PATHS]
+        assert [detail.partition(" of")[0] for detail in found] == [f"paths {one + 1} and {other + 1}"] * 2
 
 
 def test_diversity_is_a_threshold() -> None:

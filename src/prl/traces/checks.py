@@ -16,7 +16,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
-from itertools import combinations
+from itertools import islice
 
 from prl.analysis import diversity, words
 from prl.answers import default_checker
@@ -72,9 +72,10 @@ class Rules:
 
     `max_length`: the most characters, or tokens where `check` is given a `count`; None for any. Two paths
     are copies where their `prl.analysis.diversity` is below `min_diversity`: of 341 traces that a teacher
-    wrote on GSM8K, two have such a pair. `need_block` False lets sequential traces pass. `path_opening`, of
-    `prl.grammar.OPENINGS`, is what paths are to begin with: numbers make no ordering then, and a plan is
-    asked for. Reasons in `ignored` do not count.
+    wrote on GSM8K, two have such a pair. The first of a block is told, of its `MOST_PAIRS` that are nearest
+    to each other: a teacher in a loop writes paths by the thousand. `need_block` False lets sequential
+    traces pass. `path_opening`, of `prl.grammar.OPENINGS`, is what paths are to begin with: numbers make no
+    ordering then, and a plan is asked for. Reasons in `ignored` do not count.
     """
 
     max_length: int | None = None
@@ -85,6 +86,9 @@ class Rules:
 
 
 DEFAULT = Rules()
+
+MOST_PAIRS = 4096
+"""Pairs of paths that are compared in a block: all of 91 paths."""
 
 _NOUN = (
     r"(?:(?:line|train|chain)s? of (?:reasoning|thought)|"
@@ -201,11 +205,18 @@ def _blocks(parsed: Trace, rules: Rules) -> Iterator[Rejection]:
         yield Rejection(Reason.NO_BLOCK, f"{parsed.length} characters without <Parallel>")
     for block in parsed.blocks:
         paths = [words(path.content) for path in block.paths]
-        for (i, one), (j, other) in combinations(enumerate(paths, 1), 2):
-            differ = diversity([one, other])
+        for i, j in islice(_pairs(len(paths)), MOST_PAIRS):
+            differ = diversity([paths[i], paths[j]])
             if differ is not None and differ < rules.min_diversity:
-                shown = f"paths {i} and {j} of the block at {block.span.start}: diversity {differ:.2f}"
-                yield Rejection(Reason.COPIED_PATHS, shown)
+                shown = f"paths {i + 1} and {j + 1} of the block at {block.span.start}: "
+                yield Rejection(Reason.COPIED_PATHS, f"{shown}diversity {differ:.2f}")
+                break
+
+
+def _pairs(count: int) -> Iterator[tuple[int, int]]:
+    """The pairs of the places below `count`, the nearest first: what loops copies what it just wrote."""
+    for apart in range(1, count):
+        yield from ((place, place + apart) for place in range(count - apart))
 
 
 def _answer(parsed: Trace, gold: str | None) -> Iterator[Rejection]:
