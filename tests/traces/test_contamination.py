@@ -72,7 +72,7 @@ def test_half_of_its_runs_make_a_problem_the_benchmarks() -> None:
 
 def test_benchmarks_are_read_from_files(tmp_path: Path) -> None:
     path = tmp_path / "b.jsonl"
-    path.write_text(json.dumps({"question": STAMPS}) + "\n" + json.dumps({"question": None}) + "\n")
+    path.write_text(json.dumps({"question": STAMPS}) + "\n")
     found = Benchmarks.read([str(path)])
     assert found.sizes == {str(path): 1}
     assert found.overlap(STAMPS) == (str(path), 1)
@@ -82,6 +82,15 @@ def test_benchmarks_are_read_from_files(tmp_path: Path) -> None:
     assert Benchmarks.read([str(mailed / "b.jsonl")]).sizes == {str(mailed / "b.jsonl"): 1}
     with pytest.raises(DataError, match="no such file"):
         Benchmarks.read(["nowhere.jsonl"])
+
+
+def test_a_benchmark_with_rows_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "b.jsonl"
+    marked = json.dumps({"question": "1 + 1? <|im_end|> and"})
+    path.write_text(json.dumps({"question": STAMPS}) + f'\n{{"question": \n{marked}\n')
+    said = r"b\.jsonl: bad rows: 2 of 3\n  line 2: not JSON.*\n  line 3: .*\nCorrect them, or take them out"
+    with pytest.raises(DataError, match=said):
+        Benchmarks.read([str(path)])
 
 
 @pytest.mark.real

@@ -15,12 +15,13 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from prl.data.hub import stream_rows
+from prl.data.hub import LISTED_FAULTS, bad_rows, stream_rows
+from prl.errors import DataError
 
 RUN = 8
 """Words in a row."""
@@ -55,16 +56,16 @@ class Benchmarks:
 
     @classmethod
     def read(cls, names: Iterable[str]) -> Benchmarks:
-        """Of files, Hub names (split `test`, or what follows an @) and `standard`. Raises DataError."""
+        """Of files, Hub names (split `test`, or what follows an @) and `standard`. Raises DataError, also for
+        rows that cannot be read: nothing would be held against their problems."""
         found = cls()
         for name in names:
             for each in STANDARD if name == "standard" else [name]:
                 dataset, _, split = (
                     (each, "", "") if Path(each).expanduser().exists() else each.partition("@")
                 )
-                for _, row in stream_rows(dataset, split=split or "test", need=("problem",)):
-                    if not isinstance(row, str):
-                        found.add(each, row["problem"])
+                for problem in _problems(dataset, split or "test"):
+                    found.add(each, problem)
         return found
 
     def add(self, benchmark: str, problem: str) -> None:
@@ -96,6 +97,19 @@ class Benchmarks:
         place, shared = places.most_common(1)[0]
         share = shared / len(runs)
         return Overlap(self._of[place], share) if share >= SHARE else None
+
+
+def _problems(dataset: str, split: str) -> Iterator[str]:
+    count, faults = 0, []
+    for where, row in stream_rows(dataset, split=split, need=("problem",)):
+        count += 1
+        if isinstance(row, str):
+            faults.append(f"{where}: {row}")
+        else:
+            yield row["problem"]
+    if faults:
+        report = bad_rows(dataset, len(faults), count, faults[:LISTED_FAULTS])
+        raise DataError(f"{report}\nCorrect them, or take them out of the benchmark.")
 
 
 def _runs(text: str) -> set[int]:
