@@ -225,6 +225,18 @@ def test_a_file_is_imported_and_trained_on(tmp_path: Path, capsys: pytest.Captur
     assert (again["problem"], again["trace"]) == (row["problem"], row["trace"])
 
 
+@pytest.mark.parametrize("answer", [None, "", " ", "nan", float("nan"), [], {"ground_truth": None}])
+def test_a_row_without_an_answer_is_imported(tmp_path: Path, answer: object) -> None:
+    rows: list[dict[str, Any]] = [{"problem": "a", "response": NPR, "answer": answer}]
+    rows.append({"problem": "b", "solution": "So it is.\n\nDone."})  # the trace itself
+    rows.append({"problem": "c", "response": NPR, "text": "What was scraped."})
+    for number, row in enumerate(rows):
+        file, output = write(tmp_path / f"{number}.jsonl", [row]), tmp_path / f"{number}.parquet"
+        assert cli.main(["data", "import", file, "--format", "npr", "--output", str(output)]) == 0
+        (read,) = load_rows(str(output), need=("problem", "trace"))
+        assert "answer" not in read
+
+
 @pytest.mark.parametrize(
     ("rows", "words_", "status", "said"),
     [
@@ -242,6 +254,24 @@ def test_a_file_is_imported_and_trained_on(tmp_path: Path, capsys: pytest.Captur
             ["--format", "npr"],
             1,
             "response holds half a surrogate",
+        ),
+        (
+            [{"problem": "a", "response": "b", "answer": ["12", "13"]}],
+            ["--format", "npr"],
+            1,
+            "line 1: answer is of type list, not text: it has 2 values",
+        ),
+        (
+            [{"problem": "a", "response": "b", "solution": "See above.\n\nDone."}],
+            ["--format", "npr"],
+            1,
+            "line 1: solution commits to no answer",
+        ),
+        (
+            [{"problem": "a", "response": "b", "answer": "\\frac{\\sqrt{3"}],
+            ["--format", "npr"],
+            1,
+            "line 1: the answer is cut off",
         ),
         ([{"problem": "", "response": "b"}], ["--format", "npr"], 1, "line 1: problem is empty"),
         (

@@ -6,6 +6,7 @@ import re
 from decimal import Decimal
 from typing import Any
 
+from prl.data.conversations import is_filled
 from prl.data.literals import decoded, escaped, once_escaped, restored, written
 from prl.turns import bare, said, without_thoughts
 
@@ -39,6 +40,13 @@ def text_of(value: object) -> str:
     if not text.isascii() and _SURROGATE.search(text):
         raise ValueError("holds half a surrogate pair, which no tokenizer reads")
     return text
+
+
+def is_missing(value: object) -> bool:
+    """Whether a cell holds no answer at all, also as pandas and databases write that."""
+    if isinstance(value, str):
+        return value.strip() in {"", *_MISSING}
+    return not is_filled(value) if isinstance(value, dict | list) else value is None or value != value
 
 
 def gold(value: object, notes: list[str], *, worked: bool) -> str:

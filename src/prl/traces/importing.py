@@ -3,7 +3,8 @@
     prl data import npr.jsonl --format npr --output traces.parquet
 
 Columns are those that every data set is read by. The trace is taken as it is written, thoughts and all,
-because other formats have their blocks in them. Nothing is recorded about wrong paths.
+because other formats have their blocks in them. A row may have no answer, but none that cannot be read.
+Nothing is recorded about wrong paths.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from typing import Any
 
 from prl.data.columns import by_column, column_of, missing_column
 from prl.data.conversations import last_answer, read_conversation
-from prl.data.golds import text_of
+from prl.data.golds import is_missing, text_of
 from prl.data.hub import LISTED_FAULTS, bad_rows, stream_rows, told
+from prl.data.rows import to_row
 from prl.errors import DataError
 from prl.grammar import parse
 from prl.settings import Settings
@@ -60,12 +62,17 @@ def run(settings: Settings[DataImportArguments]) -> None:
 def imported(row: Mapping[str, Any], form: str, name: str) -> dict[str, Any]:
     """A row of `load_rows(all_columns=True)` with the trace that its columns hold in the format `form`.
 
-    Raises ValueError: what of it has no form in prl; DataError: the data set `name` has no column for it.
+    Raises ValueError: what of it has no form in prl, or an answer that cannot be read; DataError: the data
+    set `name` has no column for it.
     """
     cells = by_column(row.get("columns", {}))
     column = column_of("trace", cells)
     if column is None:
         raise missing_column(name, "trace", list(cells))
+    at_answer = column_of("answer", cells)
+    is_answered = at_answer and at_answer not in (column, "text") and not is_missing(cells[at_answer])
+    if is_answered and (wrong := to_row(cells, ("answer",), name).wrong):
+        raise ValueError("; ".join(wrong))
     value = cells[column]
     if turns := read_conversation(value, []):
         at = last_answer(turns)
