@@ -141,9 +141,14 @@ def test_best_of_several_and_further_attempts(file: Path, tmp_path: Path) -> Non
     assert len(good) == len({row["problem"] for row in good}), "the samples are the same text: one is kept"
 
 
-def test_more_samples_ask_only_for_the_new_ones(file: Path, tmp_path: Path) -> None:
+def test_more_samples_ask_only_for_the_new_ones(
+    file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with served(latency=0, keep_bodies=True) as server:
         assert cli.main(words(file, server, tmp_path / "out", "--samples", "2")) == 0
+        _, _, err = say(capsys, words(file, server, tmp_path / "out", "--samples", "3", "--dry_run"))
+        assert "to ask: 40 requests at first" in err
+        assert "at most 163,840 tokens of answers" in err
         assert cli.main(words(file, server, tmp_path / "out", "--samples", "3", "--resume")) == 0
         asked = {(body["messages"][0]["content"], body["seed"]) for body in server.bodies}
         assert len(asked) == len(server.bodies) == 3 * 40

@@ -70,7 +70,7 @@ class Found:
     bad: int = 0
     overlaps: Counter[str] = field(default_factory=Counter)  # benchmark -> problems left out
     faults: list[str] = field(default_factory=list)
-    answered: int = 0  # those whose first request the journal answers
+    answered: int = 0  # those whose first requests the journal answers
     bytes: int = 0  # of the first requests to be sent
     requests: int = 0
     completion_tokens: int = 0  # the most that they may ask for
@@ -131,14 +131,12 @@ class Work:
         """Read all problems once. Raises DataError for bad ones that may not be skipped, and for none."""
         found = Found()
         for row in self.problems(found):
-            requests = self.rounds(row, 0, [])
-            if all(key in self.journal for key, _ in requests):
-                found.answered += 1
-                continue
-            found.requests += len(requests)
-            found.bytes += sum(request.bytes for _, request in requests)
+            missing = [request for key, request in self.rounds(row, 0, []) if key not in self.journal]
+            found.answered += not missing
+            found.requests += len(missing)
+            found.bytes += sum(request.bytes for request in missing)
             found.completion_tokens += sum(
-                answer_tokens(request, self.teacher.options) for _, request in requests
+                answer_tokens(request, self.teacher.options) for request in missing
             )
         if found.bad and (self.given.on_bad_rows == "error" or not found.problems):
             report = bad_rows(
