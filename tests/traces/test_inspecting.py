@@ -49,6 +49,16 @@ def test_every_rejected_trace_is_told_with_its_row(file: Path, capsys: pytest.Ca
     ]
 
 
+def test_words_of_a_trace_steer_no_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "traces.jsonl"
+    red = GOOD.replace("Final Answer: 42", "Final Answer: \x1b[31m43\x1b]0;owned\x07")
+    path.write_text(json.dumps(ROWS[0] | {"trace": red}) + "\n")
+    status, out, _ = say(capsys, "check", str(path))
+    assert status == 1
+    assert "43" in out
+    assert not {"\x1b", "\x07"} & {*out}
+
+
 def test_a_file_without_answers_is_checked_for_all_else(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -20,6 +20,7 @@ from prl.data.hub import load_rows
 from prl.data.targets import wrong_paths
 from prl.errors import DataError, UsageError, nearest
 from prl.grammar import TAGS, parse, parse_ids
+from prl.report.lanes import harmless
 from prl.settings import Settings
 from prl.settings.arguments import (
     DataCheckArguments,
@@ -162,7 +163,7 @@ def _check(given: DataCheckArguments) -> None:
     for what, count in report.repairs.most_common():
         print(f"  repaired: {what} in {count} traces")
     for number, found in [*report.rejected.items()][:LISTED]:
-        print(f"row {number}: " + "; ".join(rejection.message for rejection in found))
+        print(harmless(f"row {number}: " + "; ".join(rejection.message for rejection in found)))
     if bad > LISTED:
         print(f"and {bad - LISTED} more; --rejected FILE keeps them all")
     if "rejected" in outputs and bad:
