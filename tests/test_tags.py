@@ -17,7 +17,7 @@ from prl import evaluation, rl, runs, sft, tiny
 from prl.config import resolve
 from prl.decoding import ForkJoinDecoder, Limits
 from prl.errors import ModelError
-from prl.model import Lora, load_model, load_tokenizer, merge_and_verify, tag_ids, tags_of
+from prl.model import Lora, load_model, load_tokenizer, merge_and_verify, save_adapter, tag_ids, tags_of
 from prl.model.gguf import export_gguf
 from prl.prompts import IM_END, IM_START, render_prompt
 from prl.structure import Tags
@@ -131,6 +131,33 @@ def test_tokens_without_a_row_get_one_that_is_hardly_drawn(tied: bool, tmp_path:
     rows = model.get_output_embeddings().weight
     assert len(rows) == len(tokenizer) == 384 + 7
     assert torch.allclose(rows[-7:], rows[:-7].mean(dim=0).expand(7, -1), atol=1e-6)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@torch.no_grad()
+def test_a_pad_of_prls_own_is_the_same_whenever_it_is_loaded(tied: bool, tmp_path: Path) -> None:
+    """No adapter holds its row. As Llama 3.x: no pad, no unk, and EOS has another name."""
+    name = write_base(
+        tmp_path / "base", turns=False, tied=tied, eos_token="</s>", pad_token=None, unk_token=None
+    )
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        text = (tmp_path / "base" / file).read_text(encoding="utf-8")
+        (tmp_path / "base" / file).write_text(text.replace("<|endoftext|>", "<|begin|>"), encoding="utf-8")
+    model, tokenizer = load_model(name, lora=Lora(r=4))
+    assert (tokenizer.pad_token, tokenizer.pad_token_id) == ("<|pad|>", len(tokenizer) - 1)
+    save_adapter(model, tokenizer, tmp_path / "adapter")
+    again, _ = load_model(str(tmp_path / "adapter"))
+    for one, other in zip(tables(model), tables(again), strict=True):
+        assert torch.equal(one[:384], other[:384])
+        assert torch.equal(one[-1], other[-1])
+        assert torch.allclose(one[-1], one[:384].mean(dim=0), atol=1e-6)
+    assert len(tables(model)) == 2 - tied
+
+
+def tables(model: Any) -> list[torch.Tensor]:
+    """Input embedding and, where it has a matrix of its own, the head; (rows, hidden) each."""
+    both = [model.get_input_embeddings().weight, model.get_output_embeddings().weight]
+    return both[: 2 - model.config.tie_word_embeddings]
 
 
 def test_what_is_to_be_trained_on_the_tags_gets_tokens(tagged: str) -> None:

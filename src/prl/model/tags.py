@@ -59,8 +59,7 @@ def add_tags(
         tokenizer.add_special_tokens({"pad_token": spare or "<|pad|>"})
 
     new = {token: tokenizer.convert_tokens_to_ids(token) for token in wanted}
-    if len(tokenizer) > model.get_input_embeddings().num_embeddings:
-        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    _give_rows(model, tokenizer)
     generator = torch.Generator().manual_seed(seed)
     for table in _embedding_tables(model):
         middle = table[: len(base_vocabulary)].mean(dim=0, dtype=torch.float32) if faint else None
@@ -89,10 +88,7 @@ def spell_tags(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> No
         spare = ("<|endoftext|>", tokenizer.unk_token, tokenizer.bos_token)
         others = (token for token in spare if token in vocabulary and token != tokenizer.eos_token)
         tokenizer.pad_token = next(others, tokenizer.eos_token)  # EOS will do: padding is masked
-    if (rows := model.get_input_embeddings().num_embeddings) < len(tokenizer):
-        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-        for table in _embedding_tables(model):
-            table[rows:] = table[:rows].float().mean(dim=0)  # so that they are hardly ever drawn
+    _give_rows(model, tokenizer)
     _finish(model, tokenizer)
 
 
@@ -132,6 +128,15 @@ def check_tags(model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenize
             f"model {model.name_or_path!r} cannot learn the tags: {'; '.join(reasons)}. "
             "Start from a tokenizer without the six tags; prl adds them itself."
         )
+
+
+def _give_rows(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """A row for each token that has none: the mean of those there are, so that it is hardly ever drawn, and
+    is the same whenever the model is loaded, since no adapter holds it."""
+    if (rows := model.get_input_embeddings().num_embeddings) < len(tokenizer):
+        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+        for table in _embedding_tables(model):
+            table[rows:] = table[:rows].float().mean(dim=0)
 
 
 def _finish(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
