@@ -16,7 +16,11 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file, save_file
-from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
+from transformers import (
+    AutoTokenizer,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
 
 from prl import cli, runs, tiny
 from prl.config import resolve
@@ -232,6 +236,20 @@ def test_the_folder_reads_the_same_with_transformers_4(merged: Path) -> None:
     assert said["model_input_names"] == ["input_ids", "attention_mask"]
     generation = json.loads((merged / "generation_config.json").read_text())
     assert generation["eos_token_id"] == config["eos_token_id"] == 2
+
+
+def test_generate_is_told_the_ends_and_no_way_to_sample(tmp_path: Path) -> None:
+    """As the base of an instruct model says, whose ways plain `generate` and vLLM would take."""
+    shutil.copytree(tiny.BASE, tmp_path / "base")
+    edit_json(
+        tmp_path / "base" / "generation_config.json",
+        repetition_penalty=1.1, temperature=0.7, top_p=0.8, top_k=20, do_sample=True, bos_token_id=1,
+    )  # fmt: skip
+    write_run(tmp_path / "run", base=str(tmp_path / "base"))
+    merge_and_verify(str(tmp_path / "run"), tmp_path / "merged", **QUICK)
+    said = json.loads((tmp_path / "merged" / "generation_config.json").read_text())
+    said.pop("transformers_version")
+    assert said == {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
 
 
 def test_prl_goes_on_with_what_the_run_was_trained_with(merged: Path, tmp_path: Path) -> None:

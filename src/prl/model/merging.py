@@ -19,7 +19,13 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from prl import __version__, runs
 from prl.data.hub import load_rows
@@ -319,6 +325,9 @@ def _save(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, handed_over: dict[str, Any], draft: Path
 ) -> None:
     """Write a folder that transformers 4 reads as well: vLLM may bring that one."""
+    # What a base says besides (repetition_penalty, top_k) has `generate` and vLLM answer otherwise than prl.
+    ends = ("bos_token_id", "eos_token_id", "pad_token_id")
+    model.generation_config = GenerationConfig(**{key: getattr(model.generation_config, key) for key in ends})
     with writing(draft):
         model.save_pretrained(draft)
         tokenizer.save_pretrained(draft)
