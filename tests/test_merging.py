@@ -18,6 +18,8 @@ import yaml
 from safetensors.torch import load_file, save_file
 from transformers import (
     AutoTokenizer,
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
     Qwen3Config,
     Qwen3ForCausalLM,
 )
@@ -236,6 +238,30 @@ def test_the_folder_reads_the_same_with_transformers_4(merged: Path) -> None:
     assert said["model_input_names"] == ["input_ids", "attention_mask"]
     generation = json.loads((merged / "generation_config.json").read_text())
     assert generation["eos_token_id"] == config["eos_token_id"] == 2
+
+
+def test_layers_with_a_rope_of_their_own_kind_read_the_same_with_transformers_4(tmp_path: Path) -> None:
+    """As Gemma 3 from 4B on: scaled where attention is full, another base frequency where it slides."""
+    tokenizer = AutoTokenizer.from_pretrained(tiny.BASE)
+    scaled = {"rope_type": "linear", "factor": 8.0}
+    config = Gemma3TextConfig(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_attention_heads=2,
+        num_key_value_heads=1, head_dim=16, layer_types=["sliding_attention", "full_attention"],
+        num_hidden_layers=2, sliding_window=16, max_position_embeddings=512, bos_token_id=None,
+        rope_parameters={
+            "full_attention": scaled | {"rope_theta": 1e6},
+            "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+        },
+    )  # fmt: skip
+    torch.manual_seed(0)
+    Gemma3ForCausalLM(config).save_pretrained(tmp_path / "base")
+    tokenizer.save_pretrained(tmp_path / "base")
+    write_run(tmp_path / "run", base=str(tmp_path / "base"))
+    merge_and_verify(str(tmp_path / "run"), tmp_path / "merged", **QUICK)
+    said = json.loads((tmp_path / "merged" / "config.json").read_text())
+    assert (said["rope_theta"], said["rope_local_base_freq"], said["rope_scaling"]) == (1e6, 1e4, scaled)
+    assert said["rope_parameters"] == config.rope_parameters
+    assert merging._older_rope({"main": {"rope_theta": 1e4}}) == {}, "nothing is no number to that version"
 
 
 def test_generate_is_told_the_ends_and_no_way_to_sample(tmp_path: Path) -> None:

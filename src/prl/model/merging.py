@@ -334,11 +334,7 @@ def _save(
     runs.write_json(draft / ATTENTION_FILE, handed_over)
     config = read_json(draft / "config.json")
     if rope := config.get("rope_parameters"):
-        # Without these, transformers 4 takes its default base frequency and the model is gibberish there.
-        config["rope_theta"] = rope.get("rope_theta")
-        if rope.get("rope_type", "default") != "default":
-            config["rope_scaling"] = {key: value for key, value in rope.items() if key != "rope_theta"}
-        runs.write_json(draft / "config.json", config)
+        runs.write_json(draft / "config.json", config | _older_rope(rope))
     said = read_json(draft / "tokenizer_config.json")
     if said.get("tokenizer_class") == "TokenizersBackend":
         said["tokenizer_class"] = "PreTrainedTokenizerFast"
@@ -346,6 +342,16 @@ def _save(
     if isinstance(extra := said.pop("extra_special_tokens", None), list):
         said["additional_special_tokens"] = extra
     runs.write_json(draft / "tokenizer_config.json", said)
+
+
+def _older_rope(rope: dict[str, Any]) -> dict[str, Any]:
+    """What transformers 4 calls the `rope_parameters`, which may be those of each kind of layer (Gemma 3).
+    Without it, that version takes its default base frequency and the model is gibberish there."""
+    full, local = rope.get("full_attention") or rope, rope.get("sliding_attention") or {}
+    older = {"rope_theta": full.get("rope_theta"), "rope_local_base_freq": local.get("rope_theta")}
+    if full.get("rope_type", "default") != "default":
+        older["rope_scaling"] = {key: value for key, value in full.items() if key != "rope_theta"}
+    return {key: value for key, value in older.items() if value is not None}
 
 
 def _load_again(draft: Path, device: str, name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
