@@ -502,6 +502,24 @@ def test_next_stage_follows_the_run_that_its_model_comes_from(on: Any, tmp_path:
     assert {"recipe", "prompt_style", "paths"}.isdisjoint(settings.chosen), "nothing was chosen for the user"
 
 
+@pytest.mark.parametrize(
+    ("said", "most"), [("6", 6), (6, 6), ("1", 4), ("six", 4), ("\u0664.5", 4), ([6], 6), (None, 4)]
+)
+def test_the_most_paths_of_a_run_go_on(tmp_path: Path, said: Any, most: int) -> None:
+    """A plan of six lines would lose two of them."""
+    (tmp_path / "config.yaml").write_text(
+        yaml.safe_dump({"command": "rl", "recipe": "tiny", "rl": {"max_paths": said}}), encoding="utf-8"
+    )
+    (tmp_path / "environment.json").write_text("{}")
+    for command in ("rl", "eval", "generate"):
+        settings = resolve(command, model_name_or_path=str(tmp_path), threads=1)
+        assert settings.arguments.max_paths == most
+        told = f"6: the run {tmp_path} was trained with it" if most == 6 else None
+        assert settings.chosen.get("max_paths") == told
+    assert resolve("eval", model_name_or_path=str(tmp_path), threads=1, max_paths=5).arguments.max_paths == 5
+    assert resolve("sft", model_name_or_path=str(tmp_path), threads=1).recipe == "tiny", "which has none"
+
+
 def test_a_run_that_may_not_be_looked_into_is_left_to_the_loader(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

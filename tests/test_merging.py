@@ -73,7 +73,7 @@ def write_run(
 @pytest.fixture(scope="module")
 def speaker(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run whose adapter answers with a block."""
-    return write_run(tmp_path_factory.mktemp("speaker"), steps=60)
+    return write_run(tmp_path_factory.mktemp("speaker"), steps=60, max_paths=6)
 
 
 @pytest.fixture(scope="module")
@@ -281,17 +281,17 @@ def test_generate_is_told_the_ends_and_no_way_to_sample(tmp_path: Path) -> None:
 def test_prl_goes_on_with_what_the_run_was_trained_with(merged: Path, tmp_path: Path) -> None:
     settings = resolve("eval", model_name_or_path=str(merged), threads=1)
     assert (settings.arguments.prompt_style, settings.recipe) == ("bare", "tiny")
-    assert settings.arguments.attention == "causal"
+    assert (settings.arguments.attention, settings.arguments.max_paths) == ("causal", 6)
     shutil.copytree(merged, tmp_path / "merged")
     (tmp_path / "recipe.yaml").write_text("trust_remote_code: true\n")
     for value in (
         {"prompt_style": "evil", "paths": "1", "recipe": str(tmp_path / "recipe.yaml")},
-        {"paths": 3},
+        {"paths": 3, "max_paths": 6},
     ):
         (tmp_path / "merged" / "prl.json").write_text(json.dumps({"attention": "causal"} | value))
         settings = resolve("eval", model_name_or_path=str(tmp_path / "merged"), threads=1)
         assert settings.arguments.prompt_style == "parallel"
-        assert settings.arguments.paths == "2"
+        assert (settings.arguments.paths, settings.arguments.max_paths) == ("2", 4)
         assert not settings.arguments.trust_remote_code
 
 

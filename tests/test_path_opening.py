@@ -13,8 +13,9 @@ import pytest
 from prl import evaluation, rl, runs, sft, tiny
 from prl.config import resolve
 from prl.data import problems
+from prl.decoding import Limits
 from prl.errors import DataError, ModelError, UsageError
-from prl.grammar import parse
+from prl.grammar import parse, render
 from prl.model import load_model, path_opening_of, resolve_path_opening
 from prl.model.merging import merge_and_verify
 from prl.prompts import render_prompt, user_message
@@ -22,6 +23,7 @@ from prl.rewards import reward_functions
 from prl.sft import tokenize
 from prl.structure import Tags, forced_tokens, path_opening
 from prl.traces import Reason, Rules, check
+from prl.trainer.format_sampler import FormatSampler
 
 PLANNED = """I look at the halves.
 
@@ -90,6 +92,22 @@ def test_traces_without_a_plan_are_left_out_and_counted(tokenizer: Any) -> None:
             [row for row in rows[1:] if parse(row["trace"]).blocks][:1],
             tokenizer, "bare", None, tags=Tags.of(tokenizer), path_opening="plan",
         )  # fmt: skip
+
+
+@pytest.mark.parametrize(("max_length", "most"), [(512, 6), (80, 5), (48, 4)])
+def test_the_cold_start_samples_blocks_as_wide_as_its_plans(
+    tokenizer: Any, tmp_path: Path, max_length: int, most: int
+) -> None:
+    plan = "".join(f"{i}: way {i}\n" for i in range(1, 7))
+    rows = [{"problem": "1 + 1?", "trace": plan + render(["2."] * 6, "2.")}, {"problem": "2?", "trace": "2"}]
+    asked = resolve(
+        "sft", recipe="tiny", threads=1, attention="structured", path_opening="plan", paths="auto",
+        max_length=max_length, output_dir=str(tmp_path),
+    )  # fmt: skip
+    given = (asked.arguments, asked.trainer, lambda *_: None, None)
+    limits = FormatSampler(SimpleNamespace(), tokenizer, rows, *given).limits
+    assert limits == Limits(max_length, "auto", max_paths=most, path_opening="plan")
+    assert FormatSampler(SimpleNamespace(), tokenizer, [], *given).limits.max_paths == Limits.max_paths
 
 
 def test_the_prompt_asks_for_it() -> None:

@@ -157,7 +157,8 @@ def _layered(
         recipe = recipes.lay_over(base, recipe) if recipe else base
         chosen["recipe"] = f"{recipe}: {reason}"
     values = _DEFAULTS.get(command, {}) | read_recipe(command, recipe, flagged, faults)
-    for key in run.keys() - {"recipe"} - flagged.keys():
+    own = {item.name for item in fields(COMMANDS[command])}
+    for key in (run.keys() & own) - {"recipe"} - flagged.keys():
         if run[key] != values.get(key, getattr(COMMANDS[command], key)):
             values[key] = run[key]
             chosen[key] = f"{run[key]}: the run {model} was trained with it"
@@ -256,9 +257,9 @@ def _trainer(command: str, given: dict[str, Any], to_run: bool) -> Any:
     return trainer
 
 
-def _run_behind(model: str | None) -> dict[str, str]:
-    """Recipe, prompt style and number of paths of the run that wrote `model` (the run, an adapter or
-    checkpoint in it, or what it was merged into).
+def _run_behind(model: str | None) -> dict[str, Any]:
+    """Recipe, prompt style, number of paths and the most of them of the run that wrote `model` (the run, an
+    adapter or checkpoint in it, or what it was merged into).
 
     The folder may come from anyone. So nothing else is read from it, and a recipe is a name here: only one
     that ships is ever opened.
@@ -277,8 +278,12 @@ def _run_behind(model: str | None) -> dict[str, str]:
         "recipe": lambda value: bool(value),
         "prompt_style": lambda value: value in get_args(PromptStyle),
         "paths": RANGES["paths"][0],
+        "max_paths": lambda value: value.isdecimal() and RANGES["max_paths"][0](int(value)),
     }
-    return {key: said[key] for key in holds if isinstance(said.get(key), str) and holds[key](said[key])}
+    found: dict[str, Any] = {
+        key: said[key] for key in holds if isinstance(said.get(key), str) and holds[key](said[key])
+    }
+    return found | ({"max_paths": int(found["max_paths"])} if "max_paths" in found else {})
 
 
 def _report(command: str, faults: list[str]) -> str:

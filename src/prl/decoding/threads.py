@@ -10,7 +10,7 @@ token that the model writes next is either `<Path>`, and one more path starts be
 it is the end of the block. SFT trains exactly that decision (`prl.structure.forced_tokens`).
 
 A path may have an opening (`prl.structure.openings`), which is forced with its `<Path>`. Where a plan says
-what paths there are, `paths="auto"` takes one for each of its lines and asks nothing.
+what paths there are, `paths="auto"` takes one for each of its lines, up to `max_paths`, and asks nothing.
 
 With `join="first"` a path that closes having found what was looked for (`prl.grammar.FOUND`) ends its block:
 its siblings are cut where they are, each with a forced `</Path>`. Of paths that close in one step the first
@@ -42,11 +42,11 @@ OnToken = Callable[[int, int, int, int], None]
 class Limits:
     """How long a response may get, and how often and how wide it may fork.
 
-    `paths`: a number of paths for every block, or "auto": from 2 to `max_paths`, as the model decides.
-    `max_path_length`: longest path, without its tags and its opening; None: an equal share of what is left. A
-    block gets no more than what leaves room to join it. `path_opening`, of `prl.grammar.OPENINGS`, is what
-    paths begin with; None: as the model was trained. `join`: a block ends when "all" of its paths have, or
-    with the "first" that has found what was looked for.
+    `paths`: a number of paths for every block, or "auto": from 2 to `max_paths`, as the model decides or its
+    plan says. `max_path_length`: longest path, without its tags and its opening; None: an equal share of what
+    is left. A block gets no more than what leaves room to join it. `path_opening`, of `prl.grammar.OPENINGS`,
+    is what paths begin with; None: as the model was trained. `join`: a block ends when "all" of its paths
+    have, or with the "first" that has found what was looked for.
     """
 
     max_new_tokens: int = 512

@@ -106,7 +106,11 @@ def merge_and_verify(
 
     # Until the last proof all is in a hidden folder: what has the name that was asked for has been proved.
     with drafting(folder) as draft:
-        kept = {key: settings[key] for key in ("prompt_style", "paths", "recipe") if key in settings}
+        kept = {
+            key: str(settings[key])
+            for key in ("prompt_style", "paths", "max_paths", "recipe")
+            if key in settings
+        }
         handed_over = {"attention": merge.attention} | said_of_opening(opening) | kept
         _save(_cast(merged, dtype), tokenizer, handed_over, draft)
         if dtype != torch.float32:  # what is read back has the weights as rounded, and is compared with these

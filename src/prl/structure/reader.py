@@ -83,7 +83,7 @@ class Reader:
         one more, or `</Parallel>`. Else the decoder writes that.
 
         `paths` is how many a block gets: a number, or "auto", where two are begun and the model decides about
-        each further one, unless its plan has decided: a path for each line.
+        each further one, unless its plan has decided: a path for each line, as far as they are allowed.
         """
         begun = self.paths - self.first + 1 if self.first else 0
         return paths == "auto" and begun >= 2 and not self.plan

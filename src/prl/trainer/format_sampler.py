@@ -17,6 +17,8 @@ from prl.prompts import render_prompt, transcript
 from prl.settings.arguments import SFTArguments
 from prl.trainer.sample_tables import SampleTables
 
+ROOM = 16  # tokens that a path takes, with its tags and its opening, at the least
+
 
 class FormatSampler(TrainerCallback):
     """At every evaluation, answers some held-out problems and logs how many responses hold the format.
@@ -45,7 +47,14 @@ class FormatSampler(TrainerCallback):
         if context and rows:
             ids = tokenizer(self.prompts, add_special_tokens=False)["input_ids"]
             most = min(most, context - max(map(len, ids)))
-        self.limits = Limits(max_new_tokens=most, paths=paths, path_opening=arguments.path_opening)
+        # As wide as what is learned, or a plan would lose lines; a path without room would be none either.
+        widest = max((len(each.paths) for row in rows for each in parse(row["trace"]).blocks), default=0)
+        self.limits = Limits(
+            most,
+            paths,
+            max_paths=max(Limits.max_paths, min(widest, most // ROOM)),
+            path_opening=arguments.path_opening,
+        )
         self.path_opening = arguments.path_opening
         self.batch_size, self.advise = training.per_device_eval_batch_size, advise
         self.latest: dict[str, float] = {}
