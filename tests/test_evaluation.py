@@ -154,6 +154,10 @@ def test_the_seed_and_the_settings_of_a_run_give_its_responses_again(
     assert all(row["truncated"] and "truncated" in row["faults"] for row in rows), "12 tokens are too few"
     results = json.loads((tmp_path / "eval" / "results.json").read_text())
     assert (results["seed"], results["samples"], results["temperature"]) == (5, 3, 0.8)
+    assert {name: results[name] for name in (*DRAWN, "paths", "dataset_split")} == DRAWN | {
+        "paths": "2",
+        "dataset_split": "test",
+    }
     assert results["metrics"]["sampled/format_valid"]["mean"] == 0
     assert results["verdicts"] == {"greedy": {"no answer": 4}, "sampled": {"no answer": 12}}
     lengths = [fmean(map(len, sampled[start : start + 3])) for start in range(0, len(sampled), 3)]

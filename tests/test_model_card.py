@@ -16,8 +16,9 @@ from prl import cli, runs, sft, tiny
 from prl.config import resolve
 from prl.errors import RunError
 from prl.model import Lora, add_results, load_model, merge_and_verify, save_adapter
-from prl.model.card import write_adapter_card, write_merged_card
+from prl.model.card import ASKED_BESIDES, write_adapter_card, write_merged_card
 from prl.runs import cards
+from prl.settings.arguments import EvalArguments
 
 JUNK = ("None](", "More Information Needed", "licence")
 NOT_EVALUATED = "Not evaluated. `prl eval --model path/to/this/folder` puts its figures here."
@@ -172,6 +173,28 @@ def test_an_evaluation_puts_its_figures_into_the_card(plain: Path, tmp_path: Pat
         ("arithmetic:heldout", "accuracy", 0.75),
         ("arithmetic:heldout", "tokens", 7.0),
     ]
+
+
+def test_figures_that_were_asked_for_otherwise_stand_beside_each_other(plain: Path, tmp_path: Path) -> None:
+    run = of_run(plain, tmp_path / "rl")
+    usual = {name: getattr(EvalArguments, name) for name in ASKED_BESIDES}
+    others: list[dict[str, Any]] = [
+        {"dataset_split": "train\nb"}, {"paths": "6", "join": "first"}, {"max_paths": 8}, {"max_blocks": 1},
+        {"max_path_length": 64}, {"path_temperature": 0.0}, {"top_p": 0.5}, {"top_k": 1}, {"min_p": 0.1},
+    ]  # fmt: skip
+    assert {name for other in others for name in other} == {*ASKED_BESIDES}
+    add_results(str(run), figures(mean=0.25))  # as cards were that said none of it
+    add_results(str(run), figures(mean=0.5, **usual))
+    for other in others * 2:
+        add_results(str(run), figures(mean=0.75, **usual | other))
+    head, text = read(run / "adapter")
+    (model,) = head["model-index"]
+    assert [each["dataset"]["args"] for each in model["results"]] == [
+        {"problems": 4, "samples": 2, "seed": 0} | other
+        for other in ({}, {"dataset_split": "train b"}, *others[1:])
+    ]
+    assert "`arithmetic:heldout`: `problems 4, samples 2, seed 0, paths 6, join first`" in text
+    assert "25.0%" not in text
 
 
 def test_only_cards_of_prl_get_figures(plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

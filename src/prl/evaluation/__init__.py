@@ -35,6 +35,7 @@ from prl.evaluation.measuring import Measured, graded, judge, measure, ungraded_
 from prl.evaluation.results import EvalResult, read_result, read_results
 from prl.machine.fitting import check_fits, extent_of_prompts
 from prl.model import add_results, check_loadable, load_model, settle_tags
+from prl.model.card import ASKED_BESIDES
 from prl.prompts import render_prompt
 from prl.report.tables import repeating_told, table, told
 from prl.settings import Settings
@@ -205,6 +206,7 @@ def _results(
         "prompt_style": arguments.prompt_style,
         "attention": arguments.attention,
         "path_opening": arguments.path_opening,
+        **{name: getattr(arguments, name) for name in ASKED_BESIDES},
         "tags": tags,
         "seed": arguments.seed,
         "metrics": {name: asdict(estimate) for name, estimate in metrics.items()},

@@ -23,6 +23,7 @@ from prl.recipes import public_name as public_recipe
 from prl.runs import cards
 from prl.runs.cards import code, fence, public_name, table
 from prl.runs.disk import read_json
+from prl.settings.arguments import EvalArguments
 from prl.structure import ATTENTION_FILE
 
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
@@ -40,6 +41,11 @@ _TAGS = (
     " of independent `<Path>`s, and a `<Summary>` follows. {}; how often it uses them is among the figures "
     "below."
 )
+ASKED_BESIDES = (
+    "dataset_split", "paths", "max_paths", "max_blocks", "max_path_length", "join", "path_temperature",
+    "top_p", "top_k", "min_p",
+)  # fmt: skip
+"""Settings of an evaluation that a card names where they are not the defaults; older cards name none."""
 _SHOWN = ("accuracy", "parallel_ratio", "format_valid", "tokens")
 _MOST_RESULTS = 16
 _EVALUATION = "\n## Evaluation\n"
@@ -247,6 +253,10 @@ def _as_result(results: Mapping[str, Any]) -> dict[str, Any]:
             "path_opening", "seed",
         )
         if name in results and results[name] != "none"  # as before there were openings
+    } | {
+        name: _in_one_line(results[name])
+        for name in ASKED_BESIDES
+        if name in results and results[name] != getattr(EvalArguments, name)
     }  # fmt: skip
     name = _in_one_line(public_name(str(results["dataset"])))
     metrics = [
