@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -19,7 +20,7 @@ from prl.statistics import SeedEstimate
 from prl.study import claims, figures, report, results
 from prl.study.claims import QUANTITIES, verdict
 from prl.study.designs import DESIGNS
-from prl.study.results import Evaluation, Study, gain, gain_within, pooled, times_less
+from prl.study.results import Evaluation, Study, gain, gain_within, pooled, times_less, times_more
 from prl.study.sums import SUMS
 
 
@@ -216,6 +217,49 @@ def test_arms_are_compared_within_a_budget() -> None:
     assert times is not None
     assert (times.mean, times.seeds) == (3, {0: 60 / 20, 1: 60 / 20})
     assert times_less(short, long, 1.0, "critical_path") is None, "a seed of the first is not right in all"
+
+
+def answered(right: dict[str, float], **columns: Any) -> Evaluation:
+    """A response to each problem, right or not; tokens and seconds are its place."""
+    rows = [
+        {"problem": name, "answer": "7", "extracted": "7" if correct else "8", "correct": correct, "level": 1}
+        | {name: float(place) for name in ("length", "critical_path", "seconds", "cpu_seconds")}
+        for place, (name, correct) in enumerate(right.items(), 1)
+    ]
+    described = {"responses": len(rows), "summary_accuracy": 0.95, "path_majority": 0.9}
+    return Evaluation("sums", {"accuracy": right}, described, rows=rows)
+
+
+def test_one_seed_decides_no_claim_by_a_single_number() -> None:
+    ours = {0: answered({str(n): float(n % 10 < 7) for n in range(20)})}
+    theirs = {0: answered({str(n): float(n % 10 > 3) for n in range(20)}), 1: answered({"0": 1.0})}
+    times = times_more(ours, theirs, "accuracy")
+    assert times is not None
+    assert times.mean == pytest.approx(7 / 6)
+    assert times.low < times.mean < times.high, "a bootstrap of its problems"
+    fewer = times_less(ours, theirs, 0.3, "critical_path")
+    assert fewer is not None
+    assert (fewer.low, fewer.high, [*fewer.seeds]) == (0, inf, [0])
+    study = Study(
+        Path(), {"study": "sums", "seeds": 1}, {}, {"a": ours, "b": theirs}, timed={"a": ours, "b": theirs}
+    )
+    for quantity, arms, bound in (("seconds", "ab", 0.9), ("summary", "a", -0.01)):
+        found = QUANTITIES[quantity].measure(study, *arms)
+        assert found.mean > bound
+        assert verdict(found, "above", bound) == "undecided"
+
+
+def test_one_seed_has_intervals_of_its_problems_on_each_level(tmp_path: Path) -> None:
+    seeds = {0: answered({str(n): float(n % 4 > 0) for n in range(20)})}
+    study = Study(
+        tmp_path, {"study": "sums", "seeds": 1, "arms": ["a"]}, {}, {"a": seeds}, timed={"a": seeds}
+    )
+    numbers = report.measure(study)
+    accuracy = numbers["levels"]["a"]["1"]["accuracy"]
+    assert accuracy == results.score(seeds, "accuracy")
+    assert accuracy.low < accuracy.mean < accuracy.high
+    seconds = numbers["timed"]["a"]["seconds"]
+    assert (seconds.low, seconds.mean, seconds.high) == (6, 10.5, 15), "of the sign test"
 
 
 def test_pooled_shares_are_weighted_by_what_they_are_of() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import combinations
-from math import comb
+from math import comb, inf
 from statistics import fmean
 
 import numpy as np
@@ -197,6 +197,16 @@ def test_an_interval_ends_at_its_bounds_and_one_seed_has_that_of_its_units() -> 
     assert (found.low, found.high) == (pytest.approx(0.0, abs=0.01), 1.0)
     assert student(itself, {0: wide[0]}) == over_seeds(itself, {0: wide[0]})
     assert student(itself, {}) is None
+
+
+def test_one_seed_of_one_unit_may_be_anywhere_within_its_bounds() -> None:
+    one, many = {0: {"": 0.5}, 1: {}}, {0: {"a": 0.25, "b": 0.5}, 2: {"a": 1.0}}
+    assert student(itself, one, bounds=(0.0, 1.0)) == SeedEstimate(0.5, 0.0, 1.0, {0: 0.5})
+    assert student(itself, one) == SeedEstimate(0.5, -inf, inf, {0: 0.5})
+    found = student(np.subtract, many, one, bounds=(-1.0, 1.0))
+    assert found == SeedEstimate(-0.125, -1.0, 1.0, {0: -0.125}), "of the seed that both have, all units"
+    alone = student(np.subtract, many, {0: dict(many[0])}, bounds=(-1.0, 1.0))
+    assert alone == over_seeds(np.subtract, many, {0: many[0]})
 
 
 def test_problems_that_seeds_share_are_chance_too() -> None:

@@ -13,7 +13,7 @@ seeded: the same figures give the same interval, to the last digit.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import comb, exp, inf, lgamma, pi, tan
 from statistics import fmean, variance
 from typing import Any
@@ -129,12 +129,14 @@ def student(
     standard errors), less so with five (2.8), and right however far they differ. With `drawn_units`, the
     units of the first part are a sample too, as problems are and steps are not: what the same units have in
     common in several seeds adds its variance, with degrees of freedom by Satterthwaite. None where no seed
-    has all parts; of one seed alone what `over_seeds` says, which knows of its units only. An interval ends
-    at its `bounds`.
+    has all parts; of one seed alone what `over_seeds` says, which knows of its units only, and where a part
+    is one unit, of which nothing is known, the `bounds`. No interval goes beyond them.
     """
     seeds = _common_seeds(parts)
     if len(seeds) < 2:
-        return over_seeds(of, *parts)
+        found = over_seeds(of, *parts)
+        is_known = all(len(part[seed]) > 1 for part in parts for seed in seeds)
+        return found if not found or is_known else replace(found, low=bounds[0], high=bounds[1])
     by_seed = {seed: float(of(*(fmean(part[seed].values()) for part in parts))) for seed in seeds}
     of_seeds, of_units = variance(by_seed.values()) / len(seeds), 0.0
     free = len(seeds) - 1

@@ -40,6 +40,8 @@ FEWEST_BLOCKS = 20
 FEWEST_DEAD = 1e-3
 """Share of dead groups that counts at least, where shares are divided by it."""
 
+_DIFFERENCE, _RATIO = (-1.0, 1.0), (0.0, inf)
+
 
 @dataclass(frozen=True)
 class Judged:
@@ -125,7 +127,7 @@ def _seconds(study: Study, first: str, second: str, *, clock: str = "seconds") -
     )
     if not ours or not theirs:
         return None
-    return student(lambda one, other: other / one, ours, theirs, bounds=(0.0, inf))
+    return student(lambda one, other: other / one, ours, theirs, bounds=_RATIO)
 
 
 def _cpu_seconds(study: Study, first: str, second: str) -> SeedEstimate | None:
@@ -134,9 +136,8 @@ def _cpu_seconds(study: Study, first: str, second: str) -> SeedEstimate | None:
 
 def _summary(study: Study, arm: str) -> SeedEstimate | None:
     """The accuracy of the summary minus that of the majority of its paths."""
-    return student(
-        np.subtract, traced(_of(study, arm), "summary_accuracy"), traced(_of(study, arm), "path_majority")
-    )
+    summary, majority = (traced(_of(study, arm), name) for name in ("summary_accuracy", "path_majority"))
+    return student(np.subtract, summary, majority, bounds=_DIFFERENCE)
 
 
 def rl_gain(study: Study, arm: str) -> SeedEstimate | None:
@@ -172,7 +173,7 @@ def block_position(study: Study, *arms: str) -> SeedEstimate | None:
                 start = fmean(early.values())
                 first.setdefault(seed, {}).update({(arm, step): at - start for step, at in early.items()})
                 last.setdefault(seed, {}).update({(arm, step): at - start for step, at in late.items()})
-    return student(np.subtract, last, first) if first else None
+    return student(np.subtract, last, first, bounds=_DIFFERENCE) if first else None
 
 
 def thirds(training: Training) -> tuple[dict[int, float], dict[int, float]]:
@@ -196,7 +197,7 @@ def _ratio_after_switch(study: Study, arm: str) -> SeedEstimate | None:
             end = max(switch, training.steps - SWITCH_WINDOW + 1)
             before[seed] = {step: ratios[step] for step in ratios if switch - SWITCH_WINDOW <= step < switch}
             after[seed] = {step: ratios[step] for step in ratios if step >= end}
-    return student(np.subtract, after, before) if before else None
+    return student(np.subtract, after, before, bounds=_DIFFERENCE) if before else None
 
 
 def _dead_groups(study: Study, first: str, second: str) -> SeedEstimate | None:
@@ -204,7 +205,7 @@ def _dead_groups(study: Study, first: str, second: str) -> SeedEstimate | None:
     ours, theirs = dead_groups(study, first), dead_groups(study, second)
     if not all(any(theirs[seed].values()) for seed in ours.keys() & theirs.keys()):
         return None
-    return student(lambda one, other: one / np.maximum(other, FEWEST_DEAD), ours, theirs)
+    return student(lambda one, other: one / np.maximum(other, FEWEST_DEAD), ours, theirs, bounds=_RATIO)
 
 
 def dead_groups(study: Study, arm: str) -> Units:

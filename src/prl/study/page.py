@@ -86,7 +86,8 @@ def _head(study: Study, numbers: Mapping[str, Any]) -> Section:
         "as the spread of so few seeds asks for, and where seeds answer the same problems, of these too. In "
         "simulation they hold the truth in 93 to 96 cases of 100, however far seeds differ "
         "(`benchmarks/intervals.py`). Differences are paired: same seed, same problem. One seed alone knows "
-        "nothing of the others; its interval is a bootstrap of its problems (of curves: steps).",
+        "nothing of the others; its interval is a bootstrap of its problems (of curves: steps; of medians "
+        "the sign test), and of a single number as wide as can be.",
     ]
     return Section(study.design.title, [quick, *parts] if asked.get("quick") else parts)
 

@@ -20,7 +20,7 @@ from statistics import fmean
 from typing import Any
 
 from prl import runs
-from prl.analysis.budgets import by_level, chance
+from prl.analysis.budgets import by_level, chance, held_to, mean_over_problems
 from prl.errors import RunError, UsageError
 from prl.statistics import SeedEstimate, itself, median, student
 from prl.study import figures, parts
@@ -142,12 +142,13 @@ def _levels(seeds: Mapping[int, Evaluation]) -> dict[str, dict[str, Any]]:
         level: {
             "accuracy": student(
                 itself,
-                {seed: {"": _mean(of[level], "correct")} for seed, of in by_seed.items() if level in of},
+                {seed: held_to(of[level], inf) for seed, of in by_seed.items() if level in of},
                 bounds=(0.0, 1.0),
+                drawn_units=True,
             ),
             "chance": fmean(chance(of[level]) for of in by_seed.values() if level in of),
             **{
-                cost: fmean(_mean(of[level], cost) for of in by_seed.values() if level in of)
+                cost: fmean(mean_over_problems(of[level], cost) for of in by_seed.values() if level in of)
                 for cost in ("length", "critical_path")
             },
         }
@@ -164,12 +165,15 @@ def _timed(seeds: Mapping[int, Evaluation]) -> dict[str, Any]:
     def medians(
         rows_of: Mapping[int, Sequence[Mapping[str, Any]]], clock: str = "seconds"
     ) -> SeedEstimate | None:
-        units = {
-            seed: {"": median([row[clock] for row in rows]).mean}
+        found = {
+            seed: median([row[clock] for row in rows])
             for seed, rows in rows_of.items()
             if rows and all(row.get(clock) is not None for row in rows)
         }
-        return student(itself, units, bounds=(0.0, inf))
+        if len(found) == 1:
+            ((seed, alone),) = found.items()
+            return SeedEstimate(alone.mean, alone.low, alone.high, {seed: alone.mean})
+        return student(itself, {seed: {"": each.mean} for seed, each in found.items()}, bounds=(0.0, inf))
 
     return {
         "accuracy": score(seeds, "accuracy"),
@@ -184,16 +188,12 @@ def _timed(seeds: Mapping[int, Evaluation]) -> dict[str, Any]:
     }
 
 
-def _mean(rows: Sequence[Mapping[str, Any]], name: str) -> float:
-    return fmean(row[name] for row in rows)
-
-
 def _difficulty(study: Study, arm: str) -> dict[str, Any]:
     trainings, checkpoints = study.trainings[arm], study.checkpoints.get(arm, {})
     skipped = {seed: training.curves.get("curriculum/skipped", {}) for seed, training in trainings.items()}
     return {
-        "dead_groups": student(itself, dead_groups(study, arm)),
-        "skipped": student(itself, skipped),
+        "dead_groups": student(itself, dead_groups(study, arm), bounds=(0.0, 1.0)),
+        "skipped": student(itself, skipped, bounds=(0.0, inf)),
         "steps": max(training.steps for training in trainings.values()),
         "checkpoint": max((each.steps or 0 for each in checkpoints.values()), default=None),
         "checkpoint_accuracy": score(checkpoints, "accuracy"),
@@ -206,8 +206,8 @@ def _position(study: Study, arm: str) -> dict[str, SeedEstimate | None] | None:
         return None
     parts = {seed: thirds(training) for seed, training in study.trainings[arm].items()}
     return {
-        "first": student(itself, {seed: early for seed, (early, _) in parts.items()}),
-        "last": student(itself, {seed: late for seed, (_, late) in parts.items()}),
+        "first": student(itself, {seed: early for seed, (early, _) in parts.items()}, bounds=(0.0, 1.0)),
+        "last": student(itself, {seed: late for seed, (_, late) in parts.items()}, bounds=(0.0, 1.0)),
         "change": change,
     }
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import numpy as np
 import yaml
 
 from prl import runs
@@ -39,6 +40,7 @@ ROW = (
 """Columns of a sample that budgets, votes and levels need; the last two where an evaluation was timed."""
 
 _MOST = {"tokens": inf, "critical_path": inf}  # where the others are shares
+_RATIO = (0.0, inf)
 
 
 @dataclass(frozen=True)
@@ -162,12 +164,12 @@ def times_more(
     first: Mapping[int, Evaluation], second: Mapping[int, Evaluation], name: str
 ) -> SeedEstimate | None:
     """A mean score of `first` as a multiple of that of `second`, seed by seed, as for `gain`."""
-    ratios = {}
+    sides: tuple[dict[int, Mapping[str, float]], ...] = ({}, {})
     for seed in sorted(first.keys() & second.keys()):
         ours, theirs = (each[seed].scores.get(name, {}) for each in (first, second))
         if ours and ours.keys() == theirs.keys() and any(theirs.values()):
-            ratios[seed] = {"ratio": fmean(ours.values()) / fmean(theirs.values())}
-    return student(itself, ratios)
+            sides[0][seed], sides[1][seed] = ours, theirs
+    return student(np.divide, *sides, bounds=_RATIO)
 
 
 def gain_over_votes(
@@ -236,7 +238,7 @@ def times_less(
         if not ours or not theirs:
             return None
         ratios[seed] = {"ratio": theirs / ours}
-    return student(itself, ratios)
+    return student(itself, ratios, bounds=_RATIO)
 
 
 def pooled(evaluations: Iterable[Evaluation]) -> dict[str, float | None]:
