@@ -249,6 +249,14 @@ def test_one_seed_decides_no_claim_by_a_single_number() -> None:
         assert verdict(found, "above", bound) == "undecided"
 
 
+def test_nothing_is_a_multiple_of_no_right_answer() -> None:
+    half, none = answered({"a": 1.0, "b": 0.0}), answered({"a": 0.0, "b": 0.0})
+    ours = dict.fromkeys(range(3), half)
+    assert times_more(ours, {0: half, 1: half, 2: half}, "accuracy") is not None
+    assert times_more(ours, {0: half, 1: none, 2: half}, "accuracy") is None, "a seed is not dropped for it"
+    assert times_more({0: none, 1: half}, {0: half, 1: half}, "accuracy") is not None
+
+
 def test_one_seed_has_intervals_of_its_problems_on_each_level(tmp_path: Path) -> None:
     seeds = {0: answered({str(n): float(n % 4 > 0) for n in range(20)})}
     study = Study(

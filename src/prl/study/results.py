@@ -163,11 +163,16 @@ def gain(first: Mapping[int, Evaluation], second: Mapping[int, Evaluation], name
 def times_more(
     first: Mapping[int, Evaluation], second: Mapping[int, Evaluation], name: str
 ) -> SeedEstimate | None:
-    """A mean score of `first` as a multiple of that of `second`, seed by seed, as for `gain`."""
+    """A mean score of `first` as a multiple of that of `second`, seed by seed, as for `gain`.
+
+    None where a seed of `second` has nothing of it: there is no such number then.
+    """
     sides: tuple[dict[int, Mapping[str, float]], ...] = ({}, {})
     for seed in sorted(first.keys() & second.keys()):
         ours, theirs = (each[seed].scores.get(name, {}) for each in (first, second))
-        if ours and ours.keys() == theirs.keys() and any(theirs.values()):
+        if ours and ours.keys() == theirs.keys():
+            if not any(theirs.values()):
+                return None
             sides[0][seed], sides[1][seed] = ours, theirs
     return student(np.divide, *sides, bounds=_RATIO)
 
