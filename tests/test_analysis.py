@@ -328,7 +328,9 @@ def test_a_run_described_by_hand() -> None:
         "paths_per_block": (2 + 2 + 3 + 1) / 4,
         "block_position": 2 / len(malformed) / 4,
         "path_diversity": pytest.approx((2 / 3 + 1 / 5 + 1 / 2) / 3),
+        "path_diversity_of": 3,
         "self_bleu": pytest.approx(0.466, abs=1e-3),  # self_bleu has hand-made cases of its own
+        "self_bleu_of": 3,
         "accuracy": 3 / 5,
         "accuracy_of": 5,
         "accuracy_with_block": 2 / 3,

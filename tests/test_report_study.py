@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
+from prl.analysis import describe
 from prl.errors import RunError, UsageError
 from prl.runs import open_run
 from prl.statistics import SeedEstimate
@@ -278,6 +279,40 @@ def test_pooled_shares_are_weighted_by_what_they_are_of() -> None:
     assert found == {
         "responses": 30, "saved": pytest.approx(0.3), "agreement": pytest.approx(0.6), "agreement_of": 5,
     }  # fmt: skip
+
+
+def test_pooled_blocks_count_alike_in_whichever_seed_they_are() -> None:
+    def rows(*paths: int) -> list[dict[str, Any]]:
+        blocks = [
+            f"<Parallel>{''.join(f'<Path>{n} is a</Path>' for n in range(count))}</Parallel>"
+            "<Summary>7</Summary>"
+            for count in paths
+        ]
+        return [
+            sample("a", f"{'.' * count}{block} Final Answer: 7", True)
+            for count, block in zip(paths, blocks, strict=True)
+        ]
+
+    few, many = [*rows(6), *[sample("a", "Final Answer: 7", True)] * 9], rows(2, 2, 1, 2, 2)
+    found, whole = (
+        pooled(Evaluation("sums", {}, describe(each)) for each in (few, many)),
+        describe(few + many),
+    )
+    assert found == pytest.approx(whole)
+    assert (found["paths_per_block"], found["path_diversity_of"]) == (15 / 6, 5)
+
+
+def test_pooled_blocks_of_a_study_that_did_not_count_them() -> None:
+    first = {"responses": 10, "blocks_per_response": 0.1, "path_diversity": 0.2}
+    second = {"responses": 10, "blocks_per_response": 0.4, "path_diversity": 0.7}
+    none = {"responses": 10, "blocks_per_response": 0.0, "path_diversity": None}
+    found = pooled(Evaluation("sums", {}, each) for each in (first, second, none))
+    assert found["path_diversity"] == pytest.approx(0.6)
+    assert "path_diversity_of" not in found
+    counted = {"responses": 10, "path_diversity": 0.3, "path_diversity_of": 5}
+    mixed = pooled(Evaluation("sums", {}, each) for each in (first, second, none, counted))
+    assert mixed["path_diversity"] == pytest.approx((0.2 * 1 + 0.7 * 4 + 0.3 * 5) / 10)
+    assert mixed["path_diversity_of"] is None, "of how many nobody counted"
 
 
 # Claims

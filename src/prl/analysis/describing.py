@@ -27,7 +27,8 @@ def describe(rows: Iterable[Mapping[str, Any]], path_opening: str = "none") -> d
     blocks_per_response, paths_per_block
     block_position, saved   as in `Shape`, but in characters, which need no tokenizer; `saved` means the same
                             in both attentions, what decoding side by side does save or would
-    path_diversity          `diversity` of the paths' `words`, mean over blocks
+    path_diversity, self_bleu   `diversity` and `self_bleu` of the paths' `words`, means over the blocks that
+                            have two paths or more which are not empty
     agreement               as in `Decision`, mean over valid blocks
     repeating               share of blocks of two paths or more in which all say the same, to the letter
     disagreeing             share of the valid blocks whose paths disagree; and of the disagreeing:
@@ -62,6 +63,8 @@ def describe(rows: Iterable[Mapping[str, Any]], path_opening: str = "none") -> d
         "accuracy": [right for right, _ in judged],
         "accuracy_with_block": [right for right, parallel in judged if parallel],
         "accuracy_without_block": [right for right, parallel in judged if not parallel],
+        "path_diversity": [*map(diversity, paths)],
+        "self_bleu": [*map(self_bleu, paths)],
         "repeating": [_repeats(block) for block in blocks if len(block.paths) > 1],
         **_decided(decisions),
         **_leaking(last),
@@ -75,8 +78,6 @@ def describe(rows: Iterable[Mapping[str, Any]], path_opening: str = "none") -> d
         "blocks_per_response": len(blocks) / len(traces) if traces else None,
         "paths_per_block": mean(len(block.paths) for block in blocks),
         "block_position": mean(position for trace in traces for position in block_positions(trace)),
-        "path_diversity": mean(value for value in map(diversity, paths) if value is not None),
-        "self_bleu": mean(value for value in map(self_bleu, paths) if value is not None),
     }
     for name, values in shares.items():
         known = [float(value) for value in values if value is not None]

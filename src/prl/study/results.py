@@ -41,6 +41,7 @@ ROW = (
 
 _MOST = {"tokens": inf, "critical_path": inf}  # where the others are shares
 _RATIO = (0.0, inf)
+_OF_BLOCKS = ("paths_per_block", "block_position", "path_diversity", "self_bleu")
 
 
 @dataclass(frozen=True)
@@ -247,18 +248,27 @@ def times_less(
 
 
 def pooled(evaluations: Iterable[Evaluation]) -> dict[str, float | None]:
-    """What `describe` says of all seeds' responses: counts added, shares weighted by what they are of."""
+    """What `describe` says of all seeds' responses: counts added, means weighted by what they are of."""
     found: dict[str, float | None] = {}
     described = [each.described for each in evaluations]
     for name in dict.fromkeys(name for each in described for name in each):
-        known = [(each.get(name), each.get(f"{name}_of", each["responses"])) for each in described]
+        known = [(each.get(name), _count_of(each, name)) for each in described]
         weighed = [(value, weight) for value, weight in known if value is not None and weight]
         if name == "responses" or name.endswith("_of"):
-            found[name] = sum(value or 0 for value, _ in known)
+            counts = [value for value, _ in known if value is not None]
+            found[name] = sum(counts) if len(counts) == len(known) else None
         else:
             total = sum(weight for _, weight in weighed)
             found[name] = sum(value * weight for value, weight in weighed) / total if total else None
     return found
+
+
+def _count_of(described: Mapping[str, float | None], name: str) -> float:
+    """How many values a mean of `describe` is over; of blocks where a study of before did not count them."""
+    if (count := described.get(f"{name}_of")) is not None:
+        return count
+    of_one = described.get("blocks_per_response") if name in _OF_BLOCKS else 1
+    return (described["responses"] or 0) * (of_one or 0)
 
 
 # Reading
