@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 from pathlib import Path
 from random import Random
@@ -18,7 +18,7 @@ from prl.analysis import describe
 from prl.errors import RunError, UsageError
 from prl.runs import open_run
 from prl.statistics import SeedEstimate
-from prl.study import claims, figures, report, results
+from prl.study import claims, figures, parts, report, results
 from prl.study.claims import QUANTITIES, verdict
 from prl.study.designs import DESIGNS
 from prl.study.results import Evaluation, Study, gain, gain_within, pooled, times_less, times_more
@@ -512,6 +512,35 @@ def test_an_evaluation_is_read_by_its_problems(tmp_path: Path) -> None:
         "critical_path": {"a": 50.0, "b": 40.0},
     }
     assert (found.dataset, found.steps, found.described["responses"]) == ("sums", None, 3)
+
+
+def test_a_problem_that_was_not_asked_is_not_solved_and_in_nothing_else(tmp_path: Path) -> None:
+    responses = [sample("a", response(0.1, True), True)] * 2 + [sample("b", response(None, False), False)] * 2
+    level = {"mode": "sampled", "seconds": 2.0, "extracted": "42", "level": 1}
+    none = {"verdict": "beyond context", "length": 0, "critical_path": 0.0, "seconds": 0.0, "extracted": None}
+    rows = [row | level for row in responses]
+    rows += [sample(name, "", False) | level | none | {"level": at} for at, name in enumerate("cd", 1)]
+    with open_run(
+        tmp_path / "base" / "seed-0-eval", command="eval", config={"eval": {"dataset": "s"}}
+    ) as run:
+        run.log_samples(0, rows)
+        run.finish()
+    (tmp_path / "study.yaml").write_text("{study: sums, arms: [], seeds: 1}")
+    study = results.read(tmp_path)
+    kept = parts.load(parts.save(study)).evaluations["base"][0]
+    for found in (study.evaluations["base"][0], kept):
+        assert [*found.scores["accuracy"].values()] == [1, 0, 0, 0]
+        assert [*found.scores["parallel_ratio"].values()] == [1, 0]
+        assert [*found.scores["tokens"].values()] == [50, 50]
+        assert [*found.scores["critical_path"].values()] == [40, 40]
+        assert (found.described["responses"], found.described["length"]) == (4, 50)
+        assert [*results.voted(found, 2).values()] == [1, 0, 0, 0]
+    numbers = report.measure(replace(study, timed={"sequential": study.evaluations["base"]}))
+    assert [*numbers["levels"]["base"]] == ["1"], "of level 2 nothing was asked"
+    level_1 = numbers["levels"]["base"]["1"]
+    assert (level_1["accuracy"].mean, level_1["length"]) == (pytest.approx(1 / 3), 50)
+    assert numbers["timed"]["sequential"]["seconds"].low == 2
+    assert "4 of s, 2 samples" in report.write(tmp_path).read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(

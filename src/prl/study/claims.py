@@ -14,6 +14,7 @@ from typing import Literal
 
 import numpy as np
 
+from prl.analysis.budgets import asked
 from prl.statistics import SeedEstimate, Units, median, student
 from prl.study.design import BASE, Claim, Design, Side, cold
 from prl.study.results import (
@@ -119,9 +120,9 @@ def _seconds(study: Study, first: str, second: str, *, clock: str = "seconds") -
     """The median seconds a problem of `second` over those of `first`, one at a time."""
     ours, theirs = (
         {
-            seed: {"": median([row[clock] for row in each.rows]).mean}
+            seed: {"": median([row[clock] for row in rows]).mean}
             for seed, each in study.timed.get(arm, {}).items()
-            if all(row.get(clock) is not None for row in each.rows)
+            if (rows := asked(each.rows)) and all(row.get(clock) is not None for row in rows)
         }
         for arm in (first, second)
     )

@@ -106,10 +106,8 @@ def _command(asked: Mapping[str, Any]) -> str:
 def _problems(study: Study) -> str:
     found = {}
     for each in (one for seeds in study.evaluations.values() for one in seeds.values()):
-        count = len(each.scores["accuracy"])
-        found[each.dataset] = (
-            f"{count} of {each.dataset}, {(each.described['responses'] or 0) / count:.0f} samples"
-        )
+        samples = (each.described["responses"] or 0) / len(each.scores["tokens"])
+        found[each.dataset] = f"{len(each.scores['accuracy'])} of {each.dataset}, {samples:.0f} samples"
     return "; ".join(found.values()) or "none yet"
 
 

@@ -172,14 +172,14 @@ def _check_same(first: Study, other: Study) -> None:
 
 
 def _compact(evaluations: Mapping[str, Mapping[int, Evaluation]]) -> dict[str, Any]:
-    """Scores by the place of a problem, rows as columns."""
+    """Scores by the place of a problem, None where it was not asked; rows as columns."""
     return {
         name: {
             seed: {
                 "dataset": each.dataset,
                 "problems": [_hashed(problem) for problem in each.scores["accuracy"]],
                 "scores": {
-                    score: [values[problem] for problem in each.scores["accuracy"]]
+                    score: [values.get(problem) for problem in each.scores["accuracy"]]
                     for score, values in each.scores.items()
                 },
                 "described": each.described,
@@ -210,7 +210,10 @@ def _expanded(stored: Mapping[str, Any]) -> dict[str, dict[int, Evaluation]]:
 def _evaluation(stored: Mapping[str, Any]) -> Evaluation:
     problems, columns = [Hashed(problem) for problem in stored["problems"]], stored["rows"]
     rows = [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
-    scores = {name: dict(zip(problems, values, strict=True)) for name, values in stored["scores"].items()}
+    scores = {
+        name: {problem: of for problem, of in zip(problems, values, strict=True) if of is not None}
+        for name, values in stored["scores"].items()
+    }
     named = [row | {"problem": problems[row["problem"]]} for row in rows]
     return Evaluation(stored["dataset"], scores, stored["described"], stored["steps"], named)
 

@@ -20,7 +20,7 @@ from statistics import fmean
 from typing import Any
 
 from prl import runs
-from prl.analysis.budgets import by_level, chance, held_to, mean_over_problems
+from prl.analysis.budgets import asked, by_level, chance, held_to, mean_over_problems
 from prl.errors import RunError, UsageError
 from prl.statistics import SeedEstimate, itself, median, student
 from prl.study import figures, parts
@@ -135,9 +135,11 @@ def _votes(seeds: Mapping[int, Evaluation], votes: int) -> SeedEstimate | None:
 
 
 def _levels(seeds: Mapping[int, Evaluation]) -> dict[str, dict[str, Any]]:
-    """Level -> accuracy over seeds, beside that of the commonest answer, and what the responses cost."""
+    """Level of which a problem was asked -> accuracy over seeds, beside that of the commonest answer, and
+    what the responses cost."""
     by_seed = {seed: by_level(each.rows) for seed, each in seeds.items()}
-    levels = sorted({level for each in by_seed.values() for level in each}, key=float)
+    responses = [by_level(asked(each.rows)) for each in seeds.values()]
+    levels = sorted({level for each in responses for level in each}, key=float)
     return {
         level: {
             "accuracy": student(
@@ -148,7 +150,7 @@ def _levels(seeds: Mapping[int, Evaluation]) -> dict[str, dict[str, Any]]:
             ),
             "chance": fmean(chance(of[level]) for of in by_seed.values() if level in of),
             **{
-                cost: fmean(mean_over_problems(of[level], cost) for of in by_seed.values() if level in of)
+                cost: fmean(mean_over_problems(of[level], cost) for of in responses if level in of)
                 for cost in ("length", "critical_path")
             },
         }
@@ -159,7 +161,7 @@ def _levels(seeds: Mapping[int, Evaluation]) -> dict[str, dict[str, Any]]:
 def _timed(seeds: Mapping[int, Evaluation]) -> dict[str, Any]:
     """Of one response at a time: accuracy, critical path, median seconds, on the wall and of the processor;
     those on the wall level by level."""
-    by_seed = {seed: by_level(each.rows) for seed, each in seeds.items()}
+    by_seed = {seed: by_level(asked(each.rows)) for seed, each in seeds.items()}
     levels = sorted({level for each in by_seed.values() for level in each}, key=float)
 
     def medians(
@@ -179,7 +181,7 @@ def _timed(seeds: Mapping[int, Evaluation]) -> dict[str, Any]:
         "accuracy": score(seeds, "accuracy"),
         "critical_path": score(seeds, "critical_path"),
         **{
-            clock: medians({seed: each.rows for seed, each in seeds.items()}, clock)
+            clock: medians({seed: asked(each.rows) for seed, each in seeds.items()}, clock)
             for clock in ("seconds", "cpu_seconds")
         },
         "levels": {

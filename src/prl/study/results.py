@@ -22,7 +22,7 @@ import yaml
 
 from prl import runs
 from prl.analysis import block_positions, describe
-from prl.analysis.budgets import held_to, majorities, smallest_budget
+from prl.analysis.budgets import asked, held_to, majorities, smallest_budget
 from prl.errors import RunError
 from prl.grammar import parse
 from prl.report.curves import logged, read_stages
@@ -49,9 +49,10 @@ class Evaluation:
     """One evaluation run: its sampled responses, or the greedy ones where it has no others.
 
     `scores` maps the names in `SCORES` -> problem -> mean over its samples, and `greedy` -> problem ->
-    whether the greedy response is right, where there are both; `described` is `prl.analysis.describe` of all
-    samples; `steps` is the checkpoint's, None for a model at its end. `rows` are the samples as
-    `prl.analysis.budgets` reads them (`ROW`).
+    whether the greedy response is right, where there are both; a problem that was not asked is not solved,
+    and in nothing but these two. `described` is `prl.analysis.describe` of all responses; `steps` is the
+    checkpoint's, None for a model at its end. `rows` are the samples as `prl.analysis.budgets` reads them
+    (`ROW`, and the verdict where a problem was not asked).
     """
 
     dataset: str
@@ -192,7 +193,7 @@ def gain_over_votes(
 
 def voted(evaluation: Evaluation, votes: int) -> dict[str, float]:
     """Problem -> accuracy of the majority of so many of its samples; empty where there are fewer."""
-    counts = Counter(row["problem"] for row in evaluation.rows)
+    counts = Counter(row["problem"] for row in asked(evaluation.rows))
     return majorities(evaluation.rows, votes) if min(counts.values(), default=0) >= votes else {}
 
 
@@ -334,22 +335,24 @@ def _responses(run_dir: Path) -> dict[str, list[dict[str, Any]]]:
 def _evaluation(
     run_dir: Path, rows: Sequence[Mapping[str, Any]], greedy: Sequence[Mapping[str, Any]]
 ) -> Evaluation:
-    of_problem: dict[str, list[tuple[float, ...]]] = {}
-    opening = runs.read_path_opening(run_dir)
+    opening, responses = runs.read_path_opening(run_dir), asked(rows)
+    found: dict[str, dict[str, list[float]]] = {name: {} for name in SCORES}
     for row in rows:
+        found["accuracy"].setdefault(row["problem"], []).append(row["correct"])
+    for row in responses:
         parallel = parse(row["text"], truncated=row["truncated"], opening=opening).uses_parallel
-        measured = (row["correct"], float(parallel), float(row["length"]), row["critical_path"])
-        of_problem.setdefault(row["problem"], []).append(measured)
-    scores: dict[str, dict[str, float]] = {name: {} for name in SCORES}
-    for problem, samples in of_problem.items():
-        for name, values in zip(SCORES, zip(*samples, strict=True), strict=True):
-            scores[name][problem] = fmean(values)
+        measured = (float(parallel), float(row["length"]), row["critical_path"])
+        for name, value in zip(SCORES[1:], measured, strict=True):
+            found[name].setdefault(row["problem"], []).append(value)
+    scores = {name: {problem: fmean(of) for problem, of in each.items()} for name, each in found.items()}
     of_greedy = {row["problem"]: float(row["correct"]) for row in greedy}
-    if of_greedy.keys() == of_problem.keys():
+    if of_greedy.keys() == scores["accuracy"].keys():
         scores["greedy"] = of_greedy
     dataset, step = runs.read_config(run_dir)["eval"]["dataset"], run_dir.name.removeprefix("eval-")
-    kept = [{name: row[name] for name in ROW if name in row} for row in rows]
-    return Evaluation(dataset, scores, describe(rows, opening), int(step) if step.isdecimal() else None, kept)
+    names = ROW if len(responses) == len(rows) else (*ROW, "verdict")
+    kept = [{name: row[name] for name in names if name in row} for row in rows]
+    described = describe(responses, opening)
+    return Evaluation(dataset, scores, described, int(step) if step.isdecimal() else None, kept)
 
 
 def _read_training(run_dir: Path) -> Training:
