@@ -206,6 +206,33 @@ def test_without_samples_frontiers_are_of_the_greedy_responses(evaluate: Evaluat
     assert "seconds" not in evaluate("none", samples=0)["costs"]
 
 
+def test_where_only_what_was_not_asked_is_timed_it_ends_all_the_same(
+    evaluate: Evaluate, scripted: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(evaluation, "beyond", lambda *_: {0: 999})
+    found = evaluate("eval", latency=1)
+    assert found["costs"]["seconds"]["problems"] == 1
+    assert table(found, "seconds") == {None: [0]}
+    assert (tmp_path / "eval" / "DONE").exists()
+    assert (tmp_path / "eval" / "frontiers.png").stat().st_size > 10_000
+
+
+def test_what_was_found_is_kept_where_it_cannot_be_drawn(
+    evaluate: Evaluate, scripted: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def halt(*_: Any) -> None:
+        raise Halt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluation, "draw", halt)
+        with pytest.raises(Halt):
+            evaluate("eval")
+    kept = json.loads((tmp_path / "eval" / "results.json").read_text())
+    decoded = scripted.decoded
+    assert evaluate("eval", resume=True) == kept["frontiers"]
+    assert scripted.decoded == decoded, "it goes on with the figure"
+
+
 def test_where_no_answer_is_right_it_says_so(
     evaluate: Evaluate, scripted: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

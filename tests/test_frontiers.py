@@ -8,7 +8,14 @@ from typing import Any
 import pytest
 
 from prl.errors import RunError, UsageError
-from prl.report.frontiers import COLOURS, frontier_of, plot_frontiers, plot_levels
+from prl.report.frontiers import (
+    COLOURS,
+    common_levels,
+    frontier_of,
+    plot_frontiers,
+    plot_levels,
+    responses,
+)
 from prl.runs import open_run
 
 pytest.importorskip("matplotlib")
@@ -102,6 +109,35 @@ def test_levels_have_a_panel_each(tmp_path: Path) -> None:
     assert [axes.get_title() for axes in figure.axes] == ["level 1", "level 3"]
     assert lines(figure.axes[0])["parallel"][:-1] == [(0, 0), (10, 1 / 2), (20, 1)]
     assert lines(figure.axes[1])["sequential"][:-1] == [(0, 0), (60, 1 / 2), (80, 1)]
+
+
+def not_asked(problem: str, **columns: Any) -> dict[str, Any]:
+    nothing = {
+        "length": 0,
+        "critical_path": 0.0,
+        "correct": 0.0,
+        "extracted": None,
+        "verdict": "beyond context",
+    }
+    return {"mode": "sampled", "problem": problem, "answer": "7", **nothing, **columns}
+
+
+def test_a_panel_takes_a_problem_that_was_asked(tmp_path: Path) -> None:
+    """Timed was one that left a response no room alone, as was the only one of level 9."""
+    folder = evaluation(tmp_path / "quick", QUICK)
+    with open_run(folder, command="eval", config={}, overwrite=True) as run:
+        rows = [row | {"level": 1.0} for row in responses(evaluation(tmp_path / "other", QUICK), "sampled")]
+        run.log_samples(0, [*rows, not_asked("z", level=9.0, seconds=0.0, mode="sampled")])
+        run.finish()
+    assert [axes.get_xlabel() for axes in plot_frontiers({"a": folder}).axes] == [
+        "critical path, tokens",
+        "total tokens",
+    ]
+    assert [axes.get_title() for axes in plot_levels({"a": folder}).axes] == ["level 1"]
+    with pytest.raises(RunError, match="not all evaluations know seconds"):
+        plot_levels({"a": folder}, cost="seconds")
+    rows = responses(folder, "sampled")
+    assert [*common_levels({"a": [rows], "b": [rows, rows]})] == ["1"]
 
 
 def test_what_cannot_be_drawn_is_told_in_a_line(tmp_path: Path) -> None:

@@ -113,7 +113,7 @@ def draw_frontiers(seeds: Samples, costs: Iterable[str] = tuple(COSTS)) -> Figur
 
 
 def plot_levels(run_dirs: Named, *, cost: str = "critical_path", mode: str = "sampled") -> Figure:
-    """The same against one cost, with a panel for each level that all evaluations have problems of.
+    """The same against one cost, with a panel for each level of which all evaluations asked a problem.
 
     Raises also RunError: the evaluations share no level, or were not timed where `cost` is seconds.
     """
@@ -127,22 +127,32 @@ def plot_levels(run_dirs: Named, *, cost: str = "critical_path", mode: str = "sa
 
 def draw_levels(seeds: Samples, cost: str = "critical_path") -> Figure | None:
     """The same from samples; None where they have no level in common. Raises UsageError."""
-    levels = {name: [by_level(rows) for rows in each] for name, each in seeds.items()}
-    everywhere = [of_seed for each in levels.values() for of_seed in each]
-    common = [level for level in everywhere[0] if all(level in of_seed for of_seed in everywhere)]
-    if not common:
+    levels = common_levels(seeds)
+    if not levels:
         return None
-    figure = empty_figure(width=max(5.0, 3.4 * len(common)), height=4.6)
-    grid = figure.subplots(1, len(common), sharey=True, squeeze=False)[0]
-    for axes, level in zip(grid, common, strict=True):
-        _draw_panel(axes, {name: [of[level] for of in each] for name, each in levels.items()}, cost)
+    figure = empty_figure(width=max(5.0, 3.4 * len(levels)), height=4.6)
+    grid = figure.subplots(1, len(levels), sharey=True, squeeze=False)[0]
+    for axes, (level, of_level) in zip(grid, levels.items(), strict=True):
+        _draw_panel(axes, of_level, cost)
         axes.set(title=f"level {level}", xlabel=UNITS[cost])
     _finish(figure)
     return figure
 
 
+def common_levels(seeds: Samples) -> dict[str, Samples]:
+    """Level -> the samples of it, of those that every seed was asked a problem of, the lowest first."""
+    levels = {name: [by_level(rows) for rows in each] for name, each in seeds.items()}
+    everywhere = [of_seed for each in levels.values() for of_seed in each]
+    return {
+        level: {name: [of_seed[level] for of_seed in each] for name, each in levels.items()}
+        for level in everywhere[0]
+        if all(asked(of_seed.get(level, ())) for of_seed in everywhere)
+    }
+
+
 def frontier_of(seeds: Sequence[Sequence[Row]], cost: str) -> Frontier:
-    """What one name's line is drawn from; `seeds` are the samples of each seed's evaluation."""
+    """What one name's line is drawn from; `seeds` are the samples of each seed's evaluation, each with a
+    problem that was asked."""
     curves = [frontier(rows, cost) for rows in seeds]
     points = []
     for budget in sorted({budget for curve in curves for budget, _ in curve}):
@@ -168,9 +178,10 @@ def frontier_of(seeds: Sequence[Sequence[Row]], cost: str) -> Frontier:
 
 
 def _knowing(seeds: Samples, cost: str) -> Samples:
-    """The rows of problems whose cost is known; empty where not all evaluations know it of any."""
+    """The rows of problems whose cost is known; empty where not all evaluations know it of any that they
+    asked."""
     found = {name: [known(rows, cost) for rows in each] for name, each in seeds.items()}
-    return found if all(rows for each in found.values() for rows in each) else {}
+    return found if all(asked(rows) for each in found.values() for rows in each) else {}
 
 
 def _reached(curve: Sequence[tuple[float, float]], budget: float) -> float:

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
 
-from prl.analysis.budgets import Row, by_level, chance
+from prl.analysis.budgets import Row, chance
 from prl.report.curves import Curve, latest_means
-from prl.report.frontiers import COLOURS, UNITS, Frontier, frontier_of, shown_until
+from prl.report.frontiers import COLOURS, UNITS, Frontier, common_levels, frontier_of, shown_until
 from prl.study.claims import verdict
 from prl.study.results import Study
 
@@ -271,15 +271,8 @@ def _steps(found: Frontier, widest: float) -> list[Point]:
 
 
 def _level_frontiers(seeds: Mapping[str, Sequence[Sequence[Row]]]) -> list[Panel]:
-    """A panel for each level that all have problems of, against the critical path."""
-    by_name = {name: [by_level(rows) for rows in each] for name, each in seeds.items()}
-    everywhere = [of_seed for each in by_name.values() for of_seed in each]
-    common = [level for level in everywhere[0] if all(level in of_seed for of_seed in everywhere)]
+    """A panel for each level of which all were asked a problem, against the critical path."""
     return [
-        _frontiers(
-            {name: [of_seed[level] for of_seed in each] for name, each in by_name.items()},
-            "critical_path",
-            f"level {level}",
-        )
-        for level in common
+        _frontiers(of_level, "critical_path", f"level {level}")
+        for level, of_level in common_levels(seeds).items()
     ]
