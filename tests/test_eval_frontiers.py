@@ -213,6 +213,9 @@ def test_where_only_what_was_not_asked_is_timed_it_ends_all_the_same(
     found = evaluate("eval", latency=1)
     assert found["costs"]["seconds"]["problems"] == 1
     assert table(found, "seconds") == {None: [0]}
+    results = json.loads((tmp_path / "eval" / "results.json").read_text())
+    assert results["votes"]["sampled"]["4"]["accuracy"] == 2 / 4, "not asked, not solved"
+    assert results["metrics"]["sampled/maj@4"]["mean"] == 2 / 4
     assert (tmp_path / "eval" / "DONE").exists()
     assert (tmp_path / "eval" / "frontiers.png").stat().st_size > 10_000
 

@@ -117,3 +117,12 @@ def test_the_figures_of_each_level() -> None:
     assert found["3"] == {"problems": 3, "tokens": 22.5, "critical_path": 5, "chance": pytest.approx(2 / 3)}
     assert (found["12"]["chance"], found["12"]["accuracy"]["mean"]) == (1, 1)
     assert levels([row | {"level": None} for row in rows]) == {}
+
+
+def test_on_a_level_too_what_was_not_asked_is_not_solved_and_nothing_else() -> None:
+    given = {"level": 3, "answer": "7"}
+    rows = [sample("7", "7", True, tokens=tokens, problem="a", **given) for tokens in (10, 20)]
+    none = sample("", None, False, tokens=0, verdict="beyond context", problem="b", **given)
+    found = levels([*rows, none, none | {"level": 5}], resamples=20)
+    assert (found["3"]["problems"], found["3"]["accuracy"]["mean"], found["3"]["tokens"]) == (2, 0.5, 15)
+    assert (found["5"]["problems"], found["5"]["accuracy"]["mean"], found["5"]["tokens"]) == (1, 0, None)

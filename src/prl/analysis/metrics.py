@@ -5,8 +5,9 @@
     verdicts(rows)      how many responses were judged so, for each reason
 
 Samples are rows as `runs.read_samples(run).to_pylist()` gives them, those of one mode of decoding: read are
-`extracted`, `correct`, `text`, `truncated`, `faults`, `length`, `critical_path`, `level`. Intervals are
-percentile bootstraps over problems, because the samples of one problem are not independent of each other.
+`extracted`, `correct`, `verdict`, `text`, `truncated`, `faults`, `length`, `critical_path`, `level`.
+Intervals are percentile bootstraps over problems, because the samples of one problem are not independent of
+each other.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from dataclasses import asdict
 from statistics import fmean
 from typing import Any
 
-from prl.analysis.budgets import Row, by_level, chance, held_to, majority_at_k
+from prl.analysis.budgets import Row, asked, by_level, chance, held_to, majority_at_k
+from prl.analysis.shapes import mean
 from prl.grammar import parse
 from prl.statistics import Estimate, bootstrap, pass_at_k
 
@@ -36,14 +38,14 @@ def metrics(
     parallel_ratio   share of responses with a valid block, whose paths begin with `path_opening`
     format_valid, truncated, tokens, critical_path
     """
-    asked = [group for group in groups if group]
-    count = len(asked[0])
+    answered = [group for group in groups if group]
+    count = len(answered[0])
     stated = [[(row["extracted"], bool(row["correct"])) for row in group] for group in groups]
     verdicts = [group or [(None, False)] * count for group in stated]
     right = [[verdict for _, verdict in group] for group in verdicts]
 
     def means(of: Callable[[Row], float]) -> list[float]:
-        return [fmean(map(of, group)) for group in asked]
+        return [fmean(map(of, group)) for group in answered]
 
     def is_parallel(row: Row) -> bool:
         return parse(row["text"], truncated=row["truncated"], opening=path_opening).uses_parallel
@@ -77,16 +79,17 @@ def verdicts(rows: Sequence[Row]) -> dict[str, int]:
 
 
 def levels(rows: Sequence[Row], *, resamples: int = 1000, seed: int = 0) -> dict[str, dict[str, Any]]:
-    """Level -> problems, accuracy, mean tokens and critical path of the samples, and what giving the
-    commonest answer to all would score (`chance`); empty where problems have no levels."""
+    """Level -> problems, accuracy, mean tokens and critical path of the responses (None where no problem was
+    asked), and what giving the commonest answer to all would score (`chance`); empty where problems have no
+    levels."""
     found = {}
     for level, samples in by_level(rows).items():
-        accuracy = held_to(samples, float("inf"))
+        accuracy, responses = held_to(samples, float("inf")), asked(samples)
         found[level] = {
             "problems": len(accuracy),
             "accuracy": asdict(bootstrap([*accuracy.values()], resamples=resamples, seed=seed)),
-            "tokens": fmean(row["length"] for row in samples),
-            "critical_path": fmean(row["critical_path"] for row in samples),
+            "tokens": mean(row["length"] for row in responses),
+            "critical_path": mean(row["critical_path"] for row in responses),
             "chance": chance(samples),
         }
     return found

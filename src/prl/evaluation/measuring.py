@@ -30,9 +30,10 @@ was timed, `seconds`, `cpu_seconds` and `seconds_together` (`prl.evaluation.aski
 @dataclass(frozen=True)
 class Measured:
     """One decoding mode. `samples` are in order of the problems; `scores` is the share of right samples of
-    each problem. Of the problems that were asked, `described` is `prl.analysis.describe`, `votes` maps each k
-    of maj@k to what so many votes take, `levels` each level to its figures, `verdicts` each reason of a
-    verdict to how many have it; `timing` is the median of the seconds of a problem, where they were taken."""
+    each problem; `votes` maps each k of maj@k to what so many votes are right in and take, `levels` each
+    level to its figures. Of the problems that were asked, `described` is `prl.analysis.describe`, `verdicts`
+    maps each reason of a verdict to how many have it; `timing` is the median of the seconds of a problem,
+    where they were taken."""
 
     samples: list[Sample]
     metrics: dict[str, Estimate]
@@ -58,17 +59,18 @@ def measure(
     drawing = {"resamples": arguments.bootstrap, "seed": arguments.seed}
     asked = max(map(len, groups))
     seconds = [fmean(each["seconds"] for each in groups[i]) for i in sorted(timed) if groups[i]]
+    samples = [
+        sample
+        for index, group in enumerate(groups)
+        for sample in group or [_not_asked(mode, index, rows[index], timed=index in timed)]
+    ]
     return Measured(
-        samples=[
-            sample
-            for index, group in enumerate(groups)
-            for sample in group or [_not_asked(mode, index, rows[index], timed=index in timed)]
-        ],
+        samples=samples,
         metrics=metrics(groups, opening, **drawing),
         scores=[fmean(bool(each["correct"]) for each in group) if group else 0.0 for group in groups],
         described=describe(known, opening),
-        votes={str(k): asdict(votes(known, k)) for k in voters(asked)},
-        levels=levels(known, **drawing),
+        votes={str(k): asdict(votes(samples, k)) for k in voters(asked)},
+        levels=levels(samples, **drawing),
         verdicts=verdicts(known),
         timing=median(seconds) if seconds else None,
     )
