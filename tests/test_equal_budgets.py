@@ -84,11 +84,11 @@ def test_votes_are_sides_too_and_the_others_are_over_those_of_the_first() -> Non
 
 
 def test_intervals_come_from_problems_and_not_from_their_samples() -> None:
-    half, none = rows("p +9 -9 | q -9 +9 | r +9 -9"), rows("p -9 -9 | q -9 -9 | r -9 -9")
+    half, none = rows("|".join(["p +9 -9"] * 6)), rows("|".join(["p -9 -9"] * 6))
     found = equal_budgets({"A": none, "B": half}, "critical_path", resamples=200)
     assert found is not None
     assert found.rows[-1].over["B", "A"] == Estimate(0.5, 0.5, 0.5), "each problem says one half"
-    uneven = equal_budgets({"A": none, "B": rows("p +9 +9 | q -9 +9 | r -9 -9")}, "critical_path")
+    uneven = equal_budgets({"A": none[:6], "B": rows("p +9 +9 | q -9 +9 | r -9 -9")}, "critical_path")
     assert uneven is not None
     over = uneven.rows[-1].over["B", "A"]
     assert (over.mean, over.low, over.high) == (0.5, 0, 1), "all p, or all r"
@@ -125,6 +125,20 @@ def test_where_nothing_is_right_there_is_nothing_to_say() -> None:
     nothing = equal_budgets({"A": not_asked}, "critical_path", resamples=5)
     assert nothing is not None
     assert means(nothing) == {inf: [0]}
+
+
+@pytest.mark.parametrize(
+    ("differing", "said"), [(5, "cannot be told from A"), (6, "points more often than A")]
+)
+def test_few_problems_tell_no_model_from_another(differing: int, said: str) -> None:
+    """Five are of one sign once in 16 times by chance, six once in 32."""
+    wrong, right = (
+        rows("|".join(["p -9"] * 7)),
+        rows("|".join(["p +9"] * differing + ["q -9"] * (7 - differing))),
+    )
+    found = equal_budgets({"A": wrong, "B": right}, "critical_path")
+    assert found is not None
+    assert said in claims([found], models=2)[0]
 
 
 BOTH = ("B", "A")

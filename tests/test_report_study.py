@@ -189,6 +189,15 @@ def test_a_gain_is_paired_on_seed_and_problem() -> None:
     assert (found.mean, found.low, found.high) == pytest.approx((0.1, 0.1, 0.1))
 
 
+def test_one_seed_supports_no_gain_by_few_problems() -> None:
+    none = {str(n): 0.0 for n in range(300)}
+    for count, expected in ((1, "undecided"), (5, "undecided"), (6, "supported")):
+        some = none | {str(n): 1.0 for n in range(count)}
+        found = gain({0: evaluated(some)}, {0: evaluated(none)}, "accuracy")
+        assert found is not None
+        assert verdict(found, "above") == expected
+
+
 def test_seeds_with_other_problems_are_not_compared() -> None:
     ours = {0: evaluated({"a": 1.0, "b": 0.0}), 1: evaluated({"a": 1.0})}
     theirs = {0: evaluated({"a": 0.0}), 1: evaluated({"a": 0.5})}

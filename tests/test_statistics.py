@@ -13,11 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prl.statistics import (
+    FEWEST_DIFFERING,
     Estimate,
     SeedEstimate,
     bootstrap,
     itself,
     median,
+    of_shares,
     over_seeds,
     paired_difference,
     pass_at_k,
@@ -72,6 +74,30 @@ def test_differences_of_two_values_by_hand() -> None:
     """Of four resamples of two values one is all the lower, one all the higher: the interval ends there."""
     assert paired_difference([0.25, 0.5], [0.75, 0.5]) == Estimate(0.25, 0.0, 0.5)
     assert unpaired_difference(np.array([0.0, 1.0]), np.array([2.0, 4.0])) == Estimate(2.5, 1.0, 4.0)
+
+
+@pytest.mark.parametrize("count", [1, 5, 64])
+def test_shares_that_are_all_alike_are_as_sure_as_so_many_can_be(count: int) -> None:
+    """At the bound, all of so many are alike in one of 40 draws."""
+    low, none = of_shares([1.0] * count), of_shares([0.0] * count)
+    assert (low.mean, low.high, none.mean, none.low) == (1, 1, 0, 0)
+    assert low.low**count == pytest.approx(0.025)
+    assert (1 - none.high) ** count == pytest.approx(0.025)
+    some = [1.0] * count + [0.5]
+    assert of_shares(some, seed=3) == bootstrap(some, seed=3)
+    assert of_shares([1.0] * count, resamples=0) == Estimate(1, 1, 1)
+
+
+def test_fewer_than_six_problems_that_differ_tell_nothing_apart() -> None:
+    for count in range(1, 9):
+        assert (count >= FEWEST_DIFFERING) == (2 * 0.5**count <= 0.05), "a two-sided sign test"
+    alike = [0.5] * 50
+    for better in (1.0, 0.0):
+        ends = [paired_difference(alike, [better] * count + alike[count:]) for count in (5, 6)]
+        assert [found.low * found.high > 0 for found in ends] == [False, True]
+    few = paired_difference(alike, [1.0] * 5 + alike[5:])
+    assert (few.mean, few.low) == (pytest.approx(0.05), 0)
+    assert paired_difference([0, 1, 0], [1, 0, 0]) == bootstrap([1, -1, 0]), "which held it"
 
 
 def test_without_resamples_an_interval_is_its_mean() -> None:

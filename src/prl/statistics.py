@@ -1,6 +1,7 @@
 """How surely a number is known: means with 95 % intervals, differences, pass@k.
 
     bootstrap, paired_difference     of one model or two: problems are resampled, never the samples of one
+    of_shares                        the same of shares of right answers, which may all be 0 or 1
     student                          of several seeds: Student's t, what a study reports
     welch                            the difference of two methods whose seeds are not the same: Welch's t
     over_seeds                       the same by a bootstrap, for a single seed or a look at its problems
@@ -12,11 +13,11 @@ seeded: the same figures give the same interval, to the last digit.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import comb, exp, inf, lgamma, pi, tan
 from statistics import fmean, variance
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +26,9 @@ Floats = npt.NDArray[np.float64]
 
 Units = Mapping[int, Mapping[Any, float]]
 """Seed -> unit (a problem, a step) -> its value."""
+
+FEWEST_DIFFERING = 6
+"""Problems that must differ before two models do: the fewest of which a sign test can tell it, at 5 %."""
 
 SEED_RESAMPLES = 2000
 _LEGENDRE = np.polynomial.legendre.leggauss(64)
@@ -57,6 +61,9 @@ class SeedEstimate(Estimate):
     seeds: dict[int, float]
 
 
+E = TypeVar("E", bound=Estimate)
+
+
 def bootstrap(values: Sequence[float] | Floats, *, resamples: int = 1000, seed: int = 0) -> Estimate:
     """Mean of `values` (one a problem) and its 95 % percentile interval over resampled problems."""
     data = np.asarray(values, dtype=float)
@@ -64,12 +71,40 @@ def bootstrap(values: Sequence[float] | Floats, *, resamples: int = 1000, seed: 
     return _estimate(data.mean(), draws if resamples else data.mean(keepdims=True))
 
 
+def of_shares(values: Sequence[float] | Floats, *, resamples: int = 1000, seed: int = 0) -> Estimate:
+    """`bootstrap` of shares of what is 0 or 1, one a problem. Where all are 0, or all 1, it has nothing to
+    resample, and the interval is the exact one of so many problems: 1 − 0.025^(1/n) wide (Clopper and Pearson
+    1934).
+
+    >>> print(of_shares([1.0] * 64))
+    100.0%  [94.4%, 100.0%]
+    """
+    found, count = bootstrap(values, resamples=resamples, seed=seed), len(values)
+    if not resamples or 0.0 < found.mean < 1.0:
+        return found
+    bound = 0.025 ** (1 / count)
+    return replace(found, low=bound) if found.mean else replace(found, high=1 - bound)
+
+
 def paired_difference(
     before: Sequence[float], after: Sequence[float], *, resamples: int = 1000, seed: int = 0
 ) -> Estimate:
-    """Mean gain of `after` over `before` on the same problems, with its paired 95 % bootstrap interval."""
+    """Mean gain of `after` over `before` on the same problems, with its paired 95 % bootstrap interval, which
+    holds 0 where few problems differ (`told_apart`)."""
     gains = [b - a for a, b in zip(before, after, strict=True)]
-    return bootstrap(gains, resamples=resamples, seed=seed)
+    return told_apart(bootstrap(gains, resamples=resamples, seed=seed), gains)
+
+
+def told_apart(found: E, gains: Iterable[float]) -> E:
+    """The mean of paired `gains` as it was `found`; where fewer than `FEWEST_DIFFERING` are not 0, so wide
+    that it holds 0: a bootstrap of them would not, though all of so few have one sign by chance.
+
+    >>> told_apart(Estimate(0.75, 0.25, 1.0), [1, 1, 1, 0])
+    Estimate(mean=0.75, low=0.0, high=1.0)
+    """
+    if sum(gain != 0 for gain in gains) >= FEWEST_DIFFERING:
+        return found
+    return replace(found, low=min(found.low, 0.0), high=max(found.high, 0.0))
 
 
 def unpaired_difference(before: Floats, after: Floats, *, resamples: int = 1000, seed: int = 0) -> Estimate:

@@ -17,7 +17,7 @@ from statistics import median
 
 from prl.analysis.budgets import Row, asked, held_to, known, problem_of, spent
 from prl.analysis.metrics import voters
-from prl.statistics import Estimate, bootstrap, paired_difference
+from prl.statistics import Estimate, of_shares, paired_difference
 
 ALONE = "one response"
 
@@ -68,7 +68,7 @@ def equal_budgets(
         held = {name: held_to(each, budget, cost, votes) for name, (each, votes) in sides.items()}
         listed = {name: [scores[problem] for problem in problems] for name, scores in held.items()}
         accuracy = {
-            name: bootstrap(scores, resamples=resamples, seed=seed) for name, scores in listed.items()
+            name: of_shares(scores, resamples=resamples, seed=seed) for name, scores in listed.items()
         }
         over = {
             (one, other): paired_difference(listed[other], listed[one], resamples=resamples, seed=seed)

@@ -6,8 +6,8 @@
 
 Samples are rows as `runs.read_samples(run).to_pylist()` gives them, those of one mode of decoding: read are
 `extracted`, `correct`, `verdict`, `text`, `truncated`, `faults`, `length`, `critical_path`, `level`.
-Intervals are percentile bootstraps over problems, because the samples of one problem are not independent of
-each other.
+Intervals are percentile bootstraps over problems (of shares `prl.statistics.of_shares`), because the samples
+of one problem are not independent of each other.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ from typing import Any
 from prl.analysis.budgets import Row, asked, by_level, chance, held_to, majority_at_k
 from prl.analysis.shapes import mean
 from prl.grammar import parse
-from prl.statistics import Estimate, bootstrap, pass_at_k
+from prl.statistics import Estimate, bootstrap, of_shares, pass_at_k
 
 _KS = (2, 4, 8, 16, 32, 64)  # of pass@k and maj@k, as far as there are samples
+_NO_SHARES = ("tokens", "critical_path")
 
 
 def metrics(
@@ -60,7 +61,10 @@ def metrics(
         "tokens": means(lambda row: row["length"]),
         "critical_path": means(lambda row: row["critical_path"]),
     }
-    return {name: bootstrap(values, resamples=resamples, seed=seed) for name, values in by_problem.items()}
+    return {
+        name: (bootstrap if name in _NO_SHARES else of_shares)(values, resamples=resamples, seed=seed)
+        for name, values in by_problem.items()
+    }
 
 
 def voters(count: int) -> list[int]:
@@ -87,7 +91,7 @@ def levels(rows: Sequence[Row], *, resamples: int = 1000, seed: int = 0) -> dict
         accuracy, responses = held_to(samples, float("inf")), asked(samples)
         found[level] = {
             "problems": len(accuracy),
-            "accuracy": asdict(bootstrap([*accuracy.values()], resamples=resamples, seed=seed)),
+            "accuracy": asdict(of_shares([*accuracy.values()], resamples=resamples, seed=seed)),
             "tokens": mean(row["length"] for row in responses),
             "critical_path": mean(row["critical_path"] for row in responses),
             "chance": chance(samples),

@@ -35,7 +35,7 @@ from prl.runs.checkpoints import prune
 from prl.runs.disk import read_json, writing
 from prl.settings import Settings
 from prl.settings.arguments import DemoArguments
-from prl.statistics import Estimate, bootstrap, paired_difference
+from prl.statistics import Estimate, of_shares, paired_difference
 from prl.study.tasks import Task, execute, owned
 
 Sizes = Mapping[str, Mapping[str, Any]]
@@ -222,7 +222,7 @@ def _vote(folder: Path, budget: float, seed: int) -> Voted:
     k = next((k for k in range(_FEWEST_VOTERS, each) if votes(rows, k).tokens >= budget), each)
     scores = [majority_at_k([(row["extracted"], row["correct"]) for row in group], k) for group in groups]
     costs = votes(rows, k)
-    return Voted(k, bootstrap(scores, seed=seed), costs.tokens, costs.critical_path, scores)
+    return Voted(k, of_shares(scores, seed=seed), costs.tokens, costs.critical_path, scores)
 
 
 # --- What was asked, and the folder

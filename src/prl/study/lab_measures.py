@@ -19,7 +19,7 @@ from prl import runs
 from prl.errors import RunError, UsageError
 from prl.grammar import TAGS
 from prl.rewards import AlternatingReward, Reward
-from prl.statistics import Estimate, Floats, bootstrap, unpaired_difference
+from prl.statistics import Estimate, Floats, bootstrap, told_apart, unpaired_difference
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -385,7 +385,7 @@ def _held_out(evaluations: Sequence[str | os.PathLike[str]]) -> Accuracy:
             f"heldout {names}: no problem in both; name evaluations of one data set, both sampled or greedy"
         )
     source = f"held-out accuracy, {names}, {mode}, {len(gains)} problems"
-    return Accuracy(True, source, bootstrap(gains))
+    return Accuracy(True, source, told_apart(bootstrap(gains), gains))
 
 
 def _by_problem(evaluation: str | os.PathLike[str]) -> dict[str, dict[str, float]]:

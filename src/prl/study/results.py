@@ -26,7 +26,7 @@ from prl.analysis.budgets import asked, held_to, majorities, smallest_budget
 from prl.errors import RunError
 from prl.grammar import parse
 from prl.report.curves import logged, read_stages
-from prl.statistics import SeedEstimate, Units, itself, student
+from prl.statistics import SeedEstimate, Units, itself, student, told_apart
 from prl.study.design import BASE, Design, cold
 from prl.study.designs import design_of
 
@@ -159,7 +159,15 @@ def gain(first: Mapping[int, Evaluation], second: Mapping[int, Evaluation], name
         if ours and ours.keys() == theirs.keys():
             paired[seed] = {problem: ours[problem] - theirs[problem] for problem in ours}
     most = _MOST.get(name, 1.0)
-    return student(itself, paired, bounds=(-most, most), drawn_units=True)
+    return _over(paired, most)
+
+
+def _over(paired: Units, most: float = 1.0) -> SeedEstimate | None:
+    """The mean of gains of no more than `most`."""
+    found = student(itself, paired, bounds=(-most, most), drawn_units=True)
+    if not found or len(found.seeds) > 1:
+        return found
+    return told_apart(found, *(paired[seed].values() for seed in found.seeds))
 
 
 def times_more(
@@ -188,7 +196,7 @@ def gain_over_votes(
         ours, theirs = first[seed].scores["accuracy"], voted(second[seed], votes)
         if theirs and ours.keys() == theirs.keys():
             paired[seed] = {problem: ours[problem] - theirs[problem] for problem in ours}
-    return student(itself, paired, bounds=(-1.0, 1.0), drawn_units=True)
+    return _over(paired)
 
 
 def voted(evaluation: Evaluation, votes: int) -> dict[str, float]:
@@ -229,7 +237,7 @@ def gain_within(
         ours, theirs = (held_to(each[seed].rows, budget, cost) for each in (first, second))
         if ours.keys() == theirs.keys():
             paired[seed] = {problem: ours[problem] - theirs[problem] for problem in ours}
-    return student(itself, paired, bounds=(-1.0, 1.0), drawn_units=True)
+    return _over(paired)
 
 
 def times_less(

@@ -14,7 +14,14 @@ import numpy as np
 from prl.analysis.budgets import problem_of
 from prl.grammar import PARALLEL
 from prl.report.page.reading import Told
-from prl.statistics import Estimate, Floats, bootstrap, paired_difference, unpaired_difference
+from prl.statistics import (
+    Estimate,
+    Floats,
+    bootstrap,
+    of_shares,
+    paired_difference,
+    unpaired_difference,
+)
 
 ENDS = 10
 """Most steps at each end of a training that are held against each other; never more than a third of it."""
@@ -152,7 +159,7 @@ def _of_rl(run: Told) -> list[str]:
     before, after, _ = _ends(run.samples, _has_clean_block)
     said = [
         f"The share of right answers to the problems that it trained on {verb}: "
-        f"{share(bootstrap(first))} in {at_first}, {share(bootstrap(last))} in {at_last}, "
+        f"{share(of_shares(first))} in {at_first}, {share(of_shares(last))} in {at_last}, "
         f"{points(change)} points.{when} Their problems differ; only an evaluation says what was learnt.",
         f"Responses with a block and no fault: {before.mean():.0%} in {at_first}, {after.mean():.0%} in "
         f"{at_last}.",
@@ -228,7 +235,7 @@ def _mean(run: Told, mode: str) -> float:
 
 
 def _accuracy(run: Told, mode: str) -> Estimate:
-    return bootstrap(_scores(run, mode))
+    return of_shares(_scores(run, mode))
 
 
 def _scores(run: Told, mode: str) -> list[float]:
