@@ -12,11 +12,19 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
-from transformers import AddedToken, AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
+from transformers import (
+    AddedToken,
+    AutoTokenizer,
+    PhiConfig,
+    PhiForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
 from trl.trainer.utils import add_fused_lm_head
 
 from prl import evaluation, rl, sft, tiny
 from prl.config import resolve
+from prl.decoding import ForkJoinDecoder
 from prl.errors import ModelError, RunError
 from prl.grammar import TAGS
 from prl.model import (
@@ -136,6 +144,35 @@ def test_fused_head_reads_the_base_rows_when_the_adapter_is_disabled() -> None:
         fused = model(input_ids=ids, labels=ids, fused_lm_head=True).loss
         plain = model(input_ids=ids, labels=ids).loss
     assert fused.item() == pytest.approx(plain.item(), abs=1e-5)
+
+
+@torch.no_grad()
+def test_a_head_keeps_its_bias_where_its_rows_are_trained(tmp_path: Path) -> None:
+    """As that of Phi-1.5 and Phi-2."""
+    tokenizer = AutoTokenizer.from_pretrained(tiny.BASE)
+    config = PhiConfig(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=1,
+        num_attention_heads=2, bos_token_id=None, eos_token_id=2,
+    )  # fmt: skip
+    base = PhiForCausalLM(config)
+    base.lm_head.bias.normal_()
+    base.save_pretrained(tmp_path / "base")
+    tokenizer.save_pretrained(tmp_path / "base")
+    model, tokenizer = load_model(str(tmp_path / "base"), lora=Lora(r=4), trainable=True)
+    plain, _ = load_model(str(tmp_path / "base"), tags="tokens")
+    assert model.get_output_embeddings().bias[:384].equal(base.lm_head.bias)
+    expected = logits(plain, tokenizer)
+    assert torch.allclose(logits(model, tokenizer), expected, atol=1e-5), "a new adapter changes nothing"
+    with model.disable_adapter():
+        assert torch.allclose(logits(model, tokenizer), expected, atol=1e-5)
+    ForkJoinDecoder(model, tokenizer)
+    with torch.enable_grad():
+        train_a_little(model, tokenizer)
+    save_adapter(model, tokenizer, tmp_path / "adapter")
+    assert merge_and_verify(str(tmp_path / "adapter"), tmp_path / "merged", **QUICK) <= 1e-4
+    again, _ = load_model(str(tmp_path / "merged"))
+    assert torch.allclose(logits(again, tokenizer), logits(model, tokenizer), atol=1e-4)
+    assert not torch.allclose(logits(again, tokenizer), expected, atol=1e-2), "it was trained"
 
 
 def test_adapter_survives_saving_handing_over_and_merging(base: str, tmp_path: Path) -> None:

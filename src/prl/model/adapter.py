@@ -161,11 +161,20 @@ def _save_with_attention(model: PeftModel, save_directory: str, *args: Any, **kw
 
 
 def forward_head_bias(model: PreTrainedModel | PeftModel) -> None:
-    """Let TRL's fused LM head read `lm_head.bias` through PEFT's wrapper of trainable token rows.
+    """Let a head keep its bias (Phi-2) within PEFT's wrapper of trainable token rows.
 
-    trl 1.16 (`add_fused_lm_head`) reads `.weight` and `.bias` of the output embedding; peft 0.21's
-    TrainableTokensWrapper hands on `.weight` only and raises AttributeError for the rest.
+    peft 0.21 computes without it where rows are trained. And trl 1.16 (`add_fused_lm_head`) reads `.weight`
+    and `.bias` of the output embedding, of which TrainableTokensWrapper hands on `.weight` only and raises
+    AttributeError for the rest.
     """
     head = model.get_output_embeddings()
     if isinstance(head, TrainableTokensWrapper):
         head.bias = head.original_module.bias
+        if head.bias is not None:
+            head.token_adapter.register_forward_hook(_add_bias)
+
+
+def _add_bias(layer: Any, args: Any, logits: torch.Tensor) -> torch.Tensor:
+    if layer.merged or layer.disable_adapters or not layer.active_adapters:  # computed by the head itself
+        return logits
+    return logits + layer.base_layer.bias
