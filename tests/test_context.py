@@ -8,11 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from transformers import (
     Gemma3TextConfig,
     LlamaConfig,
+    LlamaForCausalLM,
     MambaConfig,
     MistralConfig,
+    Phi3Config,
+    Phi3ForCausalLM,
     PreTrainedTokenizerBase,
     Qwen3Config,
 )
@@ -38,6 +42,9 @@ LLAMA3 = {
     "rope_type": "llama3", "rope_theta": 5e5, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
     "original_max_position_embeddings": 8192,
 }  # fmt: skip
+LONGROPE = {
+    "rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0] * 48, "long_factor": [8.0] * 48
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -51,7 +58,15 @@ LLAMA3 = {
                 max_position_embeddings=2048,
                 rope_parameters={"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0},
             ),
-            4096,
+            2048,
+        ),
+        (
+            Phi3Config(
+                max_position_embeddings=131_072,
+                original_max_position_embeddings=2048,
+                rope_parameters=LONGROPE,
+            ),
+            2048,
         ),
         (LlamaConfig(max_position_embeddings=131_072, rope_parameters=LLAMA3), 131_072),
         (MistralConfig(max_position_embeddings=32768, sliding_window=4096), 32768),
@@ -63,6 +78,7 @@ LLAMA3 = {
         "yarn",
         "yarn, named",
         "dynamic",
+        "longrope",
         "llama3",
         "sliding window",
         "a RoPE a kind",
@@ -131,6 +147,36 @@ def test_the_decoder_stops_at_the_context(monkeypatch: pytest.MonkeyPatch, loade
     monkeypatch.setattr(model.config, "max_position_embeddings", length)
     with pytest.raises(UsageError, match=f"^prompt 0 has {length} tokens and the model's context {length}: "):
         respond([prompt])
+
+
+@pytest.mark.parametrize("kind", ["longrope", "dynamic"])
+def test_what_is_sampled_is_scored_so_where_frequencies_follow_the_longest(kind: str, tokenizer: Any) -> None:
+    """Beyond this context, transformers turn all positions by other frequencies than the decoder's keys."""
+    prompts = [render_prompt(text, "bare") for text in ("Compute 1 + 1.", "Compute 12 + 30 - 7 + 25 - 14.")]
+    asked = tokenizer(prompts, add_special_tokens=False)["input_ids"]
+    longest = max(map(len, asked)) + 20
+    given: dict[str, Any] = {
+        "vocab_size": 512, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
+        "num_attention_heads": 2, "num_key_value_heads": 1, "pad_token_id": 0, "bos_token_id": None,
+        "eos_token_id": 2,
+    }  # fmt: skip
+    torch.manual_seed(0)
+    if kind == "longrope":
+        rope = LONGROPE | {"short_factor": [1.0] * 8, "long_factor": [8.0] * 8}
+        given |= {"original_max_position_embeddings": longest, "max_position_embeddings": 512}
+        model = Phi3ForCausalLM(Phi3Config(rope_parameters=rope, **given))
+    else:
+        rope = {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 8.0}
+        model = LlamaForCausalLM(LlamaConfig(max_position_embeddings=longest, rope_parameters=rope, **given))
+    for weight in model.parameters():
+        weight.data.normal_(0, 0.2)
+    answers = ForkJoinDecoder(model, tokenizer, limits=Limits(60)).generate(prompts, samples=2, seed=1)
+    for ids, group in zip(asked, answers, strict=True):
+        for answer in group:
+            with torch.no_grad():
+                logits = model(torch.tensor([ids + answer.token_ids])).logits[0, len(ids) - 1 : -1]
+            scored = logits.log_softmax(-1).gather(-1, torch.tensor(answer.token_ids)[:, None])[:, 0]
+            assert (scored - torch.tensor(answer.logprobs)).abs().max() < 1e-4
 
 
 def test_sft_leaves_out_what_is_longer(tokenizer: Any) -> None:

@@ -10,21 +10,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-YARN_AND_ITS_LIKE = ("yarn", "linear", "dynamic")
-"""Kinds of RoPE whose `factor` extends the context. With others (llama3, longrope), and where each kind of
-layer has a RoPE of its own (Gemma 3), `max_position_embeddings` is the extended length already."""
+YARN_AND_ITS_LIKE = ("yarn", "linear")
+"""Kinds of RoPE whose `factor` extends the context. With others (llama3), and where each kind of layer has a
+RoPE of its own (Gemma 3), `max_position_embeddings` is the extended length already."""
 
 
 def context_of(config: Any) -> int | None:
     """Tokens of the context of a model with this config (of transformers); None where it names none.
 
-    A sliding window is no limit: what has left it still had a position.
+    A sliding window is no limit: what has left it still had a position. RoPE of the kinds longrope (Phi-3)
+    and dynamic is one, at the length before it is extended: beyond that, transformers take the frequencies of
+    all positions by the longest of a pass. The keys that the decoder keeps have those of an earlier pass, and
+    a row has those of its longest neighbour, so that what is sampled would be scored as something else.
     """
     config = config.get_text_config()
     longest = getattr(config, "max_position_embeddings", None)
     if not isinstance(longest, int) or longest < 1:
         return None
     rope = getattr(config, "rope_parameters", None) or {}
+    if rope.get("rope_type") == "longrope":
+        return min(longest, rope.get("original_max_position_embeddings") or longest)
     if rope.get("rope_type") not in YARN_AND_ITS_LIKE or not rope.get("factor"):
         return longest
     return max(longest, int((rope.get("original_max_position_embeddings") or longest) * rope["factor"]))
