@@ -188,3 +188,11 @@ def test_settings_of_the_first_ask_all_and_faults_come_first(
     (tmp_path / "all" / "environment.json").write_text("{}")
     with pytest.raises(RunError, match="is a run of its own"):
         several.run(resolve("eval", recipe="tiny", models=["tiny"], output_dir=str(tmp_path / "all")))
+
+
+def test_what_does_nothing_is_told_of_what_was_said(tmp_path: Path) -> None:
+    """The others are asked as the first is, by flags that nobody gave."""
+    asked = resolve("eval", recipe="tiny", models=["tiny", "again=tiny"], samples=0, top_k=5, paths=3)
+    each = several._settle(asked, tmp_path)
+    idle = [{flag for flag, why in one.chosen.items() if "no effect" in why} for one in each.values()]
+    assert idle == [{"top_k", "paths"}, {"paths"}]

@@ -198,7 +198,8 @@ def test_each_flag_without_effect_is_told_where_it_was_given(command: str) -> No
         ("rl", "shuffle_dataset", {"sampling": "adaptive"}, {"sampling": "uniform"}),
         ("rl", "shuffle_dataset", {"levels": [1]}, {}),
         ("sft", "paths", {"attention": "causal"}, {"attention": "structured"}),
-        ("rl", "max_paths max_path_length", {"attention": "causal"}, {"attention": "structured"}),
+        ("rl", "max_blocks max_path_length", {"attention": "causal"}, {"attention": "structured"}),
+        ("rl", "max_paths", {"attention": "structured"}, {"attention": "structured", "paths": "auto"}),
         ("rl", "alternate alternate_window", {"rewards": ["accuracy"]}, {"rewards": ["alternating"]}),
         ("rl", "alternate", {}, {"stages": ['{"name": "a", "rewards": ["alternating"]}']}),
         ("rl", "overlong_buffer", {"rewards": ["accuracy"]}, {"rewards": ["overlong"]}),
@@ -224,6 +225,38 @@ def test_each_flag_that_needs_another_is_told_without_it(
         assert text.startswith("no effect: only with ")
         assert flag not in trainer_flags.told(command, given | beside, defaults, [flag])
         assert flag not in trainer_flags.told(command, given | without, defaults, [])
+
+
+@pytest.mark.parametrize("command", ["eval", "generate"])
+@pytest.mark.parametrize(
+    ("words", "needs"),
+    [
+        (
+            "--paths 3 --max_paths 6 --max_blocks 1 --max_path_length 9 --path_temperature 0.5 --join first",
+            "--attention structured",
+        ),
+        ("--attention structured --max_paths 6", "--paths auto"),
+        ("--attention structured --max_paths 6 --paths auto --join first --path_temperature 1 --top_k 1", ""),
+        ("--temperature 0.5 --samples 2 --top_p 0.9", ""),
+    ],
+)
+def test_those_who_ask_a_model_are_told_too(command: str, words: str, needs: str) -> None:
+    flags = {word[2:] for word in words.split() if word.startswith("--")} - {"attention"}
+    chosen = told(command, *words.split())
+    expected = dict.fromkeys(flags, f"no effect: only with {needs}") if needs else {}
+    assert {flag: why for flag, why in chosen.items() if why.startswith("no effect")} == expected
+
+
+@pytest.mark.parametrize(
+    ("words", "needs"),
+    [("generate --greedy", "--greedy false"), ("eval --samples 0", "--samples above 0")],
+)
+def test_a_way_to_sample_is_told_where_nothing_is_sampled(words: str, needs: str) -> None:
+    command, *rest = words.split()
+    chosen = told(command, *rest, *["--temperature", "1", "--top_p", "0.9", "--top_k", "5", "--min_p", "0.1"])
+    for flag in ("temperature", "top_p", "top_k", "min_p"):
+        assert chosen[flag] == f"no effect: only with {needs}"
+    assert "no effect" not in str(told(command, *rest))
 
 
 def test_what_several_processes_need_is_told_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -119,12 +119,14 @@ def _settle(command: str, flags: list[Given], planned: hardware.Machine | None =
         _settle_attention(command, values, flagged, chosen)
         _settle_path_opening(values, flagged, chosen)
         place(command, values, flagged, here, chosen, faults)
+        given = {*flagged, *_own_keys(command, values["recipe"])}
         if command in TRAINER_CONFIGS:
             _settle_adapter(values, flagged, chosen)
             settled, defaults = trainer_precision(values) | values, trainer_defaults(command)
             faults += trainer_faults(command, settled, defaults)
-            given = {*flagged, *_own_keys(command, values["recipe"])}
             chosen |= trainer_flags.told(command, settled, defaults, given)
+        else:
+            chosen |= trainer_flags.told_of_asking(command, values, given)
     faults += contradictions(command, values)
     if values.get("load_in_4bit") and not planned and not trainer_flags.is_installed("bitsandbytes"):
         faults.append(

@@ -15,7 +15,7 @@ from __future__ import annotations
 import gc
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -149,7 +149,10 @@ def _settle(settings: Settings[EvalArguments], folder: Path) -> dict[str, Settin
         own = folder / name
         resume = settings.arguments.resume and (own / "environment.json").exists()
         given = {"models": None, "model_name_or_path": model, "output_dir": str(own), "resume": resume}
-        each[name] = again(settings, **asked, **given)
+        settled = again(settings, **asked, **given)
+        # Of what the first was asked, it has told what does nothing; nobody said it of the others.
+        chosen = {key: why for key, why in settled.chosen.items() if key not in asked}
+        each[name] = replace(settled, chosen=chosen)
         if len(each) == 1:
             asked = {setting: getattr(each[name].arguments, setting) for setting in ASKED}
     return each

@@ -1,4 +1,5 @@
-"""What becomes of the flags of TRL's configs: which prl refuses, and which do nothing and are told so.
+"""What becomes of the flags of TRL's configs: which prl refuses, and which do nothing and are told so; also
+which flags of the commands that ask a model do nothing.
 
 prl hands TRL a model that is loaded, rows that are tokenised, an optimizer and, in RL, rendered prompts and
 sampled responses. So a part of their fields has nothing to act on: TRL drops them without a word, or fails
@@ -11,12 +12,12 @@ from __future__ import annotations
 import importlib.util
 import math
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, asdict, fields
 from functools import cache
 from typing import Any
 
 from prl.runs import processes
-from prl.settings.arguments import TRAINER_CONFIGS
+from prl.settings.arguments import COMMANDS, TRAINER_CONFIGS
 
 Values = Mapping[str, Any]
 Need = tuple[str, Callable[[Values], Any], str]
@@ -136,6 +137,7 @@ NEEDS: dict[str, tuple[Need, ...]] = {
         ("--loss_type nll", lambda v: v["loss_type"] != "dft", "label_smoothing_factor"),
     ),
     "rl": (
+        ("--paths auto", lambda v: v.get("paths") == "auto", "max_paths"),
         (
             "--attention structured",
             lambda v: v.get("attention") == "structured",
@@ -199,6 +201,28 @@ NEEDS: dict[str, tuple[Need, ...]] = {
 }
 """What flags have no effect without: in words, whether it is there, and the flags."""
 
+OF_ASKING: dict[str, tuple[Need, ...]] = {
+    "both": (
+        ("--paths auto", lambda v: v["paths"] == "auto", "max_paths"),
+        (
+            "--attention structured",
+            lambda v: v["attention"] == "structured",
+            "paths max_paths max_blocks max_path_length path_temperature join",
+        ),
+    ),
+    "eval": (
+        (
+            "--samples above 0",
+            lambda v: v["samples"] > 0,
+            "temperature path_temperature top_p top_k min_p",
+        ),
+    ),
+    "generate": (
+        ("--greedy false", lambda v: not v["greedy"], "temperature path_temperature top_p top_k min_p"),
+    ),
+}
+"""The same of the flags of commands that ask a model."""
+
 OPTIM_ARGS: tuple[str, ...] = ("sgd", "adagrad", "rmsprop", "ademamix", "anyprecision", "torch_4bit")
 OPTIM_ARGS += ("torch_8bit", "schedule_free", "stable", "grok")
 NO_BETAS: tuple[str, ...] = ("sgd", "adagrad", "rmsprop", "adafactor")
@@ -241,10 +265,7 @@ def trl() -> Any:
 def told(command: str, values: Values, defaults: Values, given: Collection[str]) -> dict[str, str]:
     """Of the flags that the user has `given`, those that do nothing here, and why."""
     settings = {**defaults, **values}
-    idle = by_flag(IDLE, command)
-    for need, is_there, flags in (*NEEDS["both"], *NEEDS[command]):
-        if not is_there(settings):
-            idle |= dict.fromkeys(flags.split(), f"only with {need}")
+    idle = by_flag(IDLE, command) | _lacking(NEEDS, command, settings)
     found = {
         flag: f"no effect: {why}"
         for flag, why in idle.items()
@@ -259,6 +280,22 @@ def told(command: str, values: Values, defaults: Values, given: Collection[str])
             "group_by_length: resumed after its first epoch, a run sees its rows in another order"
         )
     return found
+
+
+def told_of_asking(command: str, values: Values, given: Collection[str]) -> dict[str, str]:
+    """Of the flags that the user has `given` to eval or generate, those that do nothing, and why."""
+    idle = _lacking(OF_ASKING, command, asdict(COMMANDS[command]()) | {**values})
+    return {flag: f"no effect: {why}" for flag, why in idle.items() if flag in given}
+
+
+def _lacking(needs: Mapping[str, tuple[Need, ...]], command: str, settings: Values) -> dict[str, str]:
+    """Flag -> what it lacks; of several the last."""
+    return {
+        flag: f"only with {need}"
+        for need, is_there, flags in (*needs["both"], *needs[command])
+        if not is_there(settings)
+        for flag in flags.split()
+    }
 
 
 def by_flag(table: Mapping[str, Mapping[str, str]], command: str) -> dict[str, str]:
