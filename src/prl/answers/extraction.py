@@ -71,6 +71,8 @@ _STATEMENT = re.compile(
     r"[A-Z][a-z]*\b(?:(?!n't|\bnot\b|\bnever\b)[^\d\\$=<>\n]){0,200}?\s(?:is|are|equals|has|have)\s+"
     r"(?=[-+(\[*]*[\d\\$])"
 )
+_NEXT_SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z])")  # a remark on the statement, unless it concludes
+_CONCLUDING = re.compile(r"[.!?]\s+(?:So|Thus|Therefore|Hence)\b")
 _BULLET = re.compile(r"(?:[-*•]|\d{1,2}[.)])[ \t]+(?=\S)")  # on a line of its own, "- 42" is an item
 _FENCE = re.compile(r"^\s*```\w*\n")
 _ALONE = re.compile(r"([^A-Za-z]{1,80}?)\.\s+[A-Z][a-z]")  # "42. Explanation: 6 groups of 7."
@@ -244,8 +246,10 @@ def _labelled(rest: str) -> str | None:
         line = _BULLET.sub("", line)
     if alone := _ALONE.match(line):
         line = alone[1]
-    if statement := _STATEMENT.match(line):
-        return _sentence(line[statement.end() :])
+    if _STATEMENT.match(line):
+        statement = line if _CONCLUDING.search(line) else _NEXT_SENTENCE.split(line, maxsplit=1)[0]
+        if quantity := stated(statement):
+            return usable(quantity)
     return _inner(line)
 
 

@@ -1,11 +1,12 @@
 r"""What a sentence states: 18 in "Janet makes $18 every day", `y \gt 7` in "so $y \gt 7$", "42 рубля".
 
-A sentence is words and, between them, stretches of mathematics (`stretches`). The last stretch that is
-asserted is the answer, with the unit behind it and with those that commas, "and" or "or" join to it: several
-candidates stay several. Not asserted is what stands behind a negation ("not 12 but 13") and, where another
-stretch is left, behind a preposition that says when or of what ("45 miles after 4 hours"). What is bounded,
-estimated or made conditional ("at least 5", "about 5", "5 unless …") states no quantity. At most the last
-sentences of a text are looked at.
+A sentence is words and, between them, stretches of mathematics (`stretches`). The last stretch that its main
+clause (`clauses`) asserts is the answer, or else the last in which a number is worked out, with the unit behind
+it and with those that commas, "and" or "or" join to it: several candidates stay several. Not asserted is what
+is denied ("not 12 but 13", "5 is impossible") and, where another stretch is left, what stands behind a
+preposition that says when or of what ("45 miles after 4 hours") or what for ("5 hours to drive 300 miles").
+What is bounded, estimated or made conditional ("at least 5", "about 5", "5 unless …") states no quantity. At
+most the last sentences of a text are looked at.
 """
 
 # ruff: noqa: SIM905 (lists of names read better as words)
@@ -13,7 +14,9 @@ sentences of a text are looked at.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
+from prl.answers.clauses import is_denied, main_clause
 from prl.answers.formulas import ASSIGNED, DISPLAY, last_rows
 from prl.answers.stretches import JOINING, PREPOSITIONS, Stretch, stretches
 
@@ -21,7 +24,8 @@ _STATING = frozenset(  # before a preposition: a total of 5, left with 5, comes 
     "total equal equals sum value result answer left ends up out comes come came amounts adds simplifies "
     "evaluates rounds reduces increases decreases rises drops".split()
 )
-_NEGATING = frozenset("not t never cannot neither nor without".split())  # "isn't" is read as isn and t
+_NEGATING = frozenset("not t never cannot none".split())  # "isn't" is read as isn and t
+_NEGATING_NEXT = frozenset("neither nor without".split())  # but: what she paid without tax is 5
 _QUALIFYING = frozenset(
     "except than least most above below between under about approximately roughly around nearly almost "
     "multiple multiples divisible base twice half double triple thrice minus plus times power maybe perhaps "
@@ -70,6 +74,20 @@ _CONCLUDING = frozenset(
     "in".split()
 )
 _COPULAS = frozenset("is are was were equals".split())
+_HOLDING = _COPULAS.union("has have".split())
+_COMING_TO = frozenset(  # to find 5; "to paint 3 rooms" says what for
+    "be find get give have make obtain reach total equal exactly about only yield".split()
+)
+_DETERMINERS = frozenset(
+    "the a an his her their its my our your these those first last next past same other another".split()
+)
+_BREAKS = _CLAUSE_ENDS.union(  # between two quantities: what is said of them are two things
+    _SO,
+    _COPULAS,
+    "and : which that leaving leaves makes gives total i he she it we you they".split(),
+)
+_WORKED = re.compile(r"(?:^|[^<>=]*[^<>=\s])\s*=[^=]*\d")
+_UNITS = re.compile(r"[^\W\d_]{2,}|(?<=\d) ?x ?(?=\$?\d)")
 _NEAR = 4  # words in front of a quantity that may qualify it
 
 
@@ -94,8 +112,8 @@ def stated(text: str) -> str | None:
             return _asserted(sentence, found, alone=len(sentences) == 1)
         if answer := _IN_WORDS.match(sentence) or _NOTHING.search(sentence) or _NAMED.search(sentence):
             return next(filter(None, answer.groups()))
-        is_denied = not _NEGATING.isdisjoint(behind)  # "it cannot be known"
-        if is_denied or not _FINISHED.search(sentence):
+        is_negated = not (_NEGATING | _NEGATING_NEXT).isdisjoint(behind)  # "it cannot be known"
+        if is_negated or not _FINISHED.search(sentence):
             return None
     return None
 
@@ -117,27 +135,82 @@ def _asserted(sentence: str, found: list[Stretch], *, alone: bool) -> str | None
         or not _CHANGING.isdisjoint(re.findall(r"[a-z]+", prose))
     ):
         return None
-    open_ = [at for at, each in enumerate(found) if _NEGATING.isdisjoint(_behind(each.before, _CLAUSE_ENDS))]
-    but = max((at for at in open_ if "but" in found[at].before), default=0)
-    open_ = [at for at in open_ if at >= but]
+    words = [word for at, each in enumerate(found) for word in (*each.before, str(at))]
+    main = main_clause(" " + " ".join([*words, *found[-1].behind]))
+    open_ = _open(found, range(len(found)) if main is None else main)
     if not open_:
         return None
-    asserted = [at for at in open_ if not _is_modifier(found[at].before)] or open_
-    begins = not found[0].before and not any(_SO.intersection(each.before) for each in found)
-    first = last = asserted[0] if begins else asserted[-1]  # "42, not 43", "5 is prime"
+    first = last = _meant(found, open_, is_plain=main is not None)
     while first - 1 in open_ and _joins(found[first - 1], found[first]):
         first -= 1
-    while begins and last + 1 in open_ and _joins(found[last], found[last + 1]):
+    while last + 1 in open_ and _joins(found[last], found[last + 1]):
         last += 1
-    qualified = _QUALIFYING.intersection(_behind(found[first].before, _CLAUSE_ENDS | _COPULAS)[-_NEAR:])
-    if qualified or found[-1].behind[:1] in (["or"], ["more"], ["less"]):
+    if _is_qualified(found[first], found[last], found[last + 1 :]):
         return None
-    if any(_OTHERWISE.intersection(each.before) for each in found[last + 1 :]):  # 42, or maybe 43
-        return None
+    if last + 1 < len(found) and _is_range(found[last], found[last + 1]):
+        last += 1
     run = found[first : last + 1]
-    if all(JOINING.issuperset(each.before) for each in run[1:]):
+    if all(JOINING.issuperset(each.before) or each.before == ["to"] for each in run[1:]):
         return sentence[run[0].start : run[-1].end].lstrip("= ").replace("**", "")
-    return ", ".join(sentence[each.start : each.end].lstrip("= ").replace("**", "") for each in run)
+    return ", ".join(each.text.lstrip("= ").replace("**", "") for each in run)
+
+
+def _open(found: list[Stretch], main: Iterable[int]) -> list[int]:
+    """The stretches of the main clause that nothing denies, from the last "but" in front of one on."""
+    denied = set()
+    for at, each in enumerate(found):
+        is_next = at - 1 in denied and bool(each.before) and JOINING.issuperset(each.before)  # not 5 or 6
+        words = _behind(each.before, _CLAUSE_ENDS)
+        is_negated = not (_NEGATING.isdisjoint(words) and _NEGATING_NEXT.isdisjoint(_behind(words, _COPULAS)))
+        if is_next or is_negated:
+            denied.add(at)
+    for at, each in reversed(list(enumerate(found))):
+        is_next = at + 1 in denied and each.behind in (["and"], ["or"])  # 5 and 6 are wrong
+        if is_next or is_denied(" " + " ".join(each.behind), has_unit=each.text[-1].isalpha()):
+            denied.add(at)
+    open_ = [at for at in main if at not in denied]
+    but = max((at for at in open_ if "but" in found[at].before), default=0)
+    return [at for at in open_ if at >= but]
+
+
+def _meant(found: list[Stretch], open_: list[int], *, is_plain: bool) -> int:
+    """Of the `open_` stretches the one that the sentence is about: what it works out; else what it begins
+    with; else what something is or has, where the sentence `is_plain`; else the last."""
+    begins = not found[0].before and not any(_SO.intersection(each.before) for each in found)
+    modifiers = _modifiers(found)
+    asserted = [at for at in open_ if at not in modifiers] or open_
+    worked = [at for at in open_ if _is_worked(found[at].text)]
+    said = [at for at in worked if at in asserted] or worked
+    is_share = begins and len(found) > 1 and found[1].before[:1] == ["of"]  # 20% of 50 is 10
+    if not said and is_plain and (is_share or not begins):
+        verbs = _COPULAS if begins else _HOLDING
+        said = [at for at in asserted if not verbs.isdisjoint(found[at].before[-1:])]
+    if not said:
+        return asserted[0] if begins else asserted[-1]  # "42, not 43", "5 is prime"
+    later = [at for at in asserted if at > said[-1] and not _BREAKS.isdisjoint(found[at].before)]
+    return said[-1] if begins or not later else later[-1]
+
+
+def _is_worked(text: str) -> bool:
+    """Whether a number is worked out there: 15 * 15 = 225, but not 2x = 10."""
+    return _WORKED.match(text) is not None and re.search("[a-zA-Z]", _UNITS.sub("", text)) is None
+
+
+def _is_qualified(first: Stretch, last: Stretch, rest: list[Stretch]) -> bool:
+    """Whether a run of stretches is bounded, estimated, a difference, or one of several guesses."""
+    near = _behind(first.before, _CLAUSE_ENDS | _COPULAS)[-_NEAR:]
+    if first.text[0] != "=" and not _QUALIFYING.isdisjoint(near):  # words before "=" are its other side
+        return True
+    if last.behind[:1] in (["more"], ["less"]) and not _is_worked(last.text):
+        is_compared = last.behind[1:2] == ["than"] and not _COPULAS.isdisjoint(first.before[-1:])
+        if not first.before or is_compared:  # 5 less than 12; she is 5 more than he
+            return True
+    return last.behind[:1] == ["or"] or any(_OTHERWISE.intersection(each.before) for each in rest)
+
+
+def _is_range(one: Stretch, other: Stretch) -> bool:
+    """Whether two stretches are one quantity, 5 to 6 miles; not so from 5 to 6, or 5 miles to 3 towns."""
+    return other.before == ["to"] and "from" not in one.before and not one.text[-1].isalpha()
 
 
 def _behind(before: list[str], ends: frozenset[str]) -> list[str]:
@@ -145,11 +218,25 @@ def _behind(before: list[str], ends: frozenset[str]) -> list[str]:
     return before[max((at + 1 for at, word in enumerate(before) if word in ends), default=0) :]
 
 
+def _modifiers(found: list[Stretch]) -> set[int]:
+    """The stretches that say when, where or of what, and what "and" joins to one: in 3 days and 5 hours."""
+    modifiers: set[int] = set()
+    for at, each in enumerate(found):
+        if _is_modifier(each.before) or (at - 1 in modifiers and each.before == ["and"]):
+            modifiers.add(at)
+    return modifiers
+
+
 def _is_modifier(before: list[str]) -> bool:
     """Whether a stretch behind these words says when, where or of what."""
-    words = [word for word in before if word not in ("the", "a", "an")]
+    words = [word for word in before if word not in _DETERMINERS]
     if words[-2:] == ["out", "of"]:
         return True
+    if len(words) > 1 and _BREAKS.isdisjoint(words):
+        if words[0] == "to" and words[1] not in _COMING_TO:  # 5 hours to drive 300 miles
+            return True
+        if words[0] in PREPOSITIONS and words[1].endswith("ing"):  # $8 for selling 3 cups
+            return True
     return bool(words) and words[-1] in PREPOSITIONS and _STATING.isdisjoint(words[-2:-1])
 
 
@@ -158,6 +245,8 @@ def _joins(one: Stretch, other: Stretch) -> bool:
     before = other.before
     if _is_modifier(one.before) != _is_modifier(before) and before not in (["and"], ["or"]):
         return False
+    if _is_worked(one.text):
+        return before in (["and"], ["or"]) or (JOINING.issuperset(before) and not _is_worked(other.text))
     if "=" in one.text and not ASSIGNED.match(one.text):
         return False
     if before[:1] in (["and"], ["or"]) and len(before) <= _NEAR + 1 and _CONCLUDING.isdisjoint(before):

@@ -39,7 +39,7 @@ _NO_UNIT = PREPOSITIONS.union(
     JOINING,
     "of to by as a an the is are was were will be that this it which who there then so but not because given "
     "using he she they we you her his their its has have had therefore thus hence more less left only total "
-    "altogether works".split(),
+    "altogether works do does did can could should would must cannot gives leaves makes".split(),
 )
 _LONGEST_UNIT = 3  # words
 _NAME = re.compile(r"\$\s*[a-zA-Z]\s*\$")  # a variable

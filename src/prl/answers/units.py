@@ -55,6 +55,10 @@ _UNITS = {
 _ABBREVIATIONS = {"mph": "mile/hour", "kph": "km/hour"}
 _CURRENCY = frozenset([r"\usd", r"\eur", r"\gbp", r"\jpy", r"\inr"])
 _TAIL = frozenset(["^", "{", "}", "/", "(", ")", r"\cdot", "-"])
+_NO_UNIT = re.compile(  # 5 metres or feet have neither unit; and 5 "that is impossible" is not 5
+    r"\b(?:or|not(?! counting| including)|never|cannot)\b|n['’]t\b"
+    r"|\b(?:is|are|was|were)\W+(?:[a-z]+\W+)?(?:impossible|incorrect|wrong|false|invalid)\b"
+)
 _POWER_WORDS = {"square": 2, "sq": 2, "squared": 2, "cubic": 3, "cu": 3, "cubed": 3}
 
 
@@ -76,7 +80,7 @@ def split_unit(items: list[str]) -> tuple[list[str], tuple[str, Fraction] | None
     ):
         return items, None
     body, tail = items[:start], "".join(items[start:])
-    if re.search(r"\bor\b", tail):  # of two units it has neither
+    if _NO_UNIT.search(tail.replace(r"\text", " ")):
         return items, None
     while body and body[-1] == r"\cdot":
         body = body[:-1]
