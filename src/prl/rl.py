@@ -98,8 +98,7 @@ def run(
     stages = stages_of(settings.arguments, settings.trainer.max_steps)
     settings, tags = _settled(settings, len(rewards))
     arguments, training = settings.arguments, settings.trainer
-    own = own_rewards(arguments.rewards, rewards)
-    _check_best(settings, stages, own)
+    own = _own(settings, stages, rewards)
     # Data before the model, which takes minutes to load; the folder once nothing in them is wrong.
     cells: Cells | None = [] if own else None
     problems = load_problems(arguments, stages, training.seed, cells)
@@ -176,27 +175,29 @@ def _settled(settings: Settings[RLArguments], own: int) -> tuple[Settings[RLArgu
     return replace(settings, chosen=chosen, trainer=training), tags
 
 
-def _check_best(
-    settings: Settings[RLArguments], stages: Sequence[Stage], own: Mapping[str, OwnReward]
-) -> None:
-    """UsageError where the best evaluation is to be told by a reward that trl 1.16 logs under another name,
-    or that not every stage pays."""
+def _own(
+    settings: Settings[RLArguments], stages: Sequence[Stage], functions: Sequence[RewardFunction]
+) -> dict[str, OwnReward]:
+    """The user's rewards. UsageError where the best evaluation is to be told by a reward, of theirs or not,
+    that trl 1.16 logs under another name, or that not every stage pays."""
+    own = own_rewards(settings.arguments.rewards, functions)
     metric = (settings.trainer.metric_for_best_model or "").removeprefix("eval_")
     if not metric.startswith("rewards/"):
-        return
+        return own
     default = settings.arguments.rewards
     always = [
         name
         for name in rewards_of(stages, default, [*own])
         if name in own or all(name in (stage.rewards or default) for stage in stages)
     ]
-    functions = [own[name].pay.__name__ if name in own else f"{name}_reward" for name in always]
-    known = [f"rewards/{name}/{measure}" for name in functions for measure in ("mean", "std")]
+    logged = [own[name].pay.__name__ if name in own else f"{name}_reward" for name in always]
+    known = [f"rewards/{name}/{measure}" for name in logged for measure in ("mean", "std")]
     if metric not in known:
         raise UsageError(
             f"metric_for_best_model: {metric!r} is no reward that an evaluation measures in every stage: "
             f"{', '.join(known)}{nearest(metric, known)}"
         )
+    return own
 
 
 def _told(

@@ -62,6 +62,7 @@ TABLE = [
     ("Sam needs $5 more.", "$5", "a difference"),
     ("There are 5 to 6 of them.", "5 to 6", "a range"),
     ("42, not counting the hosts", "42", "a remark that denies nothing"),
+    ("Ken has 22 cards, whereas Lou has 15.", "22 cards", "another's"),
     ("24 seats will not be sold", "24 seats", "not the number is denied"),
     ("What she paid without tax is 5.", "5", "a negation within the subject"),
     ("3 or 4", None, "nothing but quantities"),

@@ -57,8 +57,7 @@ def describe(rows: Iterable[Mapping[str, Any]], path_opening: str = "none") -> d
         last += made[-1:] if gold is not None else []
     blocks = [block for trace in traces for block in trace.blocks]
     paths = [[words(path.content) for path in block.paths] for block in blocks]
-    correct = map(correct_of, listed)
-    judged = [(right, trace.uses_parallel) for right, trace in zip(correct, traces, strict=True)]
+    judged = [(correct_of(row), trace.uses_parallel) for row, trace in zip(listed, traces, strict=True)]
     shares: dict[str, list[Any]] = {
         "accuracy": [right for right, _ in judged],
         "accuracy_with_block": [right for right, parallel in judged if parallel],

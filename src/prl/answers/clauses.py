@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-_WHEN = "if|when|since|because|although|unless|until|before|after"
+_WHEN = "if|when|since|because|although|whereas|unless|until|before|after"
 _IS = "is|are|was|were"
 # "which means 12" and "which is 12" conclude; "which is less than 30" and "which have 40 legs" do not
 _WHICH = rf"which (?!(?:{_IS}) (?!\d)|(?:has|had|have|costs?|holds?|contains?) )"

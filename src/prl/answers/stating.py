@@ -1,10 +1,10 @@
 r"""What a sentence states: 18 in "Janet makes $18 every day", `y \gt 7` in "so $y \gt 7$", "42 рубля".
 
 A sentence is words and, between them, stretches of mathematics (`stretches`). The last stretch that its main
-clause (`clauses`) asserts is the answer, or else the last in which a number is worked out, with the unit behind
-it and with those that commas, "and" or "or" join to it: several candidates stay several. Not asserted is what
-is denied ("not 12 but 13", "5 is impossible") and, where another stretch is left, what stands behind a
-preposition that says when or of what ("45 miles after 4 hours") or what for ("5 hours to drive 300 miles").
+clause (`clauses`) asserts is the answer, or else the last in which a number is worked out, with the unit
+behind it and with those that commas, "and" or "or" join to it: several candidates stay several. Not asserted
+is what is denied ("not 12 but 13", "5 is impossible") and, where another stretch is left, what stands behind
+a preposition that says when or of what ("45 miles after 4 hours") or what for ("5 hours to drive 300 miles").
 What is bounded, estimated or made conditional ("at least 5", "about 5", "5 unless …") states no quantity. At
 most the last sentences of a text are looked at.
 """

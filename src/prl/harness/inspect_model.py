@@ -85,8 +85,8 @@ class PrlModel(ModelAPI):
             answers = await asyncio.gather(*map(self._teacher.ask, requests))
         except Refused as error:
             return ModelOutput.from_content(self.model_name, "", stop_reason="model_length", error=str(error))
-        spent = sum(answer.completion_tokens for answer in answers)
-        read = answers[0].prompt_tokens
+        spent = sum(answer.completion_tokens or 0 for answer in answers)
+        read = answers[0].prompt_tokens or 0
         return ModelOutput(
             model=self.model_name,
             choices=[self._choice(answer, config) for answer in answers],

@@ -210,7 +210,7 @@ def _expanded(stored: Mapping[str, Any]) -> dict[str, dict[int, Evaluation]]:
 def _evaluation(stored: Mapping[str, Any]) -> Evaluation:
     problems, columns = [Hashed(problem) for problem in stored["problems"]], stored["rows"]
     rows = [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
-    scores = {
+    scores: dict[str, dict[str, float]] = {
         name: {problem: of for problem, of in zip(problems, values, strict=True) if of is not None}
         for name, values in stored["scores"].items()
     }

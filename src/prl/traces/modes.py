@@ -196,10 +196,7 @@ def rewrite(
     For each of `samples` traces the teacher solves the problem `solutions` times (2 to 4). `summary`: the
     teacher is asked to sum them up, or a sentence is made, drawn by `seed` and problem. Raises UsageError.
     """
-    if not 2 <= solutions <= 4:
-        raise UsageError(f"solutions: {solutions} paths do not make a block here; give 2 to 4")
-    if summary not in ("teacher", "template"):
-        raise UsageError(f"summary: {summary!r} is neither 'teacher' nor 'template'")
+    _check_rewriting(solutions, summary)
     settings = (max_tokens, temperature, top_p)
     solving = samples * solutions
 
@@ -226,41 +223,57 @@ def rewrite(
         """The traces, each with the place of the answer that it ends on."""
         found: list[tuple[str, int | None]] = []
         for number, group in enumerate(groups(problem, texts)):
-            answer = " ".join(group[0][1].split())
-            if summary == "teacher":
-                text = without_tags(texts[solving + number])
-            else:
-                drawer = Random(f"{seed}\0{conversation(problem)}\0{number}")
-                text = drawer.choice(_SUMMARIES).format(all=_ALL[len(group)], answer=answer)
+            place = solving + number if summary == "teacher" else None
+            drawer = Random(f"{seed}\0{conversation(problem)}\0{number}")
+            text = _drawn(drawer, group) if place is None else without_tags(texts[place])
             if not is_blank(text):
-                block = render([path for path, _ in group], text)
-                place = solving + number if summary == "teacher" else None
-                found.append((f"{block}\n\n{FINAL_ANSWER} {answer}", place))
-        if found:
-            return found
+                found.append((_joined(group, text), place))
         written, rights = solved(problem, texts)
         alone = [*(text for text, _ in rights), *written][:1]
-        return [(text, written.index(text)) for text in alone]
-
-    def trace(problem: Problem, texts: Texts) -> list[str]:
-        return [text for text, _ in ended(problem, texts)]
-
-    def ends(problem: Problem, texts: Texts) -> list[int | None]:
-        return [place for _, place in ended(problem, texts)]
+        return found or [(text, written.index(text)) for text in alone]
 
     def check(problem: Problem, texts: Texts, candidate: str) -> list[Rejection]:
         if blocks := parse(candidate).blocks:
             return _of_summary(blocks[0], problem["answer"])
         if groups(problem, texts):
             return [Rejection(Reason.NO_BLOCK, "the teacher wrote no summary")]
-        written, rights = solved(problem, texts)
-        what = "right, no two that differ and say more than the answer"
-        return [Rejection(Reason.NO_BLOCK, f"{len(rights)} of {len(written)} solutions {what}")]
+        return [Rejection(Reason.NO_BLOCK, _too_few(*solved(problem, texts)))]
 
-    template = user_message("{problem}", style)
-    if summary == "teacher":
-        template = f"{template}\n\n---\n\n{_SUMMARISE}"
-    return Mode("rewrite", requests, trace, ends, template=template, check=check, paths_are_right=True)
+    shown = [user_message("{problem}", style), *([_SUMMARISE] if summary == "teacher" else [])]
+    return Mode(
+        "rewrite",
+        requests,
+        lambda problem, texts: [text for text, _ in ended(problem, texts)],
+        lambda problem, texts: [place for _, place in ended(problem, texts)],
+        template="\n\n---\n\n".join(shown),
+        check=check,
+        paths_are_right=True,
+    )
+
+
+def _check_rewriting(solutions: int, summary: str) -> None:
+    if not 2 <= solutions <= 4:
+        raise UsageError(f"solutions: {solutions} paths do not make a block here; give 2 to 4")
+    if summary not in ("teacher", "template"):
+        raise UsageError(f"summary: {summary!r} is neither 'teacher' nor 'template'")
+
+
+def _too_few(written: Sequence[str], rights: Sequence[tuple[str, str]]) -> str:
+    what = "right, no two that differ and say more than the answer"
+    return f"{len(rights)} of {len(written)} solutions {what}"
+
+
+def _drawn(drawer: Random, group: list[tuple[str, str]]) -> str:
+    return drawer.choice(_SUMMARIES).format(all=_ALL[len(group)], answer=_answer_of(group))
+
+
+def _joined(group: list[tuple[str, str]], summary: str) -> str:
+    block = render([path for path, _ in group], summary)
+    return f"{block}\n\n{FINAL_ANSWER} {_answer_of(group)}"
+
+
+def _answer_of(group: list[tuple[str, str]]) -> str:
+    return " ".join(group[0][1].split())
 
 
 def _groups(paths: list[tuple[str, str]], most: int, size: int) -> list[list[tuple[str, str]]]:

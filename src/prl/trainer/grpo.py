@@ -59,6 +59,9 @@ class GRPO(GRPOTrainer):
     `rewards` are by name, in the order of `args.reward_weights`. Columns of `problems` reach them.
     """
 
+    paid: torch.Tensor
+    """The rewards of the last generation, of all processes."""
+
     def __init__(
         self,
         model: Any,
@@ -91,7 +94,6 @@ class GRPO(GRPOTrainer):
         self.live_rows, self.times, self.memory = LiveRows(), StepTimes(), PeakMemory()
         self.harm = HarmWatch(problems=len(held_out or ()), is_adaptive=is_adaptive, live_rate=live_rate)
         self.epochs_done, self.wrong_paths = 0, wrong_paths
-        self.paid = torch.empty(0)  # the rewards of the last generation, of all processes
         self.patience = Patience(patience) if patience else None
         keepers = [each for each in (rollouts, staging) if each]
         settle_ddp(args, model)
