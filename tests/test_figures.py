@@ -165,6 +165,18 @@ def test_a_run_has_its_stages_named_and_several_have_a_legend_outside(runs: list
     assert not legend.get_window_extent().overlaps(figure.axes[0].bbox)
 
 
+def test_runs_whose_names_cannot_be_drawn_are_told_apart(tmp_path: Path) -> None:
+    evaluated = [evaluated_at_costs(tmp_path / name / "eval") for name in ("実験一", "実験二", "plain")]
+    trained = [rl_run(tmp_path / name / "rl", steps=3) for name in ("実験一", "実験二")]
+    with style():
+        made = dict(_figures(read_runs([*evaluated, *trained])))
+    (figure, says), (curves, _) = made["frontiers-sampled"], made["block-position"]
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert labels[:3] == ["□□□/eval (1)", "□□□/eval (2)", "plain/eval"]
+    assert says == "accuracy against its cost: 実験一/eval, 実験二/eval, plain/eval"
+    assert [text.get_text() for text in curves.legends[0].get_texts()] == ["□□□/rl (1)", "□□□/rl (2)"]
+
+
 def test_whatever_a_model_wrote_is_drawn_as_text(tmp_path: Path) -> None:
     said = " ".join(text[:40] for text in [*HOSTILE.values(), "$\\frac{", "漢字 \U0001f600"])
     written = f"{said}<Parallel><Path>{said}</Path><Path>x</Path></Parallel><Summary>_$x_{{</Summary>"

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -101,7 +102,8 @@ def _figures(told: Sequence[Told]) -> Iterator[tuple[str, tuple[Figure, str]]]:
     for name, rows in _comparable(told):
         left_out = f"; {len(rows) - len(COLOURS)} more have no colour" if len(rows) > len(COLOURS) else ""
         shown = dict(islice(rows.items(), len(COLOURS)))
-        yield name, (draw_frontiers(shown), f"accuracy against its cost: {', '.join(shown)}{left_out}")
+        drawn = dict(zip(_in_legend(shown), shown.values(), strict=True))
+        yield name, (draw_frontiers(drawn), f"accuracy against its cost: {', '.join(shown)}{left_out}")
     for run in told:
         if row := example(run.samples):
             pieces = pieces_of(row["text"], row.get("token_lengths"))
@@ -132,6 +134,7 @@ def _over_steps(
     shown = [(run, curves) for run, curves in trained if any(key in curves for key in panels)]
     if not shown:
         return None
+    names = _in_legend([run.name for run, _ in shown])
     figure = empty_figure(width=4.6 * len(panels) + 0.6, height=3.6)
     grid = figure.subplots(1, len(panels), squeeze=False)[0]
     for axes, (key, label) in zip(grid, panels.items(), strict=True):
@@ -139,7 +142,7 @@ def _over_steps(
             colour, dash = COLOURS[number % len(COLOURS)], _DASHES[number // len(COLOURS) % len(_DASHES)]
             if curve := curves.get(key):
                 smooth = SMOOTH if len(curve) >= _MANY else 1
-                draw_curve(axes, _in_legend(run.name), curve, smooth, color=colour, linestyle=dash)
+                draw_curve(axes, names[number], curve, smooth, color=colour, linestyle=dash)
             mark_stages(axes, run.stages, colour=colour, named=len(shown) == 1)
         axes.set(xlabel="step", ylabel=label)
         axes.spines[["top", "right"]].set_visible(False)
@@ -154,25 +157,31 @@ def _over_steps(
         handles = {name: line for line, name in drawn}
         figure.legend([*handles.values()], [*handles], loc="outside lower center", ncols=2, frameon=False)
     else:
-        figure.suptitle(_in_legend(shown[0][0].name), fontsize=11)
+        figure.suptitle(names[0], fontsize=11)
     return figure
 
 
-def _in_legend(name: str) -> str:
-    """A run's name; matplotlib leaves out of a legend what begins with a line."""
-    return legible(f" {name}" if name.startswith("_") else name)
+def _in_legend(names: Iterable[str]) -> list[str]:
+    """Names of runs as they can be drawn, numbered where several then read alike; matplotlib leaves out of a
+    legend what begins with a line."""
+    drawn = [legible(f" {name}" if name.startswith("_") else name) for name in names]
+    alike = Counter(drawn)
+    return [
+        f"{name} ({drawn[: place + 1].count(name)})" if alike[name] > 1 else name
+        for place, name in enumerate(drawn)
+    ]
 
 
 def _comparable(told: Iterable[Told]) -> Iterator[tuple[str, dict[str, list[list[Row]]]]]:
-    """Name of a figure, and the evaluations whose responses of a mode are to the same problems, as
-    `draw_frontiers` takes them."""
+    """Name of a figure, and by their names the evaluations whose responses of a mode are to the same
+    problems, as `draw_frontiers` takes them."""
     evaluated = [run for run in told if run.command == "eval"]
     for mode in ("sampled", "greedy"):
         asked: dict[frozenset[str], dict[str, list[list[Row]]]] = {}
         for run in evaluated:
             rows = counted(row for row in run.samples if row.get("mode") == mode)
             if rows:
-                asked.setdefault(frozenset(row["problem"] for row in rows), {})[_in_legend(run.name)] = [rows]
+                asked.setdefault(frozenset(row["problem"] for row in rows), {})[run.name] = [rows]
         for number, rows_of in enumerate(asked.values(), 1):
             yield f"frontiers-{mode}" + (f"-{number}" if number > 1 else ""), rows_of
 
