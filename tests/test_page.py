@@ -380,6 +380,27 @@ def test_what_began_from_what(tmp_path: Path) -> None:
     ]
 
 
+def test_nothing_began_from_a_run_that_has_its_models_name_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluation(tmp_path / "runs" / "base" / "rl", scores=[1], model="Org/model")
+    rl_run(tmp_path / "runs" / "tiny", steps=1, model="base/rl")
+    rl_run(tmp_path / "runs" / "rl", steps=1)
+    evaluation(tmp_path / "runs" / "eval", scores=[1])
+    told = read_runs([tmp_path / "runs" / name for name in ("base/rl", "tiny", "rl", "eval")])
+    assert lineage(told) == [
+        ["Org/model", f"{told[0].name} (evaluation)"],
+        ["base/rl", f"{told[1].name} (RL)"],
+        ["tiny", f"{told[2].name} (RL)"],
+        ["tiny", f"{told[3].name} (evaluation)"],
+    ], "no run is what an evaluation leaves, nor the model that ships"
+    monkeypatch.chdir(tmp_path / "runs")
+    assert lineage(told)[1:] == [
+        ["base/rl", *(f"{told[at].name} ({what})" for at, what in ((1, "RL"), (2, "RL")))],
+        ["base/rl", *(f"{told[at].name} ({what})" for at, what in ((1, "RL"), (3, "evaluation")))],
+    ], "here it is the folder"
+
+
 @pytest.mark.parametrize(
     ("text", "gold", "is_doubted"),
     [

@@ -125,12 +125,17 @@ def lineage(told: Sequence[Told]) -> list[list[str]]:
 
 
 def _began_from(run: Told, told: Sequence[Told]) -> Told | None:
-    """The run whose model, or a checkpoint of it, this one began with: the path may be from elsewhere."""
-    parts = [part for part in Path(str(run.settings.get("model_name_or_path") or "")).parts if part != ".."]
+    """The training whose model, or a checkpoint of it, this one began with: the path may be from elsewhere,
+    but for a name alone, which may be that of a model on the Hub."""
+    model = Path(str(run.settings.get("model_name_or_path") or ""))
+    parts = [part for part in model.parts if part != ".."]
     if parts and parts[-1].startswith("checkpoint-"):
         parts.pop()
-    ends = (other for other in told if parts and [*other.folder.resolve().parts[-len(parts) :]] == parts)
-    return next((other for other in ends if other is not run), None)
+    if len(model.parts) == 1:
+        parts = [*model.resolve().parts] if model.is_dir() else []
+    trained = (other for other in told if other is not run and other.command in ("sft", "rl"))
+    ends = (other for other in trained if [*other.folder.resolve().parts[-len(parts) :]] == parts)
+    return next(ends, None) if parts else None
 
 
 def _names(folders: Sequence[Path]) -> list[str]:
