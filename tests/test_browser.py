@@ -112,6 +112,20 @@ def test_charts_are_drawn_and_nothing_sticks_out(visit: Any, demo: Path, width: 
     expect(page.locator(".plot svg").first).to_be_visible()
 
 
+def test_a_mean_over_steps_is_not_over_the_lines_that_were_logged(visit: Any, tmp_path: Path) -> None:
+    run = rl_run(tmp_path / "rl", steps=60, right=lambda step: step % 20 == 0)
+    lines = [line for line in runs.read_metrics(run) if line["step"] % 10 == 0]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    page = visit(write_page([run], tmp_path / "page.html"))
+    draw_all(page)
+    line = page.locator("#chart-right-answers .plot .mark-line path").first
+    logged = line.get_attribute("d")
+    page.select_option("#smooth", "20")
+    expect(line).not_to_have_attribute("d", logged)
+    page.select_option("#smooth", "5")
+    expect(line).to_have_attribute("d", logged)
+
+
 def test_it_is_usable_by_everyone(visit: Any, demo: Path) -> None:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
     for dark in (False, True):

@@ -319,6 +319,38 @@ def test_milestones_are_of_a_mean_of_five(tmp_path: Path) -> None:
     assert milestones(read_runs([few])[0]) == {}
 
 
+def logged_every(run: Path, steps: int) -> Path:
+    """Of a run's lines those of every so many steps."""
+    lines = [line for line in runs.read_metrics(run) if line["step"] % steps == 0]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return run
+
+
+def test_a_mean_of_five_is_of_steps_however_often_they_are_logged(tmp_path: Path) -> None:
+    run = logged_every(rl_run(tmp_path / "rl", steps=60, right=lambda step: step > 25), 10)
+    run = with_blocks(run, lambda step: step / 60)
+    assert milestones(read_runs([run])[0]) == {"half of the gain": 30, "blocks": 30}
+
+
+@pytest.mark.parametrize(
+    ("first", "every", "told"),
+    [
+        (1, 1, "80 s in 40 steps, rollout 38%"),
+        (10, 10, "80 s in 40 steps, rollout 38%"),
+        (1, 10, "80 s in 40 steps, rollout 38%"),
+        (12, 4, "64 s in 32 steps, rollout 50%"),
+    ],
+    ids=["each", "of ten", "the first and of ten", "of four from step 9 on"],
+)
+def test_the_time_of_a_step_is_that_of_all_steps(tmp_path: Path, first: int, every: int, told: str) -> None:
+    """Each takes 2 seconds, the first ten no rollout; a line is a mean of those since the one before."""
+    (run,) = read_runs([rl_run(tmp_path / "rl", steps=1)])
+    at = sorted({first, *range(max(first, every), 41, every)})
+    lines = [{"step": step, "step_time": 2.0, "time/rollout": 1.0 * (step > 10)} for step in at]
+    (chart,) = (each for each in charts_of([replace(run, lines=lines)]) if each["title"] == "Time of a step")
+    assert chart["found"] == [told]
+
+
 def test_blocks_that_were_there_from_the_start_have_no_first_step(tmp_path: Path) -> None:
     run = with_blocks(rl_run(tmp_path / "rl", steps=12), lambda step: 0.48 if step == 1 else 0.9)
     said = "Blocks were there from the start: 48% of the responses had one at step 1, 90% at step 12."

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from prl.grammar import PARALLEL
@@ -142,16 +143,27 @@ def _memory_told(curves: Mapping[str, Curve]) -> str:
 
 def _time_told(curves: Mapping[str, Curve]) -> str:
     """The seconds of all steps that were logged, and which share of them went where, the most first."""
-    steps = curves.get("step_time", ())
-    whole = sum(seconds for _, seconds in steps)
+    steps = curves.get("step_time", [])
+    whole = _over_all_steps(steps)
     parts = {
-        key.removeprefix("time/"): sum(seconds for _, seconds in curve) / whole
+        key.removeprefix("time/"): _over_all_steps(curve) / whole
         for key, curve in curves.items()
         if key.startswith("time/") and whole
     }
     most = sorted((name for name in parts if parts[name] >= 0.005), key=lambda name: -parts[name])
-    told = f"{whole:.3g} s in {len(steps)} steps"
+    told = f"{whole:.3g} s in {sum(_steps_of(steps))} steps"
     return ", ".join([told, *(f"{name} {parts[name]:.0%}" for name in most)]) if whole else ""
+
+
+def _over_all_steps(curve: Curve) -> float:
+    """The sum over steps of what was logged as a mean of those since the line before."""
+    return sum(count * value for count, (_, value) in zip(_steps_of(curve), curve, strict=True))
+
+
+def _steps_of(curve: Curve) -> list[int]:
+    """How many steps each point is of; the first of as many as the second, or of those that there were."""
+    gaps = [later - step for (step, _), (later, _) in pairwise(curve)]
+    return [min(curve[0][0], *gaps[:1]) if gaps else curve[0][0], *gaps] if curve else []
 
 
 def _series(chart: Chart, curves: Mapping[str, Curve]) -> Iterable[tuple[str, Curve]]:

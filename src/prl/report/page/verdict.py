@@ -13,6 +13,7 @@ import numpy as np
 
 from prl.analysis.budgets import problem_of
 from prl.grammar import PARALLEL
+from prl.report.curves import latest_means, logged
 from prl.report.page.reading import Told
 from prl.statistics import (
     Estimate,
@@ -297,9 +298,9 @@ def _when(paid: Sequence[int], steps: Sequence[int]) -> str:
 
 def _smooth(run: Told, key: str) -> list[tuple[int, float]]:
     """The mean over so many latest steps, from the first step that has as many."""
-    points = [(line["step"], line[key]) for line in run.lines if isinstance(line.get(key), float)]
-    ends = range(SMOOTH, len(points) + 1)
-    return [(points[end - 1][0], fmean(value for _, value in points[end - SMOOTH : end])) for end in ends]
+    curve = logged(run.lines).get(key, [])
+    means = zip(curve, latest_means(curve, SMOOTH), strict=True)
+    return [(step, mean) for (step, _), mean in means if step >= SMOOTH]
 
 
 def share(found: Estimate) -> str:

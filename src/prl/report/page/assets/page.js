@@ -51,9 +51,12 @@
   const DARK = ["#56b4e9", "#ff9f5a", "#4fd3a5", "#e39ac4", "#f0e442", "#c8c8d0", "#9ad0f5", "#ffc299"];
   const DASHES = [[1, 0], [6, 3], [2, 2], [8, 2, 2, 2], [1, 3], [4, 1], [10, 4], [3, 5]];
 
-  function smoothed(points, window) {
+  // At each point the mean of those that lie less than so many steps before it, and itself.
+  function smoothed(points, steps) {
+    let first = 0;
     return points.map(([step], at) => {
-      const latest = points.slice(Math.max(0, at - window + 1), at + 1);
+      while (points[first][0] <= step - steps) first++;
+      const latest = points.slice(first, at + 1);
       return [step, latest.reduce((sum, [, value]) => sum + value, 0) / latest.length];
     });
   }
