@@ -286,6 +286,7 @@ def test_evaluations_of_the_same_problems_are_compared_in_pairs(tmp_path: Path) 
         ("a", "sampled", "40", "50.0% [35.0%, 65.0%]", "", *form),
         ("b", "sampled", "40", "100.0% [91.2%, 100.0%]", "+50.0 [+35.0, +65.0]", *form),
     ]
+    assert "counts once" not in write_page([first], tmp_path / "page.html").read_text("utf-8")
     other = evaluation(tmp_path / "c", scores=[1] * 40, problems="others")
     assert not any("more accurate" in line for line in sentences(read_runs([first, other])))
     assert [row[4] for row in evaluations(read_runs([first, other]))[1:]] == ["", "other problems"]
