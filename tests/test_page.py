@@ -293,6 +293,25 @@ def test_evaluations_of_the_same_problems_are_compared_in_pairs(tmp_path: Path) 
     assert [row[3] for row in evaluations(read_runs([first]))] == ["right", "50.0% [35.0%, 65.0%]"]
 
 
+def test_evaluations_of_other_problems_are_told_each_and_those_alike_in_groups(tmp_path: Path) -> None:
+    first = evaluation(tmp_path / "a", scores=[0, 1] * 10)
+    other = evaluation(tmp_path / "b", scores=[1] * 20, problems="others")
+    assert sentences(read_runs([first, other])) == [
+        f"{name}: Right in {right} of 20 problems of arithmetic:heldout (mean of 1 samples a problem)."
+        for name, right in (("a", "50.0% [25.0%, 75.0%]"), ("b", "100.0% [83.2%, 100.0%]"))
+    ]
+    better = evaluation(tmp_path / "c", scores=[1] * 20, greedy=[0] * 20)
+    worse = evaluation(tmp_path / "d", scores=[0] * 20, problems="others", greedy=[1] * 20)
+    alone = evaluation(tmp_path / "e", scores=[1], problems="third")
+    said = sentences(read_runs([first, other, better, worse, alone]))
+    assert [line.split(" (")[0] for line in said] == [
+        "Of 2 evaluations of the same problems c has the highest accuracy",
+        "Of 2 evaluations of the same problems b has the highest accuracy",
+        "e: Right in 100.0% [2.5%, 100.0%] of 1 problems of arithmetic:heldout",
+    ]
+    assert "It is more accurate than d (+100.0" in said[1]
+
+
 def test_the_best_is_held_against_the_next_and_modes_may_disagree(tmp_path: Path) -> None:
     base = evaluation(tmp_path / "base", scores=[0] * 40, greedy=[0] * 40)
     best = evaluation(tmp_path / "best", scores=[1] * 20 + [0] * 20, greedy=[1] * 20 + [0] * 20)

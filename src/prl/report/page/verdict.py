@@ -52,13 +52,15 @@ class Paid:
 
 
 def sentences(told: Sequence[Told]) -> list[str]:
-    """Two or three for a run; of several evaluations, which is the most accurate and by how much."""
-    evaluated = [run for run in told if run.results]
-    said = _compared(evaluated)
-    if len(told) > 1 and not evaluated:
+    """Two or three for a run; of several evaluations of the same problems, which is the most accurate and by
+    how much."""
+    alike = [(mode, same) for mode in _MODES for same in _alike(told, mode)]
+    compared = {run.name for _, same in alike for run in same}
+    said = _compared(alike)
+    if len(told) > 1 and not any(run.results for run in told):
         said.append("Which of these runs is better only evaluations can say; none is on this page.")
     for run in told:
-        if len(evaluated) < 2 or not run.results:  # else they stand in a table
+        if run.name not in compared:  # else they stand in a table
             prefix = f"{run.name}: " if len(told) > 1 else ""
             said += [prefix + line for line in _of(run)]
     return said or ["Nothing has been logged yet."]
@@ -184,28 +186,34 @@ def _has_clean_block(row: Row) -> float:
 # --- Evaluations
 
 
-def _compared(evaluated: Sequence[Told]) -> list[str]:
-    """How the most accurate of the evaluations that answered the same problems compares to the next and to
-    the first, in a sentence, and in another where another one is ahead in another mode; none where no two
-    did."""
+def _alike(told: Sequence[Told], mode: str) -> list[list[Told]]:
+    """The evaluations that answered the same problems in a mode, where there are two of them or more."""
+    asked: dict[tuple[str, ...], list[Told]] = defaultdict(list)
+    for run in told:
+        if run.results and (problems := _problems(run, mode)):
+            asked[tuple(problems)].append(run)
+    return [same for same in asked.values() if len(same) > 1]
+
+
+def _compared(alike: Sequence[tuple[str, Sequence[Told]]]) -> list[str]:
+    """How the most accurate of evaluations that answered the same problems in a mode compares to the next and
+    to the first, in a sentence, and in another where another one is ahead in another mode."""
     said: list[str] = []
-    leader: Told | None = None
-    for mode in _MODES:
-        of_mode = [run for run in evaluated if _problems(run, mode)]
-        same = [run for run in of_mode if _problems(run, mode) == _problems(of_mode[0], mode)]
-        if len(same) < 2:
-            continue
+    leaders: list[Told] = []
+    for mode, same in alike:
         best, second, *_ = sorted(same, key=lambda run: -_mean(run, mode))
         accuracy = share(_accuracy(best, mode))
+        leader = next((run for run in leaders if run in same), None)
         if leader is None:
-            leader, base = best, same[0]
+            leaders.append(best)
+            base = same[0]
             than = [second] if base in (best, second) else [second, base]
             said.append(
                 f"Of {len(same)} evaluations of the same problems {best.name} has the highest accuracy "
                 f"({mode}): {accuracy}. It is {', and '.join(_held(best, run, mode) for run in than)}, "
                 "problem by problem. That is of single runs; of methods, only several seeds tell."
             )
-        elif leader in same and _mean(best, mode) > _mean(leader, mode):
+        elif _mean(best, mode) > _mean(leader, mode):
             said.append(
                 f"Decoded greedily another one is ahead: {best.name}, {accuracy}, which is "
                 f"{_held(best, leader, mode)}."
