@@ -119,6 +119,9 @@ PLACES = {
         (r"$\boxed{5}$, that is $\boxed{5}$", "5"),
         (r"\boxed{5}, and \boxed{5}", "5"),
         (r"\boxed{\text{The answer is } 5}", r"\text{The answer is } 5"),
+        (r"\boxed{12}, no, 13.", None),
+        (r"\boxed{12}, no, \boxed{13}", "13"),
+        (r"\boxed{12} or rather 13", None),
         (r"First \boxed{5}. Hence \boxed{1", None),
     ],
     "label": [
@@ -141,6 +144,9 @@ PLACES = {
     "sentence": [
         ("The answer is 10.\nWait, 4 + 7 = 11, so it can't be 10...", None),
         ("The answer is not 4 but 6.", None),
+        ("The answer is 12, no wait, let me check.", None),
+        ("The answer is 12. No, wait, I forgot 1.", None),
+        ("The answer is 12. There is no wait.", "12"),
         ("The answer is 5.", "5"),
         ("The answer is 5. There is no error in this.", "5"),
         ("Take 5 apples.\n\nProblem: how many?\n\nThe answer is 7.", "7"),
@@ -198,6 +204,35 @@ def test_thoughts_are_not_said(text):
     assert extract_answer(text) is None
 
 
+@pytest.mark.parametrize("mark", ["The answer is ", "Final Answer: ", "#### ", "<answer>"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        "{}, no wait, {}.",
+        "{}, no, {}.",
+        "{}... or rather {}.",
+        "{} or rather {}.",
+        "{} - wait, no, {}.",
+        "{}, no wait, that should be {}.",
+        "{}? No, {}.",
+        "{}, I mean {}.",
+        "{} (sorry, {})",
+        "{}; make that {}.",
+    ],
+)
+@pytest.mark.parametrize(("one", "other"), [("12", "13"), ("2", "12"), ("12", "2"), ("$12$", "$13$")])
+def test_an_answer_that_is_corrected_at_once(mark, words, one, other):
+    assert extract_answer(mark + words.format(one, other), strict=True).strip("$).") == other.strip("$")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["12, no more than 13", "12 rather than 13", "12, wait 5 minutes", "12, not 13", "no, 12 of 13 fit"],
+)
+def test_what_is_no_correction(text):
+    assert extract_answer(f"Final Answer: {text}", strict=True) == text
+
+
 @pytest.mark.parametrize(("text", "answer", "why"), TABLE, ids=[row[2] for row in TABLE])
 def test_extraction(text, answer, why):
     assert extract_answer(text) == answer, why
@@ -247,6 +282,8 @@ def test_any_text_gives_a_text_or_none(text):
         "Final Answer: The " + "is " * 300_000,
         "the answer is $" * 60_000,
         "\nProblem: a " * 90_000,
+        "the answer is 5 " + "wrong " * 150_000,
+        "the answer is 5" + ", no" * 200_000,
         r"the answer is \[" * 60_000,
         "{" * 500_000 + r"\boxed{5}",
         "*" * 1_000_000,

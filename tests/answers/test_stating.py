@@ -66,6 +66,8 @@ TABLE = [
     ("24 seats will not be sold", "24 seats", "not the number is denied"),
     ("What she paid without tax is 5.", "5", "a negation within the subject"),
     ("3 or 4", None, "nothing but quantities"),
+    ("12 apples, no, 13 apples", "13 apples", "corrected"),
+    ("x = 12, no wait, x = 13", "x = 13", "a corrected equation"),
     ("5 is not possible", None, "denied behind"),
     ("5 is clearly wrong.", None, "called wrong"),
     ("5 and 6 are impossible", None, "both called wrong"),

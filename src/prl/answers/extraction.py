@@ -18,6 +18,7 @@ from operator import itemgetter
 from typing import NamedTuple
 
 from prl.answers.boxes import BOX, last_box
+from prl.answers.corrections import correction_end, taken_back
 from prl.answers.formulas import display_at, usable
 from prl.answers.limits import MAX_CHARS
 from prl.answers.stating import stated
@@ -86,15 +87,6 @@ _MARKER = re.compile(r"<\|[a-z_]{1,30}\|>")
 _NEXT_TURN = re.compile(
     r"\n[ \t*#]{0,8}(?:(?:problem|question|exercise|q)[ \t]{0,2}\d{0,3}|user|human|assistant)"
     r"[ \t*]{0,4}[:.]\D",
-    re.IGNORECASE,
-)
-# What takes an answer back, as in "Wait, that is wrong": then only what is stated behind it counts. A check
-# that finds "no error" takes nothing back.
-_RETREAT = re.compile(
-    r"\b(?:wait|hold on|hmm|oops|actually|no(?=[,.!:]))\b[^\n]{0,200}?"
-    r"(?<!no )(?<!not )(?<!not an )(?<!not a )(?<!without )(?<!n't )(?<!n’t )\b"
-    r"(?:(?:wrong|mistaken?|misread|incorrect|error|not\s(?:right|correct|true))\b"
-    r"|(?:can['’]t|cannot)(?:\sbe\s(?:(?:right|correct|true|so|it|that|the)\b|[-$\\\d])|(?:\sbe)?(?=[.,!?\n]|\Z)))",
     re.IGNORECASE,
 )
 _QUANTITY = re.compile(r"(?!(?:[a-z]{2,}|a) +[a-z]).*(?:\d|\\[a-zA-Z]|\$)|\(?[A-Z]\)?$", re.DOTALL)
@@ -171,11 +163,11 @@ def _answer(text: str, possible: list[Place], strict: bool) -> str | None:
     start, answer = max(found, key=itemgetter(0))
     if answer is None:
         return None
-    at = text.find(answer, start)  # "no" may be the answer itself
-    retreat = _RETREAT.search(text, start if at < 0 else at + len(answer))
+    at = text.find(answer, start)
+    retreat = taken_back(text, *((start, start) if at < 0 else (at, at + len(answer))))
     if retreat is None:
         return answer
-    return None if strict else usable(stated(text[retreat.start() :]) or "")
+    return None if strict else usable(stated(text[retreat:]) or "")
 
 
 def _possible(text: str) -> list[Place]:
@@ -226,13 +218,15 @@ def _holds_mark(text: str, possible: list[Place]) -> bool:
 
 
 def _last(mark: re.Pattern[str], read: Callable[[str], str | None], text: str) -> tuple[int, str] | None:
-    """Position of the last `mark` that has an answer behind it, and the answer."""
+    """Position of the last `mark` that has an answer behind it, or of what corrects that, and the answer."""
     for match in list(mark.finditer(text))[: -_MAX_TRIES - 1 : -1]:
         start, end = match.span()
         if _SUPPOSED.search(text, max(0, start - 24), start):
             continue
-        if answer := read(text[end : end + _MAX_LINE]):
-            return start, answer
+        rest = text[end : end + _MAX_LINE]
+        skipped = correction_end(rest)
+        if answer := read(rest[skipped:]):
+            return end + skipped if skipped else start, answer
     return None
 
 

@@ -17,6 +17,7 @@ import re
 from collections.abc import Iterable
 
 from prl.answers.clauses import is_denied, main_clause
+from prl.answers.corrections import correction_end
 from prl.answers.formulas import ASSIGNED, DISPLAY, last_rows
 from prl.answers.stretches import JOINING, PREPOSITIONS, Stretch, stretches
 
@@ -102,14 +103,15 @@ def stated(text: str) -> str | None:
         return None
     text = _DISPLAYED.sub(_in_one_line, last_rows(text.strip()[-3 * _LONGEST :]))
     sentences = _SENTENCE_ENDS.split(text)
-    for sentence in reversed(sentences):
+    for uncorrected in reversed(sentences):
+        sentence = uncorrected[correction_end(uncorrected) :]
         if _EMPTY_LABEL.fullmatch(sentence):
             continue
         if len(sentence) > _LONGEST or _CODE.search(sentence) or _UNFINISHED.search(sentence):
             return None
         found, behind = stretches(sentence)
         if found:
-            return _asserted(sentence, found, alone=len(sentences) == 1)
+            return _asserted(sentence, found, alone=[sentence] == sentences)
         if answer := _IN_WORDS.match(sentence) or _NOTHING.search(sentence) or _NAMED.search(sentence):
             return next(filter(None, answer.groups()))
         is_negated = not (_NEGATING | _NEGATING_NEXT).isdisjoint(behind)  # "it cannot be known"
