@@ -175,7 +175,9 @@ def test_the_curriculum_is_told_every_group_and_the_means_of_every_step() -> Non
     assert recorded == [(4, 1, 2), (2, 2, 2), (0, 0, 2), (1, 1, 2)]
     for step in (7, 8):
         staging.on_step_end(None, SimpleNamespace(global_step=step), None)
-    assert advanced == [(7, {"accuracy": 4 / 8, "parallel_ratio": 2 / 8})]
+    assert advanced == [(7, {"accuracy": 4 / 8, "parallel_ratio": 2 / 8}), (8, {})], (
+        "the second measured nothing"
+    )
 
 
 def test_the_window_of_a_resumed_stage_counts_from_where_the_stage_began(tmp_path: Path) -> None:
