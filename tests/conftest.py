@@ -16,10 +16,14 @@ import pytest
 from hypothesis import settings
 
 import warm
+from prl.machine import environment
 
 ROOT = Path(__file__).resolve().parents[1]
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before any test imports huggingface_hub, and for its child processes
+# A test that calls the command line in its own process leaves these behind, and where the warm server lacks
+# them all later processes would start cold.
+environment.settle()
 if "PYTEST_XDIST_WORKER" in os.environ:
     # A thread for each worker: two workers with two threads each, on two cores, wait for each other.
     os.environ.setdefault("OMP_NUM_THREADS", "1")

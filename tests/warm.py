@@ -98,7 +98,6 @@ class Server:
 def serve(listener: socket.socket, libraries: Sequence[str]) -> None:
     """Fork for each client, until stdin ends. Returns in what is forked, once it has run."""
     known = read_at_import(os.environb)
-    os.environ["OPENBLAS_MAIN_FREE"] = "1"  # as `prl.machine.environment.settle`
     said = os.dup(2)
     os.dup2(1, 2)  # what libraries say while they are imported
     for library in libraries:
