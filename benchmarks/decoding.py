@@ -524,7 +524,6 @@ def speed(
 ) -> dict[str, Any]:
     """Fork/join against the other ways, all paths equally long: the most that forking can give."""
     tags, words, chance = Tags.of(tokenizer), plain_tokens(tokenizer), random.Random(0)
-    joint = [tags.end_parallel, *tokenizer("\n", add_special_tokens=False)["input_ids"], tags.summary]
 
     def text(count: int) -> list[int]:
         return chance.choices(words, k=count)
@@ -532,7 +531,7 @@ def speed(
     def assemble(openings: Rows, lanes: Rows, closings: Rows) -> list[list[int]]:
         blocks = [[token for lane in lanes[i::batch] for token in (tags.path, *lane)] for i in range(batch)]
         parts = zip(openings, blocks, closings, strict=True)
-        return [[*opening, *block, *joint, *closing] for opening, block, closing in parts]
+        return [[*opening, *block, *tags.joint, *closing] for opening, block, closing in parts]
 
     prompts = [text(size.prompt - len(tags.header)) + list(tags.header) for _ in range(batch)]
     openings = [[*text(size.prefix), tags.parallel] for _ in range(batch)]

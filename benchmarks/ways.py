@@ -366,27 +366,26 @@ def prescribed(work: Work, tokenizer: Any, table: list[dict[str, Any]]) -> list[
             tail.append(tokenizer.eos_token_id)
             text = [words[row % len(words)], *texts[(step + row) % len(texts)] * work.completion]
             if structured:
-                ids = laid_out(text, tail, work.completion, structured, tokenizer)
+                ids = laid_out(text, tail, work.completion, structured)
                 inserted = sum(forced_tokens(ids, structured, paths=str(PATHS)))
-                responses.append(laid_out(text, tail, work.completion + inserted, structured, tokenizer))
+                responses.append(laid_out(text, tail, work.completion + inserted, structured))
             else:
                 responses.append([*text[: work.completion - len(tail)], *tail])
         steps.append(responses)
     return steps
 
 
-def laid_out(text: list[int], tail: list[int], length: int, tags: Tags, tokenizer: Any) -> list[int]:
+def laid_out(text: list[int], tail: list[int], length: int, tags: Tags) -> list[int]:
     """A response of `length` tokens with a block of `PATHS` paths of the same length between an eighth of the
     text and a summary of an eighth or a little more."""
-    joint = [tags.end_parallel, *tokenizer("\n", add_special_tokens=False)["input_ids"], tags.summary]
-    room = length - 1 - 2 * PATHS - len(joint) - 1 - len(tail)  # for text
+    room = length - 1 - 2 * PATHS - len(tags.joint) - 1 - len(tail)  # for text
     assert room >= 8, f"{length} tokens have no room for {PATHS} paths"
     first, path = room // 8, (room - 2 * (room // 8)) // PATHS
     ids, at = [*text[:first], tags.parallel], first
     for _ in range(PATHS):
         ids += [tags.path, *text[at : at + path], tags.end_path]
         at += path
-    return [*ids, *joint, *text[at:room], tags.end_summary, *tail]
+    return [*ids, *tags.joint, *text[at:room], tags.end_summary, *tail]
 
 
 # -- evaluation
