@@ -58,6 +58,7 @@ TABLE = [
     ("20% of 50 is 10.", "10", "a share"),
     ("15 girls get a total of 15*15 = 225 books", "15*15 = 225 books", "a worked number"),
     ("48 clips in April and 24 in May = 72 clips", "72 clips", "an equation in words"),
+    ("He fills 420 cards / 10 cards per page = 42 pages.", "42 pages", "units within what is worked out"),
     ("He eats 2 * 3 = 6 eggs in 4 days.", "2 * 3 = 6 eggs", "a modifier behind a worked number"),
     ("Sam needs $5 more.", "$5", "a difference"),
     ("There are 5 to 6 of them.", "5 to 6", "a range"),

@@ -12,7 +12,7 @@ _WHEN = "if|when|since|because|although|whereas|unless|until|before|after"
 _IS = "is|are|was|were"
 # "which means 12" and "which is 12" conclude; "which is less than 30" and "which have 40 legs" do not
 _WHICH = rf"which (?!(?:{_IS}) (?!\d)|(?:has|had|have|costs?|holds?|contains?) )"
-_CONCLUSION = rf"(?: (?:so|thus|therefore|hence|then|leaving|for a total) | {_WHICH}| [;:]|$)"
+_CONCLUSION = rf"(?: (?:so|thus|therefore|hence|then|but|leaving|for a total) | {_WHICH}| [;:]|$)"
 _FIRST_CLAUSE = re.compile(  # if each has 0 ,   to earn 0 ,   adding 0 ,
     r"(?:^| (?:so|thus|therefore|hence|then|and|but|also|now))(?: ,)?"
     rf" (?:(?:{_WHEN}|as|given|while|assuming|once|to) |[a-z]+ing (?!(?:{_IS}) ))[^,;:]*,"

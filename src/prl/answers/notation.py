@@ -15,6 +15,7 @@ from functools import cache
 
 from prl.answers.formulas import last_rows, strip_wrapping
 from prl.answers.limits import Unreadable
+from prl.answers.stretches import NO_UNIT
 
 _GREEK = dict(
     zip(
@@ -191,6 +192,8 @@ UNIT_WORDS = frozenset(
     "old cup pen dog cat egg hat box boy bag can car cow hen pig pie pot toy way bus ton key cap fan job nut "
     "jar pan gal pt qt".split()
 )
+_PHRASE = re.compile(r"(?<=\d) [a-zA-Z]{2,}(?:[-' ]{1,2}[a-zA-Z]{2,})+$")
+_NO_UNIT = NO_UNIT.union(WORDS, "too no nor never off low am pm".split()) - {"per"}
 _GLUED = re.compile(r"(arcsin|arccos|arctan|sqrt|sin|cos|tan|cot|sec|csc|ln|log|pi)([a-zA-Z]?)")
 
 
@@ -214,7 +217,15 @@ def clean(text: str) -> str:
     for pattern, replacement in _rules():
         text = pattern.sub(replacement, text)
     text = re.sub(r"\s+", " ", text).strip()
-    return re.sub(r"(?<=[^.])[.,;:]+$", "", text).strip()
+    return _PHRASE.sub(_counted, re.sub(r"(?<=[^.])[.,;:]+$", "", text).strip())
+
+
+def _counted(phrase: re.Match[str]) -> str:
+    """The words behind a number as one unit, so that the short ones are no products of letters: 15 new
+    shirts. One of four letters tells that they are words."""
+    words = set(re.findall("[a-z]+", phrase[0].lower()))
+    is_unit = any(len(word) > 3 for word in words) and words.isdisjoint(_NO_UNIT)
+    return f" \\text{{{phrase[0].strip()}}}" if is_unit else phrase[0]
 
 
 @cache

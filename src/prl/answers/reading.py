@@ -272,9 +272,9 @@ def _relation(parts: list[list[str]], signs: list[str]) -> Answer:
         try:
             first = _structure(parts[0])
         except Unreadable:  # \lim_{x \to 0} f(x) = 1 states 1
-            if signs != ["="]:
+            if signs != ["="] or _NEGATION.search("".join(parts[0])):
                 raise
-    sides = [first or _name("".join(parts[0])), *map(_structure, parts[1:])]
+    sides = [first or _name("".join(parts[0])), *map(_structure, parts[1:-1]), _whole(parts[-1])]
     if signs == ["="] and sides[1].kind == "list" and sides[1].text == "±":
         return Answer("list", tuple(Answer("relation", (sides[0], x), "=") for x in sides[1].items), "±")
     return Answer("relation", tuple(sides), " ".join(signs))
@@ -286,6 +286,9 @@ _NAME_OF_SOMETHING = re.compile(
     rf"(?:[fgh](?:{_MARK})|[pqFGHPQEVASTCNR](?:{_MARK})?)\([^()]*\)"
     r"|[a-z]'{1,2}|[A-Z]\^\{(?:-1|T)\}|\\frac\{d[a-z]?\}\{d[a-z]\}|\|?[A-Z]{2,4}\|?"
 )
+
+
+_NEGATION = re.compile(r"(?<![ak])not(?![ei])|n't|never")  # within words that stand side by side
 
 
 def _name(text: str) -> Answer:

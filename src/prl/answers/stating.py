@@ -1,8 +1,8 @@
 r"""What a sentence states: 18 in "Janet makes $18 every day", `y \gt 7` in "so $y \gt 7$", "42 рубля".
 
 A sentence is words and, between them, stretches of mathematics (`stretches`). The last stretch that its main
-clause (`clauses`) asserts is the answer, or else the last in which a number is worked out, with the unit
-behind it and with those that commas, "and" or "or" join to it: several candidates stay several. Not asserted
+clause (`clauses`) asserts is the answer, rather one in which a number is worked out, with the unit behind it
+and with those that commas, "and" or "or" join to it: several candidates stay several. Not asserted
 is what is denied ("not 12 but 13", "5 is impossible") and, where another stretch is left, what stands behind
 a preposition that says when or of what ("45 miles after 4 hours") or what for ("5 hours to drive 300 miles").
 What is bounded, estimated or made conditional ("at least 5", "about 5", "5 unless …") states no quantity. At
@@ -27,11 +27,13 @@ _STATING = frozenset(  # before a preposition: a total of 5, left with 5, comes 
 )
 _NEGATING = frozenset("not t never cannot none".split())  # "isn't" is read as isn and t
 _NEGATING_NEXT = frozenset("neither nor without".split())  # but: what she paid without tax is 5
+_COUNTED = frozenset("number amount who which".split())
 _QUALIFYING = frozenset(
     "except than least most above below between under about approximately roughly around nearly almost "
     "multiple multiples divisible base twice half double triple thrice minus plus times power maybe perhaps "
     "possibly might may could either".split()
 )
+_ESTIMATED = [["or", each] for each in "about approximately roughly around nearly almost".split()]
 _CHANGING = frozenset(  # with these anywhere in a sentence, its number alone is not what it states
     "otherwise unless except mod modulo grader reference".split()
 )
@@ -85,10 +87,10 @@ _DETERMINERS = frozenset(
 _BREAKS = _CLAUSE_ENDS.union(  # between two quantities: what is said of them are two things
     _SO,
     _COPULAS,
-    "and : which that leaving leaves makes gives total i he she it we you they".split(),
+    "and : which leaving leaves makes gives total i he she it we you they".split(),
 )
 _WORKED = re.compile(r"(?:^|[^<>=]*[^<>=\s])\s*=[^=]*\d")
-_UNITS = re.compile(r"[^\W\d_]{2,}|(?<=\d) ?x ?(?=\$?\d)")
+_UNITS = re.compile(r"[^\W\d_]{2,}|(?<=\d) ?x ?(?=\$?\d)|\bx (?=\$?\d)")
 _NEAR = 4  # words in front of a quantity that may qualify it
 
 
@@ -137,6 +139,7 @@ def _asserted(sentence: str, found: list[Stretch], *, alone: bool) -> str | None
         or not _CHANGING.isdisjoint(re.findall(r"[a-z]+", prose))
     ):
         return None
+    found = _without_estimates(found)
     words = [word for at, each in enumerate(found) for word in (*each.before, str(at))]
     main = main_clause(" " + " ".join([*words, *found[-1].behind]))
     open_ = _open(found, range(len(found)) if main is None else main)
@@ -152,9 +155,28 @@ def _asserted(sentence: str, found: list[Stretch], *, alone: bool) -> str | None
     if last + 1 < len(found) and _is_range(found[last], found[last + 1]):
         last += 1
     run = found[first : last + 1]
-    if all(JOINING.issuperset(each.before) or each.before == ["to"] for each in run[1:]):
+    if all(JOINING.issuperset(each.before) or each.before == ["to"] for each in run[1:]) and len(run) > 1:
         return sentence[run[0].start : run[-1].end].lstrip("= ").replace("**", "")
-    return ", ".join(each.text.lstrip("= ").replace("**", "") for each in run)
+    return ", ".join(_result(each.text).replace("**", "") for each in run)
+
+
+def _result(text: str) -> str:
+    """What a stretch comes to: 42 pages in "420 cards / 10 cards = 42 pages"; what has no unit in front of
+    the last "=", nor lacks its first term, is left to be checked."""
+    worked, _, result = text.rpartition("=")
+    in_words = _is_worked(text) and "\\" not in text and re.search(r"^[*/+x]|[^\W\d_]{2,}", worked)
+    return result.lstrip() if in_words else text.lstrip("= ")
+
+
+def _without_estimates(found: list[Stretch]) -> list[Stretch]:
+    """Without the stretches that say roughly what the one before says: 7/12, or about 0.583."""
+    kept = found[:1]
+    for each in found[1:]:
+        if [word for word in each.before if word not in (",", ";")] in _ESTIMATED:
+            kept[-1] = kept[-1]._replace(behind=each.behind)
+        else:
+            kept.append(each)
+    return kept
 
 
 def _open(found: list[Stretch], main: Iterable[int]) -> list[int]:
@@ -162,9 +184,7 @@ def _open(found: list[Stretch], main: Iterable[int]) -> list[int]:
     denied = set()
     for at, each in enumerate(found):
         is_next = at - 1 in denied and bool(each.before) and JOINING.issuperset(each.before)  # not 5 or 6
-        words = _behind(each.before, _CLAUSE_ENDS)
-        is_negated = not (_NEGATING.isdisjoint(words) and _NEGATING_NEXT.isdisjoint(_behind(words, _COPULAS)))
-        if is_next or is_negated:
+        if is_next or _negates(_behind(each.before, _CLAUSE_ENDS)):
             denied.add(at)
     for at, each in reversed(list(enumerate(found))):
         is_next = at + 1 in denied and each.behind in (["and"], ["or"])  # 5 and 6 are wrong
@@ -173,6 +193,15 @@ def _open(found: list[Stretch], main: Iterable[int]) -> list[int]:
     open_ = [at for at in main if at not in denied]
     but = max((at for at in open_ if "but" in found[at].before), default=0)
     return [at for at in open_ if at >= but]
+
+
+def _negates(words: list[str]) -> bool:
+    """Whether the words in front of a quantity deny it, rather than say what is counted: the number of those
+    that are not red is 5."""
+    at = next((at for at, word in enumerate(words) if word in _NEGATING | _NEGATING_NEXT), 0)
+    if not _COUNTED.isdisjoint(words[:at]) or (at > 1 and words[at - 2] == "that"):
+        words = _behind(words, _COPULAS.union(":" if "number" in words[:at] else ""))
+    return not (_NEGATING.isdisjoint(words) and _NEGATING_NEXT.isdisjoint(_behind(words, _COPULAS)))
 
 
 def _meant(found: list[Stretch], open_: list[int], *, is_plain: bool) -> int:
@@ -201,6 +230,8 @@ def _is_worked(text: str) -> bool:
 def _is_qualified(first: Stretch, last: Stretch, rest: list[Stretch]) -> bool:
     """Whether a run of stretches is bounded, estimated, a difference, or one of several guesses."""
     near = _behind(first.before, _CLAUSE_ENDS | _COPULAS)[-_NEAR:]
+    if _is_worked(first.text):  # the distance between them will be 5 + 4 = 9; he could read 6 * 2 = 12
+        near = [word for word in near[-2:] if word != "could" or near[-1] == "be"]
     if first.text[0] != "=" and not _QUALIFYING.isdisjoint(near):  # words before "=" are its other side
         return True
     if last.behind[:1] in (["more"], ["less"]) and not _is_worked(last.text):
@@ -224,7 +255,8 @@ def _modifiers(found: list[Stretch]) -> set[int]:
     """The stretches that say when, where or of what, and what "and" joins to one: in 3 days and 5 hours."""
     modifiers: set[int] = set()
     for at, each in enumerate(found):
-        if _is_modifier(each.before) or (at - 1 in modifiers and each.before == ["and"]):
+        is_next = at - 1 in modifiers and each.before[-1:] == ["and"] and _BREAKS.isdisjoint(each.before[:-1])
+        if _is_modifier(each.before) or is_next:
             modifiers.add(at)
     return modifiers
 

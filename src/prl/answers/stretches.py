@@ -35,11 +35,11 @@ PREPOSITIONS = frozenset(
     "after in within when if for at over during on until before since where with from while through via "
     "among per every each across of out to".split()
 )
-_NO_UNIT = PREPOSITIONS.union(
+NO_UNIT = PREPOSITIONS.union(
     JOINING,
-    "of to by as a an the is are was were will be that this it which who there then so but not because given "
-    "using he she they we you her his their its has have had therefore thus hence more less left only total "
-    "altogether works do does did can could should would must cannot gives leaves makes".split(),
+    "of to by as a an the than is are was were will be that this it which who there then so but not because "
+    "given using he she they we you her his their its has have had therefore thus hence more less left only "
+    "total altogether works do does did can could should would must cannot gives leaves makes".split(),
 )
 _LONGEST_UNIT = 3  # words
 _NAME = re.compile(r"\$\s*[a-zA-Z]\s*\$")  # a variable
@@ -81,10 +81,10 @@ def stretches(sentence: str) -> tuple[list[Stretch], list[str]]:
                 found.append(Stretch(start, end, "", words, []))
             words, unit = [], _LONGEST_UNIT
         start = -1
-        is_unit = kind == "word" and unit and (token not in _NO_UNIT or token == "per")
+        is_unit = kind == "word" and unit and (token not in NO_UNIT or token == "per")
         if is_unit and "(" not in sentence[found[-1].end : begin]:
             found[-1] = found[-1]._replace(end=stop)
-            unit -= 1
+            unit -= token != "per"
         elif token:
             unit = 0
             words.append(token)

@@ -67,6 +67,8 @@ def split_unit(items: list[str]) -> tuple[list[str], tuple[str, Fraction] | None
     known one."""
     if items[0] in _CURRENCY and len(items) > 1:
         body, _ = split_unit(items[1:])  # $5 per hour
+        if body[-1:] == ["/"] and len(body) < len(items) - 1:
+            return body[:-1], known_unit(_in_words([items[0], *items[len(body) :]]))
         return body, known_unit(items[0]) if len(body) == len(items) - 1 else None
     if items[0] == "-" and len(items) > 2 and items[1] in _CURRENCY:
         return ["-", *items[2:]], known_unit(items[1])
@@ -79,12 +81,16 @@ def split_unit(items: list[str]) -> tuple[list[str], tuple[str, Fraction] | None
         _in_unit(items[index - 1], items[index]) for index in range(start, len(items))
     ):
         return items, None
-    body, tail = items[:start], "".join(items[start:])
-    if _NO_UNIT.search(tail.replace(r"\text", " ")):
+    body, tail = items[:start], _in_words(items[start:])
+    if _NO_UNIT.search(tail):
         return items, None
     while body and body[-1] == r"\cdot":
         body = body[:-1]
-    return body, known_unit(re.sub(r"\\text\{([^{}]*)\}", r" \1 ", tail))
+    return body, known_unit(tail)
+
+
+def _in_words(items: list[str]) -> str:
+    return re.sub(r"\\text\{([^{}]*)\}", r" \1 ", "".join(items))
 
 
 def _in_unit(before: str, token: str) -> bool:
