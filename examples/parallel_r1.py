@@ -28,7 +28,6 @@ comparison, a sequential model with as much training (`prl.study`).
 
 import sys
 import time
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import cos, nan, pi
@@ -40,7 +39,8 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import DynamicCache
 
-from prl.answers import extract_answer
+from prl.analysis.budgets import majority_at_k
+from prl.answers import default_checker
 from prl.data.hub import load_rows
 from prl.grammar import TAGS, parse, with_openings
 from prl.model import load_model
@@ -75,7 +75,6 @@ class Language:
         # what its siblings do. So path i begins with a line that holds i.
         self.opener = Opener("number", tokenizer)
         self.openings = [(self.tags.path, *self.opener.opening([], i)) for i in range(1, PATHS + 1)]
-        self.joint = [self.tags.end_parallel, *self.tokens("\n"), self.tags.summary]
 
     def tokens(self, text: str) -> list[int]:
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
@@ -205,7 +204,7 @@ class Response:
             main = Thread(0, MAIN, max(thread.position for thread in self.threads))
             self.threads.append(main)
             self.live.append(main)
-            for token in self.language.joint:
+            for token in self.language.tags.joint:
                 self.write(main, token)
 
     @property
@@ -314,11 +313,11 @@ def evaluate(name: str, model: Any, language: Language) -> list[Response]:
     batches = (prompts[i : i + ROWS] for i in range(0, len(rows), ROWS))
     responses = [response for batch in batches for response in sample(model, batch, language)]
     texts = [response.text for response in responses]
-    is_right = [reward == 1.0 for reward in accuracy_reward(texts, [row["answer"] for row in rows])]
-    starts = range(0, len(rows), SAMPLES)
-    right = bootstrap([100 * fmean(is_right[i : i + SAMPLES]) for i in starts])  # problems are resampled
-    votes = [Counter(map(extract_answer, texts[i : i + SAMPLES])).most_common(1)[0][0] for i in starts]
-    voted = 100 * fmean(vote == row["answer"] for vote, row in zip(votes, problems, strict=True))
+    verdicts = default_checker().check_responses(texts, [row["answer"] for row in rows])
+    judged = [(answer, float(verdict.equal)) for answer, verdict in verdicts]
+    groups = [judged[i : i + SAMPLES] for i in range(0, len(rows), SAMPLES)]
+    right = bootstrap([100 * fmean(right for _, right in group) for group in groups])  # resamples problems
+    voted = 100 * fmean(majority_at_k(group, SAMPLES) for group in groups)
     tokens = fmean(len(response.ids) for response in responses)
     critical = fmean(response.critical_path for response in responses)
     blocks = 100 * fmean(parse(text).uses_parallel for text in texts)

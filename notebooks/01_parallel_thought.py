@@ -130,7 +130,7 @@ draw_masks(pieces_of(short))
 draw_positions(pieces_of(short))
 
 # %% [markdown]
-# The highest position is also how long one has to wait. If the paths are written at the same time, one token each a
+# The highest position, counted from 0, is also how long one has to wait. If the paths are written at the same time, one token each a
 # step, the tokens that have to wait for each other are those of the main thread, the longest path, and the summary: the
 # *critical path*. All pictures come from two functions, the same that the model computes with in training:
 

@@ -232,7 +232,7 @@ print(f"gain in accuracy: {gain}")
 # %% [markdown]
 # Greedily (at each step the likeliest token) little has changed: there the model used blocks before, too. What RL changed
 # is what it samples. It could have gone the other way. What RL makes of blocks depends on what they are worth *where it begins*: from a cold
-# start of 125 steps, after which a block is right less often than a line of text, the same reward makes the same model give
+# start of 120 steps, after which a block is right less often than a line of text, the same reward makes the same model give
 # blocks up within twenty steps (from 46 % to 2 % of the responses, over five seeds; `prl study` measured it).
 # That is why the paper pays for blocks on the way. Its *alternating* reward takes turns: in a window of ten steps, eight
 # pay right answers alone, and two pay a little more for those with a block.

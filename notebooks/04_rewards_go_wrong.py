@@ -113,7 +113,7 @@ for line in reward_lab.lines(found)[:2]:
     print(line)
 
 # %% [markdown]
-# (156 problems: those that were drawn twice count once.) What would other rewards have paid for the same responses? `paid` is
+# What would other rewards have paid for the same responses? `paid` is
 # what the run paid, `accuracy` 1 for a right answer and −1 for a wrong one, `parallel` 1 only for right answers with a block,
 # `sum` these two together. `change` is from the first third of the steps to the last; `r` is how far a reward goes along
 # with right answers:
@@ -138,7 +138,7 @@ prl.show(hacked.folder, step="last", limit=1)
 # %% [markdown]
 # ## 3. What would have helped
 #
-# - **Pay for what is meant.** `gated_efficiency` pays for brevity only where the answer is right. A sum of two rewards
+# - **Pay for what is meant.** `gated_efficiency` pays what side by side saves, and only where the answer is right. A sum of two rewards
 #   (`accuracy` plus a little `brief`) does not do the same: where all responses of a group are wrong, or all right, only
 #   brevity tells them apart, and division by the group's standard deviation makes a full advantage of it, however small its
 #   weight.

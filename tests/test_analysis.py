@@ -254,6 +254,13 @@ def test_an_opening_is_no_conclusion() -> None:
     assert decide(parse(planned, opening="plan").blocks[0]).paths == ("2", None)
 
 
+def test_a_gold_may_be_a_number() -> None:
+    said = "<Parallel><Path>6*7=42</Path><Path>6*7=41</Path></Parallel><Summary>42</Summary>"
+    (block,) = parse(said).blocks
+    assert decide(block, 42) == decide(block, "42")
+    assert decide(block, 42).right_paths == (True, False)
+
+
 def test_a_malformed_block_is_decided_as_far_as_it_goes() -> None:
     (cut_off,) = parse("<Parallel><Path>1</Path><Path>2 and").blocks
     assert decide(cut_off, "1") == Decision(("1", "2"), None, None, 0, None, (True, False), False, 0.5)

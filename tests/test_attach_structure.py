@@ -7,6 +7,7 @@ Trainers and their internals are those of trl 1.16 (`SFTTrainer.compute_loss`,
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
@@ -230,6 +231,20 @@ def test_text_without_tags_is_computed_as_without_structure(model: Any) -> None:
     expected = logits(model, ids)
     attach_structure(model, TAGS)
     assert close(logits(model, ids), expected)
+
+
+def test_a_batch_without_a_response_is_told() -> None:
+    """Prompts of another frame: with them nothing has a structure, and training would say nothing."""
+    ids = torch.tensor([[9, 10, TAGS.parallel, TAGS.path, 11, TAGS.end_path, TAGS.end_parallel]])
+    model = make("qwen3")
+    attach_structure(model, TAGS)
+    with pytest.warns(UserWarning, match=r"no such header, so it is computed causally; .*render_prompt"):
+        model(ids)
+    header = torch.tensor([[*TAGS.header, 9, 10, 11, 12, 13]])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model(torch.cat([ids, header]))  # cut off by packing
+        model(ids[:, :2])
 
 
 def test_removing_the_handle_leaves_the_model_as_it_was() -> None:

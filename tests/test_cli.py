@@ -223,6 +223,34 @@ def test_interrupt_names_what_is_kept(stage: Any, tmp_path: Path, capsys: pytest
     )
 
 
+def test_interrupt_keeps_the_cold_start_that_rl_began_with(
+    stage: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Amid it, and amid the RL before its first checkpoint; where RL alone was asked for it is not looked
+    at."""
+    stage(cli.MODULES["rl"], "run", KeyboardInterrupt())
+    words = ["rl", "--recipe", "tiny", "--threads", "1", "--output_dir", str(tmp_path / "rl")]
+    both = [*words, "--stages", '{"name": "cold-start"}', '{"name": "rl-general"}']
+    cold_start = tmp_path / "rl-cold-start"
+    starts_over = "no checkpoint was written; the same command with --overwrite_output_dir starts over\n"
+    goes_on = "the cold start is kept, and the same command with --resume goes on\n"
+
+    def said(words: list[str]) -> str:
+        assert cli.main(words) == 1
+        return capsys.readouterr().err.removeprefix("prl rl: interrupted; ")
+
+    assert said(both) == starts_over
+    (cold_start / "checkpoint-2").mkdir(parents=True)
+    assert said(both) == starts_over, "torn"
+    (cold_start / "checkpoint-2" / "trainer_state.json").write_text('{"global_step": 2}')
+    seal(cold_start / "checkpoint-2")
+    assert said(both) == goes_on
+    shutil.rmtree(cold_start / "checkpoint-2")
+    (cold_start / "DONE").write_text("{}")
+    assert said(both) == goes_on
+    assert said(words) == starts_over
+
+
 def test_interrupt_before_the_stage(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -364,6 +392,68 @@ def test_answers_explain_prints_its_steps(capsys: pytest.CaptureFixture[str]) ->
     out = capsys.readouterr().out
     assert out.startswith("prediction    'The answer is 1/2.'\n  extracted   1/2\n")
     assert "\nverdict       equal: equal\n" in out
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "latin-1", "ascii"])
+def test_letters_that_stdout_cannot_write_are_escaped(encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a pipe on Windows, or a locale of another encoding."""
+    out, err = (io.TextIOWrapper(io.BytesIO(), encoding=encoding) for _ in range(2))
+    monkeypatch.setattr(sys, "stdout", out)
+    monkeypatch.setattr(sys, "stderr", err)
+    assert cli.main(["answers", "explain", "√2", "1.41"]) == 0
+    assert b"prediction    '\\u221a2'" in out.buffer.getvalue()  # type: ignore[attr-defined]
+    assert cli.main(["√"]) == 2
+    err.flush()
+    assert b"prl: unknown command '\\u221a'" in err.buffer.getvalue()  # type: ignore[attr-defined]
+
+
+def test_drawings_go_to_a_stdout_that_has_no_lines_to_draw_with() -> None:
+    trace = "<Parallel>\n<Path>\n1 + 2 = 3\n</Path>\n<Path>\n2 + 1 = 3\n</Path>\n</Parallel>\n√9 = 3\n"
+    done = subprocess.run(
+        [sys.executable, "-m", "prl", "show", "-"],
+        input=trace.encode(),
+        capture_output=True,
+        env=os.environ | {"PYTHONUTF8": "0", "PYTHONIOENCODING": "cp1252"},
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"\\u221a9" in done.stdout
+
+
+def test_streams_that_can_write_all_or_cannot_be_set_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    for stream, errors in (
+        (io.TextIOWrapper(io.BytesIO(), encoding="UTF8"), "strict"),
+        (io.TextIOWrapper(io.BytesIO(), encoding="ascii", errors="replace"), "replace"),
+        (io.StringIO(), None),
+    ):
+        monkeypatch.setattr(sys, "stdout", stream)
+        assert cli.main(["--version"]) == 0
+        assert stream.errors == errors
+    monkeypatch.setattr(sys, "stderr", None)
+    cli._let_print_all(sys.stderr)
+
+
+@pytest.mark.parametrize(
+    ("command", "said", "unsaid"),
+    [("merge", "where to compute [cpu]", "auto: a CUDA"), ("demo", " or tiny [tiny-search", "a YAML file")],
+)
+def test_a_flag_that_takes_other_values_has_its_own_help(
+    command: str, said: str, unsaid: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cli.main([command, "--help"])
+    shown = "".join(capsys.readouterr().out.split())
+    assert said.replace(" ", "") in shown
+    assert unsaid.replace(" ", "") not in shown
+    cli.main(["eval", "--help"])
+    shown = "".join(capsys.readouterr().out.split())
+    assert "auto:aCUDAGPUifthereisone" in shown
+    assert "aYAMLfile" in shown
+
+
+def test_the_help_of_the_demo_names_every_recipe_that_it_takes() -> None:
+    from prl.study.demo import KINDS
+
+    text = arguments.DemoArguments.__dataclass_fields__["recipe"].metadata["help"]
+    assert {*text.removeprefix("which: ").replace(" or ", ", ").split(", ")} == {*KINDS}
 
 
 # --- make

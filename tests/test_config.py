@@ -122,6 +122,8 @@ def test_flags_are_read_as_trl_reads_them(words: list[str], name: str, value: An
         (["stray"], "'stray': belongs to no flag"),
         (["--learning_rate", "nan"], "--learning_rate: nan is not a finite number"),
         (["--learning_rate", "-inf"], "--learning_rate: -inf is not a finite number"),
+        (["--reward_weights", "nan", "1"], "--reward_weights: nan is not a finite number"),
+        (["--reward_weights", "1", "inf"], "--reward_weights: inf is not a finite number"),
         (["--seed", "null"], "--seed: null is no value of it; leave it out to keep the default"),
         (["--lora_r", "0"], "--lora_r: 0 must be 1 or more"),
         (["--lora_dropout", "1"], "--lora_dropout: 1.0 must be at least 0 and less than 1"),
@@ -216,6 +218,13 @@ def test_nothing_to_decode_is_refused() -> None:
     assert resolve("eval", recipe="tiny", threads=1, samples=0).arguments.samples == 0
     with pytest.raises(UsageError, match="samples 0 without greedy"):
         resolve("eval", recipe="tiny", samples=0, greedy=False)
+    for greedy in ("true", "false"):
+        with pytest.raises(
+            UsageError, match=r"samples 0 answers nothing, also with --greedy; take 1 or more"
+        ):
+            parse("generate", ["2 + 2", "--recipe", "tiny", "--samples", "0", "--greedy", greedy])
+    with pytest.raises(UsageError, match=r"samples 0 leaves nothing to prove the model by; take 1 or more;"):
+        parse("merge", ["runs/x", "--output_dir", "m", "--samples", "0"])
 
 
 def test_problem_stands_before_the_flags_or_behind_two_dashes() -> None:
@@ -227,6 +236,51 @@ def test_problem_stands_before_the_flags_or_behind_two_dashes() -> None:
     assert problem() is None
     given = parse("generate", ["--recipe", "tiny", "--threads", "1", "--", "--5 + 7?"])
     assert given.arguments.problem == "--5 + 7?"
+
+
+@pytest.mark.parametrize(
+    ("command", "words", "expected"),
+    [
+        ("show", ["--wrong", "runs/x"], {"source": "runs/x", "wrong": True}),
+        ("show", ["--wrong", "true", "runs/x"], {"source": "runs/x", "wrong": True}),
+        ("show", ["--right", "false", "--wrong", "runs/x"], {"source": "runs/x", "right": False}),
+        ("merge", ["--trust_remote_code", "a", "--output_dir", "b"], {"model_name_or_path": "a"}),
+        ("generate", ["--greedy", "Compute 1 + 2"], {"problem": "Compute 1 + 2", "greedy": True}),
+        ("generate", ["--no_greedy", "Add 1", "+", "2"], {"problem": "Add 1 + 2", "greedy": False}),
+        ("report", ["--serve", "a", "b"], {"runs": ["a", "b"], "serve": True}),
+        ("report", ["a", "--serve", "b"], {"runs": ["a", "b"], "serve": True}),
+    ],
+)
+def test_the_word_without_a_flag_may_stand_behind_a_switch(
+    command: str, words: list[str], expected: dict[str, Any]
+) -> None:
+    common = ["--recipe", "tiny", "--threads", "1"] if command == "generate" else []
+    given = parse(command, [*words, *common]).arguments
+    assert {name: getattr(given, name) for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["runs/x", "--wrong", "runs/y"],
+        ["--source", "runs/x", "--wrong", "runs/y"],
+        ["--wrong", "a", "--right", "b"],
+    ],
+)
+def test_a_switch_takes_no_word_where_another_stands_without_a_flag(words: list[str]) -> None:
+    with pytest.raises(UsageError):
+        parse("show", words)
+
+
+def test_a_keyword_that_is_no_truth_is_wrong() -> None:
+    with pytest.raises(UsageError, match="wrong: Truthy value expected: got runs/x"):
+        resolve("show", wrong="runs/x")
+
+
+def test_stages_may_stand_behind_a_switch_of_theirs() -> None:
+    settings, passed = config.parse_doctor(["--use_cpu", "sft", "rl", "--memory", "8"])
+    assert settings.arguments.stage == "sft rl"
+    assert [(given.key, given.values) for given in passed] == [("use_cpu", [])]
 
 
 def test_any_number_of_folders_is_compared_and_some_against_others() -> None:
@@ -403,6 +457,17 @@ def test_absent_device_is_refused(on: Any, monkeypatch: pytest.MonkeyPatch, devi
         resolve("eval", recipe="8gb", device=device)
 
 
+def test_the_cpu_and_another_device_together_are_refused(on: Any, recipe: Any) -> None:
+    on(AMPERE)
+    words = ["--recipe", "tiny", "--threads", "1", "--use_cpu", "--device"]
+    with pytest.raises(UsageError, match=r"^device cuda: --use_cpu computes on the CPU; leave it out, or "):
+        parse("sft", [*words, "cuda"])
+    for device in ("cpu", "auto"):
+        assert parse("sft", [*words, device]).arguments.device == "cpu"
+    name = recipe("sft:\n  device: cuda\n")
+    assert parse("sft", ["--recipe", name, "--threads", "1", "--use_cpu"]).arguments.device == "cpu"
+
+
 def test_gradient_checkpointing_by_its_old_and_new_name(on: Any) -> None:
     on(AMPERE)
     assert resolve("sft", recipe="8gb", threads=1).trainer.activation_checkpointing
@@ -555,8 +620,8 @@ def test_the_help_of_a_flag_is_said_once() -> None:
         for name in vars(cls).get("__annotations__", {})
         if (text := cls.__dataclass_fields__[name].metadata.get("help"))
     ]
-    assert len(said) == len(arguments.HELP)
-    assert dict(said) == arguments.HELP
+    assert {name: text for name, text in said if text != arguments.HELP[name]}.keys() == {"recipe", "device"}
+    assert len(said) == len(arguments.HELP) + 2, "but for those that take other values elsewhere"
 
 
 def test_the_help_names_every_reward() -> None:

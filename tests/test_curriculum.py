@@ -442,6 +442,17 @@ def test_a_step_that_measured_nothing_may_be_the_one_that_a_stage_waits_for() ->
     assert curriculum.advance(6, accuracy=0.9, parallel_ratio=0) == "accuracy 0.900 of 2 steps reached 0.8"
 
 
+@pytest.mark.parametrize("name", ["accuracy", "parallel_ratio"])
+def test_a_quantity_that_is_told_alone_waits_for_no_other(name: str) -> None:
+    stages = [Stage("a"), Stage("b", enter=Entry(window=2, **{name: 0.8}))]
+    curriculum = Curriculum(stages, [[0]] * 2, [None], seed=0, group_size=2)
+    assert curriculum.advance(1, **{name: 0.9}) is None
+    resumed = Curriculum(stages, [[0]] * 2, [None], seed=0, group_size=2)
+    resumed.restore(json.loads(json.dumps(curriculum.state())))
+    for each in (curriculum, resumed):
+        assert each.advance(2, **{name: 0.9}) == f"{name} 0.900 of 2 steps reached 0.8"
+
+
 def test_rewards_are_in_the_order_of_their_weights() -> None:
     """Whatever order stages name them in."""
     stages = [Stage("a", rewards=("format", "tiered")), Stage("b", rewards=("accuracy", "format"))]

@@ -136,3 +136,38 @@ def test_a_folder_that_cannot_be_written_or_is_in_use_is_told(to_do: list[list[s
     ):
         ask(tmp_path / "demo")
     assert to_do == []
+
+
+@pytest.mark.parametrize("anew", [False, True])
+def test_runs_of_no_demo_are_left_alone(to_do: list[list[str]], tmp_path: Path, anew: bool) -> None:
+    """`prl sft --output_dir mine/sft`, then `prl demo --output_dir mine`."""
+    left_by_a_demo(tmp_path / "sft", "2020-01-01T00:00:00+00:00")
+    with pytest.raises(RunError) as caught:
+        ask(tmp_path, overwrite_output_dir=anew)
+    assert str(caught.value) == f"{tmp_path} holds runs of no demo (sft): choose another --output_dir"
+    assert (tmp_path / "sft" / "DONE").exists()
+    assert runs.last_checkpoint(tmp_path / "sft") == tmp_path / "sft" / "checkpoint-1"
+    assert not (tmp_path / demo.STATE).exists()
+    assert to_do == []
+
+
+def test_a_kill_as_a_finished_demo_is_replaced_leaves_a_demo(
+    to_do: list[list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left_by_a_demo(tmp_path / "sft", "2020-01-01T00:00:00+00:00")
+    (tmp_path / "demo.json").write_text("{}")
+
+    def killed(path: Path, missing_ok: bool = False) -> None:
+        if path.name == "demo.json":
+            unlink(path)
+            raise KeyboardInterrupt
+        unlink(path, missing_ok)
+
+    unlink = Path.unlink
+    monkeypatch.setattr(Path, "unlink", killed)
+    with pytest.raises(KeyboardInterrupt):
+        ask(tmp_path)
+    monkeypatch.setattr(Path, "unlink", unlink)
+    with pytest.raises(PrlError, match="interrupted"):
+        ask(tmp_path)
+    assert "sft" in to_do[0]

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from prl import cli, config, doctor, recipes
+from prl.errors import UsageError
 from prl.machine import hardware
 from prl.machine.hardware import USABLE, Machine
 from prl.machine.memory import GIB
@@ -151,6 +152,58 @@ def test_all_stages_of_a_recipe_that_fits_share_the_model(tmp_path: Path) -> Non
     found = yaml.safe_load(file.read_text(encoding="utf-8"))
     assert found["model_name_or_path"] in ("Qwen/Qwen3-0.6B-Base", "Qwen/Qwen3-1.7B-Base")
     assert not any("model_name_or_path" in found[section] for section in recipes.SECTIONS)
+
+
+def test_a_generation_of_a_size_of_its_own_keeps_it_and_the_advice_can_be_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Beside a generation_batch_size TRL refuses steps_per_generation."""
+    own, file = tmp_path / "own.yaml", tmp_path / "fit.yaml"
+    own.write_text(
+        "rl:\n  generation_batch_size: 64\n  per_device_train_batch_size: 8\n  num_generations: 8\n"
+        "  gradient_accumulation_steps: 8\n  steps_per_generation: null\n  save_steps: 64\n"
+        "  max_completion_length: 4096\n"
+    )
+    words = ["rl", "--recipe", f"6gb+{own}", "--memory", "3"]
+    status, out, _ = say(capsys, *words)
+    (command,) = re.findall(r"^  prl rl (.*)$", out, flags=re.MULTILINE)
+    assert status == 1
+    assert "--per_device_train_batch_size" in command
+    assert "--steps_per_generation" not in out
+    planned = config.plan("rl", flags_of(command.split()), card(3)).trainer
+    assert planned.per_device_train_batch_size < 8
+    assert planned.generation_batch_size == 64
+    assert planned.gradient_accumulation_steps * planned.per_device_train_batch_size == 64
+
+    status, out, err = say(capsys, *words, "--fit", str(file))
+    assert (status, err) == (0, "")
+    fits = config.plan("rl", flags_of(["--recipe", str(file)]), card(3)).trainer
+    assert fits.generation_batch_size == 64
+
+
+def test_a_recipe_that_is_refused_leaves_nothing_behind(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(recipe: str) -> list[str]:
+        assert yaml.safe_load(Path(recipe).read_text(encoding="utf-8"))["sft"]
+        raise UsageError("TRL refuses these settings")
+
+    monkeypatch.setattr(config, "validate", refuse)
+    words = ["--recipe", "tiny", "--memory", "6", "--fit", str(tmp_path / "fit.yaml")]
+    assert say(capsys, *words)[::2] == (2, "prl doctor: TRL refuses these settings\n")
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_no_place_to_write_to_goes_into_a_recipe_that_fits(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It would be that of every command."""
+    file = tmp_path / "fit.yaml"
+    words = ["--recipe", "tiny", "--memory", "6", "--fit", str(file), "--seed", "3"]
+    assert say(capsys, *words, "--output_dir", str(tmp_path / "x"), "--overwrite_output_dir")[0] == 0
+    sections = [yaml.safe_load(file.read_text(encoding="utf-8"))[name] for name in ("sft", "rl", "eval")]
+    assert [int(section["seed"]) for section in sections] == [3, 3, 3]
+    assert not any({"output_dir", "overwrite_output_dir"} & section.keys() for section in sections)
 
 
 def test_a_file_that_is_there_is_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -28,6 +28,7 @@ from prl.settings.reading import flags_of
 from prl.trainer import setup
 
 MANY = 100_000_000
+EVALUATING = {"eval_dataset": "arithmetic:heldout", "eval_strategy": "steps", "eval_steps": 10}
 
 
 def files(root: Path, **contents: str) -> None:
@@ -157,6 +158,9 @@ def test_what_the_data_bounds_passes_without_a_word(memory: Any, capsys: pytest.
     check_fits(asked("eval", batch_size=MANY), Extent(64, 40))
     check_fits(asked("sft"), Extent(10_000, 300, held_out=64, longest_held_out=300))
     check_fits(asked("rl"), Extent(20_000, 60))
+    held_out = {"held_out": 64, "longest_held_out": 60}
+    check_fits(asked("rl", **EVALUATING, per_device_eval_batch_size=MANY), Extent(20_000, 60, **held_out))
+    check_fits(asked("rl", eval_dataset="arithmetic:heldout"), Extent(20_000, 60, 20_000, 9000))
     assert capsys.readouterr().err == ""
 
 
@@ -174,8 +178,13 @@ def test_what_the_data_bounds_passes_without_a_word(memory: Any, capsys: pytest.
             Extent(600, 300, held_out=5000, longest_held_out=300),
             "--per_device_eval_batch_size",
         ),
+        (
+            ("rl", EVALUATING | {"per_device_eval_batch_size": MANY}),
+            Extent(20_000, 60, held_out=20_000, longest_held_out=60),
+            "--per_device_eval_batch_size",
+        ),
     ],
-    ids=["eval", "rl", "held-out rows"],
+    ids=["eval", "rl", "held-out rows", "held-out responses"],
 )
 def test_other_batches(memory: Any, settings: Any, extent: Extent, flag: str) -> None:
     memory(1)
@@ -256,7 +265,10 @@ def test_the_least_is_never_more_than_the_most(command: str, batch: int, **given
     )
 
 
-LOADS = {command: load_of(asked(command)) for command in ("sft", "rl", "eval")}
+LOADS = {
+    command: load_of(asked(command, **(EVALUATING if command == "rl" else {})))
+    for command in ("sft", "rl", "eval")
+}
 
 
 def test_it_takes_no_time() -> None:
@@ -268,22 +280,29 @@ def test_it_takes_no_time() -> None:
 
 
 @pytest.mark.parametrize(
-    ("command", "batch", "gib"),
-    [("sft", "per_device_train_batch_size", 0.5), ("eval", "batch_size", 0.05)],
+    ("command", "batch", "gib", "more"),
+    [
+        ("sft", "per_device_train_batch_size", 0.5, {}),
+        ("eval", "batch_size", 0.05, {}),
+        ("rl", "per_device_eval_batch_size", 0.3, EVALUATING),
+    ],
 )
 def test_a_batch_of_10_to_the_8_is_one_line_on_the_command_line(
     command: str,
     batch: str,
     gib: float,
+    more: dict[str, Any],
     memory: Any,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     memory(gib)
-    monkeypatch.setattr(sft, "SFT", lambda *_, **__: pytest.fail("a trainer was built"))
+    for stage, trainer in ((sft, "SFT"), (rl, "GRPO")):
+        monkeypatch.setattr(stage, trainer, lambda *_, **__: pytest.fail("a trainer was built"))
     monkeypatch.setattr(evaluation.ForkJoinDecoder, "generate", lambda *_, **__: pytest.fail("it decodes"))
     words = [command, "--recipe", "tiny", "--threads", "1", "--limit", "600", f"--{batch}", str(MANY)]
+    words += [word for name, value in more.items() for word in (f"--{name}", str(value))]
     assert cli.main([*words, "--output_dir", str(tmp_path / "run")]) == 1
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith(f"prl {command}: {command} will not fit the memory: forecast ")

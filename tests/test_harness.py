@@ -162,6 +162,8 @@ def test_what_cannot_be_had_is_refused_in_a_line(
         forking.loglikelihood([asked(PROBLEM)])
     with pytest.raises(UsageError, match="generation_kwargs num_beams: prl's decoder takes do_sample, "):
         forking.generate_until([asked(PROBLEM, num_beams=4)])
+    with pytest.raises(UsageError, match=r"--device cuda:1: .* set CUDA_VISIBLE_DEVICES=1 and"):
+        lm(device="cuda:1")
     with pytest.raises(UsageError, match="--model_args samples"):
         lm(samples=3)
     with pytest.raises(UsageError, match="path: unknown setting"):

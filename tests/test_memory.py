@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import itertools
 import json
 import sys
 from dataclasses import replace
@@ -94,6 +95,8 @@ LOADS = st.builds(
     completion=st.integers(1, 4000),
     rollout_rows=st.integers(1, 64),
     rollout_completion=st.integers(1, 4000),
+    eval_rows=st.integers(0, 64),
+    eval_rollout_rows=st.integers(0, 64),
     paths=st.integers(1, 4),
     lora_r=st.integers(1, 128),
     structured=st.booleans(),
@@ -104,7 +107,10 @@ LOADS = st.builds(
 )
 
 
-@given(LOADS, st.sampled_from(["rows", "completion", "rollout_rows", "rollout_completion", "lora_r"]))
+GROWING = ["rows", "completion", "rollout_rows", "rollout_completion", "eval_rows", "lora_r"]
+
+
+@given(LOADS, st.sampled_from(GROWING))
 def test_more_of_anything_never_takes_less(load: Load, name: str) -> None:
     more = replace(load, **{name: getattr(load, name) + 1})
     assert forecast(SHAPE, more).peak >= forecast(SHAPE, load).peak
@@ -206,6 +212,37 @@ def test_the_reference_of_beta_is_a_second_adapter() -> None:
     assert with_it == without | {"reference": without["adapter"] + without["tag rows"]}
 
 
+EVALUATING = replace(RL, eval_rows=256, eval_rollout_rows=256, eval_group=4)
+
+
+def test_an_evaluation_of_rl_decodes_and_then_scores_its_batch() -> None:
+    found = forecast(SHAPE, EVALUATING)
+    cache = {item.phase: item.bytes for item in found.items if item.name == "KV cache"}
+    assert cache["evaluation rollout"] == memory.kv_cache_bytes(SHAPE, replace(RL, rollout_rows=256))
+    assert cache["evaluation rollout"] == 256 // 16 * cache["rollout"]
+    assert found.at == "evaluation rollout"
+    items = forecast(SHAPE, replace(EVALUATING, is_packed=True)).items
+    (scored,) = (item for item in items if (item.name, item.phase) == ("activations", "evaluation"))
+    assert scored.note == "of 256 x 1324 tokens"
+    assert scored.bytes == 2 * (256 * 1024 + 64 * 300) * (2 * 2048 + 3 * 6144), "a group's prompt once"
+
+
+def test_an_evaluation_decodes_no_more_side_by_side_than_a_rollout_may() -> None:
+    asked = {
+        "eval_dataset": "arithmetic:heldout", "eval_strategy": "steps", "eval_steps": 10,
+        "per_device_eval_batch_size": 256, "num_generations_eval": 4,
+    }  # fmt: skip
+
+    def rows(**given: Any) -> tuple[int, ...]:
+        load = load_of(resolve("rl", recipe="tiny", output_dir="r", **given))
+        return load.eval_rows, load.eval_rollout_rows, load.eval_group
+
+    assert rows(**asked) == rows(**asked, rollout_batch_size=512) == (256, 256, 4)
+    assert rows(**asked, rollout_batch_size=32) == (256, 32, 4)
+    assert rows(**asked | {"eval_strategy": "no", "eval_on_start": True}) == (256, 256, 4)
+    assert rows(per_device_eval_batch_size=256)[:2] == (0, 0), "it is not asked for"
+
+
 def test_it_counts_as_the_libraries_do() -> None:
     """Sizes of trl 1.16 and of `prl.decoding` that memory.py repeats, because it imports neither."""
     kernels, trl = (
@@ -261,6 +298,31 @@ def test_a_smaller_micro_batch_keeps_the_effective_batch() -> None:
         "per_device_train_batch_size": 4, "gradient_accumulation_steps": 16, "steps_per_generation": 8,
     }  # fmt: skip
     assert step.load.rows * step.load.accumulation == load.rows * load.accumulation
+
+
+def test_an_evaluation_that_does_not_fit_is_made_smaller() -> None:
+    scored = forecast(SHAPE, replace(EVALUATING, eval_rollout_rows=0)).peak
+    (step,) = changes(SHAPE, EVALUATING, scored)
+    assert step.flags == {"rollout_batch_size": step.load.eval_rollout_rows}
+    assert 16 <= step.load.eval_rollout_rows < 256, "more than a rollout has at once need not go"
+    assert (step.load.rollout_rows, step.load.eval_rows) == (16, 256)
+    wide = replace(EVALUATING, rows=1, rollout_rows=1, eval_rollout_rows=1, eval_rows=264, eval_group=24)
+    (step,) = changes(SHAPE, wide, forecast(SHAPE, replace(wide, eval_rows=120)).peak)
+    assert step.flags == {"per_device_eval_batch_size": 120}, "of whole groups"
+
+
+def test_what_hides_behind_two_others_is_changed_too() -> None:
+    """Whichever of update, rollout and scoring is the largest."""
+    small = replace(RL, rows=1, rollout_rows=1, eval_rows=8, eval_rollout_rows=1, eval_group=8)
+    available = forecast(SHAPE, small).peak
+    for rows, side, scored in itertools.product((1, 4, 16, 64), (1, 16, 256), (8, 64, 512)):
+        load = replace(small, rows=rows, rollout_rows=side, eval_rollout_rows=side, eval_rows=scored)
+        steps = changes(SHAPE, load, available)
+        assert forecast(SHAPE, load).peak <= available or steps[-1].peak <= available
+        assert merged(steps).keys() <= {
+            "per_device_train_batch_size", "gradient_accumulation_steps", "steps_per_generation",
+            "rollout_batch_size", "per_device_eval_batch_size",
+        }, (rows, side, scored)  # fmt: skip
 
 
 def test_nothing_fits_a_card_of_nothing() -> None:

@@ -22,7 +22,7 @@ from transformers import (
 )
 from trl.trainer.utils import add_fused_lm_head
 
-from prl import evaluation, rl, sft, tiny
+from prl import evaluation, rl, runs, sft, tiny
 from prl.config import resolve
 from prl.decoding import ForkJoinDecoder
 from prl.errors import ModelError, RunError
@@ -35,7 +35,9 @@ from prl.model import (
     check_tags,
     describe,
     load_model,
+    load_tokenizer,
     merge_and_verify,
+    path_opening_of,
     resolve_attention,
     save_adapter,
     tag_ids,
@@ -43,6 +45,8 @@ from prl.model import (
 from prl.prompts import CHAT_TEMPLATE, IM_END, render_prompt, render_response
 from prl.runs.disk import torn_safetensors
 from prl.structure import Tags, attach_structure, attached_structure
+from prl.traces.local import weights_fingerprint
+from prl.trainer.resuming import of_model
 
 TEXT = render_prompt("Compute 3 + 4.", "bare") + render_response(
     "<Parallel><Path>\n3+4=7.\n</Path><Path>\n4+3=7.\n</Path></Parallel>\n<Summary>\nBoth give 7.\n</Summary>"
@@ -318,6 +322,38 @@ def test_attention_of_what_says_none(tmp_path: Path) -> None:
         with pytest.raises(ModelError, match=r"prl\.json does not say") as error:
             load_model(str(tmp_path))
         assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", tiny.FOLDERS)
+def test_a_name_that_ships_is_the_model_that_ships(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Whatever folder is called so; `./tiny` is that."""
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / name
+    with runs.open_run(
+        folder, command="sft", config={"recipe": "8gb", "sft": {"prompt_style": "sequential"}}
+    ):
+        pass  # what `prl sft --recipe tiny --output_dir tiny` makes before it loads its base
+    with pytest.raises(RunError, match="is a sft run that is not finished"):
+        check_loadable(f"./{name}")
+    check_loadable(name)
+    settled = resolve("sft", model_name_or_path=name, device="cpu", threads=1)
+    assert (settled.recipe, settled.arguments.prompt_style) == (name, "bare")
+    assert of_model(name) == name
+    assert weights_fingerprint(name) is None
+
+    (folder / "environment.json").unlink()
+    for file in ("config.json", "adapter_model.safetensors"):
+        (folder / file).write_text("{}")
+    (folder / "prl.json").write_text('{"attention": "structured", "path_opening": "number"}')
+    assert (attention_of(f"./{name}"), path_opening_of(f"./{name}")) == ("structured", "number")
+    assert (attention_of(name), path_opening_of(name)) == (None, None)
+    assert of_model(f"./{name}") != of_model(name) == name
+    assert load_tokenizer(name).get_vocab() == load_tokenizer(tiny.FOLDERS[name]).get_vocab()
+    with pytest.raises(ModelError, match="no tokenizer files in"):
+        load_tokenizer(f"./{name}")
+    assert tiny.resolve(Path(name)) == name, "a path is a folder"
 
 
 def test_merge_refuses_a_base_and_reports_a_difference(

@@ -131,6 +131,10 @@ def test_half_the_micro_batch_is_the_same_step(
     for mine, other in zip(ours, theirs, strict=True):
         assert mine["loss"] == pytest.approx(other["loss"], abs=1e-5)
         assert mine["grad_norm"] == pytest.approx(other["grad_norm"], rel=1e-3)
+        assert mine["num_tokens"] == other["num_tokens"]
+        if command == "sft":  # of what was tried in vain nothing is in a mean
+            for metric in ("entropy", "mean_token_accuracy"):
+                assert mine[metric] == pytest.approx(other[metric], rel=1e-4)
     if command == "rl":  # nothing was sampled or judged twice
         texts = [
             [(row["step"], row["text"], row["advantage"]) for row in runs.read_samples(folder).to_pylist()]

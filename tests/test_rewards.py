@@ -541,6 +541,9 @@ def test_efficiency_in_characters() -> None:
     assert EfficiencyReward()([text]) == expected, "nothing is known of tokens"
     assert EfficiencyReward(tag_ids=range(6))([text]) == expected, "no ids are given"
     assert EfficiencyReward()([text], completion_ids=[[1]]) == expected, "the ids of the tags are not known"
+    spelt = [*range(50, 80)]
+    of_ids = EfficiencyReward(tag_ids=range(6))
+    assert of_ids([text], completion_ids=[spelt]) == expected, "the tokenizer spells tags out"
 
 
 GATED_CASES = [

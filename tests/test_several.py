@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prl import cli, evaluation, tiny
+from prl import cli, evaluation, runs, tiny
 from prl.config import again, resolve
 from prl.errors import RunError, UsageError
 from prl.evaluation import several
@@ -196,3 +197,48 @@ def test_what_does_nothing_is_told_of_what_was_said(tmp_path: Path) -> None:
     each = several._settle(asked, tmp_path)
     idle = [{flag for flag, why in one.chosen.items() if "no effect" in why} for one in each.values()]
     assert idle == [{"top_k", "paths"}, {"paths"}]
+
+
+@pytest.mark.parametrize("flags", [{}, {"resume": True}, {"overwrite_output_dir": True}])
+def test_no_evaluation_takes_the_place_of_a_training_or_of_the_model(
+    flags: dict[str, bool], adapter: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`--models mine/sft mine/rl --output_dir mine`: each would be evaluated where its training is."""
+    monkeypatch.setattr(evaluation, "run", lambda settings: pytest.fail("it evaluates"))
+    for name in ("sft", "rl"):
+        with runs.open_run(tmp_path / name, command=name, config={}) as run:
+            shutil.copytree(adapter, run.folder / "adapter")
+            run.finish()
+    shutil.copytree(adapter, tmp_path / "own")
+
+    def ask(*models: str) -> None:
+        several.run(
+            resolve("eval", recipe="tiny", threads=1, models=[*models], output_dir=str(tmp_path), **flags)
+        )
+
+    sft, own = tmp_path / "sft", tmp_path / "own"
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(RunError) as caught:
+        ask(str(sft), str(tmp_path / "rl"))
+    assert str(caught.value) == f"{sft} is a run of command sft: choose another --output_dir"
+    with pytest.raises(RunError) as caught:
+        ask("tiny", "rl=tiny")
+    assert str(caught.value) == f"{tmp_path / 'rl'} is a run of command rl: choose another --output_dir"
+    with pytest.raises(RunError) as caught:
+        ask("tiny", str(own))
+    assert str(caught.value) == f"{own} has the model {own} in it: choose another --output_dir"
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_an_evaluation_whose_overwriting_was_cut_short_is_overwritten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def reached(settings: Any) -> None:
+        raise InterruptedError
+
+    monkeypatch.setattr(evaluation, "run", reached)
+    (tmp_path / "tiny").mkdir()
+    (tmp_path / "tiny" / "environment.json").write_text('{"overwrites": "eval"}')
+    asked = {"models": ["tiny"], "output_dir": str(tmp_path), "overwrite_output_dir": True}
+    with pytest.raises(InterruptedError):
+        several.run(resolve("eval", recipe="tiny", threads=1, **asked))

@@ -389,11 +389,14 @@ def test_the_paths_of_any_trace_begin_where_the_segments_do(ids: list[int]) -> N
 
 # --- what the decoder inserts -----------------------------------------------------------------------------
 
+JOINED = Tags(*range(6), glue=(8,))
+
 FORCED = {
     # (written, paths): forced tokens marked ^
     "a block": ("a[(ab)(b)]\n{a}a", 2, "..^...^..^^^..."),
     "plain text": ("aba", 2, "..."),
-    "without glue": ("[(a)(b)]{a}", 2, ".^..^..^^.."),
+    "without glue the summary is the model's": ("[(a)(b)]{a}", 2, ".^..^..^..."),
+    "with another glue too": ("[(a)(b)]b{a}", 2, ".^..^..^...."),
     "two blocks": ("[(a)(b)]\n{a}[(a)(b)]\n{a}", 2, ".^..^..^^^..."[:12] + ".^..^..^^^.."),
     "three fixed paths": ("[(a)(b)(b)]\n{a}", 3, ".^..^..^..^^^.."),
     "auto, two paths: the closer is the model's": ("[(a)(b)]\n{a}", "auto", ".^..^...^^.."),
@@ -407,31 +410,37 @@ FORCED = {
     "a summary after text is the model's": ("[(a)(b)]aa{b}", 2, ".^..^..^....."),
     "a nested <Parallel> does not begin to count again": ("[(a[a)(b)]\n{a}", "auto", ".^....^...^^.."),
     "stray tags": ("(a)]{a}", 2, "......."),
-    "a block after an empty one": ("[][(a)(b)]{b}", 2, ".^.^..^..^^.."),
+    "a block after an empty one": ("[][(a)(b)]\n{b}", 2, ".^.^..^..^^^.."),
     "nothing": ("", 2, ""),
 }
 
 
 @pytest.mark.parametrize(("written", "paths", "marks"), FORCED.values(), ids=FORCED.keys())
 def test_what_the_decoder_would_insert(written: str, paths: int | str, marks: str) -> None:
-    forced = forced_tokens(ids_of(written), BARE, paths=paths)
+    forced = forced_tokens(ids_of(written), JOINED, paths=paths)
     assert "".join(".^"[is_forced] for is_forced in forced) == marks
 
 
+@pytest.mark.parametrize("glue", [(), (8,), (9, 8), (9, 9, 8)])
+def test_glue_is_as_long_as_the_tokenizer_makes_it(glue: tuple[int, ...]) -> None:
+    block, tags = ids_of("[(a)(b)]"), Tags(*range(6), glue=glue)
+    for length in range(len(glue) + 1):
+        ids = [*block, *glue[len(glue) - length :], tags.summary]
+        is_whole = length == len(glue)
+        assert forced_tokens(ids, tags)[len(block) :] == [is_whole] * (length + 1)
+
+
 @settings(max_examples=100, deadline=None)
-@example(ids=[0, 2, 2, 1, 0, 4])
+@example(ids=[0, 2, 2, 1, 8, 4])
 @given(FREE)
 def test_what_is_forced_is_known_for_any_ids(ids: list[int]) -> None:
     for paths in (2, "auto"):
-        forced = forced_tokens(ids, BARE, paths=paths)
+        forced = forced_tokens(ids, JOINED, paths=paths)
         assert len(forced) == len(ids)
         tags = (BARE.path, BARE.end_parallel, BARE.summary)
-        # What is no tag may be the one token of glue between `</Parallel>`, the model's own or not, and the
-        # summary.
+        # What is no tag may be the glue between `</Parallel>`, the model's own or not, and the summary.
         glue = {
-            i
-            for i in range(1, len(ids) - 1)
-            if (ids[i - 1], ids[i + 1]) == (BARE.end_parallel, BARE.summary) and forced[i + 1]
+            i for i in range(1, len(ids) - 1) if tuple(ids[i - 1 : i + 2]) == JOINED.joint and forced[i + 1]
         }
         assert all(token in tags or i in glue for i, token in enumerate(ids) if forced[i])
 

@@ -198,6 +198,7 @@ def test_each_flag_without_effect_is_told_where_it_was_given(command: str) -> No
         ("rl", "shuffle_dataset", {"sampling": "adaptive"}, {"sampling": "uniform"}),
         ("rl", "shuffle_dataset", {"levels": [1]}, {}),
         ("sft", "paths", {"attention": "causal"}, {"attention": "structured"}),
+        ("sft", "eval_dataset_split", {}, {"eval_dataset": "arithmetic:easy"}),
         ("rl", "max_blocks max_path_length", {"attention": "causal"}, {"attention": "structured"}),
         ("rl", "max_paths", {"attention": "structured"}, {"attention": "structured", "paths": "auto"}),
         ("rl", "alternate alternate_window", {"rewards": ["accuracy"]}, {"rewards": ["alternating"]}),

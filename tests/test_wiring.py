@@ -14,16 +14,17 @@ import pytest
 import torch
 from trl import GRPOTrainer, SFTTrainer
 
-from prl import rl, sft, tiny
+from prl import config, rl, runs, sft, tiny
 from prl.config import resolve
 from prl.data import problems
 from prl.decoding import ForkJoinDecoder, Limits
+from prl.errors import UsageError
 from prl.grammar import TAGS
 from prl.model import Lora, load_model
 from prl.prompts import render_prompt, render_response
 from prl.structure import Tags
 from prl.study import pipeline
-from prl.trainer import setup
+from prl.trainer import resuming, setup
 from prl.trainer.format_sampler import FormatSampler
 from prl.trainer.rollouts import Rollouts
 from prl.trainer.staging import Staging
@@ -180,12 +181,16 @@ def test_rewards_come_in_their_order_and_know_what_they_need_of_the_run(hand: Ha
     assert alternating.pattern == (("tiered", 1), ("bonus", 2))
 
 
-def test_a_cold_start_among_the_stages_is_made_as_the_run_is(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    made: list[Any] = []
-    monkeypatch.setattr(pipeline.sft, "run", lambda settings, **doors: made.append(settings))
-    monkeypatch.setattr(pipeline.rl, "run", lambda settings, **doors: made.append(settings))
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The settings of the runs that a pipeline makes, none of which begins."""
+    found: list[Any] = []
+    for stage in (pipeline.sft, pipeline.rl):
+        monkeypatch.setattr(stage, "run", lambda settings, **doors: found.append(settings))
+    return found
+
+
+def test_a_cold_start_among_the_stages_is_made_as_the_run_is(tmp_path: Path, made: list[Any]) -> None:
     stages = [{"name": "cold-start"}, {"name": "rl-general"}]
     given = {"seed": 11, "attention": "structured", "prompt_style": "sequential", "dtype": "bfloat16"}
     pipeline.run(
@@ -201,6 +206,66 @@ def test_a_cold_start_among_the_stages_is_made_as_the_run_is(
         arguments = settings.arguments
         assert (arguments.attention, arguments.prompt_style) == ("structured", "sequential")
         assert (arguments.dtype, arguments.device, arguments.threads) == ("bfloat16", "cpu", "1")
+
+
+def test_flags_about_the_adapter_and_its_paths_are_the_cold_starts_too(
+    tmp_path: Path, made: list[Any]
+) -> None:
+    words = (
+        "--recipe tiny --threads 1 --attention structured --path_opening number --paths 3 --lora_r 32 "
+        "--lora_alpha 16 --lora_dropout 0.1 --lora_target_modules q_proj v_proj --no_load_in_4bit "
+        "--on_bad_rows skip --learning_rate 1e-6 --max_steps 5"
+    )
+    stages = ["--stages", '{"name": "cold-start"}', '{"name": "rl-general"}']
+    asked = config.parse("rl", [*words.split(), *stages, "--output_dir", str(tmp_path / "all")])
+    pipeline.run(asked)
+    cold, skill = made
+    for settings in made:
+        arguments = settings.arguments
+        assert (arguments.path_opening, arguments.paths) == ("number", "3")
+        assert (arguments.lora_r, arguments.lora_alpha, arguments.lora_dropout) == (32, 16, 0.1)
+        assert arguments.lora_target_modules == ["q_proj", "v_proj"]
+        assert (arguments.load_in_4bit, arguments.on_bad_rows) == (False, "skip")
+    assert {given.key for given in cold.given} >= {*pipeline.HANDED_ON}
+    assert (cold.trainer.learning_rate, cold.trainer.max_steps) == (5e-3, 300), "its own"
+    assert (skill.trainer.learning_rate, skill.trainer.max_steps) == (1e-6, 5)
+
+
+def test_a_finished_cold_start_is_kept_only_where_the_same_is_asked_for(
+    tmp_path: Path, made: list[Any]
+) -> None:
+    folder, stages = tmp_path / "all-cold-start", [{"name": "cold-start"}, {"name": "rl-general"}]
+
+    def run(**given: Any) -> list[Any]:
+        """What is trained."""
+        made.clear()
+        given = {"model_name_or_path": "tiny", "output_dir": str(tmp_path / "all"), "stages": stages} | given
+        pipeline.run(config.resolve("rl", recipe="tiny", threads=1, **given))
+        return [*made]
+
+    cold, _ = run()
+    inputs = {"model": resuming.of_model("tiny")}
+    with runs.open_run(folder, command="sft", config=cold.as_dict(), inputs=inputs) as opened:
+        opened.finish()
+    for same in ({}, {"resume": True}, {"learning_rate": 1e-6}):
+        (skill,) = run(**same)
+        assert skill.command == "rl"
+        assert skill.chosen["cold start"] == f"{folder} is kept"
+    asked = {"seed": 7, "model_name_or_path": "tiny-search", "lora_r": 32}
+    for resume in (False, True):
+        with pytest.raises(UsageError) as error:
+            run(resume=resume, **asked)
+        assert made == []
+        assert str(error.value) == (
+            f"{folder} is a finished cold start, made otherwise (lora_r 64, now 32; seed 42, now 7; model is "
+            "another (model_name_or_path tiny, now tiny-search)): ask for the same, choose another "
+            "--output_dir, or make it and the RL anew with --overwrite_output_dir"
+        )
+    assert [each.command for each in run(overwrite_output_dir=True, **asked)] == ["sft", "rl"]
+    with pytest.raises(UsageError, match=r"bfloat16.*, take it as it is with --resume, choose"):
+        run(dtype="bfloat16")
+    (skill,) = run(dtype="bfloat16", resume=True)
+    assert skill.chosen["cold start"].startswith(f"{folder} is kept, made otherwise (bf16 ")
 
 
 def test_responses_to_held_out_problems_are_sampled_by_the_seed(hand: Hand, model: Any) -> None:

@@ -7,6 +7,7 @@ stderr; a traceback is a bug in prl.
 from __future__ import annotations
 
 import argparse
+import codecs
 import dataclasses
 import importlib
 import inspect
@@ -73,6 +74,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return the exit status."""
     words = list(sys.argv[1:] if argv is None else argv)
     name = _name(words)
+    for stream in (sys.stdout, sys.stderr):
+        _let_print_all(stream)
     try:
         _dispatch(words)
         sys.stdout.flush()
@@ -93,6 +96,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         if _is_to_tell(error):
             raise
         return 1
+
+
+def _let_print_all(stream: Any) -> None:
+    """Have it write `\\u221a` for a letter that its encoding lacks, where it would fail. A notebook's and a
+    test's stream may not let itself be set, and there may be none."""
+    fails = getattr(stream, "errors", None) in ("strict", "surrogateescape")
+    if fails and hasattr(stream, "reconfigure") and codecs.lookup(stream.encoding).name != "utf-8":
+        stream.reconfigure(errors="backslashreplace")
 
 
 def _is_to_tell(error: BaseException) -> bool:
@@ -245,6 +256,7 @@ def _kept(settings: Settings[Any]) -> str:
     """What an interrupted command leaves behind, and how to go on."""
     from prl.runs import last_checkpoint
     from prl.runs.samples import shards
+    from prl.settings.stages import cold_start_of
 
     if settings.command == "demo":
         return "what is done is kept, and the same command goes on from it"
@@ -256,6 +268,10 @@ def _kept(settings: Settings[Any]) -> str:
         if settings.trainer.save_only_model:
             return f"{checkpoint} is kept; start another run from it, with --model_name_or_path {checkpoint}"
         return f"{checkpoint} is kept, and the same command with --resume goes on from it"
+    stages = settings.arguments.stages if settings.command == "rl" else None
+    begun = cold_start_of(stages, settings.output_dir)
+    if begun and ((begun / "DONE").exists() or last_checkpoint(begun)):
+        return "the cold start is kept, and the same command with --resume goes on"
     again = " with --overwrite_output_dir" if hasattr(settings.arguments, "overwrite_output_dir") else ""
     return f"no checkpoint was written; the same command{again} starts over"
 
@@ -390,8 +406,9 @@ def _help(command: str) -> str:
             prog, max_help_position=34, width=width
         ),
     )
+    own = {item.name: item.metadata.get("help") for item in dataclasses.fields(cls)}
     for name, default in sorted(dataclasses.asdict(cls()).items(), key=lambda item: item[0] not in places):
-        text = arguments.HELP[name]
+        text = own[name] or arguments.HELP[name]
         if default is not None and default is not False:
             text += f" [{' '.join(map(str, default)) if isinstance(default, list) else default}]"
         parser.add_argument(f"--{name}", metavar=_metavar(hints[name]), help=text)

@@ -22,13 +22,14 @@ from prl.errors import PrlError, RunError, UsageError, nearest
 from prl.machine import hardware
 from prl.machine.choosing import choose_recipe, machine_asked_for, place, settle_threads, trainer_precision
 from prl.recipes import Given
+from prl.runs import SHIPPED
 from prl.runs.disk import read_json
 from prl.settings import Settings, trainer_flags
-from prl.settings.arguments import COMMANDS, FORECAST, TRAINER_CONFIGS, DoctorArguments
+from prl.settings.arguments import COMMANDS, FORECAST, POSITIONAL, TRAINER_CONFIGS, DoctorArguments
 from prl.settings.clashes import contradictions, trainer_faults
 from prl.settings.flags import PromptStyle
 from prl.settings.ranges import RANGES
-from prl.settings.reading import RENAMED, flags_of, hint, keys_of, read_flags, read_recipe, words_of
+from prl.settings.reading import RENAMED, flags_of, freed, hint, keys_of, read_flags, read_recipe, words_of
 from prl.settings.reading import knows as knows
 from prl.settings.trainer_flags import trainer_class, trainer_defaults
 from prl.settings.trainer_flags import trainer_help as trainer_help
@@ -65,7 +66,8 @@ def again(settings: Settings[Any], **others: Any) -> Settings[Any]:
 def parse_doctor(argv: Iterable[str]) -> tuple[Settings[DoctorArguments], list[Given]]:
     """The settings of `prl doctor ARGV...`, and the flags that are for the commands it looks at."""
     own = {"", *(item.name for item in fields(DoctorArguments))}
-    flags = flags_of(argv)
+    types = {key: kind for name in ("doctor", *FORECAST) for key, kind in keys_of(name).types.items()}
+    flags = freed(flags_of(argv), POSITIONAL["doctor"], types)
     settings = _settle("doctor", [given for given in flags if given.key in own])
     passed = [given for given in flags if given.key not in own]
     commands = settings.arguments.stage.split()
@@ -266,7 +268,7 @@ def _run_behind(model: str | None) -> dict[str, Any]:
     The folder may come from anyone. So nothing else is read from it, and a recipe is a name here: only one
     that ships is ever opened.
     """
-    if model is None:
+    if model is None or model in SHIPPED:
         return {}
     here = Path(model).expanduser()
     said: dict[str, Any] = read_json(here / "prl.json")

@@ -148,7 +148,7 @@ class Curriculum:
         self.index, self.entered_at = 0, 0
         self._epoch, self._position, self._draws = 0, 0, 0
         self._order: list[int] | None = None  # the permutation of this epoch, made when it is needed
-        self._steps: list[list[float]] = []  # accuracy and parallel ratio of the stage's latest steps
+        self._steps: list[list[float | None]] = []  # accuracy and parallel ratio of the stage's latest steps
         self._of_problem: dict[int, tuple[float, float]] = {}  # right and all responses, decayed
         self._of_level: dict[int | None, tuple[float, float]] = {}
         self._skipped = 0
@@ -203,13 +203,13 @@ class Curriculum:
         it trained on what an earlier one sampled.
 
         Where the next stage begins here, it is at hand from now on, and the reason is returned. Windows count
-        the calls that tell what was measured.
+        the calls that tell what was measured; one that is told alone waits for no other.
         """
         if self.index + 1 == len(self._stages):
             return None
         entry = self._stages[self.index + 1].enter or Entry()
-        steps: list[list[float]] = []
-        if accuracy is not None and parallel_ratio is not None:
+        steps: list[list[float | None]] = []
+        if accuracy is not None or parallel_ratio is not None:
             steps = self._steps = [*self._steps, [accuracy, parallel_ratio]][-2 * entry.window :]
         reason = _reason(entry, step, steps)
         if reason:
@@ -276,7 +276,9 @@ class Curriculum:
                 raise ValueError("a count below 0")
             if position > len(self._pools[index]):
                 raise ValueError("a position behind the last problem")
-            steps = [[float(accuracy), float(ratio)] for accuracy, ratio in state["steps"]]
+            steps = [[None if each is None else float(each) for each in step] for step in state["steps"]]
+            if any(len(step) != len(QUANTITIES) for step in steps):
+                raise ValueError("a step of other quantities")
             of_problem = {int(each): (float(right), float(of)) for each, right, of in state["problems"]}
             of_level = {level: (float(right), float(of)) for level, right, of in state["levels"]}
             drawn = Counter({level: int(count) for level, count in state["drawn"]})
@@ -337,13 +339,13 @@ def _live(rate: float, group_size: int) -> float:
     return 1 - rate**group_size - (1 - rate) ** group_size
 
 
-def _reason(entry: Entry, step: int, steps: Sequence[Sequence[float]]) -> str | None:
+def _reason(entry: Entry, step: int, steps: Sequence[Sequence[float | None]]) -> str | None:
     """The first condition of `entry` that holds, in words."""
     if entry.step is not None and step >= entry.step:
         return f"step {entry.step}"
     window = entry.window
     for position, name in enumerate(QUANTITIES):
-        values = [each[position] for each in steps]
+        values = [value for each in steps if (value := each[position]) is not None]
         bound = getattr(entry, name)
         if len(values) < window:
             continue

@@ -210,6 +210,8 @@ def _size(count: int) -> str:
 
 # --- A recipe that fits
 
+_OF_ONE_RUN = ("output_dir", "resume", "overwrite_output_dir")
+
 
 def _fit(given: DoctorArguments, flags: Sequence[Given], planned: Machine, file: Path) -> None:
     """Write what `examine` finds, with the changes; all commands share the model."""
@@ -224,21 +226,27 @@ def _fit(given: DoctorArguments, flags: Sequence[Given], planned: Machine, file:
     text = recipe_that_fits(found, flags, planned, wanted.model_name_or_path)
     with replacing(file, "--fit") as target:
         target.write(text.encode())
-    config.validate(str(file))
+        target.flush()
+        config.validate(target.name)  # before it has its name: a file that is there is refused the next time
     print(f"\n{file}: fits; `prl sft --recipe {file}`, and the later commands the same way")
 
 
 def recipe_that_fits(
     found: Sequence[Diagnosis], flags: Sequence[Given], planned: Machine, model: str | None
 ) -> str:
-    """The recipe behind `found`, all its parts put together, with `flags` and the changes in."""
+    """The recipe behind `found`, all its parts put together, with `flags` and the changes in; but nothing of
+    where a run is written."""
     recipe = str(found[0].settings.recipe)
     lines = [f"# {recipe}, made to fit {planned.name} by `prl doctor --fit`.", "#"]
     changed: dict[str, Any] = {"model_name_or_path": model} if model else {}
     for each in found:
         command, steps = each.settings.command, merged(each.changes)
-        # A file cannot say whose code to run.
-        wanted = [flag for flag in flags if config.knows(command, flag.key) and not code_let_in(flag)]
+        # A file cannot say whose code to run, and one place to write to would be that of all commands.
+        wanted = [
+            flag
+            for flag in flags
+            if config.knows(command, flag.key) and flag.key not in _OF_ONE_RUN and not code_let_in(flag)
+        ]
         changed[command] = dict(flag.as_setting() for flag in wanted) | steps
         peak = each.changes[-1].peak if each.changes else each.forecast.peak
         lines.append(f"# {command}: {peak / GIB:.2f} GiB forecast; {flags_of(steps) or 'as it was'}")

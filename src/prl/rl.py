@@ -226,12 +226,16 @@ def _told(
     if left_out:
         console.print(f"  left out: {left_out}", markup=False)
         check_problems(arguments, stages, problems, training)
-    check_fits(settings, extent_of_prompts([row["prompt"] for row in problems.table], tokenizer))
+    extent = extent_of_prompts([row["prompt"] for row in problems.table], tokenizer)
     if held_out:
         kept, left_out = fitting(Problems(held_out, []))
         held_out = kept.table
         if left_out:
             console.print(f"  left out of --eval_dataset: {left_out}", markup=False)
+        group = training.num_generations_eval or training.num_generations
+        evaluated = extent_of_prompts([row["prompt"] for row in held_out], tokenizer, group)
+        extent = replace(extent, held_out=evaluated.rows, longest_held_out=evaluated.longest)
+    check_fits(settings, extent)
     return problems, held_out, facts
 
 

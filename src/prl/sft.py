@@ -187,17 +187,18 @@ def hold_out(
     `most` or 128 at most), as many as have a tenth of all rows together. What else there is of these problems
     is in neither: a loss would be that of what was learnt by heart."""
     asked = [json.dumps([row["problem"], row.get("history")]) for row in rows]
-    rows_of, most = Counter(asked), HELD_OUT_MOST if most is None else most
-    room = max(1, int(len(rows) * HELD_OUT_SHARE))
-    last: dict[str, int] = {}
-    for index in reversed(range(len(rows))):
-        is_known, of = asked[index] in last, rows_of[asked[index]]
-        if not is_known and (len(last) == most or (last and of > room) or of == len(rows)):
+    rows_of, last = Counter(asked), {problem: index for index, problem in enumerate(asked)}
+    most, room = HELD_OUT_MOST if most is None else most, max(1, int(len(rows) * HELD_OUT_SHARE))
+    out: list[str] = []
+    for problem in sorted(last, key=last.__getitem__, reverse=True):
+        of = rows_of[problem]
+        if len(out) == most or (out and of > room) or of == len(rows):
             break
-        if not is_known:
-            last[asked[index]], room = index, room - of
-    kept = [row for row, problem in zip(rows, asked, strict=True) if problem not in last]
-    return kept, [rows[index] for index in sorted(last.values())]
+        out.append(problem)
+        room -= of
+    held = {*out}
+    kept = [row for row, problem in zip(rows, asked, strict=True) if problem not in held]
+    return kept, [rows[last[problem]] for problem in reversed(out)]
 
 
 def extent_of(train_set: Dataset, eval_set: Dataset, training: Any) -> Extent:

@@ -10,6 +10,7 @@ import platform
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,65 @@ def test_solutions_are_right_and_starters_earn_nothing(exercise: Exercise) -> No
             function = call(source, exercise.name)
             wrong = {case.group for case in asked if judge(exercise, case, function(*case.arguments))}
             assert wrong == (set() if is_right else set(exercise.groups))
+
+
+def matches(path: str, summary: str, flags: int = re.DOTALL) -> Callable[[str], float]:
+    """A format reward that knows the texts of paths and summaries by a regular expression."""
+    one = rf"<Path>{path}</Path>"
+    block = rf"<Parallel>\s*{one}(?:\s*{one})+\s*</Parallel>\s*<Summary>{summary}</Summary>"
+
+    def format_reward(text: str) -> float:
+        rest, count = re.subn(block, "", text, flags=flags)
+        return float(count > 0 and not re.search(TAG, rest))
+
+    return format_reward
+
+
+TAG = "</?(?:Parallel|Path|Summary)>"
+NO_TAG = rf"(?=\s*(?!{TAG})\S)(?:(?!{TAG}).)*?"
+
+
+def jumps_at_every_end(tokens: list[str]) -> list[int]:
+    """Positions that go on behind the longest path at any `</Parallel>`, though no block is open."""
+    found, at, longest, length, is_open, in_path = [], 0, 0, 0, False, False
+    for token in tokens:
+        if token == "<Parallel>" and not is_open:
+            is_open, longest = True, 0
+        elif token == "</Parallel>":
+            at, is_open, in_path = at + longest, False, False
+        elif is_open and (token == "<Path>" or in_path):
+            in_path, length = True, 0 if token == "<Path>" else length
+            found.append(at + length)
+            length += 1
+            longest = max(longest, length)
+            continue
+        found.append(at)
+        at += 1
+    return found
+
+
+@pytest.mark.parametrize(
+    ("name", "nearly", "group"),
+    [
+        ("format_reward", matches(NO_TAG, NO_TAG), None),
+        ("format_reward", matches(NO_TAG, NO_TAG, flags=0), "whole blocks"),
+        ("format_reward", matches(NO_TAG, r"(?=\s*(?!</Summary>)\S).*?"), "tags out of place"),
+        (
+            "format_reward",
+            matches(r"(?=\s*(?!</Path>)\S)(?:(?!</?Parallel>|</?Path>).)*?", NO_TAG),
+            "tags out of place",
+        ),
+        ("positions", jumps_at_every_end, "tags out of place"),
+    ],
+    ids=["right", "no text of several lines", "any tag in a summary", "a summary in a path", "a second end"],
+)
+def test_what_is_nearly_right_loses_the_points_of_its_group(
+    name: str, nearly: Callable[..., Any], group: str | None
+) -> None:
+    exercise = BY_NAME[name]
+    for student in ("ada", "bob", "eve", "zoë"):
+        found = findings(exercise, [(c, nearly(*c.arguments), None) for c in cases(exercise, student)])
+        assert [each.name for wrong in found for each in wrong.groups] == ([group] if group else [])
 
 
 @pytest.mark.parametrize("exercise", FUNCTIONS, ids=lambda exercise: exercise.name)
@@ -338,6 +398,14 @@ def test_submissions_are_found_in_folders_and_files(tmp_path: Path) -> None:
     assert found["eve"].cells == REFERENCE
     assert found["eve"].remarks == ["`broken.ipynb` cannot be read: JSONDecodeError"]
     assert [each.student for each in read(tmp_path, [" Bob"])] == ["bob"]
+    (tmp_path / "ada" / "lesson.ipynb").unlink()
+    cells = [f"# In[{number}]:\n\n\n{cell}\n" for number, cell in enumerate(REFERENCE.values())]
+    script = "\n# In[ ]:\n\n\nright = check(majority)\n\n".join(["#!/usr/bin/env python\n", *cells])
+    (tmp_path / "ada" / "by_nbconvert.py").write_text(script, encoding="utf-8")
+    (ada,) = read(tmp_path, ["ada"])
+    assert {name: cell.strip() for name, cell in ada.cells.items()} == {
+        name: cell.strip() for name, cell in REFERENCE.items()
+    }
     with pytest.raises(DataError, match="holds nothing of zoe; it does of ada, bob, eve"):
         read(tmp_path, ["zoe"])
     (tmp_path / "empty").mkdir()

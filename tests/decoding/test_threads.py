@@ -21,10 +21,10 @@ from prl.errors import UsageError
 from prl.structure import Tags, forced_tokens, read_structure
 from prl.structure.reader import Place, Reader
 
-TAGS = Tags(*range(6))
 LETTERS = "[](){}.ab\n"
 """One letter a token: [ ] for <Parallel>, ( ) for <Path>, { } for <Summary>; the period ends the response."""
 EOS = LETTERS.index(".")
+TAGS = Tags(*range(6), glue=(LETTERS.index("\n"),))
 
 
 def ids_of(written: str) -> list[int]:
@@ -72,7 +72,6 @@ def decode(choose: Callable[[Thread], int], limits: Limits, prompt: str = "") ->
         seed=0,
         limits=limits,
         eos_token_id=EOS,
-        joint=ids_of("]\n{"),
         on_token=lambda prompt, sample, segment, token: seen.append((segment, token)),
     )
     written = Written(row, seen=seen, prompt=ids_of(prompt))
@@ -352,6 +351,24 @@ def test_what_is_written_is_what_training_reads(tokens, cycle, prompt, limits):
     check(decode(choose, limits, prompt))
 
 
+def blocks_begun(ids: list[int]) -> int:
+    begun, is_open = 0, False
+    for token in ids:
+        begun += token == TAGS.parallel and not is_open
+        is_open = token == TAGS.parallel or (is_open and token != TAGS.end_parallel)
+    return begun
+
+
+def test_a_block_that_did_not_fork_is_waited_for_token_by_token():
+    text = "a[(bbb)(bb)]\n{a}."
+    written = decode(lambda thread: LETTERS.index(text[len(thread.ids)]), Limits(max_blocks=0))
+    assert (written.text, written.row.blocks) == (text, 0)
+    assert written.row.critical_path == len(text)
+    forked = scripted({0: "a[a}.", 1: "bbb)", 2: "bb)"}, Limits(max_new_tokens=60))
+    assert forked.text == text
+    assert forked.row.critical_path == len(text) - len("(bb)")
+
+
 def check(written: Written) -> None:
     """What holds for every row, whatever the model says."""
     row, ids, prompt = written.row, written.ids, written.prompt
@@ -370,7 +387,10 @@ def check(written: Written) -> None:
         assert unseen.place.segment == segments[n]
         assert unseen.place.position == positions[n]
         assert min(unseen.place.horizon, most + 1) == min(horizons[n], most + 1)
-    assert row.critical_path == max(positions) - max(positions[: len(prompt)], default=-1)
+    deepest = max(positions) - max(positions[: len(prompt)], default=-1)
+    assert row.critical_path >= deepest
+    if blocks_begun(prompt) == 0 and blocks_begun(ids) == row.blocks:
+        assert row.critical_path == deepest
 
     # Nobody saw what was not written yet: slots are in the order of feeding.
     order = {id(unseen): slot for slot, unseen in enumerate(written.fed)}

@@ -218,5 +218,5 @@ def test_a_real_model_writes_for_real_problems(real_model: Path, real_data: Path
     answers = asked(local(real_model), requests)
     for row, answer in zip(rows, answers, strict=True):
         assert 0 < answer.completion_tokens <= 24
-        (trace,) = mode.trace(row, [answer.text])
+        ((trace, _),) = mode.traces(row, [answer.text])
         check(trace, problem=row["problem"], answer=row["answer"])

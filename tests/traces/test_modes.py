@@ -22,9 +22,17 @@ THIRD = "Count on in steps: 4, 8, then 12; two beyond reach fourteen, so \\boxed
 WRONG = "It is 3 + 4 + 2 = 9.\n\nFinal Answer: 9"
 
 
+def traces(mode: Mode, texts: list[str], problem: dict[str, Any] = PROBLEM) -> list[str]:
+    return [trace for trace, _ in mode.traces(problem, texts)]
+
+
+def ends(mode: Mode, texts: list[str], problem: dict[str, Any] = PROBLEM) -> list[int | None]:
+    return [place for _, place in mode.traces(problem, texts)]
+
+
 def rejections(mode: Mode, texts: list[str], problem: dict[str, Any] = PROBLEM) -> list[Rejection]:
     """All that speaks against the one candidate."""
-    (trace,) = mode.trace(problem, texts)
+    (trace,) = traces(mode, texts, problem)
     own = mode.check(problem, texts, trace) if mode.check else []
     return check(trace, problem=problem["problem"], answer=problem["answer"]) + own
 
@@ -40,8 +48,8 @@ def test_write_asks_for_each_sample_and_takes_every_answer() -> None:
     assert request.max_tokens == 7
     assert request.messages[0]["content"] == user_message(PROBLEM["problem"], "parallel")
     assert mode.requests(PROBLEM, ["a", "b"]) == []
-    assert mode.trace(PROBLEM, ["a", "b"]) == ["a", "b"]
-    assert mode.ends(PROBLEM, ["a", "b"]) == [0, 1]
+    assert traces(mode, ["a", "b"]) == ["a", "b"]
+    assert ends(mode, ["a", "b"]) == [0, 1]
     (bare,) = write(style="bare").requests(PROBLEM, [])
     assert bare.messages[0]["content"] == PROBLEM["problem"]
 
@@ -77,8 +85,8 @@ def test_annotate_marks_the_first_right_solution() -> None:
     assert first.messages[0]["content"].endswith(SOLVED)
     texts = [*solved, MARKED, f"```text\n{MARKED}\n```"]
     assert mode.requests(PROBLEM, texts) == []
-    assert mode.trace(PROBLEM, texts) == [MARKED, MARKED]
-    assert (mode.ends(PROBLEM, texts), mode.ends(PROBLEM, [WRONG, WRONG])) == ([2, 3], [0])
+    assert traces(mode, texts) == [MARKED, MARKED]
+    assert (ends(mode, texts), ends(mode, [WRONG, WRONG])) == ([2, 3], [0])
     assert reasons(annotate(), [SOLVED, MARKED]) == set()
 
 
@@ -89,7 +97,7 @@ def test_annotate_takes_the_solution_of_the_row() -> None:
     assert request.messages[0]["content"].endswith(SOLVED)
     assert mode.requests(problem, [MARKED]) == []
     assert reasons(mode, [MARKED], problem) == set()
-    assert (mode.ends(problem, [MARKED]), mode.ends(PROBLEM | {"trace": WRONG}, [])) == ([0], [None])
+    assert (ends(mode, [MARKED], problem), ends(mode, [], PROBLEM | {"trace": WRONG})) == ([0], [None])
     assert mode.requests(PROBLEM | {"trace": None}, []) == mode.requests(PROBLEM, [])
 
 
@@ -105,7 +113,7 @@ def test_annotate_asks_nothing_about_a_wrong_solution() -> None:
         assert annotate().requests(problem, texts) == []
         assert reasons(annotate(), texts, problem) == {Reason.NO_BLOCK, Reason.WRONG_ANSWER}
     assert annotate().requests(PROBLEM, [""]) == []
-    assert annotate().trace(PROBLEM, [""]) == [""]
+    assert traces(annotate(), [""]) == [""]
 
 
 WORDS = st.lists(st.from_regex(r"\S{1,8}", fullmatch=True), min_size=1, max_size=30)
@@ -181,23 +189,23 @@ def test_rewrite_by_template_splices_right_solutions_that_differ() -> None:
     texts = [FIRST, WRONG, SECOND]
     assert mode.requests(PROBLEM, texts) == []
     assert reasons(mode, texts) == set()
-    (trace,) = mode.trace(PROBLEM, texts)
+    (trace,) = traces(mode, texts)
     (block,) = parse(trace).blocks
     assert [path.text.strip() for path in block.paths] == [path_of(FIRST), path_of(SECOND)]
     assert trace.endswith("\n\nFinal Answer: 14")
-    assert mode.trace(PROBLEM, texts) == [trace]
-    assert mode.ends(PROBLEM, texts) == [None]
-    assert len({rewrite(summary="template", seed=n).trace(PROBLEM, texts)[0] for n in range(20)}) == 3
+    assert traces(mode, texts) == [trace]
+    assert ends(mode, texts) == [None]
+    assert len({traces(rewrite(summary="template", seed=n), texts)[0] for n in range(20)}) == 3
 
 
 def test_rewrite_makes_as_many_traces_as_its_solutions_allow() -> None:
     mode = rewrite(samples=2, solutions=2, summary="template")
     texts = [FIRST, SECOND, THIRD, FIRST.replace("pens", "of them, pens")]
     assert len(mode.requests(PROBLEM, [])) == 4
-    one, two = mode.trace(PROBLEM, texts)
+    one, two = traces(mode, texts)
     assert [len(parse(trace).blocks[0].paths) for trace in (one, two)] == [2, 2]
-    assert len(mode.trace(PROBLEM, [*texts[:3], WRONG])) == 1
-    (three,) = rewrite(solutions=4, summary="template").trace(PROBLEM, texts)
+    assert len(traces(mode, [*texts[:3], WRONG])) == 1
+    (three,) = traces(rewrite(solutions=4, summary="template"), texts)
     assert len(parse(three).blocks[0].paths) == 3, "a copy is no path"
 
 
@@ -210,8 +218,8 @@ def test_rewrite_asks_the_teacher_for_a_summary() -> None:
     said = [*texts, "Counting and multiplying <Path>give 14."]
     assert mode.requests(PROBLEM, said) == []
     assert reasons(mode, said) == set()
-    assert mode.ends(PROBLEM, said) == [3]
-    assert "\nCounting and multiplying  give 14.\n</Summary>" in mode.trace(PROBLEM, said)[0]
+    assert ends(mode, said) == [3]
+    assert "\nCounting and multiplying  give 14.\n</Summary>" in traces(mode, said)[0]
     (rejection,) = rejections(mode, [*texts, "So the answer is 15."])
     assert rejection == Rejection(Reason.WRONG_ANSWER, "its summary says 15")
     for silence in ("  ", ""):
@@ -233,7 +241,7 @@ def test_rewrite_keeps_a_solution_where_two_are_missing(
     texts: list[str], right: int, expected: set[Reason]
 ) -> None:
     assert rewrite().requests(PROBLEM, texts) == []
-    assert rewrite().ends(PROBLEM, texts) == [texts.index(FIRST) if FIRST in texts else 0]
+    assert ends(rewrite(), texts) == [texts.index(FIRST) if FIRST in texts else 0]
     found = rejections(rewrite(), texts)
     assert {rejection.reason for rejection in found} == expected
     assert found[-1].detail.startswith(f"{right} of 3 solutions right")

@@ -94,7 +94,7 @@ def decide(block: Block, gold: str | None = None) -> Decision:
     if gold is not None:
         stated = dict(zip((taken, *keys), (summary, *paths), strict=True))
         judged = [key for key in stated if key is not None][:_MOST_JUDGED]
-        verdicts = default_checker().check_many((stated[key], gold) for key in judged)
+        verdicts = default_checker().check_many((stated[key], str(gold)) for key in judged)
         right = {key for key, verdict in zip(judged, verdicts, strict=True) if verdict}
     return Decision(
         paths=paths,

@@ -161,6 +161,7 @@ def _traces(rng: Random, numbers: Variant) -> Drawn:
         [PARALLEL, *_text(rng), PATH, *_text(rng), END_PATH, PATH, *_text(rng), END_PATH, END_PARALLEL, "b"],
         [*_text(rng), PARALLEL, PATH, *_text(rng), END_PATH, PATH, *_text(rng)],
         [PARALLEL, *_text(rng), END_PARALLEL, *_text(rng)],
+        [*_text(rng), *_block(rng, 2), *_text(rng), END_PARALLEL, *_text(rng)],
     ):
         yield "tags out of place", [odd]
 
@@ -211,6 +212,11 @@ class _Parts:
         summary = f"{SUMMARY}{self.words()}{END_SUMMARY}" if summary is None else summary
         return f"{PARALLEL}{glue}{glue.join(paths)}{glue}{END_PARALLEL}{glue}{summary}"
 
+    def in_lines(self) -> str:
+        """A block whose texts have lines of their own, and several, as most that models write."""
+        paths = [f"{PATH}\n{self.words()}\n{self.words()}\n{END_PATH}" for _ in range(2)]
+        return self.block(paths, summary=f"{SUMMARY}\n{self.words()}\n{END_SUMMARY}", glue="\n")
+
     def texts(self) -> dict[str, list[str]]:
         w, rng = self.words, self.rng
         good = f"{w()} {self.block()} {w()}"
@@ -221,6 +227,7 @@ class _Parts:
             "whole blocks": [
                 good,
                 self.block(glue=rng.choice(("\n", " ", "\n\n"))),
+                self.in_lines(),
                 f"{self.block()}{w()}\n{self.block(glue=' ')}",
                 w(),
                 "",
@@ -254,6 +261,8 @@ class _Parts:
                 f"{self.block()} {w()} {stray}",
                 f"{self.block()}{SUMMARY}{w()}{END_SUMMARY}",
                 f"{PARALLEL}{a}{b}{SUMMARY}{w()}{END_SUMMARY}{END_PARALLEL}",
+                self.block(summary=f"{SUMMARY}{w()} {a} {w()}{END_SUMMARY}"),
+                self.block([f"{PATH}{w()} {SUMMARY}{w()}{END_SUMMARY}{END_PATH}", b]),
             ],
         }
 

@@ -19,7 +19,7 @@ OURS = ("feedback", "instructor")
 """Folders beside the submissions that are nobody's."""
 
 _MARK = re.compile(rf"{re.escape(MARK)}(\w+)")
-_CELL = re.compile(rf"^(?=# %%|{re.escape(MARK)})", re.MULTILINE)
+_CELL = re.compile(rf"^(?=# %%|# In\[|{re.escape(MARK)})", re.MULTILINE)  # the second is nbconvert's
 
 
 @dataclass

@@ -93,13 +93,11 @@ class ForkJoinDecoder:
         self.model, self.tokenizer, self.batch_size = model, tokenizer, batch_size
         self.limits, self.sampling = limits or Limits(), sampling or Sampling()
         self.tags = attached or (Tags.of(tokenizer) if attention == "structured" else NO_TAGS)
-        line_end = tokenizer("\n", add_special_tokens=False)["input_ids"]
-        self.joint = [self.tags.end_parallel, *line_end, self.tags.summary]  # what ends a block
         opening = self.limits.path_opening or path_opening(model)
         self.opener = None if self.tags is NO_TAGS else Opener.of(opening, tokenizer)
         self.steps = self.cache_bytes = 0
         self.context = context_of(model.config)
-        least = 1 + 3 * self.limits.most_paths + len(self.joint)
+        least = 1 + 3 * self.limits.most_paths + len(self.tags.joint)
         if self.opener:  # numbers are known by now, the lines of a plan are not
             least += sum(len(self.opener.opening([], i + 1)) for i in range(self.limits.most_paths))
         if self.tags is not NO_TAGS and self.limits.max_blocks and self.limits.max_new_tokens < least:
@@ -361,7 +359,6 @@ class _Batch:
             seed=seed % 2**64,
             limits=decoder.limits_after(size),
             eos_token_id=decoder.tokenizer.eos_token_id,
-            joint=decoder.joint,
             says_found=decoder.says_found,
             on_token=self.on_token,
         )

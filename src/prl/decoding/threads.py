@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from math import isnan, nan
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -134,13 +135,13 @@ class Row:
         seed: int,
         limits: Limits,
         eos_token_id: int,
-        joint: Sequence[int],
         says_found: Callable[[Sequence[int]], bool] = lambda ids: False,
         on_token: OnToken | None = None,
     ) -> None:
         self.prompt, self.sample, self.seed = prompt, sample, seed
-        self.reader, self.slots, self.prompt_depth = reader, slots, reader.depth
-        self.tags, self.limits, self.eos_token_id, self.joint = reader.tags, limits, eos_token_id, joint
+        self.reader, self.slots = reader, slots
+        self.tags, self.limits, self.eos_token_id = reader.tags, limits, eos_token_id
+        self.joint = self.tags.joint
         self.says_found, self.on_token = says_found, on_token
         self.left = limits.max_new_tokens
         self.blocks = 0  # that forked
@@ -164,8 +165,11 @@ class Row:
 
     @property
     def critical_path(self) -> int:
-        """Tokens of the response that had to wait for each other: main thread and longest paths."""
-        return self.reader.depth - self.prompt_depth
+        """Tokens of the response that had to wait for each other: main thread, in which blocks that did not
+        fork were written too, and the longest path of each that did."""
+        stretches = groupby(self.threads, key=lambda thread: thread.segment > 0)
+        lengths = ((forked, [len(thread.ids) for thread in threads]) for forked, threads in stretches)
+        return sum(max(each) if forked else sum(each) for forked, each in lengths)
 
     def _take_in_main(self, token: int, logprob: float) -> None:
         self._write(self.main, token, logprob)

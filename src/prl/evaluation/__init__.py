@@ -139,6 +139,7 @@ def _open(settings: Settings[EvalArguments], rows: Sequence[dict[str, Any]]) -> 
         config=settings.as_dict(),
         resume=arguments.resume,
         overwrite=arguments.overwrite_output_dir,
+        model=arguments.model_name_or_path,
         inputs=inputs,
         compare=partial(check_same, settings, inputs),
         by_samples=True,

@@ -33,6 +33,7 @@ from prl.evaluation.results import EvalResult, read_result
 from prl.model import check_loadable, settle_tags
 from prl.report.frontiers import responses
 from prl.report.tables import models_table
+from prl.runs.adapters import lies_in
 from prl.runs.reading import read_environment
 from prl.settings import Settings
 from prl.settings.arguments import EvalArguments
@@ -70,6 +71,8 @@ def run(settings: Settings[EvalArguments]) -> EvalResult | Several:
     if (folder / "environment.json").exists():
         raise RunError(f"{folder} is a run of its own: choose another --output_dir for several models")
     each = _settle(settings, folder)
+    for name, one in each.items():
+        _check_place(folder / name, str(one.arguments.model_name_or_path))
     there = [name for name in each if (folder / name / "environment.json").exists()]
     if there and not (settings.arguments.resume or settings.arguments.overwrite_output_dir):
         raise RunError(
@@ -156,6 +159,16 @@ def _settle(settings: Settings[EvalArguments], folder: Path) -> dict[str, Settin
         if len(each) == 1:
             asked = {setting: getattr(each[name].arguments, setting) for setting in ASKED}
     return each
+
+
+def _check_place(own: Path, model: str) -> None:
+    """Raises RunError: where an evaluation is to be there is what it must not touch, whatever the flags."""
+    environment = read_environment(own)
+    found = environment.get("command", environment.get("overwrites", "unknown"))
+    if (own / "environment.json").exists() and found != "eval":
+        raise RunError(f"{own} is a run of command {found}: choose another --output_dir")
+    if lies_in(model, own):
+        raise RunError(f"{own} has the model {model} in it: choose another --output_dir")
 
 
 def _finished(settings: Settings[EvalArguments]) -> EvalResult:

@@ -78,7 +78,12 @@ class PrlLM(LM):
         self.batch_size = 64 if str(batch_size).startswith("auto") else int(batch_size)
         check_loadable(pretrained, trust_remote_code=bool(flags.get("trust_remote_code")))
         # lm-eval 0.4.13 says cuda:0 where nobody said anything, on a machine without a GPU too.
-        placed = "auto" if device in (None, "cuda:0") else str(device).partition(":")[0]
+        placed, _, number = ("auto" if device in (None, "cuda:0") else str(device)).partition(":")
+        if number.strip("0"):
+            raise UsageError(
+                f"--device {device}: a model goes to the first GPU that is seen; set "
+                f"CUDA_VISIBLE_DEVICES={number} and say --device {placed}"
+            )
         settings = resolve("generate", model_name_or_path=pretrained, device=placed, **flags)
         check_fits(settings)
         self.settings, self.tags = settle_tags(settings)

@@ -41,6 +41,8 @@ def place(
 ) -> None:
     """Settle device, precision, 4-bit weights and the rehearsal in `values`."""
     if values.get("use_cpu"):
+        if (asked := flagged.get("device", "cpu")) not in ("auto", "cpu"):
+            faults.append(f"device {asked}: --use_cpu computes on the CPU; leave it out, or --use_cpu false")
         values["device"] = "cpu"
     device = values.setdefault("device", "auto")
     if device == "auto":

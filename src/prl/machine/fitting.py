@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -33,38 +33,47 @@ class Change:
     load: Load = field(repr=False)
 
 
+Step = tuple[dict[str, Any], str, Shape, Load]
+Knob = Callable[[Shape, Load], Iterator[Step]]
+
+
 def changes(shape: Shape, load: Load, available: int) -> list[Change]:
     """What to change so that the peak fits `available` bytes, in the order to try, each on top of the last.
 
     First what costs time only, then what changes what is learnt: micro-batch (the effective batch is kept by
-    accumulation), responses side by side, checkpointing, length, quantisation, a smaller model. Of each the
-    mildest that is enough, else the furthest that helps. Stops when it fits; the last `peak` says whether it
-    does. Fewer responses to a problem (`num_generations`) save nothing, since only `rollout_batch_size` of
-    them are in memory at once. `load` is what
-    `prl.machine.load.load_of` gives.
+    accumulation), responses side by side, rows of an evaluation, checkpointing, length, quantisation, a
+    smaller model. Of each the mildest that is enough, else the furthest that helps. Stops when it fits; the
+    last `peak` says whether it does. Fewer responses to a problem (`num_generations`) save nothing, since
+    only `rollout_batch_size` of them are in memory at once. `load` is what `prl.machine.load.load_of` gives.
     """
+    now = Change({}, "as it is", forecast(shape, load).peak, shape, load)
     found: list[Change] = []
-    peak = forecast(shape, load).peak
-    batches = (_micro_batch, _side_by_side)
-    # Twice: what the first saves may be hidden until the second has been at work.
-    for knob in (*batches, *batches, _checkpointing, _length, _quantisation, _smaller_model):
-        if peak <= available:
+    # As long as it helps: what one saves may be hidden until the others have been at work.
+    while turned := _turned((_micro_batch, _side_by_side, _evaluated), [now, *found][-1], available):
+        found += turned
+    return found + _turned(
+        (_checkpointing, _length, _quantisation, _smaller_model), [now, *found][-1], available
+    )
+
+
+def _turned(knobs: Sequence[Knob], now: Change, available: int) -> list[Change]:
+    """What each of `knobs` changes, on top of what the others before it and `now` have, until it fits."""
+    found: list[Change] = []
+    for knob in knobs:
+        if now.peak <= available:
             break
-        best: Change | None = None
-        for flags, why, next_shape, next_load in knob(shape, load):
-            now = forecast(next_shape, next_load).peak
-            if now > _WORTH * (best.peak if best else peak):
+        best = now
+        for flags, why, shape, load in knob(now.shape, now.load):
+            peak = forecast(shape, load).peak
+            if peak > _WORTH * best.peak:
                 continue
-            best = Change(flags, why, now, next_shape, next_load)
-            if now <= available:
+            best = Change(flags, why, peak, shape, load)
+            if peak <= available:
                 break
-        if best:
+        if best is not now:
             found.append(best)
-            shape, load, peak = best.shape, best.load, best.peak
+            now = best
     return found
-
-
-Step = tuple[dict[str, Any], str, Shape, Load]
 
 
 def _micro_batch(shape: Shape, load: Load) -> Iterator[Step]:
@@ -79,15 +88,29 @@ def _micro_batch(shape: Shape, load: Load) -> Iterator[Step]:
 
 
 def _side_by_side(shape: Shape, load: Load) -> Iterator[Step]:
-    rows = load.rollout_rows
+    is_sft = load.command == "sft"  # whose evaluation computes as many rows as it decodes
+    rows = max(load.rollout_rows, load.eval_rows if is_sft else load.eval_rollout_rows)
     name = {"rl": "rollout_batch_size", "eval": "batch_size", "sft": "per_device_eval_batch_size"}.get(
         load.command
     )
-    while name and max(rows, load.eval_rows) > 1:
-        rows = max(rows, load.eval_rows if load.command == "sft" else 0) // 2
-        changed = replace(load, rollout_rows=rows, eval_rows=min(load.eval_rows, rows), is_refilled=True)
-        load = changed
+    while name and rows > 1:
+        rows //= 2
+        changed = replace(
+            load,
+            rollout_rows=min(load.rollout_rows, rows),
+            eval_rollout_rows=min(load.eval_rollout_rows, rows),
+            eval_rows=min(load.eval_rows, rows) if is_sft else load.eval_rows,
+            is_refilled=load.is_refilled or rows < load.rollout_rows,
+        )
         yield {name: rows}, "fewer responses at a time, slower", shape, changed
+
+
+def _evaluated(shape: Shape, load: Load) -> Iterator[Step]:
+    """In RL, whole groups: trl 1.16 takes no others."""
+    rows = load.eval_rows if load.command == "rl" else 0
+    while rows := rows // 2 // load.eval_group * load.eval_group:
+        changed = replace(load, eval_rows=rows, eval_rollout_rows=min(load.eval_rollout_rows, rows))
+        yield {"per_device_eval_batch_size": rows}, "fewer rows of an evaluation at a time", shape, changed
 
 
 def _checkpointing(shape: Shape, load: Load) -> Iterator[Step]:
@@ -190,8 +213,8 @@ def _gib(size: int) -> str:
 @dataclass(frozen=True)
 class Extent:
     """What the data of a run asks for: rows that a batch can have at the most (`held_out`: in an evaluation
-    during `sft`), and tokens of the longest: in `sft` with its trace, else of the prompt alone; `shared` are
-    those that all rows of `sft` begin with."""
+    during `sft` or `rl`), and tokens of the longest: in `sft` with its trace, else of the prompt alone;
+    `shared` are those that all rows of `sft` begin with."""
 
     rows: int = 1
     longest: int = 1
@@ -252,7 +275,14 @@ def _most(load: Load, extent: Extent) -> Load:
         )
         return _of_length(load, max(extent.longest, extent.longest_held_out))
     if load.command == "rl":
-        return replace(load, prompt=extent.longest, rollout_prompt=extent.longest)
+        longest = max(extent.longest, extent.longest_held_out if load.eval_rows else 1)
+        return replace(
+            load,
+            prompt=longest,
+            rollout_prompt=longest,
+            eval_rows=min(load.eval_rows, extent.held_out),
+            eval_rollout_rows=min(load.eval_rollout_rows, extent.held_out),
+        )
     return replace(load, rollout_rows=min(load.rollout_rows, extent.rows), rollout_prompt=extent.longest)
 
 
@@ -260,6 +290,14 @@ def _least(most: Load, extent: Extent) -> list[Load]:
     """What happens in any case: the longest row in a batch, of training and of evaluation, and responses of
     one token."""
     most = replace(most, rollout_completion=1)
+    if most.command == "rl":
+        trained = replace(most, completion=1, prompt=extent.longest, rollout_prompt=extent.longest)
+        least = [replace(trained, eval_rows=0, eval_rollout_rows=0)]
+        if most.eval_rows:
+            prompt = extent.longest_held_out
+            evaluated = replace(trained, prompt=min(prompt, extent.longest), rollout_prompt=prompt)
+            least.append(replace(evaluated, rows=1, rollout_rows=0))
+        return least
     if most.command != "sft":
         return [replace(most, completion=1)]
     return [
@@ -269,7 +307,13 @@ def _least(most: Load, extent: Extent) -> list[Load]:
 
 
 def _one_row(load: Load) -> Load:
-    return replace(load, rows=min(1, load.rows), eval_rows=0, rollout_rows=min(1, load.rollout_rows))
+    return replace(
+        load,
+        rows=min(1, load.rows),
+        eval_rows=0,
+        rollout_rows=min(1, load.rollout_rows),
+        eval_rollout_rows=min(1, load.eval_rollout_rows),
+    )
 
 
 def _of_length(load: Load, tokens: int) -> Load:

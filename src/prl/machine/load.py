@@ -29,7 +29,8 @@ class Load:
 
     `rows` sequences of `prompt` + `completion` in a training pass, `eval_rows` in an evaluation pass;
     `rollout_rows` responses side by side of up to `rollout_completion`, `group` to a prompt, `is_refilled`
-    where more wait for a place. `is_packed`: rows are computed without padding, a group's prompt once and the
+    where more wait for a place; in an evaluation of RL `eval_rollout_rows`, `eval_group` to a prompt, before
+    its `eval_rows` are scored. `is_packed`: rows are computed without padding, a group's prompt once and the
     `shared` tokens that all rows begin with once (`prl.trainer.packing`). Each of its `paths` begins with
     `opening` tokens at once. `tile_rows` and `tile_columns`: of the LM head.
     """
@@ -41,6 +42,8 @@ class Load:
     accumulation: int = 1
     steps_per_generation: int = 0
     eval_rows: int = 0
+    eval_rollout_rows: int = 0
+    eval_group: int = 1
     rollout_rows: int = 0
     rollout_prompt: int = 0
     rollout_completion: int = 0
@@ -160,13 +163,32 @@ def load_of(settings: Settings[Any], longest_prompt: int | None = None) -> Load:
         completion=training.max_completion_length,
         rollout_rows=0 if training.use_vllm else side_by_side,
         rollout_completion=training.max_completion_length,
-        steps_per_generation=training.steps_per_generation,
+        steps_per_generation=_steps_to_set(settings),
         group=training.num_generations,
         is_refilled=side_by_side < together,
         has_reference=bool(training.beta),
         is_filtered=training.top_p < 1 or bool(training.top_k),
+        **_evaluation_of_rl(given, training),
         **common,
     )
+
+
+def _evaluation_of_rl(given: Any, training: Any) -> dict[str, Any]:
+    """Fields of `Load`: the rollouts answer its batches too, under the same bound."""
+    evaluates = training.eval_strategy != "no" or training.eval_on_start
+    rows = training.per_device_eval_batch_size if evaluates else 0
+    return {
+        "eval_rows": rows,
+        "eval_rollout_rows": 0 if training.use_vllm else min(given.rollout_batch_size or rows, rows),
+        "eval_group": training.num_generations_eval or training.num_generations,
+    }
+
+
+def _steps_to_set(settings: Settings[Any]) -> int:
+    """`steps_per_generation`; 0 beside a `generation_batch_size`, where TRL reckons it and refuses any."""
+    if settings.trainer_given.get("generation_batch_size"):
+        return 0
+    return int(settings.trainer.steps_per_generation)
 
 
 def assumed_prompt(style: str, dataset: str, path_opening: str = "none") -> int:

@@ -35,7 +35,8 @@ TAG_ROWS = 6
 
 @dataclass(frozen=True)
 class Item:
-    """One part of the peak. `phase` is what it belongs to: static, update, rollout or evaluation."""
+    """One part of the peak. `phase` is what it belongs to: static, update, rollout, evaluation rollout (the
+    responses of an evaluation of RL) or evaluation."""
 
     name: str
     bytes: int
@@ -45,8 +46,8 @@ class Item:
 
 @dataclass(frozen=True)
 class Forecast:
-    """Peak memory in bytes: what is always there plus the largest phase, `at` (update, rollout or
-    evaluation; load where nothing else happens)."""
+    """Peak memory in bytes: what is always there plus the largest phase, `at` (update, rollout, evaluation
+    rollout or evaluation; load where nothing else happens)."""
 
     command: str
     items: tuple[Item, ...]
@@ -61,6 +62,7 @@ def forecast(shape: Shape, load: Load) -> Forecast:
     phases = {
         "update": _update(shape, load) if load.trains else [],
         "rollout": _rollout(shape, load) if load.rollout_rows else [],
+        "evaluation rollout": _evaluation_rollout(shape, load) if load.eval_rollout_rows else [],
         "evaluation": _evaluation(shape, load) if load.eval_rows else [],
     }
     if load.device == "cuda":
@@ -221,7 +223,7 @@ def _head(shape: Shape, load: Load, rows: int, *, grad: bool = True) -> int:
 # --- Rollouts and evaluation
 
 
-def _rollout(shape: Shape, load: Load) -> list[Item]:
+def _rollout(shape: Shape, load: Load, phase: str = "rollout") -> list[Item]:
     """At its end all slots of the cache are in use and a full batch is drawn."""
     matrix = shape.vocabulary * shape.hidden
     folded = 2 * matrix * load.weight_bytes if load.lora_r else 0  # the tag rows, in embedding and head
@@ -235,9 +237,9 @@ def _rollout(shape: Shape, load: Load) -> list[Item]:
         notes.append("packed for the CPU")
     slots, _ = cache_slots(load.rollout_prompt, load.rollout_completion)
     note = f"{load.rollout_rows} responses x {slots} slots, {8 * load.weight_bytes} bit"
-    items = [Item("KV cache", kv_cache_bytes(shape, load), note, "rollout")]
+    items = [Item("KV cache", kv_cache_bytes(shape, load), note, phase)]
     if folded:
-        items.insert(0, Item("copied weights", folded, ", ".join(notes), "rollout"))
+        items.insert(0, Item("copied weights", folded, ", ".join(notes), phase))
     threads = load.rollout_rows * load.paths
     copies = 4 if shape.vocabulary % 128 else 3
     copies += 5 * load.is_filtered
@@ -249,12 +251,17 @@ def _rollout(shape: Shape, load: Load) -> list[Item]:
     if load.is_refilled:
         prefill = _prefill(shape, load, min(load.rollout_rows, max(1, PREFILL_TOKENS // load.rollout_prompt)))
     if prefill > drawn + masks:
-        items.append(Item("prefill", prefill, "prompts that take a free place", "rollout"))
+        items.append(Item("prefill", prefill, "prompts that take a free place", phase))
     else:
-        items.append(
-            Item("drawn logits", drawn + masks, f"of {min(threads, DRAWN_TOGETHER)} threads", "rollout")
-        )
+        items.append(Item("drawn logits", drawn + masks, f"of {min(threads, DRAWN_TOGETHER)} threads", phase))
     return items
+
+
+def _evaluation_rollout(shape: Shape, load: Load) -> list[Item]:
+    """The decoder of the rollouts has the responses of an evaluation's batch, as many as may be at a time."""
+    rows = load.eval_rollout_rows
+    decoded = replace(load, rollout_rows=rows, is_refilled=rows < load.eval_rows)
+    return _rollout(shape, decoded, "evaluation rollout")
 
 
 def kv_cache_bytes(shape: Shape, load: Load) -> int:
@@ -284,8 +291,9 @@ def _prefill(shape: Shape, load: Load, prompts: int) -> int:
 def _evaluation(shape: Shape, load: Load) -> list[Item]:
     """A forward pass that keeps nothing, and its LM head."""
     length = load.prompt + load.completion
-    tokens = load.eval_rows * length
-    mask = load.eval_rows * length**2 * (5 if not load.is_mixed else 3) * (load.eval_rows > 1)
-    head = _head(shape, load, load.eval_rows, grad=False)
-    most = max(_mlp(shape, load, tokens) + mask, head)
-    return [Item("activations", most, f"of {load.eval_rows} x {length} tokens", "evaluation")]
+    load = replace(load, rows=load.eval_rows, group=load.eval_group, shared=0)
+    seen = load.completion if load.prompts < load.rows else length
+    mask = load.rows * seen * length * (5 if not load.is_mixed else 3) * _is_masked(load)
+    head = _head(shape, load, load.rows, grad=False)
+    most = max(_mlp(shape, load, load.tokens) + mask, head)
+    return [Item("activations", most, f"of {load.rows} x {length} tokens", "evaluation")]

@@ -166,7 +166,7 @@ def attention_of(name: str | Path) -> str | None:
     for a base, which takes either. Raises RunError as `runs.adapter_dir` does, ModelError for a spoiled file.
     """
     adapter = runs.adapter_dir(name)
-    file = (adapter or Path(name).expanduser()) / ATTENTION_FILE
+    file = (adapter or Path(tiny.resolve(name)).expanduser()) / ATTENTION_FILE
     if not file.is_file():
         return "causal" if adapter else None
     try:
@@ -192,7 +192,7 @@ def path_opening_of(name: str | Path) -> str | None:
     `prl.grammar.OPENINGS`; None for a base, which takes any. Raises as `attention_of` does."""
     if attention_of(name) is None:
         return None
-    file = (runs.adapter_dir(name) or Path(name).expanduser()) / ATTENTION_FILE
+    file = (runs.adapter_dir(name) or Path(tiny.resolve(name)).expanduser()) / ATTENTION_FILE
     opening = read_json(file).get("path_opening", "none")  # without the key it is older than openings
     if opening not in OPENINGS:
         raise ModelError(
@@ -273,7 +273,7 @@ def settle_tags(settings: Settings[Any]) -> tuple[Settings[Any], str]:
 def load_tokenizer(source: str | Path, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
     """The tokenizer of a Hub name, a folder or a model that ships, as it is: without tags if they are not in
     it. Raises ModelError."""
-    folder = Path(source).expanduser()
+    folder = Path(tiny.resolve(source)).expanduser()
     bare = folder.is_dir() and not any(next(folder.glob(name), None) for name in _VOCABULARIES)
     try:
         tokenizer = (

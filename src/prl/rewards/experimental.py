@@ -162,7 +162,9 @@ class EfficiencyReward:
         if self.tag_ids is None or completion_ids is None:
             measured = traces
         else:
-            measured = [parse_ids(ids, self.tag_ids) for ids in completion_ids]
+            of_ids = [parse_ids(ids, self.tag_ids) for ids in completion_ids]
+            # Tags that a tokenizer spells out are none of its ids.
+            measured = [ids if ids.blocks else text for ids, text in zip(of_ids, traces, strict=True)]
         saved = [(trace.length - critical_path(trace)) / max(trace.length, 1) for trace in measured]
         if not self.gated:
             if log_extra:

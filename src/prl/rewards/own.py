@@ -121,8 +121,8 @@ def code_fingerprint(own: Mapping[str, OwnReward]) -> str:
 def with_columns(own: OwnReward, name: str, cells: Sequence[Mapping[str, Any]]) -> Reward:
     """The reward with columns of its data set: `cells[row]` for each response, whose column `row` says which.
 
-    Shipped rewards do without, so that no column takes the place of what prl passes. A cell is the function's
-    own to change. UsageError where the function cannot be called with what there is.
+    Shipped rewards do without, so that no column takes the place of what prl passes. UsageError where the
+    function cannot be called with what there is.
     """
     columns = [each for each in dict.fromkeys(key for row in cells for key in row) if each not in PASSED]
     try:
@@ -134,7 +134,7 @@ def with_columns(own: OwnReward, name: str, cells: Sequence[Mapping[str, Any]]) 
         pass
 
     def pay(*, row: Sequence[int] | None = None, **passed: Any) -> list[float | None]:
-        given = {each: [copy.deepcopy(cells[n].get(each)) for n in row or ()] for each in columns}
+        given = {each: [cells[n].get(each) for n in row or ()] for each in columns}
         return own.pay(**given, **passed)
 
     functools.update_wrapper(pay, own.pay)
@@ -229,10 +229,10 @@ def _guarded(
     def pay(*, completions: Sequence[Any], completion_ids: Any = None, **passed: Any) -> list[float | None]:
         count = len(completions)
         # Copies: the run and other rewards keep what they had, whatever a function does with its arguments.
-        passed["completion_ids"] = [list(ids) for ids in completion_ids or ()]
         given = {key: copy.deepcopy(each) if isinstance(each, list) else each for key, each in passed.items()}
+        ids = [list(each) for each in completion_ids or ()]
         try:
-            paid = function(completions=copy.deepcopy([*completions]), **given)
+            paid = function(completions=copy.deepcopy([*completions]), completion_ids=ids, **given)
         except PrlError:
             raise
         except (Exception, SystemExit) as error:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from prl.runs.adapters import WEIGHTS, adapter_dir, base_nearby, base_of_adapter
+from prl.runs.adapters import SHIPPED, WEIGHTS, adapter_dir, base_nearby, base_of_adapter
 from prl.runs.checkpoints import last_checkpoint
 from prl.runs.disk import write_atomic, write_json
 from prl.runs.folder import Run, open_run, seal_checkpoint
@@ -14,6 +14,7 @@ from prl.runs.samples import SAMPLE_COLUMNS, read_samples, sample_row
 __all__ = [
     "LIBRARIES",
     "SAMPLE_COLUMNS",
+    "SHIPPED",
     "WEIGHTS",
     "Run",
     "adapter_dir",

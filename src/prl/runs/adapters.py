@@ -14,17 +14,23 @@ from prl.runs.reading import contents, listed, looking_into, nearest_run, read_e
 
 log = logging.getLogger(__name__)
 
+SHIPPED = ("tiny", "tiny-search")
+"""Models that come with prl (`prl.tiny`). Such a name is never a folder of the user's; `./tiny` is one."""
+
 WEIGHTS = "adapter_model.safetensors"
 """Where an adapter has its weights (PEFT's name)."""
 
 
 def adapter_dir(model: str | os.PathLike[str]) -> Path | None:
-    """The adapter that `--model_name_or_path` points to; None for a base, be it a Hub name or a local model.
+    """The adapter that `--model_name_or_path` points to; None for a base, be it a Hub name, a local model or
+    one of `SHIPPED`.
 
     A run folder stands for its `adapter/`, an adapter folder (also a run's checkpoint) for itself.
     Raises RunError: the run has no adapter yet, the adapter has no safetensors, the folder holds neither
     run, adapter nor model, or may not be looked into.
     """
+    if model in SHIPPED:
+        return None
     folder = Path(model).expanduser()
     with looking_into(folder):
         if not folder.is_dir():
@@ -41,6 +47,18 @@ def adapter_dir(model: str | os.PathLike[str]) -> Path | None:
         f"{folder} is no run (environment.json), adapter (adapter_config.json and weights) or model "
         f"(config.json): it holds {held}. Point --model_name_or_path at one of these"
     )
+
+
+def lies_in(model: str | os.PathLike[str], folder: Path) -> bool:
+    """Whether the folder that a model names, or the adapter of the run that it names, is `folder` or lies in
+    it; by its path, or by where links lead. One of `SHIPPED` lies nowhere."""
+    if model in SHIPPED:
+        return False
+    path, within = Path(model).expanduser(), folder.resolve()
+    with looking_into(path):
+        found = [place for place in (path, path / "adapter") if place.is_dir()]
+        places = [each for place in found for each in (place.resolve(), place.parent.resolve() / place.name)]
+    return any(place.is_relative_to(within) for place in places)
 
 
 def base_of_adapter(adapter: str | os.PathLike[str]) -> str:

@@ -82,9 +82,17 @@ def prune(run_dir: str | os.PathLike[str], keep: int, also: Collection[str] = ()
     sealed = [path for path in checkpoints(run_dir) if (path / MANIFEST).exists()]
     for checkpoint in sealed[: max(len(sealed) - keep, 0)]:
         if checkpoint.name not in also:
-            # The manifest first: what a kill leaves half removed is no checkpoint.
-            (checkpoint / MANIFEST).unlink()
-            shutil.rmtree(checkpoint)
+            remove(checkpoint)
+
+
+def remove(checkpoint: Path) -> None:
+    """Remove a checkpoint, or the link to one that was moved away, which stays where it is."""
+    if checkpoint.is_symlink():
+        checkpoint.unlink()
+        return
+    # The manifest first: what a kill leaves half removed is no checkpoint.
+    (checkpoint / MANIFEST).unlink(missing_ok=True)
+    shutil.rmtree(checkpoint)
 
 
 def step_of(checkpoint: Path) -> int:

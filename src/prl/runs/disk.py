@@ -58,8 +58,11 @@ def check_writable(path: Path, flag: str = "--output_dir") -> None:
 
 def check_replaceable(file: Path, flag: str) -> None:
     """`check_writable` for a file that `replacing` will write."""
-    _check_writable(file, file.absolute().parent, flag)
     with writing(file, flag):
+        if not _is_device(file):
+            _check_writable(file, Path(os.path.realpath(file)).parent, flag)
+        elif not os.access(file, os.W_OK):
+            raise RunError(f"{file} cannot be written: it is not yours to write to. Choose another {flag}")
         if file.is_dir():
             raise RunError(f"{file} cannot be written: it is a folder. Choose another {flag}")
 
@@ -74,9 +77,19 @@ def _check_writable(path: Path, folder: Path, flag: str) -> None:
 
 @contextlib.contextmanager
 def replacing(path: Path, flag: str = "--output_dir") -> Iterator[BinaryIO]:
-    """A file that takes the place of `path` when the block ends without an error; its folder is made."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    """A file that takes the place of `path` when the block ends without an error; its folder is made.
+
+    A link stays, and what it leads to is replaced; what is no file of a disk, such as /dev/stdout, is written
+    itself.
+    """
     with writing(path, flag):
+        if _is_device(path):
+            with path.open("wb") as file:
+                yield file
+            return
+        if path.is_symlink():
+            path = Path(os.path.realpath(path))
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with temporary.open("wb") as file:
@@ -86,6 +99,10 @@ def replacing(path: Path, flag: str = "--output_dir") -> Iterator[BinaryIO]:
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def _is_device(path: Path) -> bool:
+    return os.access(path, os.F_OK) and not (path.is_file() or path.is_dir())
 
 
 @contextlib.contextmanager

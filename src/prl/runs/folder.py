@@ -33,7 +33,8 @@ from filelock import BaseFileLock, FileLock, Timeout
 
 from prl.errors import RunError, UsageError
 from prl.runs import cards, processes
-from prl.runs.checkpoints import MANIFEST, checkpoints, last_checkpoint, logged_by, seal, step_of
+from prl.runs.adapters import lies_in
+from prl.runs.checkpoints import checkpoints, last_checkpoint, logged_by, remove, seal, step_of
 from prl.runs.disk import (
     check_space,
     disk_full,
@@ -168,6 +169,7 @@ def open_run(
     config: Mapping[str, Any],
     resume: bool = False,
     overwrite: bool = False,
+    model: str | None = None,
     inputs: Mapping[str, str] | None = None,
     compare: Compare | None = None,
     by_samples: bool = False,
@@ -180,18 +182,21 @@ def open_run(
     command logged or saved anything is simply started over. With `by_samples` a run has no checkpoints and
     goes on from the samples that it logged: they stay.
 
+    `model` is what the command starts from, a folder or a Hub name: a run that it lies in is not overwritten.
     `inputs` are fingerprints of what the run reads, for environment.json. Before a run goes on, and
     before anything is written, `compare` is given the settings and inputs that it began with.
 
-    Raises RunError: the folder belongs to a live process, holds a finished or interrupted run or anything
-    else, cannot be written, or its disk is nearly full; UsageError: both `resume` and `overwrite`, or several
-    processes that run with different settings.
+    Raises RunError: the folder belongs to a live process, holds a finished or interrupted run, or what the
+    command starts from where that is to be overwritten, or anything else, cannot be written, or its disk is
+    nearly full; UsageError: both `resume` and `overwrite`, or several processes that run with different
+    settings.
     """
     folder, mine = Path(output_dir).expanduser(), _shared(config)
     opened: list[Run] = []
 
     def open_it() -> tuple[str, Path | None, dict[str, Any]]:
-        opened.append(_open(folder, command, config, resume, overwrite, inputs or {}, compare, by_samples))
+        asked = folder, command, config, resume, overwrite, model, inputs or {}, compare, by_samples
+        opened.append(_open(*asked))
         return opened[0].started_at, opened[0].checkpoint, mine
 
     started_at, checkpoint, theirs = processes.from_main(open_it)
@@ -226,6 +231,7 @@ def _open(
     config: Mapping[str, Any],
     resume: bool,
     overwrite: bool,
+    model: str | None,
     inputs: Mapping[str, str],
     compare: Compare | None,
     by_samples: bool,
@@ -236,6 +242,9 @@ def _open(
         raise UsageError(
             f"{folder} cannot be both resumed and overwritten: pass --resume or --overwrite_output_dir"
         )
+    has_model = model is not None and lies_in(model, folder)
+    if overwrite and has_model:
+        raise RunError(f"{command} starts from {model}, which lies in {folder}: choose another --output_dir")
     check_space(folder)
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -247,7 +256,7 @@ def _open(
     lock = _lock(folder)
     try:
         with writing(folder):
-            earlier = _run_to_resume(folder, command, resume, overwrite)
+            earlier = _run_to_resume(folder, command, resume, overwrite, has_model)
             checkpoint, changed = last_checkpoint(folder) if resume else None, {}
             begun = checkpoint or (folder if resume and by_samples and shards(folder) else None)
             if begun and compare:
@@ -296,8 +305,7 @@ def _remove_what_was_written(folder: Path, command: str) -> None:
     """Empty a folder of what `command` wrote (any of them, where that is none); a person's files stay."""
     (folder / "DONE").unlink(missing_ok=True)  # first: what follows is no longer whole
     for checkpoint in checkpoints(folder):
-        (checkpoint / MANIFEST).unlink(missing_ok=True)
-        shutil.rmtree(checkpoint)
+        remove(checkpoint)
     of_command = _WRITTEN.get(command, [name for names in _WRITTEN.values() for name in names])
     for path in [path for name in (*_OF_ALL, *of_command) for path in folder.glob(name)]:
         if not path.is_dir():
@@ -310,19 +318,22 @@ def _remove_what_was_written(folder: Path, command: str) -> None:
             path.rmdir()
 
 
-def _run_to_resume(folder: Path, command: str, resume: bool, overwrite: bool) -> dict[str, Any]:
+def _run_to_resume(
+    folder: Path, command: str, resume: bool, overwrite: bool, has_model: bool
+) -> dict[str, Any]:
     """What environment.json holds of the run to go on with, nothing where one begins; or raises RunError."""
     earlier = read_environment(folder)
     found = earlier.get("command", "unknown")
     begun = {*contents(folder)} - _SETTINGS
     if begun and not overwrite:
-        again = "choose another --output_dir or pass --overwrite_output_dir"
+        again = "choose another --output_dir" + ("" if has_model else " or pass --overwrite_output_dir")
+        joined = " or" if has_model else ","
         if found != command:
             raise RunError(f"{folder} is a run of command {found}, not {command}: {again}")
         if "DONE" in begun:
             raise RunError(f"{folder} is a finished {command} run: {again}")
         if not resume:
-            raise RunError(f"{folder} is an interrupted {command} run: pass --resume, {again}")
+            raise RunError(f"{folder} is an interrupted {command} run: pass --resume{joined} {again}")
     if resume and not earlier:
         raise RunError(f"{folder} holds no run to resume: start one, or name another --output_dir")
     return earlier if resume else {}
@@ -345,7 +356,7 @@ def _rewind(folder: Path, checkpoint: Path | None, by_samples: bool) -> None:
     (folder / "samples.parquet").unlink(missing_ok=True)
     for torn in checkpoints(folder):
         if step_of(torn) > step:
-            shutil.rmtree(torn)
+            remove(torn)
 
 
 def _lock(folder: Path) -> BaseFileLock:

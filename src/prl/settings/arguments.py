@@ -48,7 +48,7 @@ class MergeArguments:
     samples: int = 4
     max_completion_length: int = 256
     seed: int = 0
-    device: Literal["cpu", "cuda", "mps"] = "cpu"
+    device: Literal["cpu", "cuda", "mps"] = flag("cpu", "where to compute")
     trust_remote_code: bool = False
 
 
@@ -60,7 +60,9 @@ class DemoArguments:
     tiny-search+equations: candidates divided; tiny: sums. Interrupted, the same command goes on where it was.
     """
 
-    recipe: str = "tiny-search+products"
+    recipe: str = flag(
+        "tiny-search+products", "which: tiny-search+products, tiny-search, tiny-search+equations or tiny"
+    )
     attention: Attention = "auto"
     seed: int = 0
     output_dir: str = "runs/demo"
@@ -129,11 +131,12 @@ COMMANDS: dict[str, type] = {
 
 HELP: dict[str, str] = {
     item.name: item.metadata["help"]
-    for cls in COMMANDS.values()
+    for cls in reversed(COMMANDS.values())
     for item in fields(cls)
     if "help" in item.metadata
 }
-"""flag -> what `--help` says of it, a % sign doubled; it is the same for every command."""
+"""flag -> what `--help` says of it, a % sign doubled: what the first command says that says something. It is
+the same for every command but one whose own field says otherwise."""
 
 FORECAST = ("sft", "rl", "eval")
 """The commands whose memory `prl doctor` forecasts."""

@@ -35,6 +35,12 @@ _NEEDED = POSITIONAL | {
 }
 """command -> the flags that it cannot do without, unless they have a default."""
 
+_NO_SAMPLES = {
+    "data traces": "asks a teacher for nothing",
+    "generate": "answers nothing, also with --greedy",
+    "merge": "leaves nothing to prove the model by",
+}
+
 
 def contradictions(command: str, values: dict[str, Any]) -> list[str]:
     """What is missing or wrong beside others among prl's own settings of `command`, a line each."""
@@ -65,9 +71,9 @@ def contradictions(command: str, values: dict[str, Any]) -> list[str]:
         faults.append(
             "packing_strategy wrapped cuts traces anywhere, structured attention wants them whole; use bfd"
         )
-    if values.get("samples") == 0 and command == "data traces":
-        faults.append("samples 0 asks a teacher for nothing; take 1 or more")
-    elif values.get("samples") == 0 and not values.get("greedy", command == "eval"):
+    if values.get("samples") == 0 and command != "eval":
+        faults.append(f"samples 0 {_NO_SAMPLES[command]}; take 1 or more")
+    elif values.get("samples") == 0 and not values.get("greedy", True):
         faults.append("samples 0 without greedy leaves nothing to decode; take 1 or more, or --greedy")
     if values.get("timed") and values.get("latency"):
         faults.append(f"latency {values['latency']}: --timed times all problems; leave one of them out")

@@ -1,7 +1,8 @@
 """Flags that several commands share, each with its help beside it.
 
 A flag of one name means the same wherever it stands, so its help is written once, by `flag`: here, or in the
-first class that has it. Another class that has it says its type and default alone. Imports nothing heavy.
+first class that has it. Another class that has it says its type and default alone, unless it takes other
+values: then its own help. Imports nothing heavy.
 """
 
 from __future__ import annotations
@@ -40,7 +41,9 @@ class ModelFlags:
         "run behind --model, else by the model and the GPU's free memory",
     )
     model_name_or_path: str = flag(
-        "tiny", "Hub name, local model, adapter or run folder; `tiny` ships; short: --model"
+        "tiny",
+        "Hub name, local model, adapter or run folder; `tiny` ships, whatever folder is called so (that is "
+        "./tiny); short: --model",
     )
     prompt_style: PromptStyle = flag(
         "parallel", "instruction around the problem: think in parallel, step by step, or none (bare)"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cache
 from pathlib import Path
@@ -60,7 +60,7 @@ def keys_of(command: str) -> Keys:
 def knows(command: str, key: str) -> bool:
     """Whether `command` has a flag of this name."""
     types = keys_of(command).types
-    return key in types or (key.startswith("no_") and _is_switch(types.get(key[3:])))
+    return key in types or _is_switch_of(types, key)
 
 
 class _Fault(Exception):
@@ -119,8 +119,9 @@ def _read(given: Given, keys: Keys) -> tuple[str, Any, list[str]]:
             value = str(Path(value).expanduser())
         except RuntimeError:
             raise _Fault(f"{value!r} begins with a home folder that is not known; write it out") from None
-    if isinstance(value, float) and not math.isfinite(value):
-        raise _Fault(f"{value} is not a finite number")
+    for item in value if isinstance(value, list) else [value]:
+        if isinstance(item, float) and not math.isfinite(item):
+            raise _Fault(f"{item} is not a finite number")
     holds, rule = RANGES.get(key, (lambda _: True, ""))
     if value is not None and not holds(value):
         names = value if key == "rewards" else ()
@@ -135,6 +136,14 @@ def _is_switch(kind: Any) -> bool:
     return kind in (bool, bool | None)
 
 
+def _is_switch_of(types: Mapping[str, Any], key: str) -> bool:
+    return _is_switch(types.get(key)) or (key.startswith("no_") and _is_switch(types.get(key[3:])))
+
+
+def _takes_all(kind: Any) -> bool:
+    return get_origin(kind) is list
+
+
 def hint(key: str, known: Iterable[str]) -> str:
     """`; nearest: …` for a key that is not known, also where TRL's scripts call it so; or nothing."""
     return f"; nearest: {_TRL_SCRIPT_NAMES[key]}" if key in _TRL_SCRIPT_NAMES else nearest(key, known)
@@ -145,11 +154,8 @@ def read_flags(command: str, flags: list[Given], faults: list[str]) -> dict[str,
     values: dict[str, Any] = {}
     loose: list[str] = []
     places = POSITIONAL.get(command, ())
-    takes_all = len(places) == 1 and get_origin(keys_of(command).types[places[0]]) is list
-    for given in flags:
-        if takes_all and _is_switch(keys_of(command).types.get(given.key)) and _is_no_truth(given):
-            loose += given.values or []  # `prl report --serve RUN`
-            given = replace(given, values=[])
+    types = keys_of(command).types
+    for given in freed(flags, places, types):
         if given.key == "":
             loose += given.values or []
             continue
@@ -160,13 +166,31 @@ def read_flags(command: str, flags: list[Given], faults: list[str]) -> dict[str,
         else:
             values[key] = value
             loose += left_over
-    if takes_all and loose:
+    if len(places) == 1 and loose and _takes_all(types[places[0]]):
         return {places[0]: loose} | values
     if len(places) == 1 and loose:
         loose = [" ".join(loose)]
     values = dict(zip(places, loose, strict=False)) | values
     faults += [f"{word!r}: belongs to no flag" for word in loose[len(places) :]]
     return values
+
+
+def freed(flags: list[Given], places: Sequence[str], types: Mapping[str, Any]) -> list[Given]:
+    """`flags`, where a word behind a switch of `types` that is not its value stands without a flag, as in
+    `prl show --wrong RUN`: if there is one place for such words, and nothing else fills it."""
+    takes_all = len(places) == 1 and _takes_all(types[places[0]])
+    filled = places if takes_all else ("", *places)
+    if len(places) != 1 or any(given.key in filled and given.values for given in flags):
+        return flags
+    return [
+        part
+        for given in flags
+        for part in (
+            [replace(given, values=[]), Given("", given.values, "")]
+            if given.where.startswith("-") and _is_switch_of(types, given.key) and _is_no_truth(given)
+            else [given]
+        )
+    ]
 
 
 def read_recipe(command: str, recipe: str, flagged: Collection[str], faults: list[str]) -> dict[str, Any]:
@@ -232,7 +256,7 @@ def code_let_in(given: Given) -> str:
 
 def _is_no_truth(given: Given) -> bool:
     """Whether the word behind a switch is not its value."""
-    return bool(given.values) and (given.values or [""])[0].lower() not in (*_YES, *_NO)
+    return bool(given.values) and (given.values or [""])[0].lower() not in (*_YES, *_NO, "null")
 
 
 _NO = ("false", "no", "n", "f", "0")

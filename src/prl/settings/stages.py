@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 from prl.curriculum import COLD_START, QUANTITIES, SAMPLINGS, Entry, Stage, shown
@@ -37,6 +39,15 @@ def read_stages(
     faults += [f"stage {name}: stands {count} times; rename" for name, count in names.items() if count > 1]
     faults += _faults_of_order(stages, max_steps)
     return stages, faults
+
+
+def cold_start_of(stages: Sequence[str] | None, output_dir: str | None) -> Path | None:
+    """The run of the cold start that `prl rl` makes before the one in `output_dir`; None where the first of
+    `stages`, each as JSON, is RL."""
+    if not stages or json.loads(stages[0]).get("name") != COLD_START:
+        return None
+    output = Path(str(output_dir))
+    return output.with_name(f"{output.name}-{COLD_START}")
 
 
 def _read_stage(item: Any, number: int, max_steps: int, rewards: Sequence[str], faults: list[str]) -> Stage:

@@ -133,6 +133,7 @@ NEEDS: dict[str, tuple[Need, ...]] = {
     "sft": (
         ("--attention structured", lambda v: v.get("attention") == "structured", "paths"),
         ("--packing", lambda v: v["packing"], "packing_strategy"),
+        ("--eval_dataset", lambda v: v.get("eval_dataset"), "eval_dataset_split"),
         ("accelerate launch", lambda v: processes.launched() > 1, "average_tokens_across_devices"),
         ("--loss_type nll", lambda v: v["loss_type"] != "dft", "label_smoothing_factor"),
     ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +17,19 @@ from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
 from prl.errors import ModelError
+from prl.prompts import IM_START
 from prl.runs.disk import read_json, write_json
-from prl.structure.batches import read_structure
+from prl.structure.batches import has_no_response, read_structure
 from prl.structure.masks import ATTENTION_IMPLEMENTATIONS, backbone_of, mask_for
 from prl.structure.openings import path_opening, said_of_opening
 from prl.structure.tags import Tags
 from prl.structure.trial import check_computes
+
+_NO_HEADER = (
+    f"structured attention reads responses, which begin with {IM_START}assistant and a line end: a batch "
+    "holds <Parallel> and no such header, so it is computed causally; write prompts with "
+    "prl.prompts.render_prompt"
+)
 
 ATTENTION_FILE = "prl.json"
 """Says beside the weights of a model or an adapter with which attention it was trained, and what its paths
@@ -44,7 +52,8 @@ def attach_structure(
     Raises ModelError where the attention implementation takes no mask, where a structure is attached already,
     and, unless `probe` is off, where the model turns out to ignore mask or positions. Afterwards the model
     itself raises it when it is called with embeddings in place of ids, or goes on from a cache without a mask
-    of its own: `model.generate` would decode causally.
+    of its own: `model.generate` would decode causally. Where a batch holds `<Parallel>` and nowhere the
+    header that a response begins after, it warns: nothing of it has a structure.
     """
     backbone = backbone_of(model)
     implementation = backbone.config._attn_implementation
@@ -136,6 +145,8 @@ class _StructureHook:
         positions = kwargs.get("position_ids")
         sequences = None if positions is None else (positions == 0).cumsum(-1).expand_as(input_ids)
         structure = read_structure(input_ids, self.tags, mask, sequences)
+        if self.tags.header and has_no_response(input_ids, self.tags):
+            warnings.warn(_NO_HEADER, stacklevel=2)
         kwargs["position_ids"] = structure.positions
         kwargs["attention_mask"] = mask_for(backbone, structure)
         return (), kwargs

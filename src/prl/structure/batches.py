@@ -128,6 +128,11 @@ def _header_ends(input_ids: Tensor, header: tuple[int, ...]) -> Tensor:
     return ends
 
 
+def has_no_response(input_ids: Tensor, tags: Tags) -> Tensor:
+    """Whether `input_ids` (batch, length) hold `<Parallel>` and in no row a response's header: bool, ()."""
+    return (input_ids == tags.parallel).any() & ~_header_ends(input_ids, tags.header).any()
+
+
 def window_mask(structure: Structure, window: int | None) -> Tensor:
     """What a token sees lies in two stretches of its row: from `begin` up to `first`, the first path of its
     block, and from `own`, its own path, up to itself. On the main thread the two meet.

@@ -92,23 +92,17 @@ class Reader:
         """What path `number`, from 1 on, of the open block begins with after its `<Path>`."""
         return self.opener.opening(self.plan, number) if self.opener else ()
 
-    @property
-    def depth(self) -> int:
-        """Tokens that had to wait for each other so far."""
-        return self.next + (max(self.longest, self.length) if self.is_open else 0)
-
 
 def forced_tokens(
     ids: Sequence[int], tags: Tags, *, paths: int | str = 2, opener: Opener | None = None
 ) -> list[bool]:
     """Which tokens of a response (canonical layout, without its prompt) the decoder would insert by itself.
 
-    Inserted are each `<Path>` of a block with its opening, its `</Parallel>`, and where `<Summary>` follows
-    at once or after one token of glue, these two. With `paths="auto"` the model itself says, after each path
-    from the second on, whether another follows, unless the block has a plan: there `<Path>` and `</Parallel>`
-    are its own.
+    Inserted are each `<Path>` of a block with its opening, its `</Parallel>`, and where the rest of
+    `tags.joint` follows, that. With `paths="auto"` the model itself says, after each path from the second on,
+    whether another follows, unless the block has a plan: there `<Path>` and `</Parallel>` are its own.
     """
-    reader, forced = Reader(tags, opener), [False] * len(ids)
+    reader, forced, joint = Reader(tags, opener), [False] * len(ids), tags.joint
 
     def insert(start: int, count: int) -> None:
         forced[start : start + count] = [True] * count
@@ -125,10 +119,8 @@ def forced_tokens(
             opening = reader.opening(reader.paths - reader.first + 1)
             if tuple(ids[i + 1 : i + 1 + len(opening)]) == opening:
                 insert(i + 1, len(opening))
-        if was_open and not reader.is_open:
-            joint = list(ids[i + 1 : i + 3])
-            if tags.summary in joint:
-                insert(i + 1, joint.index(tags.summary) + 1)
+        if was_open and not reader.is_open and tuple(ids[i : i + len(joint)]) == joint:
+            insert(i + 1, len(joint) - 1)
     return forced
 
 

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from transformers import PreTrainedTokenizerBase
 
 from prl.errors import ModelError
-from prl.grammar import TAGS
+from prl.grammar import END_PARALLEL, SUMMARY, TAGS
 from prl.prompts import IM_END, IM_START
 
 
 @dataclass(frozen=True)
 class Tags:
-    """Ids of the six tags, and the tokens that open the response (`header`; without one all is response).
+    """Ids of the six tags, the tokens that open the response (`header`; without one all is response), and
+    those of the line end between `</Parallel>` and `<Summary>` (`glue`).
 
     The response begins after the first whole header of a sequence, and anew after each `next_turn`: a turn's
     end and another header, which stand in prompts with earlier turns and in no response. Other headers are
@@ -29,6 +30,12 @@ class Tags:
     end_summary: int
     header: tuple[int, ...] = ()
     next_turn: tuple[int, ...] = ()
+    glue: tuple[int, ...] = ()
+
+    @property
+    def joint(self) -> tuple[int, ...]:
+        """What the decoder ends a block with: `</Parallel>`, the glue and `<Summary>`."""
+        return (self.end_parallel, *self.glue, self.summary)
 
     @classmethod
     def of(cls, tokenizer: PreTrainedTokenizerBase) -> Tags:
@@ -41,7 +48,10 @@ class Tags:
                 'load the model with prl.model.load_model(..., tags="tokens"), or call add_tags'
             )
         header = tokenizer(f"{IM_START}assistant\n", add_special_tokens=False)["input_ids"]
-        parallel, end_parallel, path, end_path, summary, end_summary = (ids[0] for ids in pieces.values())
         # A turn's end is one token wherever it stands, so this is how the pieces are tokenised in a prompt.
         ended = tokenizer(f"{IM_END}\n{IM_START}assistant\n", add_special_tokens=False)["input_ids"]
-        return cls(parallel, end_parallel, path, end_path, summary, end_summary, tuple(header), tuple(ended))
+        # Between its tags, as in traces: alone, a line end of Llama 2 begins with a mark for a space.
+        joint = tokenizer(f"{END_PARALLEL}\n{SUMMARY}", add_special_tokens=False)["input_ids"]
+        parallel, end_parallel, path, end_path, summary, end_summary = (ids[0] for ids in pieces.values())
+        around = tuple(header), tuple(ended), tuple(joint[1:-1])
+        return cls(parallel, end_parallel, path, end_path, summary, end_summary, *around)

@@ -33,6 +33,7 @@ from prl.report.page import write_page
 from prl.report.tables import paths_told
 from prl.runs.checkpoints import prune
 from prl.runs.disk import read_json, writing
+from prl.runs.reading import listed
 from prl.settings import Settings
 from prl.settings.arguments import DemoArguments
 from prl.statistics import Estimate, of_shares, paired_difference
@@ -119,7 +120,7 @@ def run(settings: Settings[DemoArguments]) -> DemoResult:
     """Run the demo, or what is left of it; write a run folder for each command, demo.json and report.html.
 
     Raises UsageError: a recipe that has no demo; RunError: the folder cannot be written, is in use, or holds
-    an interrupted demo with other settings, or a command failed; PrlError: interrupted.
+    an interrupted demo with other settings, or runs of no demo, or a command failed; PrlError: interrupted.
     """
     arguments, started = settings.arguments, time.monotonic()
     if arguments.recipe not in KINDS:
@@ -133,6 +134,7 @@ def run(settings: Settings[DemoArguments]) -> DemoResult:
     folder = Path(arguments.output_dir).expanduser()
     tasks, timed = plan(folder, asked, threads=max(1, int(arguments.threads) // jobs))
     with owned(folder, "prl demo"):
+        _check_is_free(folder, [*tasks, *timed])
         state = _begin(folder, asked, anew=arguments.overwrite_output_dir)
         for task in [*tasks, *timed]:
             _forget_unless_of_this(task.folder, state["begun_at"])
@@ -240,6 +242,14 @@ def _asked(arguments: DemoArguments) -> dict[str, Any]:
     }
 
 
+def _check_is_free(folder: Path, tasks: Sequence[Task]) -> None:
+    """Raises RunError: where the runs of a demo are to be there are some, and no demo."""
+    if (folder / STATE).exists() or (folder / "demo.json").exists():
+        return
+    if others := [task.name for task in tasks if (task.folder / "environment.json").exists()]:
+        raise RunError(f"{folder} holds runs of no demo ({listed(others)}): choose another --output_dir")
+
+
 def _begin(folder: Path, asked: Mapping[str, Any], *, anew: bool) -> dict[str, Any]:
     """What `.demo.json` holds: what is asked, when the demo began, and its seconds so far; those of one that
     was interrupted in `folder`, else a new one. Raises RunError."""
@@ -263,9 +273,9 @@ def _begin(folder: Path, asked: Mapping[str, Any], *, anew: bool) -> dict[str, A
         had = ", ".join(f"{name} {finished[name]}" for name in asked if name in finished)
         console.print(f"{folder}: the finished demo there ({had}) is replaced", markup=False)
     state = {**asked, "begun_at": datetime.now(UTC).isoformat(timespec="seconds"), "seconds": 0.0}
-    with writing(folder):
-        (folder / "demo.json").unlink(missing_ok=True)
     runs.write_json(folder / STATE, state)
+    with writing(folder):  # after that: a kill between them leaves a demo, not runs of none
+        (folder / "demo.json").unlink(missing_ok=True)
     return state
 
 

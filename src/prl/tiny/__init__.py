@@ -8,11 +8,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from prl.runs import SHIPPED
+
 NAME = "tiny"
-FOLDERS = {NAME: Path(__file__).parent / "base", "tiny-search": Path(__file__).parent / "search"}
+FOLDERS = {
+    name: Path(__file__).parent / place for name, place in zip(SHIPPED, ("base", "search"), strict=True)
+}
 BASE = FOLDERS[NAME]
 
 
 def resolve(name: str | Path) -> str:
-    """The folder of an embedded model for its name; any other name as it is."""
-    return str(FOLDERS.get(str(name), name))
+    """The folder of an embedded model for its name; any other name, and any path, as it is."""
+    return str(FOLDERS[str(name)] if name in FOLDERS else name)

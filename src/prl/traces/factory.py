@@ -103,6 +103,7 @@ def _open_journal(settings: Settings[DataTracesArguments], folder: Path) -> Iter
             config=settings.as_dict(),
             resume=given.resume,
             overwrite=given.overwrite_output_dir,
+            model=None if given.base_url else given.model_name_or_path,
         ),
         Journal(folder / "journal") as journal,
     ):

@@ -216,7 +216,9 @@ def rendered(request: Request) -> str:
 
 def weights_fingerprint(name: str) -> str | None:
     """Tells the weights in a folder from others that are trained into it later: a hash of what their files
-    begin and end with. None for a model that is in no folder."""
+    begin and end with. None for a model that is in no folder of the user's."""
+    if name in runs.SHIPPED:
+        return None
     files = sorted((runs.adapter_dir(name) or Path(name).expanduser()).glob("*.safetensors"))
     return disk.files_fingerprint(files)[:16] if files else None
 

@@ -55,8 +55,8 @@ class Mode:
     """A way to get traces from a teacher.
 
     `requests(problem, texts)`: the next round of an attempt, given the answers of its earlier rounds; no
-    requests: the attempt is done. `trace(problem, texts)`: its candidate traces. `ends(problem, texts)`: of
-    each the place of the answer that it ends on, None where that is none of the teacher's.
+    requests: the attempt is done. `traces(problem, texts)`: its candidate traces, each with the place of the
+    answer that it ends on, None where that is none of the teacher's.
     `check(problem, texts, candidate)`: what speaks against one beside `prl.traces.checks.check`.
     `template` is what the data card shows as the prompt. `paths_are_right`: each path is a solution that was
     judged right as a whole, whatever a verifier makes of the part that is left of it.
@@ -64,8 +64,7 @@ class Mode:
 
     name: str
     requests: Callable[[Problem, Texts], list[Request]]
-    trace: Callable[[Problem, Texts], list[str]]
-    ends: Callable[[Problem, Texts], list[int | None]]
+    traces: Callable[[Problem, Texts], list[tuple[str, int | None]]]
     template: str = ""
     check: Callable[[Problem, Texts, str], list[Rejection]] | None = None
     paths_are_right: bool = False
@@ -90,8 +89,7 @@ def write(
     return Mode(
         "write",
         requests,
-        lambda problem, texts: list(texts),
-        lambda problem, texts: [*range(len(texts))],
+        lambda problem, texts: [(text, place) for place, text in enumerate(texts)],
         template=user_message("{problem}", style, path_opening),
     )
 
@@ -148,15 +146,11 @@ def annotate(
         asked = _ANNOTATE.format(problem=conversation(problem), solution=chosen)
         return [Request(_said(user_message(asked, "bare")), *settings)] * samples
 
-    def trace(problem: Problem, texts: Texts) -> list[str]:
+    def traces(problem: Problem, texts: Texts) -> list[tuple[str, int | None]]:
         solutions, _, annotated = parts(problem, texts)
-        return annotated or solutions[:1]
-
-    def ends(problem: Problem, texts: Texts) -> list[int | None]:
-        solutions, _, annotated = parts(problem, texts)
-        if annotated:
-            return [*range(len(texts) - len(annotated), len(texts))]
-        return [None if given(problem) else 0][: len(solutions)]
+        first = len(texts) - len(annotated)
+        alone = [(text, None if given(problem) else 0) for text in solutions[:1]]
+        return [(text, place) for place, text in enumerate(annotated, first)] or alone
 
     def check(problem: Problem, texts: Texts, candidate: str) -> list[Rejection]:
         _, chosen, annotated = parts(problem, texts)
@@ -164,7 +158,7 @@ def annotate(
         return [Rejection(Reason.ALTERED_WORDS, difference)] if difference else []
 
     template = f"{user_message('{problem}', style)}\n\n---\n\n{_ANNOTATE}"
-    return Mode("annotate", requests, trace, ends, template=template, check=check)
+    return Mode("annotate", requests, traces, template=template, check=check)
 
 
 _SUMMARISE = """\
@@ -219,18 +213,20 @@ def rewrite(
         asked = [_to_sum_up(problem, group) for group in groups(problem, texts)]
         return [Request(_said(user_message(each, "bare")), *settings) for each in asked]
 
-    def ended(problem: Problem, texts: Texts) -> list[tuple[str, int | None]]:
-        """The traces, each with the place of the answer that it ends on."""
+    def traces(problem: Problem, texts: Texts) -> list[tuple[str, int | None]]:
         found: list[tuple[str, int | None]] = []
         for number, group in enumerate(groups(problem, texts)):
+            answer = " ".join(group[0][1].split())
             place = solving + number if summary == "teacher" else None
-            drawer = Random(f"{seed}\0{conversation(problem)}\0{number}")
-            text = _drawn(drawer, group) if place is None else without_tags(texts[place])
+            if place is None:
+                drawer = Random(f"{seed}\0{conversation(problem)}\0{number}")
+                text = drawer.choice(_SUMMARIES).format(all=_ALL[len(group)], answer=answer)
+            else:
+                text = without_tags(texts[place])
             if not is_blank(text):
-                found.append((_joined(group, text), place))
-        written, rights = solved(problem, texts)
-        alone = [*(text for text, _ in rights), *written][:1]
-        return found or [(text, written.index(text)) for text in alone]
+                block = render([path for path, _ in group], text)
+                found.append((f"{block}\n\n{FINAL_ANSWER} {answer}", place))
+        return found or _alone(*solved(problem, texts))
 
     def check(problem: Problem, texts: Texts, candidate: str) -> list[Rejection]:
         if blocks := parse(candidate).blocks:
@@ -239,16 +235,10 @@ def rewrite(
             return [Rejection(Reason.NO_BLOCK, "the teacher wrote no summary")]
         return [Rejection(Reason.NO_BLOCK, _too_few(*solved(problem, texts)))]
 
-    shown = [user_message("{problem}", style), *([_SUMMARISE] if summary == "teacher" else [])]
-    return Mode(
-        "rewrite",
-        requests,
-        lambda problem, texts: [text for text, _ in ended(problem, texts)],
-        lambda problem, texts: [place for _, place in ended(problem, texts)],
-        template="\n\n---\n\n".join(shown),
-        check=check,
-        paths_are_right=True,
-    )
+    template = user_message("{problem}", style)
+    if summary == "teacher":
+        template = f"{template}\n\n---\n\n{_SUMMARISE}"
+    return Mode("rewrite", requests, traces, template=template, check=check, paths_are_right=True)
 
 
 def _check_rewriting(solutions: int, summary: str) -> None:
@@ -263,17 +253,10 @@ def _too_few(written: Sequence[str], rights: Sequence[tuple[str, str]]) -> str:
     return f"{len(rights)} of {len(written)} solutions {what}"
 
 
-def _drawn(drawer: Random, group: list[tuple[str, str]]) -> str:
-    return drawer.choice(_SUMMARIES).format(all=_ALL[len(group)], answer=_answer_of(group))
-
-
-def _joined(group: list[tuple[str, str]], summary: str) -> str:
-    block = render([path for path, _ in group], summary)
-    return f"{block}\n\n{FINAL_ANSWER} {_answer_of(group)}"
-
-
-def _answer_of(group: list[tuple[str, str]]) -> str:
-    return " ".join(group[0][1].split())
+def _alone(written: list[str], rights: list[tuple[str, str]]) -> list[tuple[str, int | None]]:
+    """The first right solution, or the first, where no two make a block."""
+    found = [*(text for text, _ in rights), *written][:1]
+    return [(text, written.index(text)) for text in found]
 
 
 def _groups(paths: list[tuple[str, str]], most: int, size: int) -> list[list[tuple[str, str]]]:

@@ -186,9 +186,8 @@ class Work:
 
     def _judged(self, row: Problem, attempt: int, answers: Sequence[Answer]) -> list[Candidate]:
         texts = _texts(answers)
-        traces, ends = self.mode.trace(row, texts), self.mode.ends(row, texts)
         found = []
-        for sample, (trace, end) in enumerate(zip(traces, ends, strict=True)):
+        for sample, (trace, end) in enumerate(self.mode.traces(row, texts)):
             trace, repairs = repair(trace) if self.given.repair else (trace, [])
             rejections = check(
                 trace,

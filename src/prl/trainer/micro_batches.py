@@ -50,6 +50,7 @@ class MicroBatches(TrainerCallback, ExportableState):
         self.trainer: Any = None
         self.rows = self.most = self.evaluated_rows = 0
         self.prepared: dict[str, Any] | None = None  # the batch of the step at hand, once it is there
+        self.counted: tuple[int, dict[str, int]] | None = None  # by then: tokens, and values of each metric
         self.is_in_step = False
 
     def watch(self, trainer: Any) -> None:
@@ -81,7 +82,7 @@ class MicroBatches(TrainerCallback, ExportableState):
                 else:
                     loss, self.rows = halving(step, self.rows, "a micro-batch of", self.advise)
         finally:
-            self.is_in_step, self.prepared = False, None
+            self.is_in_step, self.prepared, self.counted = False, None, None
         for p, grad in zip(trained, earlier, strict=True):
             if grad is not None:
                 p.grad = grad if p.grad is None else grad.add_(p.grad)
@@ -96,11 +97,16 @@ class MicroBatches(TrainerCallback, ExportableState):
             raise RunError(f"out of memory{why}: {self.advise()}") from error
 
     def prepare_inputs(self, original: Callable[..., Any], batch: Any) -> Any:
-        """A step that is tried again goes on with the responses that were sampled for it."""
+        """A step that is tried again goes on with the responses that were sampled for it, and counts and logs
+        its tokens once."""
         if not self.is_in_step:
             return original(batch)
         if self.prepared is None:
             self.prepared = original(batch)
+            logged = {name: len(values) for name, values in self.trainer._metrics["train"].items()}
+            self.counted = self.trainer._total_train_tokens, logged
+        elif self.counted:
+            _count_from(self.trainer, *self.counted)
         return dict(self.prepared)
 
     def compute_loss(
@@ -273,6 +279,18 @@ def _logged_once(trainer: Any, weights: Sequence[int] | None) -> Iterator[None]:
         if weights is not None and len(of_parts) == len(weights):
             mean = sum(map(operator.mul, of_parts, weights)) / max(1, sum(weights))
             values[before.get(name, 0) :] = [mean]
+
+
+def _count_from(trainer: Any, tokens: int, logged: Mapping[str, int]) -> None:
+    """Take back what a loss has added to the counts of SFTTrainer and GRPOTrainer (trl 1.16) since, for it
+    does so before its backward pass."""
+    trainer._total_train_tokens = tokens
+    metrics = trainer._metrics["train"]
+    for name in [*metrics]:
+        if name in logged:
+            del metrics[name][logged[name] :]
+        else:
+            del metrics[name]
 
 
 @contextmanager

@@ -101,24 +101,9 @@ def compare(
             f"{checkpoint} holds weights alone (--save_only_model), so its run cannot be resumed: start one "
             f"from it, with --model_name_or_path {checkpoint} and another --output_dir"
         )
-    defaults = plain(trainer_defaults(command))
-    now = defaults | plain(settings.as_dict())[command]
-    silent = BEFORE[command] | ({"disable_dropout": now["disable_dropout"]} if command == "rl" else {})
-    then = defaults | silent | (stored.get(command) or {})
-    if _is_adapter(now["model_name_or_path"]):  # an older prl wrote the recipe's, which did nothing
-        then |= {name: now[name] for name in (LORA[-1:] if stored_inputs else LORA)}
-    known = [name for name in BY_CONTENT if name in inputs and name in stored_inputs]
-    skipped = {name for part in known for name in BY_CONTENT[part]} | by_flag(IDLE, command).keys()
-    changed = {
-        name: f"{_text(then[name])}, now {_text(now[name])}"
-        for name in sorted(now.keys() & then.keys() - skipped)
-        if KIND.get(name) != "harmless" and not _is_same(then[name], now[name])
-    }
-    changed |= {
-        part: _renamed(_deciding(part, command, then, now), then, now)
-        for part in known
-        if inputs[part] != stored_inputs[part]
-    }
+    now = _now(settings)
+    differing = changes(settings, inputs, stored, stored_inputs)
+    changed = {name: change for name, (_, change) in differing.items()}
     own = stored_inputs.get("own_rewards", ""), inputs.get("own_rewards", "")
     if own[0] != own[1] and "rewards" not in changed:
         what = "has some now" if not own[0] else "has none now" if not own[1] else "has other code now"
@@ -128,9 +113,9 @@ def compare(
             "with --model_name_or_path and another --output_dir"
         )
     told = {
-        name: TOLD[KIND[name]].format(change=change, checkpoint=checkpoint.name)
-        for name, change in changed.items()
-        if KIND.get(name) in TOLD and (KIND[name] != "batch" or _rows(then) == _rows(now))
+        name: TOLD[kind].format(change=change, checkpoint=checkpoint.name)
+        for name, (kind, change) in differing.items()
+        if kind
     }
     if 0 < now["max_steps"] < step_of(checkpoint):
         told.pop("max_steps", None)
@@ -153,6 +138,40 @@ def compare(
     return told
 
 
+def changes(
+    settings: Settings[Any],
+    inputs: Mapping[str, str],
+    stored: Mapping[str, Any],
+    stored_inputs: Mapping[str, str],
+) -> dict[str, tuple[str, str]]:
+    """What is asked for otherwise than a run was begun, but for what is harmless: setting -> its kind of
+    `TOLD`, "" where it has to stay as it was, and the change in words. See `compare`, which raises."""
+    command, now = settings.command, _now(settings)
+    silent = BEFORE[command] | ({"disable_dropout": now["disable_dropout"]} if command == "rl" else {})
+    then = plain(trainer_defaults(command)) | silent | (stored.get(command) or {})
+    if _is_adapter(now["model_name_or_path"]):  # an older prl wrote the recipe's, which did nothing
+        then |= {name: now[name] for name in (LORA[-1:] if stored_inputs else LORA)}
+    known = [name for name in BY_CONTENT if name in inputs and name in stored_inputs]
+    skipped = {name for part in known for name in BY_CONTENT[part]} | by_flag(IDLE, command).keys()
+    changed = {
+        name: f"{_text(then[name])}, now {_text(now[name])}"
+        for name in sorted(now.keys() & then.keys() - skipped)
+        if KIND.get(name) != "harmless" and not _is_same(then[name], now[name])
+    }
+    changed |= {
+        part: _renamed(_deciding(part, command, then, now), then, now)
+        for part in known
+        if inputs[part] != stored_inputs[part]
+    }
+    kinds = {**KIND} if _rows(then) == _rows(now) else {**KIND, **dict.fromkeys(KINDS["batch"].split(), "")}
+    return {name: (kinds.get(name, ""), change) for name, change in changed.items()}
+
+
+def _now(settings: Settings[Any]) -> dict[str, Any]:
+    """Every setting that is asked for, those that are left to the trainer's defaults too."""
+    return plain(trainer_defaults(settings.command)) | plain(settings.as_dict())[settings.command]
+
+
 def of_rows(rows: Iterable[Mapping[str, Any]]) -> str:
     """A fingerprint of rows in their order; how their problems are rendered does not count."""
     digest = hashlib.sha256()
@@ -164,7 +183,10 @@ def of_rows(rows: Iterable[Mapping[str, Any]]) -> str:
 
 def of_model(name: str) -> str:
     """A fingerprint of what a model's name stands for: an adapter's weights, the config of a local model and
-    what its files begin and end with; of a Hub name, itself. Raises RunError as `runs.adapter_dir` does."""
+    what its files begin and end with; of a Hub name, or one that ships, itself. Raises RunError as
+    `runs.adapter_dir` does."""
+    if name in runs.SHIPPED:
+        return name
     folder = runs.adapter_dir(name) or Path(name).expanduser()
     if (weights := folder / runs.WEIGHTS).is_file():
         with weights.open("rb") as file:

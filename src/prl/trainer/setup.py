@@ -36,6 +36,7 @@ def open_training(settings: Settings[Any], rows: Rows, held_out: Rows, **more: s
         config=settings.as_dict(),
         resume=arguments.resume,
         overwrite=arguments.overwrite_output_dir,
+        model=arguments.model_name_or_path,
         inputs=inputs,
         compare=functools.partial(resuming.compare, settings, inputs),
     )
