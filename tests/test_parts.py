@@ -72,6 +72,21 @@ def test_parts_together_say_what_the_whole_does(made: Path, tmp_path: Path) -> N
     assert "figures/f4-frontiers.png" in page
 
 
+def test_a_part_may_have_more_seeds(made: Path, tmp_path: Path) -> None:
+    (tmp_path / "first").mkdir()
+    shutil.copy(made / "runs" / "first" / parts.FILE, tmp_path / "first")
+    make_study(tmp_path / "second", SECOND, **SMALL | {"seeds": 3})
+    parts.save(results.read(tmp_path / "second"))
+    merged = parts.merge(tmp_path)
+    assert {arm: [*seeds] for arm, seeds in merged.trainings.items()} == {
+        "sequential": [0, 1], "causal": [0, 1], "structured-accuracy": [0, 1, 2], "scaffold": [0, 1, 2],
+    }  # fmt: skip
+    found = report.measure(merged)["arms"]["scaffold"]["gain"].seeds
+    assert found.keys() == {0, 1}, "over sequential, seed by seed"
+    page = report.write_merged(tmp_path).read_text(encoding="utf-8")
+    assert "--seeds 2 --part first; --seeds 3 --part second`" in page
+
+
 def test_of_what_parts_share_none_is_lost(made: Path, tmp_path: Path) -> None:
     """A cold start that one part has of a seed, and another, which was interrupted, of none."""
     shutil.copytree(made / "runs", tmp_path / "runs")
@@ -127,9 +142,11 @@ def test_a_study_goes_on_from_what_was_measured_elsewhere(made: Path, tmp_path: 
     assert measured.evaluations == study.evaluations, "written, and read, problems are the same"
     again = parts.completed(results.read(folder))
     assert again.run_seconds == study.run_seconds, "what was taken up counts once"
-    make_study(tmp_path / "other", FIRST, **SMALL | {"seeds": 1})
+    make_study(tmp_path / "other", FIRST, **SMALL)
+    asked = yaml.safe_load((tmp_path / "other" / "study.yaml").read_text())
+    (tmp_path / "other" / "study.yaml").write_text(yaml.safe_dump(asked | {"quick": True}))
     shutil.copy(folder / parts.EARLIER, tmp_path / "other" / parts.EARLIER)
-    with pytest.raises(RunError, match=r"is a part of another study .*seeds 2, not 1"):
+    with pytest.raises(RunError, match=r"is a part of another study .*quick False, not True"):
         parts.completed(results.read(tmp_path / "other"))
 
 

@@ -586,7 +586,7 @@ def test_the_page_holds_claims_tables_and_figures(made: Path) -> None:
         "## Figures",
         "## Block position, arm by arm",
     ]
-    assert "`prl study sums --seeds 4 --recipe tiny --arms sequential causal" in page
+    assert "`prl study sums --recipe tiny --seeds 4 --arms sequential causal" in page
     assert "Linux, 2 cores, no GPU" in page
     assert "40 of arithmetic:heldout, 4 samples; 40 of arithmetic:heldout-wide, 4 samples" in page
     assert "quick" not in page

@@ -644,21 +644,21 @@ def test_failed_tasks_are_named_at_the_end(executed: SimpleNamespace, tmp_path: 
 @pytest.mark.parametrize(
     ("other", "difference"),
     [
-        ({"seeds": 5}, "seeds 1, not 5"),
+        ({"seeds": 1}, "seeds 2, not 1"),
         ({"arms": ["scaffold"]}, "arms causal, not scaffold"),
         ({"recipe": "tiny+scaffold"}, "recipe tiny+sums, not tiny+scaffold"),
         ({"model_name_or_path": "tiny"}, "model_name_or_path None, not tiny"),
-        ({"quick": True, "seeds": 2}, "seeds 1, not 2; quick False, not True"),
+        ({"quick": True, "seeds": 1}, "seeds 2, not 1; quick False, not True"),
     ],
 )
 def test_a_folder_holds_one_study(
     executed: SimpleNamespace, tmp_path: Path, other: dict[str, Any], difference: str
 ) -> None:
-    ask(tmp_path)
+    ask(tmp_path, seeds=2)
     executed.tasks = []
     with pytest.raises(RunError) as error:
-        ask(tmp_path, **other)
-    advice = "ask for the same, or choose another --output_dir"
+        ask(tmp_path, **{"seeds": 2, **other})
+    advice = "ask for the same (--seeds: as many or more), or choose another --output_dir"
     assert str(error.value) == f"{tmp_path} is a study with {difference}: {advice}"
     assert executed.tasks == []
 
@@ -673,8 +673,8 @@ def test_a_study_goes_on_from_its_measured_file_alone(
     folder.mkdir()
     parts.save(study).rename(folder / parts.FILE)
     settings: dict[str, Any] = {"arms": ["sequential", "causal"], "seeds": 2}
-    with pytest.raises(RunError, match="is a study with seeds 2, not 3"):
-        ask(folder, **settings | {"seeds": 3})
+    with pytest.raises(RunError, match="is a study with seeds 2, not 1"):
+        ask(folder, **settings | {"seeds": 1})
     assert [path.name for path in folder.glob("[!.]*")] == [parts.FILE], "it still goes on from there"
     ask(folder, **settings)
     names = [task.name for task in executed.tasks]
@@ -683,6 +683,14 @@ def test_a_study_goes_on_from_its_measured_file_alone(
     assert sorted(path.name for path in folder.glob("[!.]*")) == [parts.EARLIER, "study.yaml"]
     ask(folder, **settings)
     assert [task.name for task in executed.tasks] == names, "it goes on once more"
+    capsys.readouterr()
+    ask(folder, **settings | {"seeds": 3})
+    more = [task.name for task in executed.tasks]
+    assert {name for name in more if "seed-2" not in name} == {*names}, "the first seeds stay as they are"
+    assert "12 of 21 tasks were measured elsewhere" in capsys.readouterr().err
+    assert yaml.safe_load((folder / "study.yaml").read_text())["seeds"] == 3
+    with pytest.raises(RunError, match="is a study with seeds 3, not 2"):
+        ask(folder, **settings)
 
 
 def test_what_is_left_comes_after_what_it_needs(fakes: Fakes) -> None:

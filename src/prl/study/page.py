@@ -94,13 +94,16 @@ def _head(study: Study, numbers: Mapping[str, Any]) -> Section:
 
 def _command(asked: Mapping[str, Any]) -> str:
     """The command that asks for the same; where it writes, and how many runs at once, is left out."""
-    words = ["prl study", str(asked.get("study", "")), f"--seeds {asked['seeds']}"]
+    words = ["prl study", str(asked.get("study", ""))]
     words += [f"--{key} {asked[key]}" for key in ("recipe", "model_name_or_path") if asked.get(key)]
-    if ran := asked.get("parts") or [part for part in [asked.get("part")] if part]:
-        words.append(" and ".join(f"--part {part}" for part in ran))
-    else:
-        words.append(f"--arms {' '.join(asked['arms'])}")
-    return " ".join([*words, *(["--quick"] if asked.get("quick") else [])])
+    words += ["--quick"] if asked.get("quick") else []
+    part = asked.get("part")
+    ran: Mapping[str, int] = asked.get("parts") or ({part: asked["seeds"]} if part else {})
+    each = [
+        f"--seeds {seeds} " + " and ".join(f"--part {name}" for name in ran if ran[name] == seeds)
+        for seeds in sorted({*ran.values()})
+    ]
+    return " ".join([*words, "; ".join(each) or f"--seeds {asked['seeds']} --arms {' '.join(asked['arms'])}"])
 
 
 def _problems(study: Study) -> str:

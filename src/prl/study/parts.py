@@ -32,8 +32,8 @@ EARLIER = "earlier.json.gz"
 KINDS = ("trainings", "evaluations", "checkpoints", "timed")
 """What a study measured: name -> seed -> what came of it."""
 
-SAME = ("study", "seeds", "recipe", "model_name_or_path", "quick")
-"""What the parts of a study were all asked."""
+SAME = ("study", "recipe", "model_name_or_path", "quick")
+"""What the parts of a study were all asked. A part whose question is closer may have more seeds."""
 
 
 class Hashed(str):
@@ -147,7 +147,7 @@ def merge(folder: Path) -> Study:
                 ours[name] = dict(sorted((ours.get(name, {}) | seeds).items()))
     order = [arm for arm in whole.design.arms if arm in whole.trainings]
     whole.settings["arms"] = [*order]
-    whole.settings["parts"] = [part.folder.name for part in parts]
+    whole.settings["parts"] = {part.folder.name: part.settings["seeds"] for part in parts}
     whole.trainings = {arm: whole.trainings[arm] for arm in order}
     before = [name for name in whole.evaluations if name not in order]
     whole.evaluations = {name: whole.evaluations[name] for name in (*sorted(before), *order)}

@@ -92,10 +92,11 @@ def run(settings: Settings[StudyArguments]) -> Path:
         if parts.is_only_measured(folder):
             (folder / parts.FILE).rename(folder / parts.EARLIER)
         _check_same(folder, asked)
-        if not (folder / "study.yaml").exists():
-            ran = {"part": arguments.part, "bases": [*part.bases]}
-            known = {**asked, **ran, "environment": runs.describe_environment()}
-            runs.write_atomic(folder / "study.yaml", yaml.safe_dump(known, sort_keys=False).encode())
+        ran = {"part": arguments.part, "bases": [*part.bases], "environment": runs.describe_environment()}
+        known = _read(folder) if (folder / "study.yaml").exists() else ran
+        runs.write_atomic(
+            folder / "study.yaml", yaml.safe_dump(asked | known | asked, sort_keys=False).encode()
+        )
         tasks = plan(design, folder, part, replace(words, threads=1 if jobs > 1 else None), schedules)
         if arguments.trust_remote_code:
             tasks = [replace(task, argv=(*task.argv, "--trust_remote_code")) for task in tasks]
@@ -212,7 +213,8 @@ def _read(folder: Path) -> dict[str, Any]:
 
 
 def _check_same(folder: Path, asked: Mapping[str, Any]) -> None:
-    """Raises RunError: the folder holds another study, or something else."""
+    """Raises RunError: the folder holds another study, or something else. More seeds go on with it: what it
+    has of the first ones does not depend on how many there are."""
     stored = _read(folder)
     others = sorted(path.name for path in folder.glob("*") if not path.name.startswith("."))
     if others and not stored:
@@ -222,13 +224,17 @@ def _check_same(folder: Path, asked: Mapping[str, Any]) -> None:
     differences = [
         f"{key} {_text(stored.get(key))}, not {_text(value)}"
         for key, value in asked.items()
-        if stored and stored.get(key) != value
+        if stored and stored.get(key) != value and not (key == "seeds" and _is_more(value, stored.get(key)))
     ]
     if differences:
         raise RunError(
             f"{folder} is a study with {'; '.join(differences)}: "
-            "ask for the same, or choose another --output_dir"
+            "ask for the same (--seeds: as many or more), or choose another --output_dir"
         )
+
+
+def _is_more(seeds: int, than: Any) -> bool:
+    return isinstance(than, int) and seeds > than
 
 
 def _text(value: Any) -> str:
