@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from prl.decoding.rows import ATTENTION, CHUNK, UNWRITTEN, Columns, RowCache, attend, masks
+from prl.decoding.rows import ATTENTION, CHUNK, UNWRITTEN, Columns, RowCache, attend, masks_of
 from prl.errors import ModelError
 from prl.structure import Tags, attention_named, path_window_mask
 from prl.structure.reader import MAIN_HORIZON, Reader
@@ -138,7 +138,7 @@ def test_attention(groups, softcap, scaling):
             )
         )
     )
-    mask = masks(backbone, cache, torch.float32)
+    mask = masks_of(backbone)(cache, torch.float32)
     stored = cache.update(key, value, 0)
     out, weights = attend(nn.Identity(), query, *stored, mask, rows=cache, scaling=scaling, softcap=softcap)
     assert weights is None
@@ -167,7 +167,7 @@ def test_one_mask_a_kind_of_layer(config, kinds, dtype):
     cache = RowCache(1, CPU)
     feed(cache, [(0, 4)])
     text = SimpleNamespace(num_attention_heads=4, **config)
-    made = masks(SimpleNamespace(config=SimpleNamespace(get_text_config=lambda: text)), cache, dtype)
+    made = masks_of(SimpleNamespace(config=SimpleNamespace(get_text_config=lambda: text)))(cache, dtype)
     full = torch.ones(4, 4).tril().bool()
     window = full & torch.ones(4, 4).triu(-1).bool()
     if kinds is None:
@@ -185,11 +185,7 @@ def test_one_mask_a_kind_of_layer(config, kinds, dtype):
 def test_other_kinds_of_layers_get_no_mask():
     text = SimpleNamespace(layer_types=["linear_attention", "full_attention"])
     with pytest.raises(ModelError, match="has layers of kind linear_attention"):
-        masks(
-            SimpleNamespace(config=SimpleNamespace(get_text_config=lambda: text)),
-            RowCache(1, CPU),
-            torch.float32,
-        )
+        masks_of(SimpleNamespace(config=SimpleNamespace(get_text_config=lambda: text)))
 
 
 def test_the_attention_of_the_model_comes_back(make_model):

@@ -12,6 +12,8 @@ from peft.tuners.lora.layer import Linear as LoraLinear
 from peft.tuners.trainable_tokens.layer import TrainableTokensLayer
 
 from prl.decoding import ForkJoinDecoder, Limits, passes
+from prl.decoding.passes import decoding
+from prl.decoding.rows import ATTENTION
 from prl.decoding.weights import folded_adapters, without_wrappers
 from prl.model import Lora, load_model
 from prl.prompts import render_prompt
@@ -120,6 +122,22 @@ def test_a_folded_model_is_a_bare_one_while_it_decodes(make_model, tags, tied):
             found = model(input_ids=ids).logits
     torch.testing.assert_close(found, expected, atol=1e-5 * expected.abs().max().item(), rtol=0)
     assert [*model.modules()] == modules
+
+
+def test_within_another_decoding_nothing_is_done_or_undone(make_model, tags):
+    """As where responses are timed one at a time."""
+    model = adapted(make_model, tags, tied=True).train()
+    before = [*model.modules()]
+    with decoding(model):
+        prepared = [(module, vars(module).get("forward"), module.training) for module in model.modules()]
+        with decoding(model):
+            assert [*model.modules()] == [module for module, _, _ in prepared]
+        after = [(module, vars(module).get("forward"), module.training) for module in model.modules()]
+        assert after == prepared
+        assert model.get_base_model().config._attn_implementation == ATTENTION
+    assert [*model.modules()] == before
+    assert all(module.training for module in before)
+    assert model.get_base_model().config._attn_implementation == "sdpa"
 
 
 def test_what_is_not_in_the_weights_keeps_its_layer(make_model, tags):

@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from prl.decoding.packing import packed_linears
-from prl.decoding.rows import ATTENTION, Columns, RowCache, masks
+from prl.decoding.rows import ATTENTION, Columns, RowCache, masks_of
 from prl.decoding.sampling import uploaded
 from prl.decoding.steps import Sizes, Steps
 from prl.decoding.weights import folded_adapters, without_wrappers
@@ -27,6 +27,7 @@ class Passes:
         weight = self.backbone.get_input_embeddings().weight
         self.device, self.dtype = weight.device, weight.dtype
         self.cache = RowCache(capacity, self.device)
+        self._masks = masks_of(self.backbone)
         self._steps = Steps(self.backbone, capacity)
         self._with_cache = {cache_name(self.backbone): self.cache}
 
@@ -51,7 +52,7 @@ class Passes:
         return self.backbone(
             input_ids=columns.token[None],
             position_ids=columns.position[None],
-            attention_mask=masks(self.backbone, self.cache, self.dtype),
+            attention_mask=self._masks(self.cache, self.dtype),
             use_cache=True,
             rows=self.cache,
             **self._with_cache,
@@ -77,6 +78,11 @@ def evaluating(model: PreTrainedModel | PeftModel) -> Iterator[None]:
 
 @contextmanager
 def decoding(model: PreTrainedModel | PeftModel) -> Iterator[None]:
+    """The model as `Passes` takes it. Within another, nothing is left to do: that takes a small model as long
+    as a token or two."""
+    if backbone_of(model).config._attn_implementation == ATTENTION:
+        yield
+        return
     with (
         evaluating(model),
         folded_adapters(model),

@@ -7,6 +7,7 @@ concatenated, repeated or copied from step to step, whatever the rows are doing.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -205,20 +206,25 @@ def attend(
 AttentionInterface.register(ATTENTION, attend)
 
 
-def masks(backbone: PreTrainedModel, rows: RowCache, dtype: torch.dtype) -> Any:
-    """The additive mask that `attend` takes in this pass; one for each kind of layer where they differ.
+def masks_of(backbone: PreTrainedModel) -> Callable[[RowCache, torch.dtype], Any]:
+    """The function that makes the additive mask that `attend` takes in a pass; one for each kind of layer
+    where they differ. Sliding windows count positions, as in `prl.structure`.
 
-    Sliding windows count positions, as in `prl.structure`.
+    What the model is like is read once: transformers 5 takes as long for a look at a config as a small model
+    for a matrix.
     """
     windows, config = layer_windows(backbone), backbone.config.get_text_config()
     groups = config.num_attention_heads // (
         getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     )
 
-    def additive(window: int | None) -> Tensor:
+    def additive(rows: RowCache, dtype: torch.dtype, window: int | None) -> Tensor:
         seen = rows.visible(window).repeat(1, groups, 1)[:, None]
         mask = torch.zeros(seen.shape, dtype=dtype, device=seen.device)
         return mask.masked_fill_(seen.logical_not_(), torch.finfo(dtype).min)
 
-    of_kind = {kind: additive(window) for kind, window in windows.items()}
-    return of_kind.get(None, of_kind)
+    def masks(rows: RowCache, dtype: torch.dtype) -> Any:
+        of_kind = {kind: additive(rows, dtype, window) for kind, window in windows.items()}
+        return of_kind.get(None, of_kind)
+
+    return masks
