@@ -300,7 +300,8 @@ def test_models_are_laid_over_each_other(
     assert cli.main(words) == 0
     shown = capsys.readouterr().err
     assert (
-        "32 tokens of critical path B cannot be told from A (+0.0 [+0.0, +0.0] points), paired on 4" in shown
+        "32 tokens of critical path B cannot be told from A (+0.0 [-60.2, +60.2] points), paired on 4"
+        in shown
     )
     assert "One training of each: differences of these models on these problems, not of methods." in shown
     written = json.loads((tmp_path / "all" / several.FILE).read_text())["frontiers"]

@@ -88,6 +88,15 @@ def test_shares_that_are_all_alike_are_as_sure_as_so_many_can_be(count: int) -> 
     assert of_shares([1.0] * count, resamples=0) == Estimate(1, 1, 1)
 
 
+def test_problems_that_all_agree_bound_a_difference() -> None:
+    """Were one problem in so many different, as many would all agree in one sample of 40."""
+    for alike in ([1.0] * 30, [0.0, 0.25, 0.5] * 10):
+        found = paired_difference(alike, alike)
+        assert (found.mean, found.low) == (0.0, -found.high)
+        assert (1 - found.high) ** 30 == pytest.approx(0.025)
+    assert paired_difference([1.0] * 3, [1.0] * 3, resamples=0) == Estimate(0.0, 0.0, 0.0)
+
+
 def test_fewer_than_six_problems_that_differ_tell_nothing_apart() -> None:
     for count in range(1, 9):
         assert (count >= FEWEST_DIFFERING) == (2 * 0.5**count <= 0.05), "a two-sided sign test"

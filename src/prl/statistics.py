@@ -89,9 +89,18 @@ def of_shares(values: Sequence[float] | Floats, *, resamples: int = 1000, seed: 
 def paired_difference(
     before: Sequence[float], after: Sequence[float], *, resamples: int = 1000, seed: int = 0
 ) -> Estimate:
-    """Mean gain of `after` over `before` on the same problems, with its paired 95 % bootstrap interval, which
-    holds 0 where few problems differ (`told_apart`)."""
+    """Mean gain of `after` over `before`, shares of what is right of the same problems, with its paired 95 %
+    bootstrap interval, which holds 0 where few problems differ (`told_apart`). Where none does, it has
+    nothing to resample, and reaches as far to either side as the interval of as many that are alike
+    (`of_shares`).
+
+    >>> print(f"{paired_difference([1.0] * 64, [1.0] * 64):+.1%}")
+    +0.0% [-5.6%, +5.6%]
+    """
     gains = [b - a for a, b in zip(before, after, strict=True)]
+    if resamples and not any(gains):
+        bound = 1 - 0.025 ** (1 / len(gains))
+        return Estimate(0.0, -bound, bound)
     return told_apart(bootstrap(gains, resamples=resamples, seed=seed), gains)
 
 
