@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import inf
 from pathlib import Path
 from random import Random
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,9 +20,11 @@ from prl.analysis import describe
 from prl.errors import RunError, UsageError
 from prl.runs import open_run
 from prl.statistics import SeedEstimate
-from prl.study import claims, figures, parts, report, results
+from prl.study import claims, figures, page, parts, report, results
 from prl.study.claims import QUANTITIES, verdict
+from prl.study.design import Claim, cold
 from prl.study.designs import DESIGNS
+from prl.study.document import markdown
 from prl.study.results import Evaluation, Study, gain, gain_within, pooled, times_less, times_more
 from prl.study.sums import SUMS
 
@@ -139,8 +143,8 @@ def make_study(
     (folder / "study.yaml").write_text(yaml.safe_dump(settings))
     for seed in range(seeds):
         make_evaluation(folder / "base" / f"seed-{seed}-eval", Made(0.4), seed, problems, samples)
-        for cold in COLD_STARTS:
-            place = folder / "cold-start" / cold
+        for start in COLD_STARTS:
+            place = folder / "cold-start" / start
             make_evaluation(place / f"seed-{seed}-eval", Made(0.3, 0.5), seed, problems, samples)
             with open_run(place / f"seed-{seed}", command="sft", config={"command": "sft"}) as run:
                 run.finish()
@@ -353,6 +357,30 @@ def test_a_verdict_is_where_the_interval_lies(
     assert verdict(SeedEstimate((low + high) / 2, low, high, {}), side, bound) == expected
 
 
+def test_what_an_interval_of_99_per_cent_leaves_undecided_is_told() -> None:
+    """Means of 0.10, 0.02, 0.05 and 0.08 more: 0.0625, with an error of 0.0175, times 3.182 or 5.841."""
+
+    def evaluated(more: Sequence[float]) -> Any:
+        return {
+            seed: SimpleNamespace(scores={"accuracy": {"a": 0.5 + each}}) for seed, each in enumerate(more)
+        }
+
+    design = replace(SUMS, claims=[Claim("more", ("a", "b"), "accuracy", "above")])
+    for more, is_firm in (((0.10, 0.02, 0.05, 0.08), False), ((0.4, 0.4, 0.4, 0.41), True)):
+        study = Study(Path(), {"study": "sums"}, {}, {"a": evaluated(more), "b": evaluated([0.0] * 4)})
+        (found,) = claims.judge(study, design)
+        assert (found.verdict, found.is_firm) == ("supported", is_firm)
+        shown = markdown([page._claims([found])], {})
+        assert ("; 1 of them decided at 95 % and not at 99 %" in shown) is not is_firm
+        assert ("+6.2 [+0.7, +11.8], at 99 % [−4.0, +16.5]" in shown) is not is_firm
+
+
+def test_every_arm_of_a_design_with_terms_has_one() -> None:
+    for design in DESIGNS.values():
+        named = {*design.arms, *map(cold, design.cold_starts), *design.bases}
+        assert {*design.terms} in (set(), named)
+
+
 def test_every_quantity_has_a_claim() -> None:
     assert {claim.quantity for design in DESIGNS.values() for claim in design.claims} == {*QUANTITIES}
 
@@ -421,6 +449,18 @@ def test_the_ratio_is_compared_before_the_switch_and_at_the_end() -> None:
     assert (found.mean, found.seeds) == (pytest.approx(-0.5), {0: pytest.approx(-0.5)})
 
 
+def test_what_falls_without_a_switch_is_none_of_its_doing() -> None:
+    """0.5 less after the switch, where a run without one has 0.4 less at the same steps."""
+    switched = training({}, ratios={step: 0.8 if step < 9 else 0.3 for step in range(1, 13)})
+    falling = {"parallel_ratio": {step: 0.9 if step < 9 else 0.5 for step in range(1, 13)}}
+    other = results.Training(falling | {"loss": dict.fromkeys(range(1, 13), 0.1)}, {}, {})
+    study = Study(Path(), {"study": "sums"}, {"scaffold": {0: switched}, "other": {0: other, 1: other}})
+    measure = QUANTITIES["ratio_after_switch_over"].measure
+    assert measure(study, "scaffold", "other").mean == pytest.approx(-0.1)
+    assert measure(study, "other", "scaffold") is None, "which has no switch"
+    assert measure(study, "scaffold", "absent") is None
+
+
 def test_ten_steps_on_either_side_are_compared() -> None:
     """0.6 and 1.0 before the switch at step 16, 0.4 and 0.0 at the end of 30; nothing else counts."""
     five = (0.0, 0.6, 1.0, 0.5, 0.4, 0.0)
@@ -433,22 +473,28 @@ def test_ten_steps_on_either_side_are_compared() -> None:
     assert found.mean == pytest.approx((0.4 + 0.0) / 2 - (0.6 + 1.0) / 2)
 
 
-def test_seconds_are_those_of_the_wall_and_of_the_processor() -> None:
-    """Medians 2 and 4 on the wall; 1 and 3 of the processor, which of another seed nobody took."""
+def test_seconds_are_medians_of_what_each_problem_took() -> None:
+    """Medians 2 and 4; of another seed 2 and 4."""
 
-    def timed(*rows: tuple[float, float | None]) -> results.Evaluation:
-        columns = [{"seconds": wall, "cpu_seconds": cpu} for wall, cpu in rows]
-        return results.Evaluation("search:which-heldout", {}, {}, rows=columns)
+    def timed(*seconds: float) -> results.Evaluation:
+        return results.Evaluation(
+            "search:which-heldout", {}, {}, rows=[{"seconds": each} for each in seconds]
+        )
 
     study = Study(Path(), {"study": "paper-mini"}, {})
-    study.timed = {
-        "ours": {0: timed((1, 0.5), (2, 1), (9, 8)), 1: timed((2, None), (2, 1))},
-        "theirs": {0: timed((4, 3), (4, 3), (5, 4)), 1: timed((4, 2), (4, 2))},
-    }
-    wall, cpu = (QUANTITIES[name].measure(study, "ours", "theirs") for name in ("seconds", "cpu_seconds"))
-    assert (wall.seeds, cpu.seeds) == ({0: 2, 1: 2}, {0: 3})
+    study.timed = {"ours": {0: timed(1, 2, 9), 1: timed(2, 2)}, "theirs": {0: timed(4, 4, 5), 1: timed(4, 4)}}
+    measure = QUANTITIES["seconds"].measure
+    assert measure(study, "ours", "theirs").seeds == {0: 2, 1: 2}
     del study.timed["theirs"]
-    assert QUANTITIES["cpu_seconds"].measure(study, "ours", "theirs") is None
+    assert measure(study, "ours", "theirs") is None
+
+
+def test_critical_paths_are_compared_by_their_means() -> None:
+    def evaluated(**costs: float) -> Any:
+        return {0: SimpleNamespace(scores={"critical_path": costs})}
+
+    study = Study(Path(), {}, {}, {"ours": evaluated(a=40, b=60), "theirs": evaluated(a=90, b=60)})
+    assert QUANTITIES["mean_critical_path"].measure(study, "ours", "theirs").mean == pytest.approx(1.5)
 
 
 def test_claims_are_judged_by_the_numbers_that_they_state() -> None:
@@ -577,6 +623,7 @@ def test_the_page_holds_claims_tables_and_figures(made: Path) -> None:
     assert [line for line in page.splitlines() if line.startswith("#")] == [
         "# The paper's experiments in miniature, on sums",
         "## Claims",
+        "## Terms",
         "## T1: accuracy and parallel ratio of all arms",
         "## Before and after RL",
         "## T2: rewards, from one structured cold start",

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import comb, exp, inf, lgamma, pi, tan
-from statistics import fmean, variance
+from statistics import NormalDist, fmean, variance
 from typing import Any, TypeVar
 
 import numpy as np
@@ -56,9 +56,11 @@ class Estimate:
 
 @dataclass(frozen=True)
 class SeedEstimate(Estimate):
-    """A mean over seeds with its 95 % interval, and the value of each seed alone."""
+    """A mean over seeds with its 95 % interval, and the value of each seed alone; `wider` is the interval of
+    99 %, where there are seeds enough for one."""
 
     seeds: dict[int, float]
+    wider: tuple[float, float] | None = None
 
 
 E = TypeVar("E", bound=Estimate)
@@ -167,7 +169,7 @@ def student(
     bounds: tuple[float, float] = (-inf, inf),
     drawn_units: bool = False,
 ) -> SeedEstimate | None:
-    """The mean over seeds of `of`, applied to the mean of each part, with Student's 95 % interval.
+    """The mean over seeds of `of`, applied to the mean of each part, with Student's 95 and 99 % intervals.
 
     Seeds are few, so the interval is that of their number less one degrees of freedom: wide with three (4.3
     standard errors), less so with five (2.8), and right however far they differ. With `drawn_units`, the
@@ -188,8 +190,13 @@ def student(
         of_units, count = _of_shared_units({seed: parts[0][seed] for seed in seeds})
         if of_units:
             free = int((of_seeds + of_units) ** 2 / (of_seeds**2 / free + of_units**2 / (count - 1)))
-    mean, half = fmean(by_seed.values()), t_quantile(free) * (of_seeds + of_units) ** 0.5
-    return SeedEstimate(mean, max(bounds[0], mean - half), min(bounds[1], mean + half), by_seed)
+    mean, error = fmean(by_seed.values()), (of_seeds + of_units) ** 0.5
+
+    def interval(share: float) -> tuple[float, float]:
+        half = t_quantile(free, share) * error
+        return max(bounds[0], mean - half), min(bounds[1], mean + half)
+
+    return SeedEstimate(mean, *interval(0.95), by_seed, wider=interval(0.99))
 
 
 def welch(
@@ -249,21 +256,24 @@ def _of_shared_units(*sides: Units) -> tuple[float, int]:
     return (max(0.0, found), len(shared)) if len(shared) > 1 else (0.0, 0)
 
 
-def t_quantile(free: float) -> float:
-    """The 97.5 % quantile of Student's t with so many degrees of freedom, 1 or more, whole or not.
+def t_quantile(free: float, share: float = 0.95) -> float:
+    """Within how much of 0 Student's t lies in this share of all cases, 0.95 or 0.99, with so many degrees of
+    freedom, 1 or more, whole or not.
 
     With t = tan(angle) · √free its density is cos(angle) ** (free - 1) up to a factor: that is integrated by
     Gauss and Legendre's rule, and the angle found by bisection.
 
     >>> [round(t_quantile(free), 3) for free in (1, 2, 4, 30)]
     [12.706, 4.303, 2.776, 2.042]
+    >>> [round(t_quantile(free, 0.99), 3) for free in (1, 4, 9)]
+    [63.657, 4.604, 3.25]
     """
     if free > 1000:
-        return 1.96
+        return NormalDist().inv_cdf((1 + share) / 2)
     low, high = 0.0, pi / 2
     for _ in range(60):
         angle = (low + high) / 2
-        low, high = (angle, high) if _t_within(angle, free) < 0.95 else (low, angle)
+        low, high = (angle, high) if _t_within(angle, free) < share else (low, angle)
     return tan(low) * free**0.5
 
 

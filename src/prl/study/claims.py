@@ -7,7 +7,7 @@ lies wholly on that side; `not supported`: wholly on the other; `undecided` at t
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 from statistics import fmean
 from typing import Literal
@@ -46,12 +46,14 @@ _DIFFERENCE, _RATIO = (-1.0, 1.0), (0.0, inf)
 
 @dataclass(frozen=True)
 class Judged:
-    """A claim with what was measured; None, and `lacking` says of what, where nothing was."""
+    """A claim with what was measured; None, and `lacking` says of what, where nothing was. `is_firm`: an
+    interval of 99 % has the same verdict."""
 
     claim: Claim
     measured: SeedEstimate | None
     verdict: str
     lacking: str = ""
+    is_firm: bool = True
 
 
 def judge(study: Study, design: Design) -> list[Judged]:
@@ -60,7 +62,10 @@ def judge(study: Study, design: Design) -> list[Judged]:
     for claim in design.claims:
         measured = QUANTITIES[claim.quantity].measure(study, *claim.arms, **claim.given)
         if measured:
-            judged.append(Judged(claim, measured, verdict(measured, claim.side, claim.bound)))
+            found = verdict(measured, claim.side, claim.bound)
+            low, high = measured.wider or (measured.low, measured.high)
+            wider = verdict(replace(measured, low=low, high=high), claim.side, claim.bound)
+            judged.append(Judged(claim, measured, found, is_firm=wider == found))
         else:
             absent = [arm for arm in claim.arms if not study.evaluations.get(arm)]
             lacking = f"no finished run of {', '.join(absent)}" if absent else "too little to measure it"
@@ -116,23 +121,23 @@ def _critical_path(study: Study, first: str, second: str, *, share: float) -> Se
     return times_less(ours, theirs, accuracy, "critical_path")
 
 
-def _seconds(study: Study, first: str, second: str, *, clock: str = "seconds") -> SeedEstimate | None:
+def _mean_critical_path(study: Study, first: str, second: str) -> SeedEstimate | None:
+    return times_more(_of(study, second), _of(study, first), "critical_path")
+
+
+def _seconds(study: Study, first: str, second: str) -> SeedEstimate | None:
     """The median seconds a problem of `second` over those of `first`, one at a time."""
     ours, theirs = (
         {
-            seed: {"": median([row[clock] for row in rows]).mean}
+            seed: {"": median([row["seconds"] for row in rows]).mean}
             for seed, each in study.timed.get(arm, {}).items()
-            if (rows := asked(each.rows)) and all(row.get(clock) is not None for row in rows)
+            if (rows := asked(each.rows))
         }
         for arm in (first, second)
     )
     if not ours or not theirs:
         return None
     return student(lambda one, other: other / one, ours, theirs, bounds=_RATIO)
-
-
-def _cpu_seconds(study: Study, first: str, second: str) -> SeedEstimate | None:
-    return _seconds(study, first, second, clock="cpu_seconds")
 
 
 def _summary(study: Study, arm: str) -> SeedEstimate | None:
@@ -189,16 +194,35 @@ def thirds(training: Training) -> tuple[dict[int, float], dict[int, float]]:
 
 def _ratio_after_switch(study: Study, arm: str) -> SeedEstimate | None:
     """Parallel ratio in training at the end of the run minus that just before its last stage."""
+    before, after = _around_switch(study, arm, arm)
+    return student(np.subtract, after, before, bounds=_DIFFERENCE) if before else None
+
+
+def _ratio_after_switch_over(study: Study, arm: str, control: str) -> SeedEstimate | None:
+    """The same, minus what the ratio of an arm without that switch changes by over the same steps."""
+    ours, theirs = _around_switch(study, arm, arm), _around_switch(study, arm, control)
+    if not ours[0] or not theirs[0]:
+        return None
+
+    def further(before: float, after: float, others_before: float, others_after: float) -> float:
+        return (after - before) - (others_after - others_before)
+
+    return student(further, *ours, *theirs, bounds=(-2.0, 2.0))
+
+
+def _around_switch(study: Study, arm: str, of: str) -> tuple[Units, Units]:
+    """Seed -> step -> parallel ratio in training `of` an arm, just before the last stage of `arm` and at its
+    end."""
     before: dict[int, dict[int, float]] = {}
     after: dict[int, dict[int, float]] = {}
     for seed, training in study.trainings.get(arm, {}).items():
-        if training.switches:
+        if training.switches and (other := study.trainings.get(of, {}).get(seed)):
             switch = max(training.switches)
-            ratios = training.curves.get("parallel_ratio", {})
+            ratios = other.curves.get("parallel_ratio", {})
             end = max(switch, training.steps - SWITCH_WINDOW + 1)
             before[seed] = {step: ratios[step] for step in ratios if switch - SWITCH_WINDOW <= step < switch}
-            after[seed] = {step: ratios[step] for step in ratios if step >= end}
-    return student(np.subtract, after, before, bounds=_DIFFERENCE) if before else None
+            after[seed] = {step: ratios[step] for step in ratios if end <= step <= training.steps}
+    return before, after
 
 
 def _dead_groups(study: Study, first: str, second: str) -> SeedEstimate | None:
@@ -217,7 +241,8 @@ def dead_groups(study: Study, arm: str) -> Units:
 
 @dataclass(frozen=True)
 class Quantity:
-    """What a claim is about; `measure` takes the study and the claim's arms, whose names fill `name` in."""
+    """What a claim is about; `measure` takes the study, the claim's arms and what it is given, which fill
+    `name` in."""
 
     name: str
     unit: Unit
@@ -231,13 +256,18 @@ QUANTITIES = {
     "ratio_after_switch": Quantity(
         "ratio in training, end − before the switch", "points", _ratio_after_switch
     ),
+    "ratio_after_switch_over": Quantity(
+        "ratio in training, end − before the switch of {0}: {0} − {1}", "points", _ratio_after_switch_over
+    ),
     "dead_groups": Quantity("dead groups, {} / {}", "times", _dead_groups),
     "accuracy_within": Quantity("accuracy held to the budget, {} − {}", "points", _accuracy_within),
     "accuracy_ratio": Quantity("accuracy, {} / {}", "times", _accuracy_ratio),
-    "over_votes": Quantity("accuracy, {} − votes of {}", "points", _over_votes),
-    "critical_path": Quantity("critical path for the same accuracy, {1} / {0}", "times", _critical_path),
+    "over_votes": Quantity("accuracy, {} − majority of {votes} samples of {}", "points", _over_votes),
+    "critical_path": Quantity(
+        "budget of critical path for the same accuracy, {1} / {0}", "times", _critical_path
+    ),
+    "mean_critical_path": Quantity("mean critical path, {1} / {0}", "times", _mean_critical_path),
     "seconds": Quantity("median seconds a problem, {1} / {0}", "times", _seconds),
-    "cpu_seconds": Quantity("median CPU seconds a problem, {1} / {0}", "times", _cpu_seconds),
     "summary": Quantity("right: summary − majority of the paths, {}", "points", _summary),
     "rl_gain": Quantity("accuracy, {} − where its RL began", "points", rl_gain),
     "early_accuracy": Quantity("accuracy, {} at its checkpoint − {} at its end", "points", _early_accuracy),

@@ -68,7 +68,7 @@ REWARD_CLAIMS = (
         ("structured-alternating", "structured-accuracy"), "parallel_ratio", "above",
     ),
     Claim(
-        "… and is about as accurate as accuracy alone (46.8 against 47.1 %; about: within 3 points)",
+        "The alternating reward is as accurate as accuracy alone (46.8 against 47.1 %; within 3 points)",
         ("structured-alternating", "structured-accuracy"), "accuracy", "within", 0.03,
     ),
     Claim(
@@ -109,6 +109,7 @@ class Design:
     votes           samples whose majority T1 shows, where there are as many
     greedy          whether greedy responses are evaluated beside sampled ones
     quick           what `--quick` tells each command
+    terms           arm or cold start -> what it is, in a line, for the page
     paper           arm -> accuracy and parallel ratio, per cent, that the paper reports
     """
 
@@ -132,6 +133,7 @@ class Design:
     budget: int | None = None
     votes: int | None = None
     greedy: bool = False
+    terms: Mapping[str, str] = field(default_factory=dict)
     paper: Mapping[str, tuple[float | None, float | None]] = field(default_factory=dict)
 
     def recipe_of(self, recipe: str | None) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from prl.statistics import SeedEstimate
@@ -50,6 +51,7 @@ def sections(study: Study, numbers: Mapping[str, Any], findings: Mapping[str, st
     found = [
         _head(study, numbers),
         _claims(numbers["claims"]),
+        _terms(study),
         *(_t1(numbers, study.design, table) for table in study.design.tables),
         *_costs(numbers),
         _after_rl(numbers["after_rl"]),
@@ -124,23 +126,52 @@ def _claims(judged: Sequence[Judged]) -> Section:
             missing.append([text, each.lacking])
             continue
         shown = _points if quantity.unit == "points" else _times
-        measured = f"{quantity.name.format(*each.claim.arms)}: {shown(each.measured)}"
+        measured = f"{quantity.name.format(*each.claim.arms, **each.claim.given)}: {shown(each.measured)}"
+        if not each.is_firm and each.measured.wider:
+            low, high = each.measured.wider
+            measured += f", at 99 % {shown(replace(each.measured, low=low, high=high)).partition(' ')[2]}"
         seeds = ", ".join(shown(each.measured, value) for value in each.measured.seeds.values())
         bounds = (each.claim.bound,) if each.claim.side != "within" else (-each.claim.bound, each.claim.bound)
         interval = (each.measured.mean, each.measured.low, each.measured.high)
         held.append(Held(text, measured, seeds, each.verdict, interval, bounds))
     parts: list[Part] = [
         "Supported: the interval lies wholly on the claim's side. Not supported: wholly on the other side. "
-        "Undecided: this study is too small to say. One interval in twenty misses the truth by chance. "
-        "Numbers in a claim are the paper's; differences are in percentage points."
+        "Undecided: this study is too small to say. Percentages in the brackets of a claim are the paper's; "
+        "differences are in percentage points.",
+        "One interval in twenty misses the truth by chance, and here are many, some of the same runs. Where "
+        "an interval of 99 % would leave undecided what this one decides, it stands beside.",
     ]
     if held:
         counts = Counter(each.verdict for each in held)
         told = ", ".join(f"{count} {name}" for name, count in counts.most_common())
+        unsure = sum(not each.is_firm for each in judged)
+        told += f"; {unsure} of them decided at 95 % and not at 99 %" if unsure else ""
         parts = [f"Of {len(judged)} claims {len(held)} were measured: {told}.", *parts, Verdicts(held)]
     if missing:
         parts += ["Not measured yet:", Grid(["claim", "lacking"], missing)]
     return Section("Claims", parts)
+
+
+def _terms(study: Study) -> Section:
+    """What the page's words mean, and its arms, of those that there are."""
+    design, known = study.design, {*study.evaluations, *study.trainings}
+    terms = {
+        "accuracy": "the share of right answers among all responses, drawn at temperature 1; greedy: of the "
+        "likeliest response",
+        "paths, block": "a block is `<Parallel>` with its `<Path>`s, and the `<Summary>` after it; it is "
+        "valid where all are closed, in their place and not empty",
+        "parallel ratio": "the share of responses with a valid block",
+        "structured, causal": "paths that do not see each other, and that are written side by side; paths "
+        "that see those before, one after another",
+        "critical path": "tokens that wait for each other: those outside of blocks, and the longest path of "
+        "each block; with causal paths, all",
+        "held to a budget": "a response that costs more counts as wrong",
+        "majority": "of the answers of several samples, or of several paths; the earliest of those that tie",
+        "dead group": "the responses to one problem, all rewarded alike: they teach nothing",
+    }
+    arms = {f"`{name}`": text for name, text in design.terms.items() if name in known}
+    rows = [[term, text] for term, text in (terms | arms).items()]
+    return Section("Terms", [Grid(["term", ""], rows)])
 
 
 def _t1(numbers: Mapping[str, Any], design: Design, asked: Table) -> Section | None:
