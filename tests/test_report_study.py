@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -22,7 +23,7 @@ from prl.runs import open_run
 from prl.statistics import SeedEstimate
 from prl.study import claims, figures, page, parts, report, results
 from prl.study.claims import QUANTITIES, verdict
-from prl.study.design import Claim, cold
+from prl.study.design import TIMINGS, Claim, cold
 from prl.study.designs import DESIGNS
 from prl.study.document import markdown
 from prl.study.results import Evaluation, Study, gain, gain_within, pooled, times_less, times_more
@@ -487,6 +488,32 @@ def test_seconds_are_medians_of_what_each_problem_took() -> None:
     assert measure(study, "ours", "theirs").seeds == {0: 2, 1: 2}
     del study.timed["theirs"]
     assert measure(study, "ours", "theirs") is None
+
+
+def test_of_several_timings_the_fastest_counts() -> None:
+    def row(problem: str, seconds: float, cpu_seconds: float | None, length: int = 5) -> dict[str, Any]:
+        return {"problem": problem, "length": length, "seconds": seconds, "cpu_seconds": cpu_seconds}
+
+    first = [row("a", 3.0, 1.0), row("b", 2.0, None)]
+    again = [row("a", 2.0, 2.0), row("b", 4.0, 1.0)]
+    assert results.fastest([first, again]) == [row("a", 2.0, 1.0), row("b", 2.0, None)]
+    with pytest.raises(RunError, match=r"'a' was answered otherwise when it was timed again: remove the"):
+        results.fastest([first, [row("a", 2.0, 2.0, length=6), row("b", 4.0, 1.0)]])
+
+
+def test_a_seed_is_timed_once_all_of_its_timings_are_there(tmp_path: Path) -> None:
+    folder = tmp_path / "study"
+    make_study(folder, ("sequential",), seeds=2, problems=2, samples=2, steps=4)
+    settings = yaml.safe_load((folder / "study.yaml").read_text()) | {"study": "paper-mini"}
+    (folder / "study.yaml").write_text(yaml.safe_dump(settings))
+    for seed, timings in ((0, TIMINGS), (1, TIMINGS[:2])):
+        home = folder / "arms" / "sequential" / f"seed-{seed}"
+        for timing in timings:
+            shutil.copytree(home / "eval", home / timing)
+    study = results.read(folder)
+    assert study.timed["sequential"].keys() == {0}
+    assert "arms/sequential/seed-1/timed-3: not begun" in study.missing
+    assert parts.known(study) >= {f"arms/sequential/seed-0/{timing}" for timing in TIMINGS}
 
 
 def test_critical_paths_are_compared_by_their_means() -> None:

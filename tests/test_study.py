@@ -491,10 +491,13 @@ def test_prl_understands_every_task(tmp_path: Path, design: Design, part: str) -
 def test_timed_evaluations_come_last_and_alone(tmp_path: Path) -> None:
     tasks = [*planned(tmp_path, design=PAPER_MINI, part="latency", ships=True, seeds=2).values()]
     last = [task for task in tasks if task.alone]
-    assert tasks[-4:] == last
-    assert {task.name for task in last} == {
-        f"arms/{arm}/seed-{seed}/timed" for arm in ("sequential", "numbered") for seed in (0, 1)
-    }
+    assert tasks[-12:] == last
+    assert [task.name for task in last] == [
+        f"arms/{arm}/seed-{seed}/{timing}"
+        for timing in ("timed-1", "timed-2", "timed-3")
+        for seed in (0, 1)
+        for arm in ("sequential", "numbered")
+    ], "all arms before any is timed again"
     given = flags(last[0])
     assert {name: given[name] for name in TIMED} == {name: str(value) for name, value in TIMED.items()}
 

@@ -17,6 +17,11 @@ BASE = "base"
 """The model before any training, among what a study evaluates."""
 
 
+TIMINGS = tuple(f"timed-{number}" for number in (1, 2, 3))
+"""The evaluations of a timed arm, which are all the same: of each response the fastest counts. All arms take
+their turn before the next begins, so that what slows a machine for a while slows none of them alone."""
+
+
 @dataclass(frozen=True)
 class Setup:
     """Overlays on the recipe of a study, joined by `+`, with what belongs to them; and `sizes`, which hold on

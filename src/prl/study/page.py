@@ -215,7 +215,8 @@ def _costs(numbers: Mapping[str, Any]) -> list[Section | None]:
     heads = ["arm", "level", "accuracy", "chance", "tokens", "critical path", "seconds"]
     said = (
         "Sampled responses; chance is the commonest answer for all problems of the level. Seconds are "
-        "medians of greedy responses, one at a time on one thread, with nothing beside."
+        "medians of greedy responses, one at a time on one thread, with nothing beside; each was timed three "
+        "times, the arms in turns, and its fastest counts."
     )
     timed = [
         [

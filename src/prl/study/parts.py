@@ -23,7 +23,7 @@ from typing import Any
 
 from prl import runs
 from prl.errors import RunError
-from prl.study.design import BASE, cold
+from prl.study.design import BASE, TIMINGS, cold
 from prl.study.results import ENVIRONMENT, Evaluation, Study, Training
 
 FILE = "measured.json.gz"
@@ -116,7 +116,8 @@ def known(study: Study) -> set[str]:
     """The tasks (`prl.study.plan`) whose results a study holds; a cold start is known by its evaluation."""
     arms, bases = study.settings["arms"], study.settings.get("bases", [BASE])
     tasks = {f"arms/{arm}/seed-{seed}/rl" for arm, seeds in study.trainings.items() for seed in seeds}
-    tasks |= {f"arms/{arm}/seed-{seed}/timed" for arm, seeds in study.timed.items() for seed in seeds}
+    homes = [f"arms/{arm}/seed-{seed}" for arm, seeds in study.timed.items() for seed in seeds]
+    tasks |= {f"{home}/{timing}" for home in homes for timing in TIMINGS}
     for arm, seeds in study.checkpoints.items():
         tasks |= {f"arms/{arm}/seed-{seed}/eval-{each.steps}" for seed, each in seeds.items()}
     for name, seeds in study.evaluations.items():

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from prl.errors import UsageError
-from prl.study.design import Arm, Design, Part, Setup
+from prl.study.design import TIMINGS, Arm, Design, Part, Setup
 from prl.study.tasks import Task
 
 TIMED: Mapping[str, Any] = {"timed": True, "limit": 100, "samples": 0, "greedy": True}
@@ -77,7 +77,8 @@ def plan(
         )
 
     cold_starts = cold_starts_of(design, part)
-    tasks, timed = [], []
+    tasks: list[Task] = []
+    timed: dict[str, list[Task]] = {timing: [] for timing in TIMINGS}
     for seed in range(asked.seeds):
         for name, setup in cold_starts.items():
             tasks.append(task("sft", f"cold-start/{name}/seed-{seed}", setup, seed, asked.model, []))
@@ -97,7 +98,8 @@ def plan(
                 )
             if arm.timed:
                 given = {**TIMED, "limit": design.quick["eval"]["limit"]} if asked.quick else TIMED
-                timed.append(evaluation(f"{place}/timed", arm.setup, seed, rl, **given))
+                for timing, of_timing in timed.items():
+                    of_timing.append(evaluation(f"{place}/{timing}", arm.setup, seed, rl, **given))
         for name, setup in cold_starts.items():
             begin = f"cold-start/{name}/seed-{seed}"
             evaluations.append(evaluation(f"{begin}-eval", setup, seed, begin))
@@ -105,7 +107,7 @@ def plan(
             evaluation(f"{name}/seed-{seed}-eval", design.bases[name], seed, None) for name in part.bases
         ]
         tasks += evaluations + bases
-    return tasks + timed
+    return tasks + [task for of_timing in timed.values() for task in of_timing]
 
 
 def left(tasks: Sequence[Task], known: Collection[str]) -> list[Task]:

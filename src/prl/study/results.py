@@ -10,7 +10,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from math import inf
 from pathlib import Path
@@ -22,12 +22,12 @@ import yaml
 
 from prl import runs
 from prl.analysis import block_positions, describe
-from prl.analysis.budgets import asked, held_to, majorities, smallest_budget
+from prl.analysis.budgets import Row, asked, held_to, majorities, smallest_budget
 from prl.errors import RunError
 from prl.grammar import parse
 from prl.report.curves import logged, read_stages
 from prl.statistics import SeedEstimate, Units, itself, student, told_apart
-from prl.study.design import BASE, Design, cold
+from prl.study.design import BASE, TIMINGS, Design, cold
 from prl.study.designs import design_of
 
 SCORES = ("accuracy", "parallel_ratio", "tokens", "critical_path")
@@ -85,7 +85,7 @@ class Study:
     """What is finished, as arm -> seed -> run, and what is `missing`.
 
     `evaluations` are of the final models, and of base and cold starts; `checkpoints` of models on the way;
-    `timed` of final models, one response at a time.
+    `timed` of final models, one response at a time, three times, of which the fastest counts.
     `run_seconds` is the sum over all runs, `elapsed_seconds` from the first's start to the last's end.
     """
 
@@ -134,7 +134,7 @@ def read(folder: str | os.PathLike[str]) -> Study:
         early = ((seed, path) for seed, home in homes.items() for path in sorted(home.glob("eval-*")))
         study.checkpoints[arm] = _read_evaluations(study, early)
         if arm in design.arms and design.arms[arm].timed:
-            study.timed[arm] = _read_evaluations(study, ((s, home / "timed") for s, home in homes.items()))
+            study.timed[arm] = _read_timed(study, homes)
     _read_costs(study)
     return study
 
@@ -327,6 +327,36 @@ def _read_evaluations(study: Study, places: Iterable[tuple[int, Path]]) -> dict[
                 found[seed] = _evaluation(run_dir, rows, greedy)
             else:
                 study.missing.append(f"{_name(study, run_dir)}: holds no responses")
+    return found
+
+
+def _read_timed(study: Study, homes: Mapping[int, Path]) -> dict[int, Evaluation]:
+    """Of the seeds whose timings are all there, with the least that each response took, by either clock."""
+    timings = [
+        _read_evaluations(study, ((seed, home / timing) for seed, home in homes.items()))
+        for timing in TIMINGS
+    ]
+    found = {}
+    for seed in homes:
+        each = [timing[seed] for timing in timings if seed in timing]
+        if len(each) == len(TIMINGS):
+            found[seed] = replace(each[0], rows=fastest([one.rows for one in each]))
+    return found
+
+
+def fastest(timings: Sequence[Sequence[Row]]) -> list[dict[str, Any]]:
+    """The rows of the first of several timings of the same responses, with the least `seconds` and
+    `cpu_seconds` that any took. Raises RunError: they are of different responses."""
+    found = []
+    for rows in zip(*timings, strict=True):
+        if len({(row["problem"], row["length"]) for row in rows}) > 1:
+            raise RunError(
+                f"{rows[0]['problem']!r} was answered otherwise when it was timed again: remove the folders "
+                f"{', '.join(TIMINGS)} of that seed, and run the study again"
+            )
+        clocks = {clock: [row.get(clock) for row in rows] for clock in ("seconds", "cpu_seconds")}
+        least = {clock: min(each) for clock, each in clocks.items() if None not in each}
+        found.append({**rows[0], **least})
     return found
 
 

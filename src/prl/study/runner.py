@@ -8,7 +8,7 @@ A study is a folder, and a list of tasks. A task is a command of prl that writes
     cold-start/<cold start>/seed-<s>-eval/   before RL; base/seed-<s>-eval/ of the model without any training
     arms/<arm>/seed-<s>/rl/
     arms/<arm>/seed-<s>/eval/                held-out accuracy
-    arms/<arm>/seed-<s>/timed/               one response at a time, with nothing beside
+    arms/<arm>/seed-<s>/timed-<n>/           one response at a time, with nothing beside; three times
     arms/<arm>/seed-<s>/eval-<n>/            the same of checkpoint-<n>
     logs/<task>.log                          what the command printed
     study.md, study.html, study.json, figures/     `prl.study.report`
