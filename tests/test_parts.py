@@ -11,7 +11,10 @@ import pytest
 import yaml
 
 from prl.errors import RunError
-from prl.study import parts, report, results
+from prl.study import claims, parts, report, results
+from prl.study.design import cold
+from prl.study.paper_mini import PAPER_MINI
+from prl.study.results import Evaluation, Study, Training
 from test_report_study import make_study
 
 FIRST, SECOND = ("sequential", "causal"), ("structured-accuracy", "scaffold")
@@ -63,8 +66,10 @@ def test_parts_together_say_what_the_whole_does(made: Path, tmp_path: Path) -> N
     numbers, expected = report.measure(merged), report.measure(whole)
     for table in ("arms", "rewards", "traces", "positions", "curves"):
         assert numbers[table].keys() == expected[table].keys()
-    assert numbers["arms"]["scaffold"] == expected["arms"]["scaffold"], "over sequential, of the other part"
-    assert numbers["arms"]["scaffold"]["gain"].seeds.keys() == {0, 1}
+    assert numbers["arms"]["scaffold"] == expected["arms"]["scaffold"]
+    assert numbers["tables"] == expected["tables"]
+    (over,) = numbers["tables"].values()
+    assert over["scaffold"].seeds.keys() == {0, 1}
     assert [each.verdict for each in numbers["claims"]] == [each.verdict for each in expected["claims"]]
     page = written.read_text(encoding="utf-8")
     assert written == tmp_path / "study.md"
@@ -81,8 +86,8 @@ def test_a_part_may_have_more_seeds(made: Path, tmp_path: Path) -> None:
     assert {arm: [*seeds] for arm, seeds in merged.trainings.items()} == {
         "sequential": [0, 1], "causal": [0, 1], "structured-accuracy": [0, 1, 2], "scaffold": [0, 1, 2],
     }  # fmt: skip
-    found = report.measure(merged)["arms"]["scaffold"]["gain"].seeds
-    assert found.keys() == {0, 1}, "over sequential, seed by seed"
+    (over,) = report.measure(merged)["tables"].values()
+    assert over["scaffold"].seeds.keys() == {0, 1}, "over sequential, seed by seed"
     page = report.write_merged(tmp_path).read_text(encoding="utf-8")
     assert "--seeds 2 --part first; --seeds 3 --part second`" in page
 
@@ -101,6 +106,88 @@ def test_of_what_parts_share_none_is_lost(made: Path, tmp_path: Path) -> None:
     merged = parts.merge(tmp_path / "runs")
     assert merged.evaluations[name].keys() == {0, 1}
     assert merged.missing == []
+
+
+def right(share: float, names: str = "abcdefghij") -> Evaluation:
+    """So many of some problems, asked four times each, solved."""
+    solved = {name: float(place < share * len(names)) for place, name in enumerate(names)}
+    rows = [{"problem": name, "correct": found} for name, found in solved.items() for _ in range(4)]
+    columns = {"answer": "7", "extracted": "7", "length": 9.0, "critical_path": 9.0, "level": 1}
+    scores = {"accuracy": solved, "parallel_ratio": solved}
+    return Evaluation("search:products", scores, {"responses": len(rows)}, rows=[r | columns for r in rows])
+
+
+def save_part(folder: Path, accuracies: dict[str, Evaluation], **more: Any) -> None:
+    """A part of paper-mini with one seed."""
+    folder.mkdir(parents=True)
+    arms = [name for name in accuracies if name in PAPER_MINI.arms]
+    settings = {
+        "study": "paper-mini", "arms": arms, "seeds": 1, "recipe": "tiny", "model_name_or_path": None,
+        "quick": False, "part": folder.name, "bases": [],
+        "environment": {"platform": f"machine of {folder.name}", "cpu_count": 2, "versions": {"trl": "1"}},
+    }  # fmt: skip
+    measured = {name: {0: each} for name, each in accuracies.items()}
+    trained = {arm: {0: Training({"block_position": {}}, {}, {})} for arm in arms}
+    parts.save(Study(folder, settings, trained, measured, **more))
+
+
+ANYWHERE, OTHERS = cold("anywhere"), "klmnopqrst"
+
+
+@pytest.mark.parametrize("names", [("rewards", "scaffold"), ("scaffold-2", "scaffold")])
+def test_a_start_is_that_of_the_problems_that_its_arms_answered(
+    tmp_path: Path, names: tuple[str, str]
+) -> None:
+    """Whichever of the parts comes first."""
+    short, long = names
+    save_part(tmp_path / short, {ANYWHERE: right(0.3), "structured-accuracy": right(0.5)})
+    lacking = ["cold-start/anywhere/seed-1-eval: not begun"]
+    arms = {"long-accuracy": right(0.6, OTHERS), "blocks-first": right(0.9, OTHERS)}
+    save_part(tmp_path / long, {ANYWHERE: right(0.2, OTHERS), **arms}, missing=lacking)
+    merged = parts.merge(tmp_path)
+    second = max(names)
+    assert [name for name in merged.evaluations if name not in PAPER_MINI.arms] == [
+        ANYWHERE, f"{ANYWHERE} ({second})",
+    ]  # fmt: skip
+    gains = {arm: claims.rl_gain(merged, arm) for arm in merged.arms}
+    assert {arm: found and round(found.mean, 3) for arm, found in gains.items()} == {
+        "structured-accuracy": 0.2, "long-accuracy": 0.4, "blocks-first": 0.7,
+    }  # fmt: skip
+    found = claims.QUANTITIES["parallel_ratio"].measure(merged, "structured-accuracy", ANYWHERE)
+    assert found.mean == pytest.approx(0.2)
+    over = report.measure(merged)["tables"]
+    shown = [
+        {name: each and round(each.mean, 3) for name, each in over[table.title].items()}
+        for table in PAPER_MINI.tables
+        if ANYWHERE in table.names
+    ]
+    ours, theirs = (f"{ANYWHERE} ({second})" if part == second else ANYWHERE for part in names)
+    assert shown == [
+        {ours: -0.2, "structured-accuracy": None},
+        {theirs: -0.4, "long-accuracy": None, "blocks-first": 0.3},
+    ]
+    told = f"anywhere ({second})" if long == second else "anywhere"
+    assert merged.missing == [f"cold-start/{told}/seed-1-eval: not begun"]
+
+
+def test_evaluations_are_held_against_each_other_where_most_seeds_share_problems() -> None:
+    measured = {
+        ANYWHERE: {0: right(0.5), 1: right(0.5)},
+        f"{ANYWHERE} (scaffold)": {0: right(0.4), 1: right(0.4, OTHERS)},
+        "judged": {0: right(0.5), 1: right(0.5)},
+        "long-accuracy": {0: right(0.9), 1: right(0.9, OTHERS)},
+    }
+    study = Study(Path(), {"study": "paper-mini", "parts": {"rewards": {}, "scaffold": {}}}, {}, measured)
+    assert results.matched(study, "judged", ANYWHERE) == ("judged", ANYWHERE)
+    assert results.matched(study, "long-accuracy", ANYWHERE)[1] == f"{ANYWHERE} (scaffold)"
+    assert results.matched(study, "judged", "base") == ("judged", "base"), "which nobody measured"
+
+
+def test_one_start_of_the_same_problems_is_kept_once(tmp_path: Path) -> None:
+    for part, problems in {"a": "abcdef", "b": OTHERS, "c": "abcdef", "d": OTHERS, "e": "uvwxyz"}.items():
+        save_part(tmp_path / part, {ANYWHERE: right(0.5, problems), "base": right(0.5, problems)})
+    found = parts.merge(tmp_path).evaluations
+    assert [*found] == [*(name + part for name in ("base", ANYWHERE) for part in ("", " (b)", " (e)"))]
 
 
 def test_what_cannot_be_merged_is_told_in_a_line(made: Path, tmp_path: Path) -> None:

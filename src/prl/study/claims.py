@@ -24,6 +24,7 @@ from prl.study.results import (
     gain,
     gain_over_votes,
     gain_within,
+    matched,
     mean_of,
     times_less,
     times_more,
@@ -93,28 +94,28 @@ def verdict(measured: SeedEstimate, side: Side, bound: float = 0.0) -> str:
 
 
 def _accuracy(study: Study, first: str, second: str) -> SeedEstimate | None:
-    return gain(_of(study, first), _of(study, second), "accuracy")
+    return gain(*_both(study, first, second), "accuracy")
 
 
 def _parallel_ratio(study: Study, first: str, second: str) -> SeedEstimate | None:
-    return gain(_of(study, first), _of(study, second), "parallel_ratio")
+    return gain(*_both(study, first, second), "parallel_ratio")
 
 
 def _accuracy_within(study: Study, first: str, second: str, *, budget: int) -> SeedEstimate | None:
-    return gain_within(_of(study, first), _of(study, second), budget, "critical_path")
+    return gain_within(*_both(study, first, second), budget, "critical_path")
 
 
 def _accuracy_ratio(study: Study, first: str, second: str, *, score: str = "accuracy") -> SeedEstimate | None:
-    return times_more(_of(study, first), _of(study, second), score)
+    return times_more(*_both(study, first, second), score)
 
 
 def _over_votes(study: Study, first: str, second: str, *, votes: int) -> SeedEstimate | None:
-    return gain_over_votes(_of(study, first), _of(study, second), votes)
+    return gain_over_votes(*_both(study, first, second), votes)
 
 
 def _critical_path(study: Study, first: str, second: str, *, share: float) -> SeedEstimate | None:
     """How many times the critical path of `first` `second` needs for this share of the lower accuracy."""
-    ours, theirs = _of(study, first), _of(study, second)
+    ours, theirs = _both(study, first, second)
     if not ours or not theirs:
         return None
     accuracy = share * min(mean_of(ours, "accuracy"), mean_of(theirs, "accuracy"))
@@ -150,7 +151,7 @@ def rl_gain(study: Study, arm: str) -> SeedEstimate | None:
     """The accuracy of an arm minus that of the cold start, or the base, that its RL began with; of an arm
     that is evaluated within a length, both within that."""
     start, told = study.design.arms[arm].cold_start, study.design.arms[arm].setup.given.get("eval", {})
-    ours, theirs = _of(study, arm), _of(study, cold(start) if start else BASE)
+    ours, theirs = _both(study, arm, cold(start) if start else BASE)
     if (limit := told.get("max_completion_length")) is not None:
         return gain_within(ours, theirs, limit, "length")
     return gain(ours, theirs, "accuracy")
@@ -162,6 +163,12 @@ def _early_accuracy(study: Study, first: str, second: str) -> SeedEstimate | Non
 
 def _of(study: Study, arm: str) -> Mapping[int, Evaluation]:
     return study.evaluations.get(arm, {})
+
+
+def _both(study: Study, first: str, second: str) -> tuple[Mapping[int, Evaluation], Mapping[int, Evaluation]]:
+    """Two evaluations, of the same problems where there are such."""
+    ours, theirs = matched(study, first, second)
+    return _of(study, ours), _of(study, theirs)
 
 
 def block_position(study: Study, *arms: str) -> SeedEstimate | None:

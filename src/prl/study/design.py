@@ -156,3 +156,8 @@ ORANGE, SKY, GREY = "#e69f00", "#56b4e9", "#999999"
 def cold(name: str) -> str:
     """What a cold start is called among what a study evaluates."""
     return f"cold start {name}"
+
+
+def apart(name: str, part: str) -> str:
+    """What an evaluation of a part is called that answered other problems than another part's of its name."""
+    return f"{name} ({part})"

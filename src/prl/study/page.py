@@ -176,10 +176,11 @@ def _terms(study: Study) -> Section:
 
 def _t1(numbers: Mapping[str, Any], design: Design, asked: Table) -> Section | None:
     """What one table's evaluations are right in and cost; columns that nothing is in are left out."""
+    gains = numbers["tables"][asked.title]
     columns: dict[str, Callable[[str, Mapping[str, Any]], str]] = {
         "seeds": lambda name, found: _seeds(found["accuracy"]),
         "accuracy": lambda name, found: _share(found["accuracy"]),
-        f"over {asked.baseline}": lambda name, found: _points(found["gain"]),
+        f"over {asked.baseline}": lambda name, found: _points(gains[name]),
         "greedy": lambda name, found: _share(found["greedy"]),
         f"{design.votes} votes": lambda name, found: _share(found["voted"]),
         f"held to {design.budget} tokens": lambda name, found: _share(found["within"]),
@@ -188,12 +189,11 @@ def _t1(numbers: Mapping[str, Any], design: Design, asked: Table) -> Section | N
         "critical path": lambda name, found: _number(found["critical_path"]),
         "paper: accuracy, ratio": lambda name, found: _paper(design, name),
     }
-    names = [name for name in asked.names if name in numbers["arms"]]
     cells = {
-        head: [column(name, numbers["arms"][name]) for name in names] for head, column in columns.items()
+        head: [column(name, numbers["arms"][name]) for name in gains] for head, column in columns.items()
     }
     cells = {head: each for head, each in cells.items() if {*each} - {"–", "–, –"}}
-    rows = [[name, *(each[place] for each in cells.values())] for place, name in enumerate(names)]
+    rows = [[name, *(each[place] for each in cells.values())] for place, name in enumerate(gains)]
     return _section(f"T1: {asked.title}", ["arm", *cells], rows)
 
 

@@ -23,7 +23,7 @@ from typing import Any
 
 from prl import runs
 from prl.errors import RunError
-from prl.study.design import BASE, TIMINGS, cold
+from prl.study.design import BASE, TIMINGS, apart, cold
 from prl.study.results import ENVIRONMENT, Evaluation, Study, Training
 
 FILE = "measured.json.gz"
@@ -133,7 +133,9 @@ def known(study: Study) -> set[str]:
 
 
 def merge(folder: Path) -> Study:
-    """The parts in `folder` as one study. Raises RunError: there is none, or they were asked other things."""
+    """The parts in `folder` as one study. Of what two parts have the first counts, and the other, where it
+    answered other problems, is kept as `apart` names it. Raises RunError: there is none, or they were asked
+    other things."""
     parts = [load(path) for path in sorted(folder.glob(f"*/{FILE}"))]
     if not parts:
         raise RunError(f"{folder} holds no part of a study (*/{FILE}): run one with --part")
@@ -141,6 +143,7 @@ def merge(folder: Path) -> Study:
     for other in parts[1:]:
         _check_same(first, other)
     whole = Study(folder, dict(first.settings))
+    _tell_apart(parts)
     for part in reversed(parts):  # of what two parts have, as the base, the first counts
         for kind in KINDS:
             ours = getattr(whole, kind)
@@ -160,6 +163,38 @@ def merge(folder: Path) -> Study:
     whole.run_seconds = sum(part.run_seconds for part in parts)
     whole.elapsed_seconds = sum(part.elapsed_seconds for part in parts)
     return whole
+
+
+def _tell_apart(parts: Sequence[Study]) -> None:
+    """Rename evaluations that answered other problems than an earlier part's of their name, and what of them
+    is missing."""
+    taken: dict[str, dict[int, Evaluation]] = {}
+    for part in parts:
+        kept: dict[str, dict[int, Evaluation]] = {}
+        for name, seeds in part.evaluations.items():
+            own, others = apart(name, part.folder.name), (apart(name, each.folder.name) for each in parts)
+            names = (name, *(each for each in others if each in taken), own)
+            new = next(each for each in names if _fits(seeds, taken.get(each, {})))
+            kept[new], taken[new] = seeds, seeds | taken.get(new, {})
+            if new != name:
+                bases = part.settings.get("bases", [BASE])
+                part.settings["bases"] = [new if base == name else base for base in bases]
+                was, now = (_place(each) for each in (name, new))
+                part.missing = [
+                    now + each.removeprefix(was) if each.startswith(was) else each for each in part.missing
+                ]
+        part.evaluations = kept
+
+
+def _place(name: str) -> str:
+    """Where the runs of a base or a cold start are, as `known` and `missing` have it."""
+    start = name.removeprefix(cold(""))
+    return f"{name}/" if start == name else f"cold-start/{start}/"
+
+
+def _fits(ours: Mapping[int, Evaluation], theirs: Mapping[int, Evaluation]) -> bool:
+    """Whether two answered the same problems, in seeds that both have."""
+    return all(ours[seed].problems == theirs[seed].problems for seed in ours.keys() & theirs.keys())
 
 
 def _check_same(first: Study, other: Study) -> None:

@@ -26,6 +26,7 @@ from prl.statistics import SeedEstimate, itself, median, student
 from prl.study import figures, parts
 from prl.study.charts import charts_of, findings
 from prl.study.claims import block_position, dead_groups, judge, rl_gain, thirds
+from prl.study.design import Table
 from prl.study.document import markdown
 from prl.study.page import sections
 from prl.study.results import (
@@ -34,6 +35,7 @@ from prl.study.results import (
     Evaluation,
     Study,
     gain,
+    matched,
     pooled,
     read,
     score,
@@ -84,14 +86,14 @@ def _write(study: Study) -> Path:
 
 
 def measure(study: Study) -> dict[str, Any]:
-    """Every number of the report: `claims`, and arm -> name -> `SeedEstimate` or number for each table."""
+    """Every number of the report: `claims`, and arm -> name -> `SeedEstimate` or number for each table; of
+    each T1, by its title, arm -> its accuracy over the baseline."""
     evaluated = {name: seeds for name, seeds in study.evaluations.items() if seeds}
 
     def over(reference: str, name: str, metric: str) -> SeedEstimate | None:
         return gain(evaluated[name], evaluated.get(reference, {}), metric) if name != reference else None
 
     environment, design = study.settings.get("environment") or {}, study.design
-    baselines = {name: table.baseline for table in design.tables for name in table.names}
     return {
         "settings": {key: value for key, value in study.settings.items() if key != "environment"},
         "environment": {name: environment.get(name) for name in ENVIRONMENT},
@@ -102,11 +104,11 @@ def measure(study: Study) -> dict[str, Any]:
         "claims": judge(study, design),
         "arms": {
             name: {each: score(seeds, each) for each in (*SCORES, "greedy")}
-            | {"gain": over(baselines.get(name, name), name, "accuracy")}
             | {"within": within(seeds, design.budget, "critical_path") if design.budget else None}
             | {"voted": _votes(seeds, design.votes) if design.votes else None}
             for name, seeds in evaluated.items()
         },
+        "tables": {table.title: _gains(study, table) for table in design.tables},
         "after_rl": {arm: rl_gain(study, arm) for arm in study.arms if arm in design.arms},
         "levels": {name: _levels(seeds) for name, seeds in evaluated.items()},
         "timed": {arm: _timed(seeds) for arm, seeds in study.timed.items() if seeds},
@@ -125,6 +127,17 @@ def measure(study: Study) -> dict[str, Any]:
             arm: {seed: _curves(training.curves) for seed, training in seeds.items()}
             for arm, seeds in study.trainings.items()
         },
+    }
+
+
+def _gains(study: Study, table: Table) -> dict[str, SeedEstimate | None]:
+    """What a table has, under the names by which it answered the problems of the baseline -> its accuracy
+    over that; None of the baseline itself."""
+    pairs = {name: matched(study, name, table.baseline) for name in table.names}
+    return {
+        ours: gain(seeds, study.evaluations.get(theirs, {}), "accuracy") if name != table.baseline else None
+        for name, (ours, theirs) in pairs.items()
+        if (seeds := study.evaluations.get(ours))
     }
 
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from itertools import product
 from math import inf
 from pathlib import Path
 from statistics import fmean
@@ -27,7 +28,7 @@ from prl.errors import RunError
 from prl.grammar import parse
 from prl.report.curves import logged, read_stages
 from prl.statistics import SeedEstimate, Units, itself, student, told_apart
-from prl.study.design import BASE, TIMINGS, Design, cold
+from prl.study.design import BASE, TIMINGS, Design, apart, cold
 from prl.study.designs import design_of
 
 SCORES = ("accuracy", "parallel_ratio", "tokens", "critical_path")
@@ -60,6 +61,10 @@ class Evaluation:
     described: dict[str, float | None]
     steps: int | None = None
     rows: Sequence[Mapping[str, Any]] = ()
+
+    @property
+    def problems(self) -> Set[str]:
+        return self.scores.get("accuracy", {}).keys()
 
 
 @dataclass(frozen=True)
@@ -137,6 +142,24 @@ def read(folder: str | os.PathLike[str]) -> Study:
             study.timed[arm] = _read_timed(study, homes)
     _read_costs(study)
     return study
+
+
+def matched(study: Study, first: str, second: str) -> tuple[str, str]:
+    """The names under which a study has two evaluations that answered the same problems, in the most seeds:
+    these themselves, unless parts of it answered others under one name (`prl.study.parts.merge`)."""
+    pairs = product(_variants(study, first), _variants(study, second))
+    return max(pairs, key=lambda pair: _same_problems(study, *pair), default=(first, second))
+
+
+def _variants(study: Study, name: str) -> list[str]:
+    names = (name, *(apart(name, part) for part in study.settings.get("parts", ())))
+    return [each for each in names if each in study.evaluations]
+
+
+def _same_problems(study: Study, first: str, second: str) -> int:
+    """In how many seeds."""
+    ours, theirs = (study.evaluations[name] for name in (first, second))
+    return sum(ours[seed].problems == theirs[seed].problems for seed in ours.keys() & theirs.keys())
 
 
 # Estimates
