@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from prl.errors import RunError
 from prl.study import claims, parts, report, results
 from prl.study.design import cold
 from prl.study.paper_mini import PAPER_MINI
+from prl.study.provenance import provenance
 from prl.study.results import Evaluation, Study, Training
 from test_report_study import make_study
 
@@ -73,7 +75,6 @@ def test_parts_together_say_what_the_whole_does(made: Path, tmp_path: Path) -> N
     assert [each.verdict for each in numbers["claims"]] == [each.verdict for each in expected["claims"]]
     page = written.read_text(encoding="utf-8")
     assert written == tmp_path / "study.md"
-    assert "--part first and --part second" in page
     assert "figures/f4-frontiers.png" in page
 
 
@@ -88,8 +89,7 @@ def test_a_part_may_have_more_seeds(made: Path, tmp_path: Path) -> None:
     }  # fmt: skip
     (over,) = report.measure(merged)["tables"].values()
     assert over["scaffold"].seeds.keys() == {0, 1}, "over sequential, seed by seed"
-    page = report.write_merged(tmp_path).read_text(encoding="utf-8")
-    assert "--seeds 2 --part first; --seeds 3 --part second`" in page
+    assert [of["seeds"] for of in merged.settings["parts"].values()] == [2, 3]
 
 
 def test_of_what_parts_share_none_is_lost(made: Path, tmp_path: Path) -> None:
@@ -188,6 +188,33 @@ def test_one_start_of_the_same_problems_is_kept_once(tmp_path: Path) -> None:
         save_part(tmp_path / part, {ANYWHERE: right(0.5, problems), "base": right(0.5, problems)})
     found = parts.merge(tmp_path).evaluations
     assert [*found] == [*(name + part for name in ("base", ANYWHERE) for part in ("", " (b)", " (e)"))]
+
+
+def test_a_page_of_parts_says_of_each_where_it_ran_and_of_which_problems(tmp_path: Path) -> None:
+    times = {"elapsed_seconds": 3600.0, "run_seconds": 5400.0}
+    save_part(tmp_path / "rewards", {ANYWHERE: right(0.3), "judged": right(0.5)}, commits=["a" * 40], **times)
+    twice = replace(right(0.5, "klm"), rows=[*right(0.5, "klm").rows, *right(0.5, "k").rows])
+    save_part(tmp_path / "scaffold", {ANYWHERE: right(0.5, "kl"), "long-accuracy": twice}, **times)
+    merged = parts.merge(tmp_path)
+    facts, table, *said = provenance(merged)
+    assert dict(facts.rows)["time"].startswith("2 h 00 min, the sum over parts")
+    assert dict(facts.rows)["versions"] == "trl 1"
+    heads = ["part", "seeds", "commit", "machine", "time (all runs)", "held-out problems", "command"]
+    command = "`prl study paper-mini --part {} --seeds 1 --recipe tiny`"
+    spent, problems = "1 h 00 min (1 h 30 min)", "of search:products"
+    assert (table.heads, table.rows) == (
+        heads,
+        [
+            ["rewards", "1", f"`{'a' * 12}`", "machine of rewards, 2 cores, no GPU", spent,
+             f"10 {problems}, 4 samples", command.format("rewards")],
+            ["scaffold", "1", "unknown", "machine of scaffold, 2 cores, no GPU", spent,
+             f"2–3 {problems}, 4–8 samples", command.format("scaffold")],
+        ],
+    )  # fmt: skip
+    assert [text.split(" is ")[0] for text in said] == ["A range", "A part in brackets"]
+    alone, *_ = provenance(parts.load(tmp_path / "rewards" / parts.FILE))
+    assert dict(alone.rows)["command"] == command.format("rewards")
+    assert dict(alone.rows)["machine"] == "machine of rewards, 2 cores, no GPU"
 
 
 def test_what_cannot_be_merged_is_told_in_a_line(made: Path, tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from math import inf
 from pathlib import Path
 from random import Random
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -362,9 +361,8 @@ def test_what_an_interval_of_99_per_cent_leaves_undecided_is_told() -> None:
     """Means of 0.10, 0.02, 0.05 and 0.08 more: 0.0625, with an error of 0.0175, times 3.182 or 5.841."""
 
     def evaluated(more: Sequence[float]) -> Any:
-        return {
-            seed: SimpleNamespace(scores={"accuracy": {"a": 0.5 + each}}) for seed, each in enumerate(more)
-        }
+        scores = [{"accuracy": {"a": 0.5 + each}} for each in more]
+        return {seed: results.Evaluation("", of, {}) for seed, of in enumerate(scores)}
 
     design = replace(SUMS, claims=[Claim("more", ("a", "b"), "accuracy", "above")])
     for more, is_firm in (((0.10, 0.02, 0.05, 0.08), False), ((0.4, 0.4, 0.4, 0.41), True)):
@@ -518,7 +516,7 @@ def test_a_seed_is_timed_once_all_of_its_timings_are_there(tmp_path: Path) -> No
 
 def test_critical_paths_are_compared_by_their_means() -> None:
     def evaluated(**costs: float) -> Any:
-        return {0: SimpleNamespace(scores={"critical_path": costs})}
+        return {0: results.Evaluation("", {"accuracy": costs, "critical_path": costs}, {})}
 
     study = Study(Path(), {}, {}, {"ours": evaluated(a=40, b=60), "theirs": evaluated(a=90, b=60)})
     assert QUANTITIES["mean_critical_path"].measure(study, "ours", "theirs").mean == pytest.approx(1.5)
@@ -660,7 +658,7 @@ def test_the_page_holds_claims_tables_and_figures(made: Path) -> None:
         "## Figures",
         "## Block position, arm by arm",
     ]
-    assert "`prl study sums --recipe tiny --seeds 4 --arms sequential causal" in page
+    assert "`prl study sums --seeds 4 --recipe tiny --arms sequential causal" in page
     assert "Linux, 2 cores, no GPU" in page
     assert "40 of arithmetic:heldout, 4 samples; 40 of arithmetic:heldout-wide, 4 samples" in page
     assert "quick" not in page

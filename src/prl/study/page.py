@@ -13,6 +13,7 @@ from prl.study.charts import SMOOTH
 from prl.study.claims import QUANTITIES, Judged, verdict
 from prl.study.design import Design, Table
 from prl.study.document import Drawn, Grid, Held, Listed, Part, Section, Verdicts
+from prl.study.provenance import provenance
 from prl.study.results import Study
 
 _TRACES = {
@@ -41,7 +42,6 @@ _LEAKS = {
 """Key of `prl.analysis.describe` -> heading in T5."""
 
 _SOURCES = {"paper": "", "prl": " (ours)"}
-_LIBRARIES = ("torch", "transformers", "trl", "peft")
 _COUNTED = ("blocks_per_response", "paths_per_block")  # numbers, where the others are shares
 
 
@@ -49,7 +49,7 @@ def sections(study: Study, numbers: Mapping[str, Any], findings: Mapping[str, st
     """The report of `numbers` (`prl.study.report.measure`), its title first; `findings` are what the figures
     that the study has show, by name (`prl.study.charts.findings`)."""
     found = [
-        _head(study, numbers),
+        _head(study),
         _claims(numbers["claims"]),
         _terms(study),
         *(_t1(numbers, study.design, table) for table in study.design.tables),
@@ -66,24 +66,11 @@ def sections(study: Study, numbers: Mapping[str, Any], findings: Mapping[str, st
     return [section for section in found if section]
 
 
-def _head(study: Study, numbers: Mapping[str, Any]) -> Section:
-    asked, environment = study.settings, numbers["environment"]
-    versions, gpus = environment["versions"] or {}, environment["gpus"] or ["no GPU"]
-    facts = {
-        "command": f"`{_command(asked)}`",
-        "commit": ", ".join(f"`{commit}`" for commit in study.commits) or "unknown",
-        "machine": ", ".join([f"{environment['platform']}, {environment['cpu_count']} cores", *gpus])
-        if environment["platform"]
-        else "unknown",
-        "versions": ", ".join(f"{name} {versions[name]}" for name in _LIBRARIES if name in versions),
-        "time": f"{_hours(study.elapsed_seconds)} from the start of the first run to the end of the last, "
-        f"{_hours(study.run_seconds)} in all runs together",
-        "held-out problems": _problems(study),
-    }
+def _head(study: Study) -> Section:
     quick = "**A quick study: it shows that everything runs, and nothing else. Its verdicts mean nothing.**"
     parts: list[Part] = [
         study.design.intro,
-        Grid(["study", ""], [[name, value] for name, value in facts.items()]),
+        *provenance(study),
         "Numbers are means over seeds with their 95 % intervals in brackets, by Student's t: as wide "
         "as the spread of so few seeds asks for, and where seeds answer the same problems, of these too. In "
         "simulation they hold the truth in 93 to 96 cases of 100, however far seeds differ "
@@ -91,29 +78,7 @@ def _head(study: Study, numbers: Mapping[str, Any]) -> Section:
         "nothing of the others; its interval is a bootstrap of its problems (of curves: steps; of medians "
         "the sign test), and of a single number as wide as can be.",
     ]
-    return Section(study.design.title, [quick, *parts] if asked.get("quick") else parts)
-
-
-def _command(asked: Mapping[str, Any]) -> str:
-    """The command that asks for the same; where it writes, and how many runs at once, is left out."""
-    words = ["prl study", str(asked.get("study", ""))]
-    words += [f"--{key} {asked[key]}" for key in ("recipe", "model_name_or_path") if asked.get(key)]
-    words += ["--quick"] if asked.get("quick") else []
-    part = asked.get("part")
-    ran: Mapping[str, int] = asked.get("parts") or ({part: asked["seeds"]} if part else {})
-    each = [
-        f"--seeds {seeds} " + " and ".join(f"--part {name}" for name in ran if ran[name] == seeds)
-        for seeds in sorted({*ran.values()})
-    ]
-    return " ".join([*words, "; ".join(each) or f"--seeds {asked['seeds']} --arms {' '.join(asked['arms'])}"])
-
-
-def _problems(study: Study) -> str:
-    found = {}
-    for each in (one for seeds in study.evaluations.values() for one in seeds.values()):
-        samples = (each.described["responses"] or 0) / len(each.scores["tokens"])
-        found[each.dataset] = f"{len(each.scores['accuracy'])} of {each.dataset}, {samples:.0f} samples"
-    return "; ".join(found.values()) or "none yet"
+    return Section(study.design.title, [quick, *parts] if study.settings.get("quick") else parts)
 
 
 def _claims(judged: Sequence[Judged]) -> Section:
@@ -411,8 +376,3 @@ def _seconds(found: SeedEstimate | None) -> str:
 def _paper(design: Design, arm: str) -> str:
     values = design.paper.get(arm, (None, None))
     return ", ".join("–" if value is None else f"{value:.1f}%" for value in values)
-
-
-def _hours(seconds: float) -> str:
-    minutes = round(seconds / 60)
-    return f"{minutes // 60} h {minutes % 60:02} min"

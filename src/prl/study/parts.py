@@ -24,6 +24,7 @@ from typing import Any
 from prl import runs
 from prl.errors import RunError
 from prl.study.design import BASE, TIMINGS, apart, cold
+from prl.study.provenance import held_out
 from prl.study.results import ENVIRONMENT, Evaluation, Study, Training
 
 FILE = "measured.json.gz"
@@ -142,7 +143,9 @@ def merge(folder: Path) -> Study:
     first = parts[0]
     for other in parts[1:]:
         _check_same(first, other)
-    whole = Study(folder, dict(first.settings))
+    settings = {name: first.settings.get(name) for name in SAME}
+    settings["parts"] = {part.folder.name: _provenance(part) for part in parts}
+    whole = Study(folder, settings)
     _tell_apart(parts)
     for part in reversed(parts):  # of what two parts have, as the base, the first counts
         for kind in KINDS:
@@ -151,7 +154,6 @@ def merge(folder: Path) -> Study:
                 ours[name] = dict(sorted((ours.get(name, {}) | seeds).items()))
     order = [arm for arm in whole.design.arms if arm in whole.trainings]
     whole.settings["arms"] = [*order]
-    whole.settings["parts"] = {part.folder.name: part.settings["seeds"] for part in parts}
     whole.trainings = {arm: whole.trainings[arm] for arm in order}
     before = [name for name in whole.evaluations if name not in order]
     whole.evaluations = {name: whole.evaluations[name] for name in (*sorted(before), *order)}
@@ -163,6 +165,16 @@ def merge(folder: Path) -> Study:
     whole.run_seconds = sum(part.run_seconds for part in parts)
     whole.elapsed_seconds = sum(part.elapsed_seconds for part in parts)
     return whole
+
+
+def _provenance(part: Study) -> dict[str, Any]:
+    """What a report says of a part: what it was asked, of which problems, where, at which commits."""
+    return part.settings | {
+        "commits": part.commits,
+        "run_seconds": part.run_seconds,
+        "elapsed_seconds": part.elapsed_seconds,
+        "held_out": held_out(part),
+    }
 
 
 def _tell_apart(parts: Sequence[Study]) -> None:

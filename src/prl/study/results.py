@@ -91,7 +91,8 @@ class Study:
 
     `evaluations` are of the final models, and of base and cold starts; `checkpoints` of models on the way;
     `timed` of final models, one response at a time, three times, of which the fastest counts.
-    `run_seconds` is the sum over all runs, `elapsed_seconds` from the first's start to the last's end.
+    `run_seconds` is the sum over all runs, `elapsed_seconds` from the first's start to the last's end; of
+    several parts their sum.
     """
 
     folder: Path
