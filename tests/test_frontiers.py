@@ -10,7 +10,9 @@ import pytest
 from prl.errors import RunError, UsageError
 from prl.report.frontiers import (
     COLOURS,
+    Style,
     common_levels,
+    draw_frontiers,
     frontier_of,
     plot_frontiers,
     plot_levels,
@@ -109,6 +111,55 @@ def test_levels_have_a_panel_each(tmp_path: Path) -> None:
     assert [axes.get_title() for axes in figure.axes] == ["level 1", "level 3"]
     assert lines(figure.axes[0])["parallel"][:-1] == [(0, 0), (10, 1 / 2), (20, 1)]
     assert lines(figure.axes[1])["sequential"][:-1] == [(0, 0), (60, 1 / 2), (80, 1)]
+
+
+def test_a_legend_is_no_wider_than_its_figure(tmp_path: Path) -> None:
+    folder = evaluation(tmp_path / "quick", QUICK)
+    for drawn in (plot_levels, plot_frontiers):
+        figure = drawn({f"a model with a long name, {number}": folder for number in range(4)})
+        figure.draw_without_rendering()
+        (legend,) = figure.legends
+        extent = legend.get_window_extent()
+        assert 0 <= extent.x0 < extent.x1 <= figure.bbox.x1
+        assert not any(extent.overlaps(axes.bbox) for axes in figure.axes)
+
+
+def voted(votes: int, right: int) -> list[dict[str, Any]]:
+    """Two problems of so many samples each, all of one cost."""
+    return [
+        {"problem": problem, "answer": "7", "extracted": "7" if number < right else "8",
+         "correct": float(number < right), "critical_path": 10.0, "length": 20}
+        for problem in "ab" for number in range(votes)
+    ]  # fmt: skip
+
+
+def test_one_number_of_votes_is_in_the_legend_and_several_are_beside_their_diamonds() -> None:
+    figure = draw_frontiers({"a": [voted(4, 4)], "b": [voted(4, 3)]})
+    said = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert said[-1] == "majority of 4 samples (maj@4)"
+    assert not figure.axes[0].texts
+    figure = draw_frontiers({"a": [voted(8, 8)], "b": [voted(8, 7)]})
+    assert [text.get_text() for text in figure.legends[0].get_texts()][-1] == (
+        "majority of so many samples (maj@k)"
+    )
+    figure.draw_without_rendering()
+    texts = figure.axes[0].texts
+    assert [text.get_text() for text in texts] == ["4", "8", "4", "8"]
+    extents = [text.get_window_extent() for text in texts]
+    assert not any(one.overlaps(other) for at, one in enumerate(extents) for other in extents[:at])
+
+
+def test_a_dot_is_seen_on_a_diamond_and_a_name_in_its_own_style() -> None:
+    styles = {"b": Style("#123456", (3, 1))}
+    axes = draw_frontiers({"a": [voted(4, 4)], "b": [voted(4, 3)]}, styles=styles).axes[0]
+    marks = {line.get_marker(): line for line in axes.lines}
+    assert marks["o"].get_zorder() > marks["D"].get_zorder()
+    assert marks["o"].get_markersize() < marks["D"].get_markersize()
+    assert marks["D"].get_markerfacecolor() == "none"
+    named = {line.get_label(): line for line in axes.lines}
+    assert (named["a"].get_color(), named["b"].get_color()) == (COLOURS[0], "#123456")
+    assert named["b"].is_dashed()
+    assert named["a"].get_linewidth() > named["b"].get_linewidth(), "seen under it where they coincide"
 
 
 def not_asked(problem: str, **columns: Any) -> dict[str, Any]:

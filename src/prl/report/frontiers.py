@@ -5,8 +5,9 @@
 
 Lines are what an evaluation's responses are right in when those that cost more than the budget count as wrong
 (`prl.analysis.budgets.frontier`); a dot is the mean cost of a response and the accuracy without limits.
-Hollow diamonds are votes of several samples (maj@k): their tokens together, the critical path of the longest,
-and their seconds side by side, or one after another where those were not measured. A dotted line is chance:
+Hollow diamonds are votes of several samples (maj@k), numbered where there are several k: their tokens
+together, the critical path of the longest, and their seconds side by side, or one after another where those
+were not measured. A dotted line is chance:
 the commonest answer for all problems. A name may stand for the evaluations of several seeds: then lines are
 means, and bands reach from the lowest to the highest.
 """
@@ -57,11 +58,15 @@ UNITS = {
 }
 """Cost -> what stands at its axis."""
 
-_END: dict[str, Any] = {"marker": "o", "markersize": 9, "markeredgecolor": "white"}
+# A dot is seen inside a diamond that lies on it.
+_END: dict[str, Any] = {"marker": "o", "markersize": 7.5, "markeredgecolor": "white", "zorder": 5}
 _VOTED: dict[str, Any] = {
-    "marker": "D", "markersize": 7, "markerfacecolor": "white", "linestyle": "--", "linewidth": 1.2,
+    "marker": "D", "markersize": 10, "markeredgewidth": 1.8, "markerfacecolor": "none", "linestyle": "--",
+    "linewidth": 1.2, "zorder": 4,
 }  # fmt: skip
 _PALE: dict[str, Any] = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.5}
+_BESIDE = ((0, 10), (0, -17), (15, -4), (-15, -4), (0, 24), (0, -31))
+"""Points from a diamond to what is written beside it, the best place first."""
 _COLUMNS = (
     "mode",
     "index",
@@ -79,6 +84,19 @@ _COLUMNS = (
 )
 _VOTES = (4, 8, 16, 32, 64)
 _MOST_NAMES = len(COLOURS)
+
+
+@dataclass(frozen=True)
+class Style:
+    """How a line looks: its colour, and strokes and gaps in widths of the line; none where it is solid."""
+
+    colour: str
+    dash: tuple[float, ...] = ()
+
+    @property
+    def line(self) -> dict[str, Any]:
+        """In matplotlib's words."""
+        return {"color": self.colour, "linestyle": (0, self.dash) if self.dash else "-"}
 
 
 @dataclass(frozen=True)
@@ -100,15 +118,21 @@ def plot_frontiers(run_dirs: Named, *, mode: str = "sampled") -> Figure:
     return draw_frontiers(_read(run_dirs, mode))
 
 
-def draw_frontiers(seeds: Samples, costs: Iterable[str] = tuple(COSTS)) -> Figure:
-    """The same from samples: name -> seed -> rows. Raises UsageError: matplotlib is missing."""
+def draw_frontiers(
+    seeds: Samples, costs: Iterable[str] = tuple(COSTS), styles: Mapping[str, Style] | None = None
+) -> Figure:
+    """The same from samples: name -> seed -> rows; `styles` are those of the names that have their own.
+
+    Raises UsageError: matplotlib is missing.
+    """
     panels = {cost: found for cost in costs if (found := _knowing(seeds, cost))}
     figure = empty_figure(width=5.0 * len(panels), height=4.6)
     grid = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    drawn = []
     for axes, (cost, of_cost) in zip(grid, panels.items(), strict=True):
-        _draw_panel(axes, of_cost, cost)
+        drawn.append(_draw_panel(axes, of_cost, cost, styles or {}))
         axes.set(xlabel=UNITS[cost])
-    _finish(figure)
+    _finish(figure, drawn)
     return figure
 
 
@@ -125,17 +149,20 @@ def plot_levels(run_dirs: Named, *, cost: str = "critical_path", mode: str = "sa
     raise RunError(f"the evaluations {', '.join(seeds)} have no level in common: plot_frontiers needs none")
 
 
-def draw_levels(seeds: Samples, cost: str = "critical_path") -> Figure | None:
-    """The same from samples; None where they have no level in common. Raises UsageError."""
+def draw_levels(
+    seeds: Samples, cost: str = "critical_path", styles: Mapping[str, Style] | None = None
+) -> Figure | None:
+    """The same from samples, as `draw_frontiers`; None where they have no level in common."""
     levels = common_levels(seeds)
     if not levels:
         return None
     figure = empty_figure(width=max(5.0, 3.4 * len(levels)), height=4.6)
     grid = figure.subplots(1, len(levels), sharey=True, squeeze=False)[0]
+    drawn = []
     for axes, (level, of_level) in zip(grid, levels.items(), strict=True):
-        _draw_panel(axes, of_level, cost)
+        drawn.append(_draw_panel(axes, of_level, cost, styles or {}))
         axes.set(title=f"level {level}", xlabel=UNITS[cost])
-    _finish(figure)
+    _finish(figure, drawn)
     return figure
 
 
@@ -219,11 +246,13 @@ def counted(rows: Iterable[Row]) -> list[Row]:
     return [row for row in rows if row["correct"] is not None and row.get("critical_path") is not None]
 
 
-def _draw_panel(axes: Axes, seeds: Samples, cost: str) -> None:
+def _draw_panel(axes: Axes, seeds: Samples, cost: str, styles: Mapping[str, Style]) -> list[Frontier]:
     found = {name: frontier_of(each, cost) for name, each in seeds.items()}
     widest = max(shown_until(each, cost) for each in found.values())
     for number, (name, each) in enumerate(found.items()):
-        _draw_frontier(axes, name, each, widest, COLOURS[number], bands=len(seeds[name]) > 1)
+        drawn = styles.get(name) or Style(COLOURS[number])
+        width = nested(number, len(found))
+        _draw_frontier(axes, name, each, widest, drawn, width, bands=len(seeds[name]) > 1)
     guessed = fmean(chance(rows) for each in seeds.values() for rows in each)
     axes.axhline(guessed, color="#666666", linestyle=":", linewidth=1.5, label="chance")
     axes.set_xlim(0, widest)
@@ -234,6 +263,12 @@ def _draw_panel(axes: Axes, seeds: Samples, cost: str) -> None:
     axes.title.set_fontsize(12)
     as_shares(axes)
     axes.set_ylim(top=1.1)  # room for the votes and what is written above them
+    return [*found.values()]
+
+
+def nested(number: int, count: int) -> float:
+    """The width of a line among so many, points: those drawn first are wider, and seen under the others."""
+    return 1.7 + 0.7 * (count - 1 - number)
 
 
 def shown_until(found: Frontier, cost: str) -> float:
@@ -245,38 +280,65 @@ def shown_until(found: Frontier, cost: str) -> float:
 
 
 def _draw_frontier(
-    axes: Axes, name: str, found: Frontier, widest: float, colour: str, *, bands: bool
+    axes: Axes, name: str, found: Frontier, widest: float, style: Style, width: float, *, bands: bool
 ) -> None:
     last = found.points[-1][1:] if found.points else (0.0, 0.0, 0.0)
     budgets = [0.0, *(point[0] for point in found.points), max(widest, found.end[0])]
     mean, low, high = zip((0.0, 0.0, 0.0), *(point[1:] for point in found.points), last, strict=True)
-    axes.plot(budgets, mean, color=colour, linewidth=2.2, drawstyle="steps-post", label=name)
+    axes.plot(budgets, mean, linewidth=width, drawstyle="steps-post", label=name, **style.line)
     if bands:
-        axes.fill_between(budgets, low, high, color=colour, alpha=0.18, linewidth=0, step="post")
-    axes.plot(*found.end, color=colour, **_END)
+        axes.fill_between(budgets, low, high, color=style.colour, alpha=0.18, linewidth=0, step="post")
+    axes.plot(*found.end, color=style.colour, **_END)
     if found.votes:
-        axes.plot(*zip(*found.votes.values(), strict=True), color=colour, **_VOTED)
-    for k, at in found.votes.items():
+        axes.plot(*zip(*found.votes.values(), strict=True), color=style.colour, **_VOTED)
+
+
+def _number_votes(axes: Axes, drawn: Sequence[Frontier]) -> None:
+    """How many samples each diamond is of, where nothing else lies."""
+    votes = [(k, at) for each in drawn for k, at in each.votes.items()]
+    marks = [*(at for _, at in votes), *(each.end for each in drawn)]
+    points = 72 / axes.figure.dpi
+    taken = [tuple(points * axes.transData.transform(at)) for at in marks]
+    for k, at in votes:
+        x, y = points * axes.transData.transform(at)
+        free = (
+            (right, up)
+            for right, up in _BESIDE
+            if all(abs(x + right - other) > 12 or abs(y + up + 4 - height) > 9 for other, height in taken)
+        )
+        right, up = next(free, _BESIDE[0])
+        taken.append((x + right, y + up + 4))
         axes.annotate(
-            f"{k}", at, xytext=(0, 8), textcoords="offset points", ha="center", fontsize=10, bbox=_PALE
+            f"{k}", at, (right, up), textcoords="offset points", ha="center", fontsize=10, bbox=_PALE
         )
 
 
-def _finish(figure: Figure) -> None:
-    """One legend for all panels: a line a name, and in black what the marks are."""
+def _finish(figure: Figure, panels: Sequence[Sequence[Frontier]]) -> None:
+    """One legend for all panels, no wider than they are: a line a name, and in black what the marks are."""
     from matplotlib.lines import Line2D
 
     first = figure.axes[0]
     first.set_ylabel("accuracy within the budget", size=12)
     handles, labels = first.get_legend_handles_labels()
     marks = {"mean cost, accuracy without limits": Line2D([], [], color="#333333", linestyle="", **_END)}
-    if any(line.get_marker() == _VOTED["marker"] for line in first.lines):
-        marks["majority of so many samples (maj@k)"] = Line2D([], [], color="#333333", **_VOTED)
-    figure.legend(
-        [*handles, *marks.values()],
-        [*labels, *marks],
-        loc="outside lower center",
-        ncols=3 if len(figure.axes) > 1 else 1,
-        frameon=False,
-        fontsize=11,
-    )
+    samples = {k for drawn in panels for each in drawn for k in each.votes}
+    if samples:
+        alone = len(samples) == 1
+        told = f"{min(samples)} samples (maj@{min(samples)})" if alone else "so many samples (maj@k)"
+        marks[f"majority of {told}"] = Line2D([], [], color="#333333", **_VOTED)
+    if len(samples) > 1:
+        for axes, drawn in zip(figure.axes, panels, strict=True):
+            _number_votes(axes, drawn)
+    legend_below(figure, [*handles, *marks.values()], [*labels, *marks], fontsize=11)
+
+
+def legend_below(figure: Figure, handles: Sequence[Any], labels: Sequence[str], **drawn: Any) -> None:
+    """A legend under all panels, in as many columns as fit; `drawn` are matplotlib's words for it."""
+    for columns in (3, 2, 1):
+        legend = figure.legend(
+            handles, labels, loc="outside lower center", ncols=columns, frameon=False, **drawn
+        )
+        if legend.get_window_extent().width <= figure.bbox.width:
+            return
+        if columns > 1:
+            legend.remove()
