@@ -53,7 +53,7 @@ def sections(study: Study, numbers: Mapping[str, Any], findings: Mapping[str, st
         _claims(numbers["claims"]),
         _terms(study),
         *(_t1(numbers, study.design, table) for table in study.design.tables),
-        *_costs(numbers),
+        *_costs(study, numbers),
         _after_rl(numbers["after_rl"]),
         _t2(numbers, study.design),
         _t3(numbers),
@@ -162,8 +162,9 @@ def _t1(numbers: Mapping[str, Any], design: Design, asked: Table) -> Section | N
     return _section(f"T1: {asked.title}", ["arm", *cells], rows)
 
 
-def _costs(numbers: Mapping[str, Any]) -> list[Section | None]:
+def _costs(study: Study, numbers: Mapping[str, Any]) -> list[Section | None]:
     """Level by level, where there are some; then one response at a time."""
+    asked = {len(each.scores["accuracy"]) for seeds in study.timed.values() for each in seeds.values()}
     rows = [
         [
             name,
@@ -194,8 +195,8 @@ def _costs(numbers: Mapping[str, Any]) -> list[Section | None]:
         for name, found in numbers["timed"].items()
     ]
     costs = _section(
-        "Wall clock",
-        ["arm", "greedy accuracy", "critical path", "median seconds a problem", "of the processor"],
+        f"Wall clock: {' or '.join(map(str, sorted(asked)))} problems a seed, medians",
+        ["arm", "greedy accuracy", "critical path", "seconds a problem", "of the processor"],
         timed,
     )
     return [costs, _section("Level by level", heads, rows, said)] if timed else []
