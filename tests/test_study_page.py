@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,16 @@ import pytest
 import yaml
 
 from made_runs import HOSTILE
-from prl.report.frontiers import frontier_of
+from prl.report.frontiers import COLOURS, frontier_of
 from prl.statistics import SeedEstimate
 from prl.study import charts, figures, report, results
 from prl.study.charts import Panel, Series, says
+from prl.study.design import Design
+from prl.study.designs import DESIGNS
 from prl.study.document import Drawn, Grid, Held, Listed, Section, Verdicts, markdown, runs_of
+from prl.study.paper_mini import PAPER_MINI
+from prl.study.results import Study, Training
+from prl.study.sums import SUMS
 from prl.study.web import html
 from test_page import Scripts
 from test_report_study import MADE, make_evaluation, make_study, make_training
@@ -102,7 +108,7 @@ def test_figures_say_what_they_show(made: Path) -> None:
     (alt,) = re.findall(r"!\[(.*)\]\(figures/f1-block-position.png\)", written)
     assert re.match("Over RL blocks move: later in .*causal", alt)
     (alt,) = re.findall(r"!\[(.*)\]\(figures/f4-frontiers.png\)", written)
-    assert re.match(r"Without limits: \S+ \d+\.\d% at critical path 40, 50 tokens; ", alt)
+    assert re.match(r"Without limits, at mean costs: \S+ \d+\.\d% at critical path 40, 50 tokens; ", alt)
 
 
 @pytest.mark.parametrize(
@@ -126,11 +132,86 @@ def test_a_panel_in_words(panel: Panel, said: str) -> None:
 
 def test_too_few_blocks_say_nothing_of_their_position() -> None:
     change = SeedEstimate(0.1, 0.05, 0.2, {})
-    panels = {"f1-block-position": [Panel("curves", "", "step", "y", [])]}
+    series = [Series(name, "#000000", [(1, 0, 0, 0)]) for name in "ab"]
+    panels = {"f1-block-position": [Panel("curves", "", "step", "y", series)]}
     found = charts.findings(panels, {"positions": {}})
     assert found == {"f1-block-position": "There are too few blocks to say more."}
-    found = charts.findings(panels, {"positions": {"a": {"change": change}}})
-    assert found == {"f1-block-position": "Over RL blocks move: later in a."}
+    found = charts.findings(panels, {"positions": {"a": {"change": change}, "not drawn": {"change": change}}})
+    assert found == {
+        "f1-block-position": "Over RL blocks move: later in a; with too few blocks at the end to say in b."
+    }
+
+
+def test_blocks_are_placed_where_no_seed_has_too_few() -> None:
+    """20 in the five latest steps, of which each counts alike."""
+    positions = {1: 0.5, 2: 0.2, 3: 0.8, 9: 0.9}
+    whole = Training({"correct": {10: 1.0}, "block_position": positions}, {1: 10, 2: 30, 3: 10, 9: 2}, {})
+    placed = [(2, 11 / 40), (3, 0.38), (4, 0.38), (5, 0.38), (6, 14 / 40)]
+    assert charts.where_blocks_stand(whole) == [(step, pytest.approx(mean)) for step, mean in placed]
+    shorter = Training({"correct": {10: 1.0}, "block_position": {4: 0.4}}, {4: 20}, {})
+    study = Study(Path(), {"study": "sums"}, {"causal": {0: whole, 1: shorter}})
+    (panel,) = charts.block_positions(study)
+    assert [step for step, *_ in panel.series[0].points] == [4, 5, 6]
+    assert panel.series[0].points[0][1:] == (pytest.approx(0.39), pytest.approx(0.38), pytest.approx(0.4))
+
+
+@pytest.mark.parametrize("design", DESIGNS.values(), ids=DESIGNS)
+def test_an_arm_looks_the_same_in_all_figures(design: Design) -> None:
+    looks = charts.styles(design)
+    panels = [*map(list, design.panels.values()), list(design.scaffold_panel), *design.frontiers.values()]
+    assert {*looks} >= {name for panel in panels for name in panel}
+    for panel in panels:
+        assert len({looks[name].colour for name in panel}) == len(panel), panel
+    positions = [name for panel in design.panels.values() for name in panel]
+    assert len({looks[name] for name in positions}) == len(positions)
+
+
+def test_more_arms_than_colours_are_told_apart_by_their_strokes() -> None:
+    names = tuple(str(number) for number in range(len(COLOURS) + 2))
+    looks = charts.styles(replace(SUMS, panels={}, scaffold_panel={}, frontiers={"": names}))
+    assert len({looks[name] for name in names}) == len(names)
+    assert [looks[name].colour for name in names[:-2]] == [*COLOURS]
+    assert all(looks[name].dash for name in names[-2:])
+
+
+def test_the_files_and_the_page_draw_an_arm_alike(made: Path) -> None:
+    study = results.read(made)
+    drawn = embedded((made / "study.html").read_text("utf-8"))
+    looks = {name: (each.colour, each.dash) for name, each in charts.styles(study.design).items()}
+    curves = [series for chart in drawn if chart["kind"] != "areas" for series in chart["series"]]
+    assert {(each["colour"], tuple(each["dash"])) == looks[each["name"]] for each in curves} == {True}
+    every = [figures.block_positions(study), figures.scaffold(study), *figures.frontiers(study).values()]
+    lines = [line for each in every if each for axes in each.axes for line in axes.lines]
+    shown = {(line.get_label(), line.get_color()) for line in lines if line.get_label() in looks}
+    assert len(shown) == len({name for name, _ in shown}) >= 10
+    assert all(looks[name][0] == colour for name, colour in shown)
+
+
+def test_arms_that_were_not_trained_alike_are_named() -> None:
+    asked = {"study": "paper-mini", "recipe": PAPER_MINI.recipe_of(None)}
+    names = PAPER_MINI.frontiers["products"]
+    assert charts.trained_otherwise(Study(Path(), asked), names) == (
+        "Not trained alike: products-sequential, votes from cold starts of 280 steps; "
+        "products-sequential-longer from cold starts of 1015 steps; "
+        "structured-accuracy from cold starts of 120 steps, by RL at a rate of 0.0002."
+    )
+    assert charts.trained_otherwise(Study(Path(), asked), PAPER_MINI.frontiers["which"]) == ""
+    assert charts.trained_otherwise(Study(Path(), asked | {"recipe": "8gb+paper-mini"}), names) == ""
+    assert charts.trained_otherwise(Study(Path(), asked | {"quick": True}), names) == ""
+
+
+def test_many_panels_stand_in_rows_of_three() -> None:
+    steps = dict.fromkeys(range(1, 9), 0.5)
+    run = Training({"block_position": steps}, dict.fromkeys(steps, 20), {})
+    arms = [arm for panel in PAPER_MINI.panels.values() for arm in panel]
+    figure = figures.block_positions(Study(Path(), {"study": "paper-mini"}, {arm: {0: run} for arm in arms}))
+    assert figure is not None
+    figure.draw_without_rendering()
+    assert len({round(axes.bbox.x0) for axes in figure.axes}) == 3
+    assert len({round(axes.bbox.y1) for axes in figure.axes}) == 2
+    extents = [axes.get_legend().get_window_extent() for axes in figure.axes]
+    assert not any(extent.overlaps(axes.bbox) for extent in extents for axes in figure.axes)
+    assert all(0 <= extent.x0 < extent.x1 <= figure.bbox.x1 and extent.y0 >= 0 for extent in extents)
 
 
 def test_legends_of_a_study_cover_no_point(made: Path) -> None:

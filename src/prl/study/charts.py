@@ -4,27 +4,32 @@ and what each shows in a sentence.
     charts_of(study)              F1 … F4: name of a figure -> its panels
     findings(charts, numbers)     name of a figure -> what it shows
 
-Curves are means over seeds of the latest `SMOOTH` steps, with the lowest and the highest seed.
+Curves are means over seeds of the latest `SMOOTH` steps, with the lowest and the highest seed. An arm looks
+the same in all figures of its study (`styles`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, product
 from statistics import fmean
 from typing import Any
 
 from prl.analysis.budgets import Row, chance
 from prl.report.curves import Curve, latest_means
-from prl.report.frontiers import COLOURS, UNITS, Frontier, common_levels, frontier_of, shown_until
-from prl.study.claims import verdict
-from prl.study.results import Study
+from prl.report.frontiers import COLOURS, UNITS, Frontier, Style, common_levels, frontier_of, shown_until
+from prl.study.claims import FEWEST_BLOCKS, verdict
+from prl.study.design import Design, cold
+from prl.study.results import Study, Training
 
 SMOOTH = 5
 """Steps; as many as the alternating reward's window in the overlays of studies, whose phases would show."""
 
 _LEVEL = "curriculum/share_level_"
 _COSTS = ("critical_path", "length")
+_DASHES: tuple[tuple[float, ...], ...] = ((), (3.5, 1.2), (1.2, 1.0), (4.5, 1.0, 1.2, 1.0))
+"""Solid and three kinds of strokes, in widths of the line."""
 _SHADES = ("#00224e", "#35456c", "#666970", "#948e77", "#c8b866", "#fee838")
 """matplotlib's cividis in six steps: levels from the easiest to the hardest."""
 
@@ -34,13 +39,15 @@ Point = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class Series:
-    """What one arm shows. `switches`: first steps of its later stages, in any seed. Of a frontier `end` is
-    the mean cost and the accuracy without limits, `votes` k -> the same of the majority of k samples."""
+    """What one arm shows, in its colour and the `dash` of its line (`Style`). `switches`: first steps of its
+    later stages, in any seed. Of a frontier `end` is the mean cost and the accuracy without limits, `votes`
+    k -> the same of the majority of k samples."""
 
     name: str
     colour: str
     points: Sequence[Point]
     switches: Sequence[int] = ()
+    dash: Sequence[float] = ()
     end: tuple[float, float] | None = None
     votes: Mapping[int, tuple[float, float]] = field(default_factory=dict)
 
@@ -48,7 +55,7 @@ class Series:
 @dataclass(frozen=True)
 class Panel:
     """Series on the same axes. `kind`: curves, areas (stacked shares) or frontiers, which have `chance` and
-    are shown until `widest`."""
+    are shown until `widest`. `note`: what its series differ in beside what is compared."""
 
     kind: str
     title: str
@@ -57,6 +64,7 @@ class Panel:
     series: Sequence[Series]
     chance: float | None = None
     widest: float | None = None
+    note: str = ""
 
     @property
     def name(self) -> str:
@@ -71,20 +79,44 @@ def charts_of(study: Study) -> dict[str, list[Panel]]:
         "f2-scaffold": scaffold(study),
         "f3-levels": levels(study),
     }
+    looks = styles(study.design)
     for title, rows in frontier_rows(study).items():
-        ending = f"-{title}" if title else ""
-        found[f"f4-frontiers{ending}"] = [_frontiers(rows, cost) for cost in _COSTS]
-        found[f"f4-levels{ending}"] = _level_frontiers(rows)
+        ending, note = f"-{title}" if title else "", trained_otherwise(study, [*rows])
+        found[f"f4-frontiers{ending}"] = [_frontiers(rows, cost, looks, note=note) for cost in _COSTS]
+        found[f"f4-levels{ending}"] = _level_frontiers(rows, looks)
     if timed := timed_rows(study):
-        found["f4-wall-clock"] = [_frontiers(timed, cost) for cost in ("critical_path", "seconds")]
+        found["f4-wall-clock"] = [_frontiers(timed, cost, looks) for cost in ("critical_path", "seconds")]
     return {name: panels for name, panels in found.items() if panels}
 
 
+def styles(design: Design) -> dict[str, Style]:
+    """Name -> how it looks in all figures: in the colour that the design gives it, where no other of a panel
+    with it has that, and dashed where another of its figure has the same."""
+    wanted = dict(design.scaffold_panel)
+    for panel in design.panels.values():
+        wanted |= panel
+    timed = tuple(name for name, arm in design.arms.items() if arm.timed)
+    others = [tuple(design.scaffold_panel), *design.frontiers.values(), timed]
+    panels = [*map(tuple, design.panels.values()), *others]
+    figures = [tuple(chain(*design.panels.values())), *others]
+    found: dict[str, Style] = {}
+    for name in dict.fromkeys(chain(*panels)):
+        mates = {*chain(*(panel for panel in panels if name in panel))} - {name}
+        kept = {found[mate].colour if mate in found else wanted.get(mate) for mate in mates}
+        free = [colour for colour in (wanted.get(name), *COLOURS) if colour and colour not in kept]
+        free = free[:1] if name in wanted else free
+        choice = [Style(colour, dash) for dash, colour in product(_DASHES, free or COLOURS)]
+        taken = {found.get(each) for figure in figures if name in figure for each in figure}
+        found[name] = next((style for style in choice if style not in taken), choice[0])
+    return found
+
+
 def block_positions(study: Study) -> list[Panel]:
-    """F1: where blocks begin, as a share of the response; a panel a family of arms."""
+    """F1: where blocks begin, as a share of the response; a panel a family of arms. Of steps with too few
+    blocks in any seed it has no point."""
     panels = []
     for title, arms in study.design.panels.items():
-        if series := _curves(study, arms, "block_position"):
+        if series := _curves(study, arms, where_blocks_stand):
             panels.append(Panel("curves", title, "step", "start of blocks / length", series))
     return panels
 
@@ -93,7 +125,7 @@ def scaffold(study: Study) -> list[Panel]:
     """F2: parallel ratio and accuracy of the responses trained on."""
     panels = []
     for key, label in {"parallel_ratio": "parallel ratio", "correct": "share correct"}.items():
-        if series := _curves(study, study.design.scaffold_panel, key):
+        if series := _curves(study, study.design.scaffold_panel, _logged(key)):
             panels.append(Panel("curves", "", "step", label, series))
     return panels
 
@@ -137,6 +169,27 @@ def timed_rows(study: Study) -> dict[str, list[Sequence[Row]]]:
     return timed if len(timed) > 1 else {}
 
 
+def trained_otherwise(study: Study, names: Sequence[str]) -> str:
+    """What is to be known beside a comparison of these: that their cold starts had other numbers of steps, or
+    RL another rate. Empty where all are alike, as where the sizes of the design do not hold."""
+    design, settings = study.design, study.settings
+    if settings.get("quick") or settings.get("recipe") != design.recipe_of(None):
+        return ""
+    found: dict[tuple[int | None, float | None], list[str]] = {}
+    for name in names:
+        arm = design.arms.get(name)
+        start = (arm.cold_start or "") if arm else name.removeprefix(cold(""))
+        sizes = design.cold_starts[start].sizes if start in design.cold_starts else {}
+        rate = arm.setup.sizes.get("rl", {}).get("learning_rate") if arm else None
+        found.setdefault((sizes.get("sft", {}).get("max_steps"), rate), []).append(name)
+    told = [
+        f"{', '.join(alike)} from cold starts of {steps or 'as many as the recipe has'} steps"
+        + (f", by RL at a rate of {rate}" if rate else "")
+        for (steps, rate), alike in found.items()
+    ]
+    return f"Not trained alike: {'; '.join(told)}." if len(found) > 1 else ""
+
+
 # What each figure shows
 
 
@@ -145,11 +198,11 @@ def findings(charts: Mapping[str, Sequence[Panel]], numbers: Mapping[str, Any]) 
     found = {}
     for name, panels in charts.items():
         if name.startswith("f1"):
-            found[name] = _moves(numbers["positions"])
+            found[name] = _moves(panels, numbers["positions"])
         elif name.startswith("f4-levels"):
             found[name] = f"The most accurate: {', '.join(_best(panel) for panel in panels)}."
         elif name.startswith("f4"):
-            found[name] = _costs(panels)
+            found[name] = " ".join(told for told in (_costs(panels), panels[0].note) if told)
         else:
             found[name] = " ".join(f"{panel.name}: {says(panel)}" for panel in panels)
     return found
@@ -170,14 +223,22 @@ def says(panel: Panel) -> str:
     return "; ".join(told) + "."
 
 
-def _moves(positions: Mapping[str, Mapping[str, Any]]) -> str:
-    """Which arms' blocks move, by the verdicts of the table of positions."""
+def _moves(panels: Sequence[Panel], positions: Mapping[str, Mapping[str, Any]]) -> str:
+    """Which of the arms that are drawn move their blocks, by the verdicts of the table of positions."""
+    drawn = dict.fromkeys(series.name for panel in panels for series in panel.series)
     arms: dict[str, list[str]] = {}
-    for arm, found in positions.items():
-        arms.setdefault(verdict(found["change"], "above"), []).append(arm)
-    told = {"supported": "later", "not supported": "earlier", "undecided": "undecided"}
-    parts = [f"{word} in {', '.join(arms[key])}" for key, word in told.items() if key in arms]
-    return f"Over RL blocks move: {'; '.join(parts)}." if parts else "There are too few blocks to say more."
+    for arm in drawn:
+        known = verdict(positions[arm]["change"], "above") if arm in positions else "too few"
+        arms.setdefault(known, []).append(arm)
+    told = {
+        "supported": "later in",
+        "not supported": "earlier in",
+        "undecided": "undecided in",
+        "too few": "with too few blocks at the end to say in",
+    }
+    parts = [f"{words} {', '.join(arms[key])}" for key, words in told.items() if key in arms]
+    moved = f"Over RL blocks move: {'; '.join(parts)}." if {*arms} - {"too few"} else ""
+    return moved or "There are too few blocks to say more."
 
 
 def _best(panel: Panel) -> str:
@@ -195,7 +256,10 @@ def _costs(panels: Sequence[Panel]) -> str:
                 right[each.name] = each.end[1]
                 ends.setdefault(each.name, []).append(_amount(panel, each.end[0]))
     ranked = sorted(right, key=lambda name: -right[name])
-    return "Without limits: " + "; ".join(f"{n} {right[n]:.1%} at {', '.join(ends[n])}" for n in ranked) + "."
+    told = "; ".join(f"{name} {right[name]:.1%} at {', '.join(ends[name])}" for name in ranked)
+    samples = sorted({k for panel in panels for each in panel.series for k in each.votes})
+    votes = f" Diamonds are majorities of {samples[0]} samples." if len(samples) == 1 else ""
+    return f"Without limits, at mean costs: {told}.{votes}"
 
 
 def _amount(panel: Panel, cost: float) -> str:
@@ -207,14 +271,32 @@ def _amount(panel: Panel, cost: float) -> str:
 # Numbers
 
 
-def _curves(study: Study, arms: Mapping[str, str], key: str) -> list[Series]:
-    found = []
-    for arm, colour in arms.items():
+def _curves(study: Study, arms: Iterable[str], curve_of: Callable[[Training], Curve | None]) -> list[Series]:
+    """Of each arm the steps that no seed lacks; a seed of which nothing is known, None, counts for none."""
+    looks, found = styles(study.design), []
+    for arm in arms:
         trainings = [*study.trainings.get(arm, {}).values()]
-        if logged := [curve for training in trainings if (curve := training.curves.get(key))]:
-            points = [(step, fmean(of), min(of), max(of)) for step, of in _over_seeds(logged).items()]
+        curves = [curve for training in trainings if (curve := curve_of(training)) is not None]
+        whole = {step: of for step, of in _over_seeds(curves).items() if len(of) == len(curves)}
+        if whole:
+            points = [(step, fmean(of), min(of), max(of)) for step, of in whole.items()]
             switches = sorted({step for training in trainings for step in training.switches})
-            found.append(Series(arm, colour, points, switches))
+            found.append(Series(arm, looks[arm].colour, points, switches, looks[arm].dash))
+    return found
+
+
+def _logged(key: str) -> Callable[[Training], Curve | None]:
+    return lambda training: _smooth(training.curves[key]) if training.curves.get(key) else None
+
+
+def where_blocks_stand(training: Training) -> Curve:
+    """Where the blocks of the latest steps begin, on average, at each step that has enough of them."""
+    positions, found = training.curves.get("block_position", {}), []
+    for step in range(1, training.steps + 1):
+        window = [at for at in range(step - SMOOTH + 1, step + 1) if at in positions]
+        blocks = sum(training.blocks[at] for at in window)
+        if blocks >= FEWEST_BLOCKS:
+            found.append((step, sum(positions[at] * training.blocks[at] for at in window) / blocks))
     return found
 
 
@@ -224,7 +306,7 @@ def _level_shares(study: Study, arm: str) -> dict[int, dict[int, float]]:
     found = {}
     for key in {key for training in trainings for key in training.curves if key.startswith(_LEVEL)}:
         curves = [curve for training in trainings if (curve := training.curves.get(key))]
-        shares = {step: fmean(of) for step, of in _over_seeds(curves).items()}
+        shares = {step: fmean(of) for step, of in _over_seeds(map(_smooth, curves)).items()}
         found[int(key.removeprefix(_LEVEL))] = shares
     return found
 
@@ -237,17 +319,27 @@ def _filled(
     return {level: [(step, shares.get(level, {}).get(step, 0.0)) for step in steps] for level in known}
 
 
-def _over_seeds(curves: Iterable[Mapping[int, float]]) -> dict[int, list[float]]:
-    """Step -> the smoothed value of each seed that has that step."""
+def _smooth(curve: Mapping[int, float]) -> Curve:
+    points = sorted(curve.items())
+    return [(step, mean) for (step, _), mean in zip(points, latest_means(points, SMOOTH), strict=True)]
+
+
+def _over_seeds(curves: Iterable[Curve]) -> dict[int, list[float]]:
+    """Step -> the value of each seed that has that step."""
     found: dict[int, list[float]] = {}
     for curve in curves:
-        points: Curve = sorted(curve.items())
-        for (step, _), value in zip(points, latest_means(points, SMOOTH), strict=True):
+        for step, value in curve:
             found.setdefault(step, []).append(value)
     return dict(sorted(found.items()))
 
 
-def _frontiers(seeds: Mapping[str, Sequence[Sequence[Row]]], cost: str, title: str = "") -> Panel:
+def _frontiers(
+    seeds: Mapping[str, Sequence[Sequence[Row]]],
+    cost: str,
+    looks: Mapping[str, Style],
+    title: str = "",
+    note: str = "",
+) -> Panel:
     found = {name: frontier_of(each, cost) for name, each in seeds.items()}
     widest = max(shown_until(each, cost) for each in found.values())
     return Panel(
@@ -256,11 +348,19 @@ def _frontiers(seeds: Mapping[str, Sequence[Sequence[Row]]], cost: str, title: s
         UNITS[cost],
         "accuracy within the budget",
         [
-            Series(name, COLOURS[at], _steps(each, widest), end=each.end, votes=each.votes)
-            for at, (name, each) in enumerate(found.items())
+            Series(
+                name,
+                looks[name].colour,
+                _steps(each, widest),
+                dash=looks[name].dash,
+                end=each.end,
+                votes=each.votes,
+            )
+            for name, each in found.items()
         ],
         chance=fmean(chance(rows) for each in seeds.values() for rows in each),
         widest=widest,
+        note=note,
     )
 
 
@@ -270,9 +370,9 @@ def _steps(found: Frontier, widest: float) -> list[Point]:
     return [*shown, (widest, *shown[-1][1:])]
 
 
-def _level_frontiers(seeds: Mapping[str, Sequence[Sequence[Row]]]) -> list[Panel]:
+def _level_frontiers(seeds: Mapping[str, Sequence[Sequence[Row]]], looks: Mapping[str, Style]) -> list[Panel]:
     """A panel for each level of which all were asked a problem, against the critical path."""
     return [
-        _frontiers(of_level, "critical_path", f"level {level}")
+        _frontiers(of_level, "critical_path", looks, f"level {level}")
         for level, of_level in common_levels(seeds).items()
     ]

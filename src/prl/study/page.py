@@ -10,7 +10,7 @@ from typing import Any
 
 from prl.statistics import SeedEstimate
 from prl.study.charts import SMOOTH
-from prl.study.claims import QUANTITIES, Judged, verdict
+from prl.study.claims import FEWEST_BLOCKS, QUANTITIES, Judged, verdict
 from prl.study.design import Design, Table
 from prl.study.document import Drawn, Grid, Held, Listed, Part, Section, Verdicts
 from prl.study.provenance import provenance
@@ -309,9 +309,11 @@ def _figures(findings: Mapping[str, str]) -> Section | None:
         of = name.removeprefix(known).lstrip("-")
         drawn.append(Drawn(name, _CAPTIONS[known] + (f" ({of})" if of else ""), finding))
     said = (
-        f"Means over seeds of the latest {SMOOTH} steps; bands reach from the lowest seed to the highest; a "
-        "dotted line is the first step of a new stage. In F4 lines are means over seeds, dots mean costs and "
-        "the accuracy without limits, diamonds majorities of several samples."
+        f"Means over seeds of the latest {SMOOTH} steps; bars and bands reach from the lowest seed to the "
+        "highest; a dotted line is the first step of a new stage. F1 leaves out steps at which a seed had "
+        f"fewer than {FEWEST_BLOCKS} blocks in that window. Where lines coincide, those below are wider. In "
+        "F4 lines are means over seeds, dots mean costs and the accuracy without limits, diamonds majorities "
+        "of several samples. An arm looks the same in all figures."
     )
     return Section("Figures", [said, *drawn]) if drawn else None
 
