@@ -83,7 +83,7 @@ class StudyArguments:
         "openings, widths, votes, tokens, rewards, taught, scaffold, stages, harm; of sums: causal, "
         "structured, levels, prompts",
     )
-    seeds: int = flag(5, "runs of each arm, with seeds 0, 1 …")
+    seeds: int = flag(5, "runs of each arm, with seeds 0, 1 …; a study of fewer goes on")
     recipe: str | None = None
     model_name_or_path: str | None = None
     output_dir: str = "runs/study"
