@@ -127,6 +127,7 @@ def test_what_is_no_answer_is_asked_again(body: str) -> None:
             "401 from {}: who are you?; export OPENAI_API_KEY",
         ),
         ('{"message": "too long", "code": 400}', Refused, "400 from {}: too long"),
+        (r'{"message": "too \u001b[2J long", "code": 400}', Refused, "400 from {}: too \ufffd[2J long"),
         ('"out of memory"', Retry, "an error from {}: out of memory"),
         ('{"code": [3]}', Retry, "an error from {}: {{'code': [3]}}"),
     ],

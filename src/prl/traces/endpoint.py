@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
 from prl.errors import UsageError, first_line
+from prl.report.lanes import harmless
 from prl.traces.asking import Answer, Fatal, Refused, Retry, TeacherError
 from prl.traces.modes import Request
 
@@ -179,7 +180,7 @@ class Endpoint:
         return []
 
     def _redacted(self, text: str) -> str:
-        text = " ".join(text.split())[:_SHOWN]
+        text = harmless(" ".join(text.split())[:_SHOWN])
         return text.replace(self._key, "***") if self._key else text
 
 
