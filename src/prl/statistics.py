@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from math import comb, exp, inf, lgamma, pi, tan
 from statistics import NormalDist, fmean, variance
 from typing import Any, TypeVar
@@ -256,6 +257,7 @@ def _of_shared_units(*sides: Units) -> tuple[float, int]:
     return (max(0.0, found), len(shared)) if len(shared) > 1 else (0.0, 0)
 
 
+@cache  # of few numbers of seeds, which a study's page asks for some thousand times
 def t_quantile(free: float, share: float = 0.95) -> float:
     """Within how much of 0 Student's t lies in this share of all cases, 0.95 or 0.99, with so many degrees of
     freedom, 1 or more, whole or not.
