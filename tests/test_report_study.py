@@ -20,12 +20,13 @@ from prl.analysis import describe
 from prl.errors import RunError, UsageError
 from prl.runs import open_run
 from prl.statistics import SeedEstimate
-from prl.study import claims, figures, page, parts, report, results
+from prl.study import claims, estimates, figures, page, parts, report, results
 from prl.study.claims import QUANTITIES, verdict
 from prl.study.design import TIMINGS, Claim, cold
 from prl.study.designs import DESIGNS
 from prl.study.document import markdown
-from prl.study.results import Evaluation, Study, gain, gain_within, pooled, times_less, times_more
+from prl.study.estimates import gain, gain_within, pooled, times_less, times_more
+from prl.study.results import Evaluation, Study
 from prl.study.sums import SUMS
 
 
@@ -278,7 +279,7 @@ def test_one_seed_has_intervals_of_its_problems_on_each_level(tmp_path: Path) ->
     )
     numbers = report.measure(study)
     accuracy = numbers["levels"]["a"]["1"]["accuracy"]
-    assert accuracy == results.score(seeds, "accuracy")
+    assert accuracy == estimates.score(seeds, "accuracy")
     assert accuracy.low < accuracy.mean < accuracy.high
     seconds = numbers["timed"]["a"]["seconds"]
     assert (seconds.low, seconds.mean, seconds.high) == (6, 10.5, 15), "of the sign test"
@@ -614,7 +615,7 @@ def test_a_problem_that_was_not_asked_is_not_solved_and_in_nothing_else(tmp_path
         assert [*found.scores["tokens"].values()] == [50, 50]
         assert [*found.scores["critical_path"].values()] == [40, 40]
         assert (found.described["responses"], found.described["length"]) == (4, 50)
-        assert [*results.voted(found, 2).values()] == [1, 0, 0, 0]
+        assert [*estimates.voted(found, 2).values()] == [1, 0, 0, 0]
     numbers = report.measure(replace(study, timed={"sequential": study.evaluations["base"]}))
     assert [*numbers["levels"]["base"]] == ["1"], "of level 2 nothing was asked"
     level_1 = numbers["levels"]["base"]["1"]

@@ -17,19 +17,8 @@ import numpy as np
 from prl.analysis.budgets import asked
 from prl.statistics import SeedEstimate, Units, median, student
 from prl.study.design import BASE, Claim, Design, Side, cold
-from prl.study.results import (
-    Evaluation,
-    Study,
-    Training,
-    gain,
-    gain_over_votes,
-    gain_within,
-    matched,
-    mean_of,
-    times_less,
-    times_more,
-    traced,
-)
+from prl.study.estimates import gain, gain_over_votes, gain_within, mean_of, times_less, times_more, traced
+from prl.study.results import Evaluation, Study, Training, matched
 
 Unit = Literal["points", "times"]
 

@@ -28,20 +28,9 @@ from prl.study.charts import charts_of, findings
 from prl.study.claims import block_position, dead_groups, judge, rl_gain, thirds
 from prl.study.design import Table
 from prl.study.document import markdown
+from prl.study.estimates import gain, pooled, score, voted, within
 from prl.study.page import sections
-from prl.study.results import (
-    ENVIRONMENT,
-    SCORES,
-    Evaluation,
-    Study,
-    gain,
-    matched,
-    pooled,
-    read,
-    score,
-    voted,
-    within,
-)
+from prl.study.results import ENVIRONMENT, SCORES, Evaluation, Study, matched, read
 from prl.study.web import html
 
 _CURVES = ("correct", "parallel_ratio", "frac_reward_zero_std", "block_position", "reward")

@@ -1,33 +1,29 @@
-"""What the runs of a study measured, arm by arm and seed by seed, and how surely it is known.
+"""What the runs of a study measured, arm by arm and seed by seed.
 
 `read` takes in the run folders of a study (`prl study`) and nothing else; a run that is not there or not
-finished is named. `score` and `gain` are means over seeds with Student's 95 % intervals.
+finished is named. How surely what they hold is known, `prl.study.estimates` says.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import product
-from math import inf
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import numpy as np
 import yaml
 
 from prl import runs
 from prl.analysis import block_positions, describe
-from prl.analysis.budgets import Row, asked, held_to, majorities, smallest_budget
+from prl.analysis.budgets import Row, asked
 from prl.errors import RunError
 from prl.grammar import parse
 from prl.report.curves import logged, read_stages
-from prl.statistics import SeedEstimate, Units, itself, student, told_apart
 from prl.study.design import BASE, TIMINGS, Design, apart, cold
 from prl.study.designs import design_of
 
@@ -39,10 +35,6 @@ ROW = (
     "problem", "answer", "extracted", "correct", "level", "length", "critical_path", "seconds", "cpu_seconds",
 )  # fmt: skip
 """Columns of a sample that budgets, votes and levels need; the last two where an evaluation was timed."""
-
-_MOST = {"tokens": inf, "critical_path": inf}  # where the others are shares
-_RATIO = (0.0, inf)
-_OF_BLOCKS = ("paths_per_block", "block_position", "path_diversity", "self_bleu")
 
 
 @dataclass(frozen=True)
@@ -161,150 +153,6 @@ def _same_problems(study: Study, first: str, second: str) -> int:
     """In how many seeds."""
     ours, theirs = (study.evaluations[name] for name in (first, second))
     return sum(ours[seed].problems == theirs[seed].problems for seed in ours.keys() & theirs.keys())
-
-
-# Estimates
-
-
-def score(evaluations: Mapping[int, Evaluation], name: str) -> SeedEstimate | None:
-    """The mean of one of the `SCORES` over problems and seeds."""
-    units = {seed: each.scores.get(name, {}) for seed, each in evaluations.items()}
-    return student(itself, units, bounds=(0.0, _MOST.get(name, 1.0)), drawn_units=True)
-
-
-def gain(first: Mapping[int, Evaluation], second: Mapping[int, Evaluation], name: str) -> SeedEstimate | None:
-    """A score in `first` minus that in `second`, paired on seed and problem.
-
-    Seeds that did not answer the same problems are left out; None where no seed did.
-    """
-    paired = {}
-    for seed in sorted(first.keys() & second.keys()):
-        ours, theirs = (each[seed].scores.get(name, {}) for each in (first, second))
-        if ours and ours.keys() == theirs.keys():
-            paired[seed] = {problem: ours[problem] - theirs[problem] for problem in ours}
-    most = _MOST.get(name, 1.0)
-    return _over(paired, most)
-
-
-def _over(paired: Units, most: float = 1.0) -> SeedEstimate | None:
-    """The mean of gains of no more than `most`."""
-    found = student(itself, paired, bounds=(-most, most), drawn_units=True)
-    if not found or len(found.seeds) > 1:
-        return found
-    return told_apart(found, *(paired[seed].values() for seed in found.seeds))
-
-
-def times_more(
-    first: Mapping[int, Evaluation], second: Mapping[int, Evaluation], name: str
-) -> SeedEstimate | None:
-    """A mean score of `first` as a multiple of that of `second`, seed by seed, as for `gain`.
-
-    None where a seed of `second` has nothing of it: there is no such number then.
-    """
-    sides: tuple[dict[int, Mapping[str, float]], ...] = ({}, {})
-    for seed in sorted(first.keys() & second.keys()):
-        ours, theirs = (each[seed].scores.get(name, {}) for each in (first, second))
-        if ours and ours.keys() == theirs.keys():
-            if not any(theirs.values()):
-                return None
-            sides[0][seed], sides[1][seed] = ours, theirs
-    return student(np.divide, *sides, bounds=_RATIO)
-
-
-def gain_over_votes(
-    first: Mapping[int, Evaluation], second: Mapping[int, Evaluation], votes: int
-) -> SeedEstimate | None:
-    """Accuracy of `first` minus that of the majority of so many samples of `second`, as for `gain`."""
-    paired = {}
-    for seed in sorted(first.keys() & second.keys()):
-        ours, theirs = first[seed].scores["accuracy"], voted(second[seed], votes)
-        if theirs and ours.keys() == theirs.keys():
-            paired[seed] = {problem: ours[problem] - theirs[problem] for problem in ours}
-    return _over(paired)
-
-
-def voted(evaluation: Evaluation, votes: int) -> dict[str, float]:
-    """Problem -> accuracy of the majority of so many of its samples; empty where there are fewer."""
-    counts = Counter(row["problem"] for row in asked(evaluation.rows))
-    return majorities(evaluation.rows, votes) if min(counts.values(), default=0) >= votes else {}
-
-
-def traced(evaluations: Mapping[int, Evaluation], name: str) -> Units:
-    """Seed -> what `describe` found under a name, of the seeds that have it."""
-    return {
-        seed: {name: value}
-        for seed, each in evaluations.items()
-        if (value := each.described.get(name)) is not None
-    }
-
-
-def mean_of(evaluations: Mapping[int, Evaluation], name: str) -> float:
-    """The mean of a score over all seeds and problems."""
-    return fmean(fmean(each.scores[name].values()) for each in evaluations.values())
-
-
-def within(evaluations: Mapping[int, Evaluation], budget: float, cost: str) -> SeedEstimate | None:
-    """Accuracy held to a budget: a response that costs more counts as wrong. `cost` as for `gain_within`."""
-    units = {seed: held_to(each.rows, budget, cost) for seed, each in evaluations.items()}
-    return student(itself, units, bounds=(0.0, 1.0), drawn_units=True)
-
-
-def gain_within(
-    first: Mapping[int, Evaluation], second: Mapping[int, Evaluation], budget: float, cost: str
-) -> SeedEstimate | None:
-    """Accuracy of `first` minus that of `second`, both held to a budget, paired on seed and problem.
-
-    As for `gain`; `cost` is one of `prl.analysis.budgets.COSTS`.
-    """
-    paired = {}
-    for seed in sorted(first.keys() & second.keys()):
-        ours, theirs = (held_to(each[seed].rows, budget, cost) for each in (first, second))
-        if ours.keys() == theirs.keys():
-            paired[seed] = {problem: ours[problem] - theirs[problem] for problem in ours}
-    return _over(paired)
-
-
-def times_less(
-    first: Mapping[int, Evaluation], second: Mapping[int, Evaluation], accuracy: float, cost: str
-) -> SeedEstimate | None:
-    """How many times what `first` needs `second` needs for an accuracy: budgets divided, seed by seed.
-
-    None where a seed of either does not reach it: there is no such number then.
-    """
-    ratios = {}
-    for seed in sorted(first.keys() & second.keys()):
-        ours, theirs = (smallest_budget(each[seed].rows, accuracy, cost) for each in (first, second))
-        if not ours or not theirs:
-            return None
-        ratios[seed] = {"ratio": theirs / ours}
-    return student(itself, ratios, bounds=_RATIO)
-
-
-def pooled(evaluations: Iterable[Evaluation]) -> dict[str, float | None]:
-    """What `describe` says of all seeds' responses: counts added, means weighted by what they are of."""
-    found: dict[str, float | None] = {}
-    described = [each.described for each in evaluations]
-    for name in dict.fromkeys(name for each in described for name in each):
-        known = [(each.get(name), _count_of(each, name)) for each in described]
-        weighed = [(value, weight) for value, weight in known if value is not None and weight]
-        if name == "responses" or name.endswith("_of"):
-            counts = [value for value, _ in known if value is not None]
-            found[name] = sum(counts) if len(counts) == len(known) else None
-        else:
-            total = sum(weight for _, weight in weighed)
-            found[name] = sum(value * weight for value, weight in weighed) / total if total else None
-    return found
-
-
-def _count_of(described: Mapping[str, float | None], name: str) -> float:
-    """How many values a mean of `describe` is over; of blocks where a study of before did not count them."""
-    if (count := described.get(f"{name}_of")) is not None:
-        return count
-    of_one = described.get("blocks_per_response") if name in _OF_BLOCKS else 1
-    return (described["responses"] or 0) * (of_one or 0)
-
-
-# Reading
 
 
 def read_evaluation(run_dir: Path, mode: str) -> Evaluation:

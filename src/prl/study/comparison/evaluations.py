@@ -2,9 +2,9 @@
 
 Single models have the intervals that their evaluations found, over problems, and of two the paired bootstrap.
 Several seeds of a method have Student's t over them, and differences are paired by seed and problem
-(`prl.study.results.gain`), or have Welch's t where two methods have other seeds. What answered other problems
-of a data set, or sampled otherwise, is held against each other unpaired, which is said; evaluations of other
-data sets are refused.
+(`prl.study.estimates.gain`), or have Welch's t where two methods have other seeds. What answered other
+problems of a data set, or sampled otherwise, is held against each other unpaired, which is said; evaluations
+of other data sets are refused.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ from prl.study.comparison.figures import (
     over,
     over_both,
 )
-from prl.study.results import SCORES, Evaluation, gain, read_evaluation, score
+from prl.study.estimates import gain, score
+from prl.study.results import SCORES, Evaluation, read_evaluation
 
 METRICS = ("accuracy", "parallel_ratio", "format_valid", "tokens", "critical_path")
 
