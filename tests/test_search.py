@@ -23,7 +23,7 @@ from prl.data.search.problems import _FACTORS, SHARES, side_of
 from prl.data.search.traces import NOTHING
 from prl.decoding import ForkJoinDecoder, Limits
 from prl.errors import DataError
-from prl.grammar import FOUND, TAGS, parse
+from prl.grammar import FOUND, TAGS, parse, with_openings
 from prl.model import load_model
 from prl.tiny import build
 
@@ -159,15 +159,26 @@ def test_a_vote_is_won_by_the_right_result() -> None:
     assert slips > 100
 
 
-def test_plans_name_what_each_path_does() -> None:
-    for row in rows_of("which-plan-3", 40):
+@pytest.mark.parametrize("kind", search.KINDS)
+def test_a_path_of_a_plan_begins_with_its_line_and_says_more(kind: str) -> None:
+    for row in rows_of(f"{kind}-plan", 200):
+        opened = with_openings(parse(row["trace"]), "plan")
+        assert opened is not None
+        trace = parse(opened, opening="plan")
+        assert not trace.faults
+        assert trace.uses_parallel
+        assert all(path.opening for path in trace.blocks[0].paths)
+
+
+def test_plans_name_what_each_path_does_and_have_no_more_paths_than_work() -> None:
+    for row in rows_of("which-plan-3", 60):
         for block in parse(row["trace"]).blocks:
             lines = row["trace"][: block.span.start].splitlines()
-            assert len(lines) == 3
+            assert len(lines) == min(3, row["level"])
             for line, path in zip(lines, block.paths, strict=True):
                 tried = re.findall(r"(?m)^(\d+):", path.text)
+                assert tried
                 assert tried == line.split()[: len(tried)]
-                assert tried or line == NOTHING
 
 
 def test_terse_traces_hold_results_and_nothing_else_and_mixed_ones_may_stand_anywhere() -> None:

@@ -59,6 +59,9 @@ def _which(part: str | None = None, opening: str = "number", paths: int = 6) -> 
     )
 
 
+_PLANNED = {"path_opening": "plan", "paths": 6}
+_AS_PLANNED = {"paths": "auto", "max_paths": 6}
+
 _SEQUENTIAL = Setup("in-sequence")
 _TERSE = {"sft": {"dataset_split": "terse"}}
 _HELD = {"max_completion_length": BUDGET}
@@ -123,7 +126,7 @@ _COLD_STARTS = {
     "six": _which(),
     "six-unnumbered": _which(opening="none"),
     "six-shuffled": _which("shuffled"),
-    "six-planned": _which("plan", "plan"),
+    "six-planned": Setup("", {"sft": {**_PLANNED, "dataset_split": "plan"}, "eval": _AS_PLANNED}, _HALF),
     "six-causal": Setup(
         "causal-no-easy", {"sft": {"path_opening": "none", "paths": 6}, "eval": {"paths": 6}}, _HALF
     ),

@@ -22,7 +22,10 @@ TERMS: Mapping[str, str] = {
     cold("six"): f"{_SIX}, begun by their numbers",
     cold("six-unnumbered"): f"{_SIX} that nothing tells apart",
     cold("six-shuffled"): f"{_SIX}, numbered, where chance deals out the sums",
-    cold("six-planned"): f"{_SIX}, each begun by a line of a plan that the main thread writes first",
+    cold("six-planned"): (
+        "*which*, 120 steps on traces whose main thread writes a plan, a line for each sum, and which have a "
+        "path for each line, begun by it"
+    ),
     cold("six-causal"): f"{_SIX} without numbers, written one after another, each seeing those before",
     cold("two"): "*which*, 120 steps on traces with two numbered paths, which share the sums",
     cold("four"): "*which*, 120 steps on traces with four numbered paths, which share the sums",

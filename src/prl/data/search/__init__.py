@@ -14,8 +14,8 @@ The parts: `easy`, `hard`, `wide` to train on; `heldout`, `heldout-wide` to eval
 words as can be), `mixed` (half with blocks, half in sequence, so that a reward on parallel thinking has
 something to move), `late` (a block after a solution in the main thread, to verify it), `anywhere` (as mixed,
 half of the blocks late, so that where they stand can move too), `plan` (the main thread says first what each
-path does) and `shuffled` (which path does what is chance). A number after a part with blocks is that of their
-paths: `search:which-coldstart-3`.
+path does, of as many as there is work for) and `shuffled` (which path does what is chance). A number after a
+part with blocks is that of their paths, of a plan the most: `search:which-coldstart-3`.
 """
 
 from __future__ import annotations

@@ -55,17 +55,22 @@ def divided(
 ) -> Written:
     """One block whose path i tries the alternatives i, i + paths, …; the path that finds the target says so.
 
-    `plan`: the main thread says first which labels each path takes. `shuffled`: which path takes which share
-    is chance. `late`: the main thread solves the problem first, and the block does it again.
+    `plan`: the main thread says first which labels each path takes, and there are no more paths than
+    alternatives. `shuffled`: which path takes which share is chance. `late`: the main thread solves the
+    problem first, and the block does it again.
     """
     assert problem.target is not None
+    if (
+        plan
+    ):  # which says how many there are: a path of a numbered block may have nothing to do, a line may not
+        paths = min(paths, problem.level)
     shares = [problem.alternatives[start::paths] for start in range(paths)]
     if shuffled:
         rng.shuffle(shares)
     texts = [_tried(share, problem.target) if share else NOTHING for share in shares]
     before = f"{_tried(problem.alternatives, problem.target)}\n\n" if late else ""
     if plan:
-        before += "".join(f"{' '.join(each.label for each in share) or NOTHING}\n" for share in shares)
+        before += "".join(f"{' '.join(each.label for each in share)}\n" for share in shares)
     return Written(f"{before}{render(texts, f'{FOUND} {problem.answer}')}\n\n{FINAL_ANSWER} {problem.answer}")
 
 
