@@ -414,31 +414,33 @@ def evaluate(work: Work, turns: Turns) -> None:
     way = Way(lambda way: [])
     written: list[list[int]] = []
 
-    def ours() -> None:
+    def ours(asked: int) -> None:
         decoder = ForkJoinDecoder(
             model, tokenizer, limits=Limits(max_new_tokens=max(lengths)), batch_size=work.batch
         )
-        seeds = [list(range(i * work.samples, (i + 1) * work.samples)) for i in range(len(prompts))]
+        seeds = [list(range(i * work.samples, (i + 1) * work.samples)) for i in range(asked)]
         with scripted([{0: ids} for ids in responses]):
-            answers = decoder.generate(prompts, seeds=seeds)
+            answers = decoder.generate(prompts[:asked], seeds=seeds)
         written.extend(response.token_ids for group in answers for response in group)
 
-    def loop() -> None:
-        most = work.batch // work.samples
-        for i in range(0, len(prompts), most):
-            batch = responses[i * work.samples : (i + most) * work.samples]
+    def loop(asked: int) -> None:
+        for i in range(0, asked, side_by_side):
+            batch = responses[i * work.samples : min(i + side_by_side, asked) * work.samples]
             written.extend(
-                generate(way, model, tokenizer, prompts[i : i + most], batch, samples=work.samples)
+                generate(way, model, tokenizer, prompts[i : i + side_by_side], batch, samples=work.samples)
             )
 
+    side_by_side = work.batch // work.samples
+    asked = min(side_by_side, len(prompts))  # a batch is enough to warm up
     turns.ready()
     while turns.left:
         written.clear()
         began = turns.now()
-        (ours if work.way == "prl" else loop)()
+        (ours if work.way == "prl" else loop)(asked)
         facts = turns.since(began) | {"peak": peak_memory(work.device) / GIB}
-        assert written == responses, f"{work.way} wrote other tokens than prescribed"
-        turns.done(facts | {"tokens": sum(lengths), "samples": len(responses)})
+        assert written == responses[: asked * work.samples], f"{work.way} wrote other tokens than prescribed"
+        turns.done(facts | {"tokens": sum(map(len, written)), "samples": len(written)})
+        asked = len(prompts)
 
 
 # -- models and data
