@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -269,6 +270,46 @@ LOADS = {
     command: load_of(asked(command, **(EVALUATING if command == "rl" else {})))
     for command in ("sft", "rl", "eval")
 }
+
+
+@pytest.mark.parametrize(
+    ("given", "merged", "why"),
+    [
+        ({"dtype": "bfloat16"}, True, "merged: "),
+        ({"dtype": "bfloat16", "rollout_weights": "adapter"}, False, ""),
+        ({"dtype": "bfloat16", "rollout_weights": "merged"}, True, ""),
+        ({"dtype": "float32"}, False, ""),
+        ({"dtype": "float32", "rollout_weights": "merged"}, False, ""),
+        ({"dtype": "float32", "load_in_4bit": True}, True, "merged: "),
+    ],
+)
+def test_merged_rollouts_where_they_fit(memory: Any, given: dict[str, Any], merged: bool, why: str) -> None:
+    memory(64)
+    found, told = fitting.merges(asked("rl", **given))
+    assert found == merged
+    assert told.startswith(why)
+    assert bool(told) == bool(why)
+
+
+def test_merged_rollouts_are_not_taken_where_they_do_not_fit(memory: Any, tmp_path: Path) -> None:
+    settings = on_a_card("rl", model_name_or_path="Qwen/Qwen3-4B-Base")
+    plain = forecast(read_shape("Qwen/Qwen3-4B-Base"), load_of(settings)).peak
+    needed = replace(load_of(settings), is_merged=True)
+    peak = forecast(read_shape("Qwen/Qwen3-4B-Base"), needed).peak
+    assert peak >= plain
+    for room, fits in ((peak, True), (peak - 1, False)):
+        found, told = fitting.merges(settings, room)
+        assert found == fits
+        assert re.fullmatch(
+            rf"{'merged' if fits else 'adapter'}: [\d.]+ GiB are forecast with merged ones, [\d.]+ are free",
+            told,
+        )
+    unknown = tmp_path / "config.json"
+    unknown.write_text('{"model_type": "mamba"}')
+    assert fitting.merges(asked("rl", dtype="bfloat16", model_name_or_path=str(tmp_path))) == (
+        False,
+        "adapter: what merged weights would take is not known of this model",
+    )
 
 
 def test_it_takes_no_time() -> None:

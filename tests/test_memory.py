@@ -47,6 +47,22 @@ def benchmark() -> ModuleType:
     return module
 
 
+@pytest.mark.parametrize("four_bit", [True, False])
+def test_merged_rollouts_take_a_copy_of_the_matrices(four_bit: bool) -> None:
+    """All of a 4-bit model's; of another's those that have an adapter."""
+    asked = replace(RL, four_bit=four_bit, targets=("q_proj", "v_proj"))
+    sizes = [SHAPE.linears[name] for name in (SHAPE.linears if four_bit else asked.targets)]
+    copied = [
+        {item.name: item for item in forecast(SHAPE, load).items if item.phase == "rollout"}["copied weights"]
+        for load in (asked, replace(asked, is_merged=True))
+    ]
+    more = copied[1].bytes - copied[0].bytes
+    assert more == 2 * SHAPE.layers * sum(rows * columns for rows, columns in sizes)
+    assert "adapter folded in" in copied[1].note
+    at_the_rollout = replace(asked, is_merged=True, rows=0, rollout_rows=4)
+    assert changes(SHAPE, at_the_rollout, 0)[0].flags == {"rollout_weights": "adapter"}
+
+
 @pytest.mark.parametrize(("size", "parameters"), QWEN3.items())
 def test_known_sizes_have_the_weights_that_are_published(size: str, parameters: int) -> None:
     for name in (f"Qwen/Qwen3-{size}", f"Qwen/Qwen3-{size}-Base"):

@@ -1,21 +1,25 @@
 """Rollouts of prl's decoder inside TRL's GRPOTrainer (trl 1.16): agreement, masking."""
 
+import json
 import math
 from types import SimpleNamespace
 
 import pytest
 import torch
+import yaml
 from datasets import Dataset
 from peft import LoraConfig, get_peft_model
 from torch import nn
 from transformers import TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
+from prl import rl
+from prl.config import resolve
 from prl.decoding import Limits, Sampling
 from prl.model import load_model
 from prl.prompts import render_prompt
 from prl.structure import Tags, read_structure
-from prl.trainer.rollouts import Rollouts
+from prl.trainer.rollouts import MERGED_LIMIT, Rollouts
 
 
 def talkative(attention, *, lora=False):
@@ -257,3 +261,57 @@ def test_rollouts_are_drawn_as_the_trainer_is_told():
     assert (decoder.limits, decoder.sampling, decoder.batch_size) == (limits, Sampling(0.7, 0.9, 5, 0.1), 6)
     trainer.args.top_k = trainer.args.min_p = None  # TRL's way to say off
     assert Rollouts(limits)._decoder(trainer, 6).sampling == Sampling(0.7, 0.9, 0, 0.0)
+
+
+def gapped(rollouts, mean, step=1):
+    """A log after responses whose log-probabilities were off by `mean`."""
+    rollouts.gaps = torch.tensor([0.5, 100 * mean, 100])
+    logs = {"loss": 0.0}
+    rollouts.on_log(SimpleNamespace(bf16=True, fp16=False), None, None, logs=logs)
+    return logs["sampling_gap/mean"]
+
+
+@pytest.mark.parametrize("is_watched", [True, False])
+def test_merged_weights_that_sample_otherwise_are_given_up_or_told(is_watched, capsys, tmp_path):
+    rollouts = Rollouts(Limits(), merges=True, is_watched=is_watched)
+    assert gapped(rollouts, MERGED_LIMIT / 2) == pytest.approx(MERGED_LIMIT / 2)
+    assert rollouts.merges
+    assert "warning" not in capsys.readouterr().err
+    gapped(rollouts, 2 * MERGED_LIMIT)
+    gapped(rollouts, 2 * MERGED_LIMIT)
+    said = " ".join(capsys.readouterr().err.split())
+    assert said.count("warning") == 1
+    assert "off by 0.04 on average (limit: 0.02)" in said
+    assert rollouts.merges != is_watched
+    assert ("from here on the adapter samples" in said) == is_watched
+    assert ("take --rollout_weights adapter" in said) != is_watched
+
+
+def test_a_gap_that_is_no_number_ends_it_too():
+    rollouts = Rollouts(Limits(), merges=True, is_watched=True)
+    gapped(rollouts, math.nan)
+    assert not rollouts.merges
+
+
+@pytest.mark.parametrize(("is_watched", "merges"), [(True, False), (False, True)])
+def test_a_resumed_run_goes_on_with_the_weights_that_it_took(is_watched, merges, tmp_path):
+    before = Rollouts(Limits(), merges=False)
+    kept = {"stateful_callbacks": {"Rollouts": before.state()}}
+    (tmp_path / "trainer_state.json").write_text(json.dumps(kept))
+    after = Rollouts(Limits(), merges=True, is_watched=is_watched)
+    after.restore(tmp_path)
+    assert after.merges == merges, "what the user asks for counts"
+
+
+def test_rollouts_in_16_bits_sample_with_the_merged_adapter(tmp_path):
+    """As `prl rl` does by itself, where there is room: told, and within the limit."""
+    settings = resolve(
+        "rl", recipe="tiny", threads=1, dtype="bfloat16", max_steps=1, per_device_train_batch_size=4,
+        gradient_accumulation_steps=1, num_generations=4, max_completion_length=24, limit=8,
+        attention="causal", output_dir=str(tmp_path / "rl"),
+    )  # fmt: skip
+    rl.run(settings)
+    logged = json.loads((tmp_path / "rl" / "metrics.jsonl").read_text().splitlines()[0])
+    assert 0 < logged["sampling_gap/mean"] < MERGED_LIMIT
+    chosen = yaml.safe_load((tmp_path / "rl" / "config.yaml").read_text())["chosen"]
+    assert chosen["rollout_weights"].startswith("merged: ")

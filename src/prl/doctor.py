@@ -23,7 +23,7 @@ from typing import Any
 from prl import config, recipes
 from prl.errors import RunError, UsageError
 from prl.machine import hardware
-from prl.machine.fitting import Change, changes, command_of, flags_of, merged
+from prl.machine.fitting import Change, changes, command_of, flags_of, merged, merges
 from prl.machine.hardware import Machine
 from prl.machine.load import load_of
 from prl.machine.memory import GIB, Forecast, forecast
@@ -196,6 +196,8 @@ def report(diagnosis: Diagnosis) -> Iterator[str]:
     for item in now.items:
         apart = "" if item.phase in ("static", now.at) else f", {item.phase}: not at the peak"
         yield f"  {item.name:16}{_size(item.bytes)}  {item.note}{apart}".rstrip()
+    if settings.command == "rl" and (told := merges(settings, diagnosis.available)[1]):
+        yield f"  rollout weights {told}"
     for number, change in enumerate(diagnosis.changes, 1):
         yield f"  {number}. {flags_of(change.flags)}: {change.peak / GIB:.2f} GiB; {change.why}"
     if diagnosis.changes:

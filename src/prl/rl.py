@@ -30,7 +30,7 @@ from prl.decoding.context import context_of
 from prl.errors import UsageError, nearest
 from prl.grammar import render
 from prl.machine import environment
-from prl.machine.fitting import check_fits, extent_of_prompts
+from prl.machine.fitting import check_fits, extent_of_prompts, merges
 from prl.machine.halving import advise, halving
 from prl.model import (
     TAGS_ARE,
@@ -96,7 +96,7 @@ def run(
     quiet_libraries()
     environment.keep()
     stages = stages_of(settings.arguments, settings.trainer.max_steps)
-    settings, tags = _settled(settings, len(rewards))
+    settings, tags, merged = _settled(settings, len(rewards))
     arguments, training = settings.arguments, settings.trainer
     own = _own(settings, stages, rewards)
     # Data before the model, which takes minutes to load; the folder once nothing in them is wrong.
@@ -116,8 +116,7 @@ def run(
         alternating = cast(AlternatingReward | None, paid.get("alternating"))
         staging = _staging(settings, stages, problems, alternating, [*own])
         advised = functools.partial(advise, settings)
-        size, limits = arguments.rollout_batch_size, Limits.of(arguments, training.max_completion_length)
-        rollouts = None if training.use_vllm else Rollouts(limits, batch_size=size, advise=advised)
+        rollouts = None if training.use_vllm else _rollouts(settings, merged, advised)
         trainer = GRPO(
             model,
             training,
@@ -153,9 +152,10 @@ def run(
     return RLResult(folder.folder, metrics)
 
 
-def _settled(settings: Settings[RLArguments], own: int) -> tuple[Settings[RLArguments], str]:
+def _settled(settings: Settings[RLArguments], own: int) -> tuple[Settings[RLArguments], str, bool]:
     """`settings` with what follows from the model: the tags, which a resumed run keeps as it began with them,
-    and dropout; and how the tags are written. `own` rewards more than they name each weigh 1."""
+    and dropout; how the tags are written; and whether rollouts merge the adapter. `own` rewards more than
+    they name each weigh 1."""
     arguments, training = settings.arguments, copy(settings.trainer)  # the trainer changes it
     check_loadable(arguments.model_name_or_path, trust_remote_code=training.trust_remote_code)
     start = _checkpoint(arguments, training) or arguments.model_name_or_path
@@ -170,9 +170,23 @@ def _settled(settings: Settings[RLArguments], own: int) -> tuple[Settings[RLArgu
     if arguments.lora_dropout and training.disable_dropout:
         told = f"off in rl, which scores what it sampled; the adapter's {arguments.lora_dropout:g} is sft's"
         chosen |= {"dropout": told}
+    merged, why = merges(settings)
+    if why:
+        chosen |= {"rollout_weights": why}
     if training.reward_weights is not None:
         training.reward_weights = [*training.reward_weights, *[1.0] * own]
-    return replace(settings, chosen=chosen, trainer=training), tags
+    return replace(settings, chosen=chosen, trainer=training), tags, merged
+
+
+def _rollouts(settings: Settings[RLArguments], merged: bool, advised: Callable[[], str]) -> Rollouts:
+    arguments = settings.arguments
+    return Rollouts(
+        Limits.of(arguments, settings.trainer.max_completion_length),
+        batch_size=arguments.rollout_batch_size,
+        merges=merged,
+        is_watched=arguments.rollout_weights == "auto",
+        advise=advised,
+    )
 
 
 def _own(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -11,10 +12,10 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora.layer import Linear as LoraLinear
 from peft.tuners.trainable_tokens.layer import TrainableTokensLayer
 
-from prl.decoding import ForkJoinDecoder, Limits, passes
+from prl.decoding import ForkJoinDecoder, Limits, Sampling, passes
 from prl.decoding.passes import decoding
 from prl.decoding.rows import ATTENTION
-from prl.decoding.weights import folded_adapters, without_wrappers
+from prl.decoding.weights import dequantized, folded_adapters, without_wrappers
 from prl.model import Lora, load_model
 from prl.prompts import render_prompt
 from prl.structure import attach_structure, attached_structure
@@ -99,14 +100,87 @@ def test_folded_computes_the_same_and_leaves_no_trace(make_model, tags, argument
         torch.testing.assert_close(folded, expected, atol=1e-5 * expected.abs().max().item(), rtol=0)
 
 
-def test_lora_is_folded_in_fp32_only_and_rows_always(make_model, tags):
-    for dtype, folds in ((torch.float32, True), (torch.bfloat16, False)):
+def test_lora_is_folded_where_that_is_exact_or_asked_for_and_rows_always(make_model, tags):
+    for dtype, merges, folds in (
+        (torch.float32, False, True),
+        (torch.bfloat16, False, False),
+        (torch.bfloat16, True, True),
+    ):
         model = adapted(make_model, tags, dtype=dtype)
-        with folded_adapters(model):
+        with folded_adapters(model, merges=merges):
             layers = [module for module in model.modules() if isinstance(module, LoraLinear)]
             assert len(layers) == 14
             assert all(layer.merged == folds for layer in layers)
             assert model.get_base_model().get_input_embeddings().token_adapter.merged
+
+
+def test_merged_in_16_bits_the_sum_is_rounded_once(make_model, tags):
+    model = adapted(make_model, tags, dtype=torch.bfloat16).eval()
+    before, pointers = state(model), {name: p.data_ptr() for name, p in model.named_parameters()}
+    layers = [module for module in model.modules() if isinstance(module, LoraLinear)]
+    exact = [layer.base_layer.weight.float() + layer.get_delta_weight("default") for layer in layers]
+    with folded_adapters(model, merges=True):
+        for layer, wanted in zip(layers, exact, strict=True):
+            assert torch.equal(layer.base_layer.weight, wanted.bfloat16())
+    assert_same(model, before, pointers)
+
+
+@pytest.fixture
+def quantized():
+    pytest.importorskip("bitsandbytes")
+    model, tokenizer = load_model(
+        "tiny",
+        lora=Lora(8, 8),
+        load_in_4bit=True,
+        dtype=torch.bfloat16,
+        tags="tokens",
+        attention="structured",
+    )
+    return stir(model).eval(), tokenizer
+
+
+def test_a_matrix_stands_in_for_a_4_bit_layer_and_its_adapter(quantized):
+    model, _ = quantized
+    ids, modules = torch.arange(5, 45)[None], [*model.modules()]
+    before = state(model)
+    with torch.no_grad():
+        expected = model(input_ids=ids).logits
+        with dequantized(model):
+            kinds = Counter(type(module).__name__ for module in model.modules())
+            found = model(input_ids=ids).logits
+        with model.disable_adapter():
+            bare = model(input_ids=ids).logits
+            with dequantized(model):
+                unadapted = model(input_ids=ids).logits
+    assert "Linear4bit" not in kinds
+    assert [*model.modules()] == modules
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    matters = (bare - expected).abs().mean()
+    assert (found - expected).abs().mean() < matters / 20
+    assert (unadapted - bare).abs().mean() < matters / 20, "an adapter that is off stays out"
+
+
+def test_an_exception_among_stand_ins_leaves_no_trace(quantized):
+    model, _ = quantized
+    modules = [*model.modules()]
+    with pytest.raises(ZeroDivisionError), dequantized(model):
+        raise ZeroDivisionError
+    assert [*model.modules()] == modules
+
+
+def test_a_4_bit_model_decodes_with_merged_weights(quantized):
+    model, tokenizer = quantized
+    modules = [*model.modules()]
+    limits = Limits(max_new_tokens=48, max_path_length=12)
+    responses = {
+        merges: ForkJoinDecoder(
+            model, tokenizer, limits=limits, sampling=Sampling(temperature=0), merges=merges
+        ).generate(PROMPTS)
+        for merges in (False, True)
+    }
+    begun, other = ([group[0].token_ids[:4] for group in groups] for groups in responses.values())
+    assert begun == other, "later a tie may go the other way"
+    assert [*model.modules()] == modules
 
 
 @pytest.mark.parametrize("tied", [True, False])
@@ -234,7 +308,7 @@ def test_decoding_with_an_adapter(make_model, tokenizer, tags, monkeypatch, tied
     assert texts == [[response.text for response in group] for group in expected]
     assert texts != [[response.text for response in group] for group in answers]
 
-    monkeypatch.setattr(passes, "folded_adapters", lambda model: torch.no_grad())
+    monkeypatch.setattr(passes, "folded_adapters", lambda model, **given: torch.no_grad())
     unfolded = decoder.generate(PROMPTS, samples=4)
     assert [[r.text for r in group] for group in unfolded] == [[r.text for r in group] for group in answers]
 

@@ -66,7 +66,9 @@ class Response:
 class ForkJoinDecoder:
     """Samples responses from a model, `batch_size` at a time, with structured or causal attention.
 
-    `attention` None: structured where `attach_structure` was called on the model. Raises UsageError for
+    `attention` None: structured where `attach_structure` was called on the model. `merges`: with its adapter
+    in the weights, rounded where these are of 16 or 4 bits (`prl.decoding.weights`): faster, and another
+    model. Raises UsageError for
     limits that cannot hold one block and for an attention other than the model's; ModelError for a tokenizer
     without the tags and for a model that decodes otherwise than its own forward pass computes, which is tried
     on a few tokens, once a model. After `generate`, `steps` counts forward passes (prefill aside) and
@@ -82,6 +84,7 @@ class ForkJoinDecoder:
         limits: Limits | None = None,
         sampling: Sampling | None = None,
         batch_size: int = 64,
+        merges: bool = False,
     ) -> None:
         attached = attached_structure(model)
         if attention not in (None, "causal", "structured"):
@@ -90,7 +93,7 @@ class ForkJoinDecoder:
             raise UsageError("this model computes with structured attention; it cannot be decoded causally")
         if batch_size < 1:
             raise UsageError(f"batch_size {batch_size} must be 1 or more")
-        self.model, self.tokenizer, self.batch_size = model, tokenizer, batch_size
+        self.model, self.tokenizer, self.batch_size, self.merges = model, tokenizer, batch_size, merges
         self.limits, self.sampling = limits or Limits(), sampling or Sampling()
         self.tags = attached or (Tags.of(tokenizer) if attention == "structured" else NO_TAGS)
         opening = self.limits.path_opening or path_opening(model)
@@ -141,7 +144,7 @@ class ForkJoinDecoder:
         queue = [(i, j) for i, of_prompt in enumerate(seeds) for j in range(len(of_prompt))]
         responses: list[dict[int, Response]] = [{} for _ in encoded]
         self.steps = self.cache_bytes = done = 0
-        with decoding(self.model):
+        with decoding(self.model, merges=self.merges):
             batch = _Batch(self, encoded, min(self.batch_size, len(queue)), on_token)
             while queue or batch.rows:
                 admitted = batch.admit(queue, seeds)
@@ -165,7 +168,7 @@ class ForkJoinDecoder:
         padded = [prompt[0]] * (before - len(prompt)) + list(prompt)
         for encoded, each in (([list(prompt)] * prompts, samples), ([padded], prompts * samples)):
             queue = [(i, j) for i in range(len(encoded)) for j in range(each)]
-            with decoding(self.model):
+            with decoding(self.model, merges=self.merges):
                 batch = _Batch(self, encoded, min(self.batch_size, len(queue)), None)
                 batch.admit(queue, [list(range(each))] * len(encoded))
                 batch.step()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from prl.decoding.packing import packed_linears
 from prl.decoding.rows import ATTENTION, Columns, RowCache, masks_of
 from prl.decoding.sampling import uploaded
 from prl.decoding.steps import Sizes, Steps
-from prl.decoding.weights import folded_adapters, without_wrappers
+from prl.decoding.weights import dequantized, folded_adapters, without_wrappers
 from prl.structure import attention_named, backbone_of, cache_name
 
 
@@ -77,15 +77,17 @@ def evaluating(model: PreTrainedModel | PeftModel) -> Iterator[None]:
 
 
 @contextmanager
-def decoding(model: PreTrainedModel | PeftModel) -> Iterator[None]:
-    """The model as `Passes` takes it. Within another, nothing is left to do: that takes a small model as long
-    as a token or two."""
+def decoding(model: PreTrainedModel | PeftModel, *, merges: bool = False) -> Iterator[None]:
+    """The model as `Passes` takes it; `merges`: with its adapter in the weights where these are of 16 or 4
+    bits too, rounded. Within another, nothing is left to do: that takes a small model as long as a token or
+    two."""
     if backbone_of(model).config._attn_implementation == ATTENTION:
         yield
         return
     with (
         evaluating(model),
-        folded_adapters(model),
+        folded_adapters(model, merges=merges),
+        dequantized(model) if merges else nullcontext(),
         packed_linears(model),
         without_wrappers(model),
         attention_named(backbone_of(model), ATTENTION),

@@ -40,16 +40,19 @@ Knob = Callable[[Shape, Load], Iterator[Step]]
 def changes(shape: Shape, load: Load, available: int) -> list[Change]:
     """What to change so that the peak fits `available` bytes, in the order to try, each on top of the last.
 
-    First what costs time only, then what changes what is learnt: micro-batch (the effective batch is kept by
-    accumulation), responses side by side, rows of an evaluation, checkpointing, length, quantisation, a
-    smaller model. Of each the mildest that is enough, else the furthest that helps. Stops when it fits; the
-    last `peak` says whether it does. Fewer responses to a problem (`num_generations`) save nothing, since
-    only `rollout_batch_size` of them are in memory at once. `load` is what `prl.machine.load.load_of` gives.
+    First what costs time only, then what changes what is learnt: the adapter apart in rollouts, micro-batch
+    (the effective batch is kept by accumulation), responses side by side, rows of an evaluation,
+    checkpointing, length, quantisation, a smaller model. Of each the mildest that is enough, else the
+    furthest that helps. Stops when it fits; the last `peak` says whether it does. Fewer responses to a
+    problem (`num_generations`) save nothing, since only `rollout_batch_size` of them are in memory at once.
+    `load` is what `prl.machine.load.load_of` gives.
     """
     now = Change({}, "as it is", forecast(shape, load).peak, shape, load)
     found: list[Change] = []
     # As long as it helps: what one saves may be hidden until the others have been at work.
-    while turned := _turned((_micro_batch, _side_by_side, _evaluated), [now, *found][-1], available):
+    while turned := _turned(
+        (_rollout_weights, _micro_batch, _side_by_side, _evaluated), [now, *found][-1], available
+    ):
         found += turned
     return found + _turned(
         (_checkpointing, _length, _quantisation, _smaller_model), [now, *found][-1], available
@@ -74,6 +77,11 @@ def _turned(knobs: Sequence[Knob], now: Change, available: int) -> list[Change]:
             found.append(best)
             now = best
     return found
+
+
+def _rollout_weights(shape: Shape, load: Load) -> Iterator[Step]:
+    if load.is_merged:
+        yield {"rollout_weights": "adapter"}, "slower rollouts", shape, replace(load, is_merged=False)
 
 
 def _micro_batch(shape: Shape, load: Load) -> Iterator[Step]:
@@ -261,6 +269,25 @@ def check_fits(settings: Settings[Any], extent: Extent | None = None) -> None:
         told = _advice(settings, shape, most, available, _cut(shape, load, most))
         rest = "" if on_cpu else ", then fewer rows are computed at once"
         console.print(f"warning: {load.command} may not fit the memory{rest}: {told}", markup=False)
+
+
+def merges(settings: Settings[Any], available: int | None = None) -> tuple[bool, str]:
+    """Whether rollouts take the adapter merged into the weights (--rollout_weights), and why; "" where it is
+    exact, or what the user decided. `available` bytes are free; None: what this process can get."""
+    asked, load = settings.arguments.rollout_weights, load_of(settings)
+    if not load.rollout_rows or (load.dtype == "float32" and not load.four_bit):
+        return False, ""
+    if asked != "auto":
+        return asked == "merged", ""
+    try:
+        shape = read_shape(settings.arguments.model_name_or_path)
+    except ModelError:
+        return False, "adapter: what merged weights would take is not known of this model"
+    peak = forecast(shape, replace(load, is_merged=True)).peak
+    free = hardware.usable_memory(load.device) if available is None else available
+    fits = peak <= free
+    told = f"{_gib(peak)} GiB are forecast with merged ones, {_gib(free)} are free"
+    return fits, f"{'merged' if fits else 'adapter'}: {told}"
 
 
 def _most(load: Load, extent: Extent) -> Load:

@@ -32,7 +32,8 @@ class Load:
     where more wait for a place; in an evaluation of RL `eval_rollout_rows`, `eval_group` to a prompt, before
     its `eval_rows` are scored. `is_packed`: rows are computed without padding, a group's prompt once and the
     `shared` tokens that all rows begin with once (`prl.trainer.packing`). Each of its `paths` begins with
-    `opening` tokens at once. `tile_rows` and `tile_columns`: of the LM head.
+    `opening` tokens at once. `is_merged`: a copy of the weights, with the adapter rounded in, samples.
+    `tile_rows` and `tile_columns`: of the LM head.
     """
 
     command: str
@@ -54,6 +55,7 @@ class Load:
     opening: int = 0
     is_refilled: bool = False
     is_filtered: bool = False
+    is_merged: bool = False
     lora_r: int = 16
     targets: tuple[str, ...] = ("all-linear",)
     structured: bool = False
@@ -146,12 +148,11 @@ def load_of(settings: Settings[Any], longest_prompt: int | None = None) -> Load:
     if settings.command == "sft":
         length = training.max_length or max(1024, 2 * prompt)
         evaluated = training.per_device_eval_batch_size
-        sampled = min(given.sample_count, evaluated)
         return Load(
             prompt=min(prompt, length // 2),
             completion=length - min(prompt, length // 2),
             eval_rows=evaluated,
-            rollout_rows=sampled,
+            rollout_rows=min(given.sample_count, evaluated),
             rollout_completion=training.max_length or 512,
             is_refilled=given.sample_count > evaluated,
             **common,
@@ -168,6 +169,7 @@ def load_of(settings: Settings[Any], longest_prompt: int | None = None) -> Load:
         is_refilled=side_by_side < together,
         has_reference=bool(training.beta),
         is_filtered=training.top_p < 1 or bool(training.top_k),
+        is_merged=given.rollout_weights == "merged",
         **_evaluation_of_rl(given, training),
         **common,
     )

@@ -228,11 +228,14 @@ def _rollout(shape: Shape, load: Load, phase: str = "rollout") -> list[Item]:
     matrix = shape.vocabulary * shape.hidden
     folded = 2 * matrix * load.weight_bytes if load.lora_r else 0  # the tag rows, in embedding and head
     notes = ["tag rows put in"] if load.lora_r else []
-    if load.dtype == "float32" and not load.four_bit and load.lora_r:
-        folded += 4 * shape.layers * sum(map(math.prod, _adapted(shape, load).values()))
+    is_folded = load.is_merged or (load.dtype == "float32" and not load.four_bit)
+    if is_folded and load.lora_r:
+        copied = shape.linears if load.four_bit else _adapted(shape, load)
+        folded += load.weight_bytes * shape.layers * sum(map(math.prod, copied.values()))
         notes.append("adapter folded in")
     if load.device == "cpu" and load.dtype == "float32":
-        sizes = [] if load.four_bit else [math.prod(size) for size in shape.linears.values()] * shape.layers
+        is_plain = load.is_merged or not load.four_bit
+        sizes = [math.prod(size) for size in shape.linears.values()] * shape.layers if is_plain else []
         folded += 4 * sum([*sizes, matrix])
         notes.append("packed for the CPU")
     slots, _ = cache_slots(load.rollout_prompt, load.rollout_completion)

@@ -144,6 +144,11 @@ NEEDS: dict[str, tuple[Need, ...]] = {
             lambda v: v.get("attention") == "structured",
             "paths max_paths max_blocks max_path_length join",
         ),
+        (
+            "weights of 16 or 4 bits; in float32 the adapter is in them and exact",
+            lambda v: v.get("dtype") != "float32" or v.get("load_in_4bit"),
+            "rollout_weights",
+        ),
         ("reward alternating", lambda v: _pays(v, "alternating"), "alternate alternate_window"),
         ("reward overlong", lambda v: _pays(v, "overlong"), "overlong_buffer"),
         ("--sampling adaptive", lambda v: "adaptive" in _stages(v) + v.get("sampling", ""), "band"),

@@ -10,6 +10,7 @@ from prl.settings.flags import DataFlags, ModelFlags, PathFlags, flag
 
 Sampling = Literal["uniform", "adaptive"]
 Rehearse = Literal["auto", "on", "off"]
+RolloutWeights = Literal["auto", "adapter", "merged"]
 WrongPaths = Literal["recorded", "judged", "learned"]
 
 
@@ -68,6 +69,12 @@ class RLArguments(PathFlags, TrainingFlags):
         None,
         "responses decoded side by side; if none: all that are sampled at once "
         "(--per_device_train_batch_size x --steps_per_generation); less: less memory, slower",
+    )
+    rollout_weights: RolloutWeights = flag(
+        "auto",
+        "what samples where weights have 16 or 4 bits. adapter: the model as it trains; merged: a copy of it "
+        "in 16 bits with the adapter rounded in, faster for more memory; auto: merged where that is "
+        "forecast to fit, as long as it samples what the model scores",
     )
     rewards: list[str] = flag(
         ["accuracy"],

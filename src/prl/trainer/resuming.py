@@ -39,7 +39,7 @@ KINDS = {
     "measured": "eval_strategy eval_steps eval_delay per_device_eval_batch_size num_generations_eval "
     "eval_packing sample_count metric_for_best_model greater_is_better load_best_model_at_end eval_dataset "
     "eval_dataset_split eval_limit",
-    "computed": "device dtype use_cpu bf16 fp16 tf32",
+    "computed": "device dtype use_cpu bf16 fp16 tf32 rollout_weights",
     "batch": "per_device_train_batch_size gradient_accumulation_steps generation_batch_size "
     "steps_per_generation",
 }
@@ -54,7 +54,10 @@ TOLD = {
     "batch": "{change}, with as many rows in a step, but not to the bit",
 }
 
-BEFORE = {command: {"wrong_paths": "learned"} for command in ("sft", "rl")}
+BEFORE = {
+    "sft": {"wrong_paths": "learned"},
+    "rl": {"wrong_paths": "learned", "rollout_weights": "adapter"},
+}
 """What a stage did before it had a setting: a run whose config.yaml says nothing of it was begun so."""
 
 LORA = ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules")

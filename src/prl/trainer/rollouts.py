@@ -30,6 +30,10 @@ T = TypeVar("T")
 GAP_LIMIT = 1e-3
 """In fp32, a larger difference of log-probabilities means that something decodes otherwise than it trains."""
 
+MERGED_LIMIT = 0.02
+"""With merged weights, the largest mean difference: a tenth of GRPO's clip range (`epsilon`), within which a
+policy counts as the one that sampled. A merged adapter is rounded, and small updates vanish in that."""
+
 
 class Rollouts(TrainerCallback, ExportableState):
     """`rollout_func` of a GRPOTrainer (trl 1.16), and the callback that logs the gap.
@@ -40,6 +44,9 @@ class Rollouts(TrainerCallback, ExportableState):
 
     Where memory runs out it decodes half as many responses side by side from then on, logs how many
     (`memory/rollout_batch`) and keeps it in checkpoints; `advise` has the last word where one is too much.
+
+    With `merges` responses are sampled with the adapter rounded into the weights (`ForkJoinDecoder`). Where
+    that `is_watched`, a mean gap above `MERGED_LIMIT` ends it, for this run and what resumes it.
     """
 
     def __init__(
@@ -47,9 +54,12 @@ class Rollouts(TrainerCallback, ExportableState):
         limits: Limits,
         *,
         batch_size: int | None = None,
+        merges: bool = False,
+        is_watched: bool = False,
         advise: Advise = lambda: "lower --max_completion_length",
     ) -> None:
         self.limits, self.batch_size, self.advise = limits, batch_size, advise
+        self.merges, self.is_watched = merges, is_watched
         self.is_halved = False
         self.latest: list[Response] = []  # what the last call gave, in the order of its prompts
         self.sampled: dict[tuple[int, ...], Response] = {}  # by prompt and completion; of the last generation
@@ -122,17 +132,21 @@ class Rollouts(TrainerCallback, ExportableState):
             limits=self.limits,
             sampling=Sampling.of(args),
             batch_size=batch_size,
+            merges=self.merges,
         )
 
     def state(self) -> dict[str, Any]:
         """What transformers writes to trainer_state.json."""
-        return {"args": {}, "attributes": {"batch_size": self.batch_size, "is_halved": self.is_halved}}
+        kept = {"batch_size": self.batch_size, "is_halved": self.is_halved, "merges": self.merges}
+        return {"args": {}, "attributes": kept}
 
     def restore(self, checkpoint: Path) -> None:
-        """Go on with as many responses side by side as fit when `checkpoint` was written."""
+        """Go on with as many responses side by side, and with the weights, as at `checkpoint`."""
         saved = exported_state(checkpoint, self)
         if saved and saved["is_halved"]:
             self.batch_size, self.is_halved = saved["batch_size"], True
+        if saved and self.is_watched:
+            self.merges = saved.get("merges", False)
 
     def watch(self, trainer: Any, live_rows: LiveRows | None = None) -> None:
         """Compare with what is scored, whenever `trainer` trains on the responses that were sampled last;
@@ -176,16 +190,23 @@ class Rollouts(TrainerCallback, ExportableState):
             logs["sampling_gap/max"], logs["sampling_gap/mean"] = max(largest), sum(sums) / sum(counts)
             is_precise = self.is_precise and not args.bf16 and not args.fp16
             if is_precise and not logs["sampling_gap/max"] <= GAP_LIMIT:
-                self._warn(logs["sampling_gap/max"])
+                self._warn(
+                    "sampled and scored log-probabilities differ by "
+                    f"{logs['sampling_gap/max']:.2g} (limit in float32: {GAP_LIMIT:.0g}), so the model "
+                    "trains on something else than it samples: please report it"
+                )
+            if self.merges and not logs["sampling_gap/mean"] <= MERGED_LIMIT:
+                self.merges = not self.is_watched
+                todo = "take --rollout_weights adapter" if self.merges else "from here on the adapter samples"
+                self._warn(
+                    "merged weights sample with log-probabilities that are off by "
+                    f"{logs['sampling_gap/mean']:.2g} on average (limit: {MERGED_LIMIT:.0g}): {todo}"
+                )
 
-    def _warn(self, gap: float) -> None:
+    def _warn(self, fault: str) -> None:
         if not self.is_warned:
             self.is_warned = True
-            console.print(
-                f"warning: sampled and scored log-probabilities differ by {gap:.2g} (limit in float32: "
-                f"{GAP_LIMIT:.0g}), so the model trains on something else than it samples: please report it",
-                markup=False,
-            )
+            console.print(f"warning: {fault}", markup=False)
 
 
 def _joined(gaps: torch.Tensor | None, more: torch.Tensor) -> torch.Tensor:
