@@ -134,6 +134,11 @@ CLAIMS = (
         ("structured-accuracy",), "block_position", "above",
     ),
     Claim(
+        "Blocks move later in the response during RL (the same, from a cold start of 280 steps, after which "
+        "blocks become frequent)",
+        ("taught-accuracy",), "block_position", "above",
+    ),
+    Claim(
         "A cold start with late blocks ends more accurate than one without",
         ("structured-accuracy", "never-late"), "accuracy", "above", 0.0, _OURS,
     ),

@@ -286,7 +286,13 @@ PAPER_MINI = Design(
     frontiers={
         "which": ("sequential", "sequential-held", cold("terse"), "numbered"),
         "widths": (cold("two"), cold("four"), cold("six"), cold("six-unnumbered"), cold("six-causal")),
+        "openings": tuple(map(cold, ("six", "six-unnumbered", "six-shuffled", "six-planned", "six-causal"))),
         "products": ("products-sequential", "products-sequential-longer", "votes", "structured-accuracy"),
+        "rewards": (*_REWARDS, "judged"),
+        "stages": ("structured-accuracy", *_SCAFFOLDS, "causal", "causal-no-easy", "never-late"),
+        "taught": _FROM_TAUGHT,
+        "blocks-first": ("long-accuracy", "blocks-first"),
+        "harm": (cold("harm"), *_HARM),
     },
     budget=BUDGET,
     votes=VOTES,
