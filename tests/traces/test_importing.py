@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import html
 import json
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prl import cli
+from prl.data import targets
 from prl.data.hub import load_rows
 from prl.grammar import parse
 from prl.traces.foreign import FORMATS, from_multiverse, from_npr, from_threadweaver
@@ -215,7 +218,7 @@ def test_a_file_is_imported_and_trained_on(tmp_path: Path, capsys: pytest.Captur
     (row,) = load_rows(str(output), need=("problem", "answer", "trace"))
     assert (row["problem"], row["answer"]) == ("How many seats?", "27")
     assert row["trace"] == from_multiverse(MULTIVERSE)
-    assert "context_paths" not in row, "nobody looked"
+    assert row["context_paths"] == [], "the work is divided: 12 and 15 are no wrong results"
     assert cli.main(["data", "check", str(output)]) == 0
 
     chats = write(tmp_path / "chats.jsonl", [{"messages": turns}])
@@ -223,6 +226,88 @@ def test_a_file_is_imported_and_trained_on(tmp_path: Path, capsys: pytest.Captur
     assert cli.main(given_words) == 0
     (again,) = load_rows(str(tmp_path / "b.jsonl"), need=("problem", "trace"))
     assert (again["problem"], again["trace"]) == (row["problem"], row["trace"])
+    assert "context_paths" not in again, "no answer, and nobody looked"
+
+
+def voting(*paths: str, summary: str) -> str:
+    steps = "".join(f"<step>{number}: {path}</step>" for number, path in enumerate(paths, 1))
+    return f"<guideline></guideline>{steps}<takeaway>{summary}</takeaway>"
+
+
+SLIP = voting("2+3=6", "2+3=5", summary="So 5.")
+ALONE = voting("3+2=6", summary="6")  # becomes text, so that places behind it move
+
+
+def imported(folder: Path, *rows: dict[str, Any], suffix: str = "jsonl") -> list[dict[str, Any]]:
+    file, output = folder / f"set.{suffix}", folder / "traces.parquet"
+    if suffix == "csv":
+        with file.open("w", newline="") as table:
+            writer = csv.DictWriter(table, [*rows[0]])
+            writer.writeheader()
+            writer.writerows({key: str(cell) for key, cell in row.items()} for row in rows)
+    else:
+        write(file, [*rows])
+    assert cli.main(["data", "import", str(file), "--format", "npr", "--output", str(output)]) == 0
+    return load_rows(str(output), need=("problem", "trace"))
+
+
+def test_wrong_paths_are_recorded_where_there_is_an_answer(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As `targets.apply(…, "judged")` finds them in training, so that both rules learn the same."""
+    bare = {"problem": "2 + 3?", "response": f"{ALONE}{SLIP}"}
+    divided = {"problem": "2 + 3?", "answer": "5", "response": voting("a=2", "b=3", summary="2+3=5")}
+    wrong = {"problem": "2 + 3?", "answer": "7", "response": SLIP}
+    rows = imported(tmp_path, bare | {"answer": "5"}, divided, wrong, bare)
+    assert [row.get("context_paths") for row in rows] == [[0], [], [], None]
+    assert "  wrong paths, recorded: 1 in 1 of 3 traces\n" in capsys.readouterr().out
+    for row in rows[:3]:
+        unknown = {key: cell for key, cell in row.items() if key != "context_paths"}
+        assert targets.apply(unknown, "judged") == row
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "csv"])
+def test_what_a_file_records_of_its_paths_is_kept(tmp_path: Path, suffix: str) -> None:
+    """By their places in what is imported, also where a verifier would say otherwise."""
+    row = {"problem": "2 + 3?", "answer": "5", "response": f"{SLIP}{ALONE}{SLIP}"}
+    rows = imported(tmp_path, *(row | {"context_paths": each} for each in ([4, 0], [])), suffix=suffix)
+    assert [each["context_paths"] for each in rows] == [[3, 0], []]
+
+
+def in_format(trace: str, form: str) -> str:
+    """A trace of prl as another project would write it."""
+    before, plan, path, after, end = {
+        "multiverse": ("<Parallel><Goal>", "Outline", "Path", "</Goal>", "Conclusion"),
+        "npr": ("<guideline>", "plan", "step", "</guideline>", "takeaway"),
+        "threadweaver": ("<Parallel><Outlines>", "Outline", "Thread", "</Outlines>", "Conclusion"),
+    }[form]
+    said = html.escape if form == "multiverse" else str
+    pieces, cursor = [], 0
+    for block in parse(trace).blocks:
+        assert block.summary
+        plans = "".join(f"<{plan}>{number}: way</{plan}>" for number, _ in enumerate(block.paths, 1))
+        paths = "".join(f"<{path}>{n}: {said(each.text)}</{path}>" for n, each in enumerate(block.paths, 1))
+        close = "" if form == "npr" else "</Parallel>"
+        pieces += [said(trace[cursor : block.span.start]), before, plans, after, paths]
+        pieces.append(f"<{end}>{said(block.summary.text)}</{end}>{close}")
+        cursor = block.summary.end
+    return "".join([*pieces, said(trace[cursor:])])
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("form", FORMATS)
+def test_wrong_paths_of_real_traces_are_those_that_training_finds(
+    real_data: Path, tmp_path: Path, form: str
+) -> None:
+    file = str(real_data / "parallel_gsm8k_341.parquet")
+    loaded = load_rows(file, need=("problem", "answer", "trace"))
+    rows = [row for row in loaded if parse(row["trace"]).is_valid]
+    written = [row | {"trace": in_format(row["trace"], form)} for row in rows]
+    theirs, output = write(tmp_path / "theirs.jsonl", written), tmp_path / "traces.parquet"
+    assert cli.main(["data", "import", theirs, "--format", form, "--output", str(output)]) == 0
+    found = [row["context_paths"] for row in load_rows(str(output), need=("problem", "trace"))]
+    assert found == [targets.wrong_paths(row["trace"], row["answer"]) for row in rows]
+    assert (len(found), sum(map(len, found))) == (338, 30)
 
 
 @pytest.mark.parametrize("answer", [None, "", " ", "nan", float("nan"), [], {"ground_truth": None}])
@@ -274,6 +359,24 @@ def test_a_row_without_an_answer_is_imported(tmp_path: Path, answer: object) -> 
             "line 1: the answer is cut off",
         ),
         ([{"problem": "", "response": "b"}], ["--format", "npr"], 1, "line 1: problem is empty"),
+        (
+            [{"problem": "a", "response": SLIP, "context_paths": [2]}],
+            ["--format", "npr"],
+            1,
+            "line 1: context_paths names path 2, and the trace has 2: count from 0 to 1",
+        ),
+        (
+            [{"problem": "a", "response": SLIP, "context_paths": "the first"}],
+            ["--format", "npr"],
+            1,
+            "line 1: context_paths is 'the first', not a list of whole numbers",
+        ),
+        (
+            [{"problem": "a", "response": f"{SLIP}{ALONE}", "context_paths": [0, 2]}],
+            ["--format", "npr"],
+            1,
+            "line 1: context_paths names path 2, which is alone in its block and becomes text",
+        ),
         (
             [{"problem": "a", "response": "b"}],
             ["--format", "npr", "--output", "x.csv"],

@@ -145,16 +145,18 @@ def _asked(
             if column == "text" and PARALLEL not in found["trace"] and not _commits(found["trace"]):
                 raise ValueError("holds no trace: neither a block nor a final answer")
             column = CONTEXT_PATHS
-            if (context := _context_paths(cells.get(CONTEXT_PATHS), found["trace"])) is not None:
-                found[CONTEXT_PATHS] = context
+            if (cell := cells.get(CONTEXT_PATHS)) is not None:
+                paths = sum(len(block.paths) for block in parse(found["trace"]).blocks)
+                if (context := context_paths(cell, paths)) is not None:
+                    found[CONTEXT_PATHS] = context
     except ValueError as error:
         raise _Wrong(field, f"{column} {error}") from None
     return found
 
 
-def _context_paths(value: object, trace: str) -> list[int] | None:
-    """The places of paths that a cell holds, also as JSON in a text; None for an empty one. Raises
-    ValueError."""
+def context_paths(value: object, paths: int) -> list[int] | None:
+    """The places that a cell holds, of a trace of so many `paths`, also as JSON in a text; None for an empty
+    one. Raises ValueError."""
     if isinstance(value, str):
         with suppress(ValueError, RecursionError):  # else it is told as what it is: a text
             value = EXACT.decode(value.strip() or "null")
@@ -162,7 +164,6 @@ def _context_paths(value: object, trace: str) -> list[int] | None:
         return None
     if not isinstance(value, list) or any(type(place) is not int for place in value):
         raise ValueError(f"is {_shown(value)}, not a list of whole numbers such as [0, 2]")
-    paths = sum(len(block.paths) for block in parse(trace).blocks)
     if beyond := [place for place in value if not 0 <= place < paths]:
         places = f"count from 0 to {paths - 1}" if paths else "leave the list empty"
         raise ValueError(f"names path {beyond[0]}, and the trace has {paths}: {places}")

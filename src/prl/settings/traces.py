@@ -144,7 +144,8 @@ class DataImportArguments(TraceFileFlags):
     """Write traces that are in another project's format as traces of prl.
 
     FILE has a column for the problem and one for the trace, which is in the format of Multiverse, of the
-    Native Parallel Reasoner (npr) or of ThreadWeaver.
+    Native Parallel Reasoner (npr) or of ThreadWeaver. The column context_paths of what is written says which
+    paths end in another result than the answer, where there is one; that of FILE is kept.
 
       prl data import theirs.jsonl --format npr --output traces.parquet
     """

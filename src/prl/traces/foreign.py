@@ -50,17 +50,17 @@ def from_multiverse(text: str) -> str:
     <BLANKLINE>
     So 12.
     """
-    return _translated(text, _Names("Goal", "Outline", "Path", "Conclusion", "Parallel", is_escaped=True))
+    return _translated(text, _NAMES["multiverse"])
 
 
 def from_npr(text: str) -> str:
     """A trace of the Native Parallel Reasoner in prl's form. ValueError says what of it has none."""
-    return _translated(text, _Names("guideline", "plan", "step", "takeaway"))
+    return _translated(text, _NAMES["npr"])
 
 
 def from_threadweaver(text: str) -> str:
     """A trace of ThreadWeaver in prl's form. ValueError says what of it has none."""
-    return _translated(text, _Names("Outlines", "Outline", "Thread", "Conclusion", "Parallel"))
+    return _translated(text, _NAMES["threadweaver"])
 
 
 FORMATS: dict[str, Callable[[str], str]] = {
@@ -69,6 +69,26 @@ FORMATS: dict[str, Callable[[str], str]] = {
     "threadweaver": from_threadweaver,
 }
 """name -> what makes a trace of prl of one in this format; ValueError where that cannot be."""
+
+
+def path_places(text: str, form: str) -> list[int | None]:
+    """Of each path of `text`, which is in the format `form`, as they are written: its place among the paths
+    of the trace that `FORMATS` makes of it, from 0; None for one that is alone in its block, and text there.
+    Raises ValueError where tags do not pair.
+
+    >>> step, end = "<step>1: 2+3=5</step>", "<takeaway>5</takeaway>"
+    >>> path_places(f"<guideline></guideline>{step}{end}<guideline></guideline>{step}{step}{end}", "npr")
+    [None, 0, 1]
+    """
+    names = _NAMES[form]
+    found: list[int | None] = []
+    first = 0
+    for block in _parts(text, names):
+        count = 0 if isinstance(block, str) else len(_paths(block, names))
+        kept = count if count > 1 else 0
+        found += range(first, first + kept) if kept else [None] * count
+        first += kept
+    return found
 
 
 class _Names(NamedTuple):
@@ -80,6 +100,13 @@ class _Names(NamedTuple):
     conclusion: str
     block: str | None = None
     is_escaped: bool = False
+
+
+_NAMES = {
+    "multiverse": _Names("Goal", "Outline", "Path", "Conclusion", "Parallel", is_escaped=True),
+    "npr": _Names("guideline", "plan", "step", "takeaway"),
+    "threadweaver": _Names("Outlines", "Outline", "Thread", "Conclusion", "Parallel"),
+}
 
 
 @dataclass(frozen=True)
@@ -111,10 +138,8 @@ class _Element:
 
 
 def _translated(text: str, names: _Names) -> str:
-    root = _read(text, names)
-    parts = root.parts if names.block else [*_grouped(root.parts, names)]
     pieces: list[str] = []
-    for part in parts:
+    for part in _parts(text, names):
         if isinstance(part, str):
             pieces.append(part.strip())
         elif part.name != (names.block or names.plans):
@@ -122,6 +147,16 @@ def _translated(text: str, names: _Names) -> str:
         else:
             pieces.append(_block(part, names))
     return "\n\n".join(filter(None, pieces))
+
+
+def _parts(text: str, names: _Names) -> list[str | _Element]:
+    """What a text says between its blocks, and these. ValueError where tags do not pair."""
+    root = _read(text, names)
+    return root.parts if names.block else [*_grouped(root.parts, names)]
+
+
+def _paths(block: _Element, names: _Names) -> list[_Element]:
+    return [element for element in block.elements if element.name == names.path]
 
 
 def _read(text: str, names: _Names) -> _Element:
@@ -179,7 +214,7 @@ def _block(block: _Element, names: _Names) -> str:
         shown = " ".join(loose.split())
         raise ValueError(f"{block} has text between its parts: {shown[:40]!r}")
     order = [element.name for element in block.elements]
-    paths = [element for element in block.elements if element.name == names.path]
+    paths = _paths(block, names)
     if names.conclusion not in order:
         raise ValueError(f"{block} has no <{names.conclusion}>, which would be the summary")
     if order != [names.plans, *[names.path] * len(paths), names.conclusion] or not paths:

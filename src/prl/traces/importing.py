@@ -4,27 +4,30 @@
 
 Columns are those that every data set is read by. The trace is taken as it is written, thoughts and all,
 because other formats have their blocks in them. A row may have no answer, but none that cannot be read.
-Nothing is recorded about wrong paths.
+`context_paths` are those that the file records, else, where there is an answer, those that the verifier finds
+by it; without either there are none, and nobody looked.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from prl.data.columns import by_column, column_of, missing_column
+from prl.data.columns import CONTEXT_PATHS, by_column, column_of, missing_column
 from prl.data.conversations import last_answer, read_conversation
 from prl.data.golds import is_missing, text_of
 from prl.data.hub import LISTED_FAULTS, bad_rows, stream_rows, told
-from prl.data.rows import to_row
+from prl.data.rows import context_paths, to_row
+from prl.data.targets import wrong_paths
 from prl.errors import DataError
 from prl.grammar import parse
 from prl.settings import Settings
 from prl.settings.arguments import DataImportArguments
 from prl.traces.dataset import check_output, write_rows
-from prl.traces.foreign import FORMATS
+from prl.traces.foreign import FORMATS, path_places
+from prl.traces.inspecting import wrong_paths_of
 
 
 def run(settings: Settings[DataImportArguments]) -> None:
@@ -54,16 +57,19 @@ def run(settings: Settings[DataImportArguments]) -> None:
     blocks = [block for row in rows for block in parse(row["trace"]).blocks]
     paths = sum(len(block.paths) for block in blocks)
     print(f"{output}: {len(rows):,} of {total:,} traces, {len(blocks):,} blocks of {paths:,} paths")
+    for line in wrong_paths_of(rows):
+        print(f"  {line}")
     if notes:
         print(f"  as read: {told(notes)}")
     print(f"  prl data check {output}")
 
 
 def imported(row: Mapping[str, Any], form: str, name: str) -> dict[str, Any]:
-    """A row of `load_rows(all_columns=True)` with the trace that its columns hold in the format `form`.
+    """A row of `load_rows(all_columns=True)` with the trace that its columns hold in the format `form`, and
+    which of its paths are no targets, where that can be said.
 
-    Raises ValueError: what of it has no form in prl, or an answer that cannot be read; DataError: the data
-    set `name` has no column for it.
+    Raises ValueError: what of it has no form in prl, an answer that cannot be read, or `context_paths` that
+    it does not have; DataError: the data set `name` has no column for the trace.
     """
     cells = by_column(row.get("columns", {}))
     column = column_of("trace", cells)
@@ -78,8 +84,29 @@ def imported(row: Mapping[str, Any], form: str, name: str) -> dict[str, Any]:
         at = last_answer(turns)
         value = None if at is None else turns[at].text
     try:
-        trace = text_of(value)
+        written = text_of(value)
     except ValueError as error:
         raise ValueError(f"{column} {error}") from error
     kept = {key: cell for key, cell in row.items() if key != "columns"}
-    return kept | {"trace": FORMATS[form](trace)}
+    kept["trace"] = trace = FORMATS[form](written)
+    context = _recorded(cells.get(CONTEXT_PATHS), path_places(written, form))
+    if context is None and "answer" in kept:
+        context = wrong_paths(trace, kept["answer"])
+    return kept if context is None else kept | {CONTEXT_PATHS: context}
+
+
+def _recorded(cell: object, places: Sequence[int | None]) -> list[int] | None:
+    """The places in the trace of prl of the paths that a cell names by their places in the file; None for an
+    empty one. Raises ValueError."""
+    try:
+        named = context_paths(cell, len(places))
+    except ValueError as error:
+        raise ValueError(f"{CONTEXT_PATHS} {error}") from None
+    if named is None:
+        return None
+    if (lost := next((path for path in named if places[path] is None), None)) is not None:
+        raise ValueError(
+            f"{CONTEXT_PATHS} names path {lost}, which is alone in its block and becomes text, and text is "
+            "learned: leave the row out, or the path off the list"
+        )
+    return [place for path in named if (place := places[path]) is not None]
