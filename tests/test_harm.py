@@ -33,6 +33,8 @@ BEST = Evaluation(10, 0.971, 0.90)
             "held-out accuracy fell from 97.1% at step 10 to 93.2% at step 30: ",
         ),
         (Evaluation(30, 0.932, 0.98), 64, None),  # two responses fewer
+        (Evaluation(30, 0.952, 0.98), 800, None),  # 2 points near 97 %, as docs/faq.md says
+        (Evaluation(30, 0.949, 0.98), 800, "held-out accuracy fell from 97.1% at step 10 to 94.9%"),
         (Evaluation(30, 0.965, 0.98), 1600, None),
         (Evaluation(30, 0.99, 0.98), 1600, None),
     ],

@@ -1,15 +1,20 @@
 """Training that stops where evaluations get no better (transformers 5.23), on the tiny model."""
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from prl import rl, runs
+from printed import missing, shown
+from prl import cli, rl, runs
 from prl.config import resolve
 from prl.errors import UsageError
 from prl.settings import Settings
+from prl.trainer.harm import Evaluation, collapse, fall, few_alive
+
+FAQ = Path(__file__).parents[1] / "docs" / "faq.md"
 
 
 def settings(folder: Path, **given: Any) -> Settings[Any]:
@@ -93,3 +98,26 @@ def test_a_checkpoint_that_knows_no_watch_is_gone_on_from(tmp_path: Path) -> Non
     rl.run(settings(folder, **given, patience=1, resume=True))
     kept = json.loads((folder / "checkpoint-2" / "trainer_state.json").read_text())["stateful_callbacks"]
     assert {"HarmWatch", "Patience"} <= kept.keys()
+
+
+def test_the_questions_show_each_line_of_harm_as_it_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Figures apart. Their command is run as it stands, but from the base and small, so that it stops."""
+    monkeypatch.chdir(tmp_path)
+    (found,) = [each for each in shown(FAQ.read_text(encoding="utf-8")) if "--patience" in str(each[0])]
+    (command,), text = [each for each in found[0] if each.startswith("prl rl ")], found[1]
+    assert len(text.splitlines()) == 4
+    small = (
+        "--model tiny --limit 16 --max_steps 6 --max_completion_length 4 --num_generations 4 --threads 1 "
+        "--per_device_train_batch_size 8 --gradient_accumulation_steps 1 --per_device_eval_batch_size 8 "
+        "--eval_limit 2 --eval_steps 1 --save_steps 1"
+    )
+    assert cli.main([*shlex.split(command)[1:], *small.split()]) == 0
+    signs = (
+        fall(Evaluation(10, 0.97, 0.90), Evaluation(30, 0.93, 0.98), 800),
+        collapse(0.03, 0.002),
+        few_alive([0.9] * 5, [0.02] * 5, 16, False),
+    )
+    told = "\n".join([*(f"warning: {sign}" for sign in signs), capsys.readouterr().err])
+    assert missing("\n…\n".join(text.replace("…", "0").splitlines()), told) is None
