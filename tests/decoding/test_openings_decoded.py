@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
-from collections.abc import Sequence
-from itertools import chain
+from collections.abc import Iterator, Sequence
+from itertools import chain, count, islice
 from math import isnan
 from types import SimpleNamespace
 from typing import Any
@@ -16,11 +17,15 @@ from hypothesis import strategies as st
 from test_forkjoin import PROMPTS, SEEDS, encode, flat, ids_of, scores, widest_gap
 from test_threads import Written
 
+from prl import config, sft
+from prl.data import search
 from prl.decoding import ForkJoinDecoder, Limits, Sampling, forkjoin
 from prl.decoding.threads import Row, Thread
 from prl.errors import UsageError
 from prl.grammar import opening_text, parse, plan_lines
 from prl.grammar.openings import lines_of, with_plans
+from prl.model import load_model
+from prl.prompts import render_prompt
 from prl.structure import (
     Opener,
     Tags,
@@ -399,19 +404,55 @@ def test_what_is_forced_takes_no_pass_of_its_own(structured, tokenizer, opening)
     assert blocks >= 3
 
 
-def test_greedy_siblings_differ_by_their_opening(structured, tokenizer):
-    def paths(opening: str) -> list[list[int]]:
-        decoder = ForkJoinDecoder(
-            structured, tokenizer, limits=Limits(90, path_opening=opening), sampling=Sampling(0.0)
-        )
-        (response,) = flat(decoder.generate([PROMPTS[0]]))
-        return [response.token_ids[start:stop] for block in response.blocks for start, stop in block]
+def of_three_sums(part: str) -> Iterator[dict[str, Any]]:
+    split = search.read_split(part)
+    return (row for row in (search.make_row(split, index) for index in count()) if row["level"] == 3)
 
-    plain, numbered = paths("none"), paths("number")
-    assert plain
-    assert all(one == other for one, other in zip(plain[::2], plain[1::2], strict=True))
-    assert numbered
-    assert all(one != other for one, other in zip(numbered[::2], numbered[1::2], strict=True))
+
+@pytest.fixture(scope="module", params=["number", "plan"])
+def divider(request, tmp_path_factory):
+    """An opening, and a model that has learned with it to give each of three paths one of three sums.
+
+    Trained, since random weights hardly look at what they are given: they write the same behind any opening.
+    """
+    opening, folder = request.param, tmp_path_factory.mktemp("divider")
+    part = {"number": "which-coldstart-3", "plan": "which-plan-3"}[opening]
+    traces = folder / "traces.jsonl"
+    traces.write_text("".join(f"{json.dumps(row)}\n" for row in islice(of_three_sums(part), 224)))
+    sft.run(
+        config.resolve(
+            "sft", recipe="tiny-search", dataset=str(traces), path_opening=opening, paths=3, max_steps=28,
+            per_device_train_batch_size=8, threads=1, output_dir=folder / "sft",
+        )
+    )  # fmt: skip
+    return opening, *load_model(str(folder / "sft"))
+
+
+def test_greedy_siblings_differ_by_their_opening(divider):
+    opening, model, tokenizer = divider
+    asked = islice(of_three_sums("which-heldout-wide"), 12)
+    prompts = [render_prompt(row["problem"], "bare") for row in asked]
+
+    def chosen(opening: str) -> list[list[str]]:
+        """What the model itself writes in the paths of each block: nothing that is forced, so no opening."""
+        limits = Limits(200, 3, path_opening=opening)
+        decoder = ForkJoinDecoder(model, tokenizer, limits=limits, sampling=Sampling(0.0))
+        return [
+            [
+                tokenizer.decode([response.token_ids[at] for at in range(*path) if not response.forced[at]])
+                for path in block
+            ]
+            for response in flat(decoder.generate(prompts))
+            for block in response.blocks
+        ]
+
+    plain, opened = chosen("none"), chosen(opening)
+    assert len(plain) >= 10
+    assert all(len({*siblings}) == 1 for siblings in plain)
+    assert len(opened) >= 10
+    assert all(len({*siblings}) == 3 for siblings in opened)
+    begun = [[path.partition(":")[0] for path in siblings] for siblings in opened]
+    assert begun.count(["1", "2", "3"]) >= 8, "each path with the sum that is its own"
 
 
 def test_the_decoder_takes_the_model_s_opening(make_model, tokenizer, tags):
