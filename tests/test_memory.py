@@ -219,6 +219,22 @@ def test_the_cache_is_as_large_as_the_decoder_makes_it(prompt: int, completion: 
     assert slots >= prompt + completion
 
 
+def test_each_token_of_an_opening_is_a_row_of_its_path_s_mask() -> None:
+    """A number is a line of up to two digits; a plan's line has 80 letters at most, four a token."""
+
+    def found(**given: Any) -> tuple[Load, dict[str, int]]:
+        asked = load_of(resolve("rl", recipe="tiny-search", output_dir="r", **given))
+        return asked, {item.name: item.bytes for item in forecast(SHAPE, asked).items}
+
+    asked, without = found(path_opening="none")
+    slots, _ = memory.cache_slots(asked.rollout_prompt, asked.rollout_completion)
+    row = 128 * 6 * (SHAPE.heads // SHAPE.kv_heads) * slots * (4 + 2)  # responses x paths, float32
+    for opening, tokens in (("number", 1 + 2 + 1), ("plan", 1 + 80 // 4 + 1)):
+        drawn = without["drawn logits"] + tokens * row
+        assert found(path_opening=opening)[1] == without | {"drawn logits": drawn}
+        assert found(path_opening=opening, attention="causal")[0].opening == 0, "no path begins there"
+
+
 def test_the_reference_of_beta_is_a_second_adapter() -> None:
     def items(beta: float) -> dict[str, int]:
         settings = resolve("rl", recipe="tiny", output_dir="r", beta=beta)
