@@ -6,7 +6,9 @@ import json
 import re
 from collections import Counter
 from itertools import islice
+from math import sqrt
 from pathlib import Path
+from random import Random
 from statistics import fmean
 
 import pytest
@@ -19,7 +21,7 @@ from prl.analysis import conclusion
 from prl.answers import extract_answer
 from prl.data import search
 from prl.data.hub import load_rows
-from prl.data.search.problems import _FACTORS, SHARES, side_of
+from prl.data.search.problems import _FACTORS, SHARES, draw_which, side_of
 from prl.data.search.traces import NOTHING
 from prl.decoding import ForkJoinDecoder, Limits
 from prl.errors import DataError
@@ -180,6 +182,45 @@ def test_plans_name_what_each_path_does_and_have_no_more_paths_than_work() -> No
                 tried = re.findall(r"(?m)^(\d+):", path.text)
                 assert tried
                 assert tried == line.split()[: len(tried)]
+
+
+def is_about(found: int, of: int, share: float) -> bool:
+    """Whether so many are no further from their share than four standard deviations of the binomial."""
+    return abs(found - of * share) <= 4 * sqrt(of * share * (1 - share))
+
+
+def test_as_many_votes_slip_and_teach_the_summary_alone_as_is_said() -> None:
+    rows = rows_of("products-coldstart", 2000)
+    slips = [
+        [
+            at
+            for at, path in enumerate(parse(row["trace"]).blocks[0].paths)
+            if conclusion(path.text) != row["answer"]
+        ]
+        for row in rows
+    ]
+    context = [row["context_paths"] for row in rows]
+    summary_only = [each for each, paths in zip(slips, context, strict=True) if paths == [0, 1, 2, 3]]
+    learned = [each for each, paths in zip(slips, context, strict=True) if paths == each]
+    assert len(summary_only) + len(learned) == len(rows)
+    assert is_about(len(summary_only), len(rows), 0.4)
+    assert is_about(sum(map(bool, learned)), len(learned), 0.6)
+    assert {*map(len, learned)} == {0, 1, 2}
+    assert {*map(len, summary_only)} == {1, 2}, "there is always something to decide"
+
+
+def test_as_many_wrong_sums_are_near_misses_as_is_said() -> None:
+    rng, near = Random(0), (-10, -2, -1, 1, 2, 10)
+    missed_by: Counter[int] = Counter()
+    for _ in range(1000):
+        problem = draw_which(rng, 6)
+        if 15 <= problem.target <= 130:  # all near ones are totals that a sum may have, from 5 to 140
+            missed_by.update(work(int)[1] - problem.target for _, work in problem.alternatives)
+    assert missed_by.pop(0) == missed_by.total() / 5, "one of six gives it"
+    # What is no near miss is one of 136 totals, and drawn again where that is the target.
+    each = (0.4 / 6 + 0.6 / 136) / (1 - 0.6 / 136)
+    assert is_about(sum(missed_by[by] for by in near), missed_by.total(), 6 * each)
+    assert all(is_about(missed_by[by], missed_by.total(), each) for by in near)
 
 
 def test_terse_traces_hold_results_and_nothing_else_and_mixed_ones_may_stand_anywhere() -> None:
