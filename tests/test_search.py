@@ -4,9 +4,10 @@ import gzip
 import hashlib
 import json
 import re
+import sys
 from collections import Counter
 from itertools import islice
-from math import sqrt
+from math import log, sqrt
 from pathlib import Path
 from random import Random
 from statistics import fmean
@@ -14,6 +15,7 @@ from statistics import fmean
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
 from prl import config, rl, runs, sft, tiny
@@ -26,6 +28,7 @@ from prl.data.search.traces import NOTHING
 from prl.decoding import ForkJoinDecoder, Limits
 from prl.errors import DataError
 from prl.grammar import FOUND, TAGS, parse, with_openings
+from prl.machine.shape import read_shape
 from prl.model import load_model
 from prl.study import estimates, parts
 from prl.tiny import build
@@ -287,6 +290,25 @@ def test_the_base_reads_every_problem_and_has_never_seen_a_tag() -> None:
             assert tokenizer.decode(tokenizer(row["problem"])["input_ids"]) == row["problem"]
     assert not set(TAGS) & set(tokenizer.get_vocab())
     assert len(tokenizer("12")["input_ids"]) == 2
+
+
+def test_the_base_can_be_built_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two steps of it: all but what the weights have learned is as it ships."""
+    words = ["tiny-search", "--steps", "2", "--threads", "1", "--output", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["build", *words])
+    build.main()
+    first, second = map(float, re.findall(r"loss ([\d.]+)", capsys.readouterr().out))
+    assert second < first == pytest.approx(log(build.EMBEDDING_ROWS), rel=0.02)
+    shipped = tiny.FOLDERS["tiny-search"]
+    texts = [json.loads((each / "tokenizer.json").read_text())["model"] for each in (tmp_path, shipped)]
+    assert texts[0] == texts[1]
+    assert read_shape(str(tmp_path)) == read_shape("tiny-search")
+    built, known = (load_file(each / "model.safetensors") for each in (tmp_path, shipped))
+    assert [(name, each.shape, each.dtype) for name, each in built.items()] == [
+        (name, each.shape, each.dtype) for name, each in known.items()
+    ]
 
 
 def test_the_recipe_trains_with_numbered_paths_and_wrong_ones_as_context(tmp_path: Path) -> None:

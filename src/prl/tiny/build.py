@@ -1,10 +1,12 @@
-"""Build the tiny base model that ships with prl: `python -m prl.tiny.build` (20 minutes on two busy cores).
+"""Build a base model that ships with prl: `python -m prl.tiny.build` (`tiny`, 20 minutes on two busy cores)
+or `python -m prl.tiny.build tiny-search`. Without `--output` it takes the place of the one that ships.
 
 A Qwen3 in miniature, with the real one's architecture, ChatML turns, tied embeddings and spare embedding
-rows, pretrained from scratch on sequential arithmetic (`prl.data.problems`, training side only). It has never
-seen a tag: what it knows before the cold start is how to add. Differs from a real pretraining in that the
-corpus is endless and made on the fly, so there are no epochs and no validation split; `prl eval
---model_name_or_path tiny` measures it on held-out sums.
+rows, pretrained from scratch on sequential solutions: `tiny` of arithmetic (`prl.data.problems`, training
+side only), `tiny-search` of problems with alternatives (`prl.data.search`, pretraining side only). It has
+never seen a tag: what it knows before the cold start is how to add, or to try one alternative after another.
+Differs from a real pretraining in that the corpus is endless and made on the fly, so there are no epochs and
+no validation split; `prl eval --model tiny`, or `tiny-search`, measures it on held-out problems.
 """
 
 from __future__ import annotations
