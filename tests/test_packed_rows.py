@@ -19,6 +19,8 @@ from trl.trainer.utils import add_fused_lm_head
 
 from prl import rl, runs, sft
 from prl.config import resolve
+from prl.model import Lora, load_model
+from prl.prompts import render_prompt
 from prl.structure import Tags, attach_structure
 from prl.trainer import live_rows, packing
 from prl.trainer import sft as sft_trainer
@@ -75,7 +77,7 @@ def numbers(model: Any, batch: dict[str, Tensor], is_packed: bool) -> tuple[Any,
     with packed_attention(model):
         (found.log_probs * weights).sum().backward()
     assert model.config._attn_implementation == "sdpa", "the model is as it was"
-    return found, {name: p.grad.clone() for name, p in model.named_parameters()}
+    return found, {name: p.grad.clone() for name, p in model.named_parameters() if p.requires_grad}
 
 
 def assert_same(model: Any, batch: dict[str, Tensor]) -> None:
@@ -107,6 +109,47 @@ def test_numbers_and_gradients_are_those_of_padded_rows(
     kind: str, structured: bool, checkpoints: bool, tied: bool
 ) -> None:
     assert_same(made(kind, structured=structured, checkpoints=checkpoints, tied=tied), padded(ROWS))
+
+
+def adapted(tagged: str, attention: str, *, four_bit: bool, checkpoints: bool) -> tuple[Any, Any]:
+    """The tiny model with an adapter that does something, and its tokenizer."""
+    model, tokenizer = load_model(
+        tagged, lora=Lora(r=8), trainable=True, load_in_4bit=four_bit, attention=attention, tags="tokens"
+    )
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter += 0.05 * torch.randn_like(parameter)
+    if checkpoints:
+        model.enable_input_require_grads()
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    add_fused_lm_head(model.get_base_model(), outputs=("log_probs", "entropy"))
+    spare_the_head(model)
+    return model.train(), tokenizer
+
+
+@pytest.mark.parametrize("checkpoints", [False, True], ids=["", "checkpoints"])
+@pytest.mark.parametrize("attention", ["causal", "structured"])
+@pytest.mark.parametrize("four_bit", [False, True], ids=["lora", "qlora"])
+def test_groups_with_an_adapter(tagged: str, four_bit: bool, attention: str, checkpoints: bool) -> None:
+    """Two groups: each parameter's gradient by its own norm alone."""
+    if four_bit:
+        pytest.importorskip("bitsandbytes", reason="QLoRA needs bitsandbytes")
+    model, tokenizer = adapted(tagged, attention, four_bit=four_bit, checkpoints=checkpoints)
+    block = "<Parallel><Path>12+30=42</Path><Path>30-7=23, so 35</Path></Parallel>\n<Summary>35</Summary>"
+    responses = ["42-7=35<|im_end|>", f"{block}35<|im_end|>", f"So: {block}", "", f"{block}3<|im_end|>"]
+    prompts = [render_prompt(problem, "bare") for problem in ("Compute 12 + 30 - 7.", "Compute 1 + 3.")]
+    texts = [prompt + response for prompt in prompts for response in responses]
+    batch = padded(tokenizer(texts, add_special_tokens=False)["input_ids"])
+    (theirs, expected), (ours, found) = (numbers(model, batch, is_packed) for is_packed in (False, True))
+    torch.testing.assert_close(ours.loss, theirs.loss, rtol=1e-5, atol=0)
+    torch.testing.assert_close(ours.log_probs, theirs.log_probs, rtol=1e-5, atol=1e-5)
+    assert any("lora_A" in name for name in expected)
+    assert any("trainable_tokens" in name for name in expected)
+    for name, gradient in expected.items():
+        assert (found[name] - gradient).norm() <= 1e-5 * gradient.norm(), name
+        assert gradient.norm() > 0, name
 
 
 MODELS = {structured: made(structured=structured) for structured in (False, True)}
