@@ -325,9 +325,9 @@ def test_a_training_is_the_same(
         for key in {"loss", "entropy", "grad_norm", "num_tokens", "eval_loss", "mean_token_accuracy"} & {
             *mine
         }:
-            assert mine[key] == pytest.approx(their[key], rel=1e-4, abs=1e-6), key
+            assert mine[key] == pytest.approx(their[key], rel=1e-5, abs=1e-6), key
     for name in adapter:
-        assert (adapter[name] - other[name]).norm() <= 1e-4 * other[name].norm(), name
+        assert (adapter[name] - other[name]).norm() <= 1e-5 * other[name].norm(), name
 
 
 @pytest.mark.parametrize(
@@ -376,10 +376,11 @@ def test_an_rl_training_is_the_same(
     for mine, their in zip(ours, theirs, strict=True):
         assert mine.keys() == their.keys()
         for key in ("loss", "entropy", "grad_norm", "sampling_gap/mean", "num_tokens"):
-            assert mine[key] == pytest.approx(their[key], rel=1e-4, abs=1e-6), key
+            assert mine[key] == pytest.approx(their[key], rel=1e-5, abs=1e-6), key
         assert mine["sampling_gap/max"] < 1e-4
+    bound = 1e-5 if more.get("beta") is None else 1e-4  # the second of steps so long begins elsewhere
     for name in adapter:
-        assert (adapter[name] - other[name]).norm() <= 1e-4 * other[name].norm(), name
+        assert (adapter[name] - other[name]).norm() <= bound * other[name].norm(), name
 
 
 def test_dropout_is_padded_and_that_is_said(
