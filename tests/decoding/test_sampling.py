@@ -108,6 +108,36 @@ def test_drawn_as_often_as_likely(temperature, vocabulary):
     assert (drawn(logits, Sampling(temperature)) - expected).abs().max() <= 1.01 / 20_000
 
 
+@pytest.mark.parametrize(
+    ("sampling", "expected"),
+    [
+        (
+            Sampling(),
+            [79658, 45898, 142985, 134173, 100828, 52347, 60521, 91916, 123285, 13279],
+        ),
+        (
+            Sampling(0.6, top_p=0.95, top_k=20),
+            [79536, 59301, 133454, 123161, 102926, 52865, 52514, 96841, 126316, 6661],
+        ),
+        (
+            Sampling(1.7, top_p=0.8, min_p=0.05),
+            [79658, 45898, 142972, 134175, 100826, 52347, 60536, 91901, 123283, 13279],
+        ),
+    ],
+    ids=["plain", "as Qwen3 thinks", "hot"],
+)
+def test_a_stored_seed_means_the_same_tokens_for_ever(sampling, expected):
+    """Those that were drawn when all of it was done on the CPU (the version before commit ecffc32). No
+    generator makes the logits, so they are the same wherever this runs."""
+    count = len(expected)
+    place = torch.arange(count * QWEN).view(count, QWEN)
+    logits = (place * 2_654_435_761 % 2**20) / 2**16  # Knuth's multiplicative hash: from 0 to 16
+    zeros = np.zeros(count, dtype=np.int64)
+    numbers = uniforms(np.full(count, 7, dtype=np.uint64), zeros, np.arange(count))
+    tokens, _ = draw(logits, numbers, sampling)
+    assert tokens.tolist() == expected
+
+
 def test_sampling_as_a_command_was_told():
     told = SimpleNamespace(temperature=0.6, top_p=0.9, top_k=None, min_p=None, seed=7)  # TRL's None: off
     assert Sampling.of(told) == Sampling(0.6, 0.9, 0, 0.0)
