@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -316,6 +317,38 @@ def test_what_the_docs_say_to_type_is_read(tmp_path: Path, monkeypatch: pytest.M
     assert len(given) == 5
     for words in given:
         cards.read(shlex.split(words))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)  # it imports all that there is, and may wait for its neighbours
+def test_an_unpacked_folder_runs_as_the_docs_say(tmp_path: Path) -> None:
+    """What git knows of the project, without pip: its own prl, not the installed one."""
+    if shutil.which("git") is None:
+        pytest.skip("no git to tell the files of the project")
+    asked = ["git", "ls-files", "-z", "src", "benchmarks"]
+    named = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for name in named.split("\0"):
+        if (ROOT / name).is_file():
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(ROOT / name, tmp_path / name)
+    text = (ROOT / "docs" / "cards" / "README.md").read_text(encoding="utf-8")
+    path, script = re.findall(r"^PYTHONPATH=\S+:/tmp/prl/(\S+) python3 (\S+)", text, re.MULTILINE)[0]
+    there = os.environ | {"PYTHONPATH": str(tmp_path / path)}
+
+    def said(*words: str) -> str:
+        done = subprocess.run(
+            [sys.executable, *words], cwd=tmp_path, env=there, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    assert Path(said("-c", "import prl; print(prl.__file__)").strip()).is_relative_to(tmp_path)
+    where = ["--device", "cpu", "--shape", "mini", "--output", "card.json"]
+    said(script, *where, "--parts", "look", "--commit", "that of the folder")
+    results = json.loads((tmp_path / "card.json").read_text(encoding="utf-8"))
+    check_results(results)
+    assert results["commit"] == "that of the folder"
+    assert figures(results, "look")
 
 
 def test_without_a_card_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
