@@ -84,9 +84,17 @@ class Size:
 
 SIZES = {
     "tiny": Size(5, 32, 320, 8, 8, 123, 64, 4, 64, 1, 64),
-    "40m": Size(3, 4, 1024, 1, 8, 88, 8, 4, 16, 4, 16),
-    "real": Size(3, 4, 1024, 1, 8, 88, 4, 4, 8, 4, 16),
+    "40m": Size(3, 4, 1024, 1, 8, 88, 20, 4, 64, 4, 16),
+    "real": Size(3, 4, 1024, 1, 8, 88, 20, 4, 64, 4, 16),
 }
+
+USED = {
+    "sft": ("rows", "max_length", "lora_r"),
+    "grpo": ("groups", "group", "completion", "lora_r"),
+    "eval": ("asked", "samples", "batch", "shorter", "lora_r"),
+}
+"""What of a size a part does: results are of the same work where these are equal."""
+
 QUICK = {
     "turns": 1, "rows": 2, "groups": 1, "group": 2, "completion": 60, "asked": 4, "samples": 2, "batch": 4,
     "shorter": 8,
@@ -123,7 +131,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     found = measure(name, part, size, shared, folder, options)
                     results["parts"].append(found)
                     write(results, options.output)
-                    show(found, like(found, against))
+                    before = like(found, against)
+                    show(found, before)
+                    if against and not before:
+                        print(f"{'':<13}nothing like it is committed, so nothing is marked")
     if "starts" in options.parts:
         results["starts"] = starts(1 if options.quick else 5)
         show_starts(
@@ -388,10 +399,12 @@ def committed(options: argparse.Namespace, here: Mapping[str, Any]) -> dict[str,
 
 
 def like(found: Mapping[str, Any], against: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """The ratios of the same work in the first of other results that have it; turns may be more or fewer."""
+    """The ratios of the same work in the first of other results that have it: sizes count as far as the part
+    uses them, and turns may be more or fewer."""
 
     def work(part: Mapping[str, Any]) -> tuple[Any, ...]:
-        return part["model"], part["part"], part["data"], part["size"] | {"turns": 0}
+        size = [part["size"].get(name) for name in USED[part["part"]]]
+        return part["model"], part["part"], part["data"], size
 
     parts = (part for each in against.values() for part in each["parts"])
     return next((part["ratios"] for part in parts if work(part) == work(found)), {})

@@ -86,6 +86,31 @@ def test_a_ratio_that_got_worse_is_marked(benchmark: Any, capsys: pytest.Capture
     assert benchmark.like(part, {"new": other}) == {}
 
 
+@pytest.mark.parametrize("part", ["sft", "grpo", "eval"])
+def test_work_is_the_same_where_the_part_does_as_much(benchmark: Any, part: str) -> None:
+    sizes = benchmark.asdict(benchmark.SIZES["tiny"])
+    given = {"model": "tiny", "part": part, "data": "made up", "ratios": {"prl": {}}}
+    found = given | {"size": sizes}
+
+    def is_like(**other: Any) -> bool:
+        return bool(benchmark.like(found, {"a file": {"parts": [given | {"size": sizes | other}]}}))
+
+    used = {name for name, value in sizes.items() if not is_like(**{name: value + 1})}
+    assert used == set(benchmark.USED[part])
+    assert {"turns"}.union(*benchmark.USED.values()) == set(sizes), "of some part each"
+
+
+def test_what_is_measured_without_flags_is_committed(benchmark: Any) -> None:
+    """Else `make bench` would mark nothing."""
+    files = [json.loads(file.read_text(encoding="utf-8")) for file in benchmark.COMMITTED.glob("*.json")]
+    committed = {str(number): each for number, each in enumerate(files)}
+    for model, size in benchmark.SIZES.items():
+        for part in benchmark.PARTS:
+            found = {"model": model, "part": part, "size": benchmark.asdict(size)}
+            data = ("arithmetic:coldstart", "parallel_gsm8k_341.parquet")
+            assert any(benchmark.like(found | {"data": each}, committed) for each in data), (model, part)
+
+
 def test_what_is_committed_is_found_by_machine_and_date(
     benchmark: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
