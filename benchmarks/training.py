@@ -412,8 +412,8 @@ def like(found: Mapping[str, Any], against: Mapping[str, Mapping[str, Any]]) -> 
 
 def heads() -> None:
     print(
-        f"\n{'model':<6}{'part':<7}{'way':<16}{'seconds':>9}{'CPU s':>9}{'tokens/s':>10}{'peak GiB':>10}"
-        f"   beside the last way:{'seconds':>10}{'CPU seconds':>23}{'peak':>14}"
+        f"\n{'model':<6}{'part':<7}{'way':<16}{'seconds':>9}{'CPU s':>9}{'tokens/s':>10}{'samples/s':>11}"
+        f"{'peak GiB':>10}   beside the last way:{'seconds':>10}{'CPU seconds':>23}{'peak':>14}"
     )
 
 
@@ -422,15 +422,22 @@ def show(found: Mapping[str, Any], before: Mapping[str, Any]) -> None:
     for name, way in found["ways"].items():
         turns = way["turns"]
         seconds, cpu = (median([turn[clock] for turn in turns]).mean for clock in ("seconds", "cpu_seconds"))
-        tokens = median([turn["tokens"] / turn["seconds"] for turn in turns]).mean
         line = f"{found['model']:<6}{found['part']:<7}{NAMES.get(name, name):<16}{seconds:>9.3f}{cpu:>9.3f}"
-        line += f"{tokens:>10,.0f}{way['peak']:>10.2f}   "
+        line += f"{rate(turns, 'tokens'):>10}{rate(turns, 'samples'):>11}{way['peak']:>10.2f}   "
         if ratios := found["ratios"].get(name):
             line += beside(ratios, before.get(name, {}))
         print(line, flush=True)
     for name, way in found["ways"].items():
         if told := split(way["turns"]):
             print(f"{'':<13}{NAMES.get(name, name)}, of a step: {told}")
+
+
+def rate(turns: Sequence[Mapping[str, Any]], of: str) -> str:
+    """How many a second, in three digits; "" where nobody counted them."""
+    if of not in turns[0]:
+        return ""
+    found = median([turn[of] / turn["seconds"] for turn in turns]).mean
+    return f"{found:,.0f}" if found >= 100 else f"{found:.3g}"
 
 
 def split(turns: Sequence[Mapping[str, Any]]) -> str:
@@ -470,7 +477,7 @@ def show_starts(found: Mapping[str, Any], before: Mapping[str, Any]) -> None:
     for name, each in found.items():
         seconds, others = (median([turn["seconds"] for turn in each[way]]).mean for way in ("prl", "trl"))
         print(
-            f"{'':<6}{'starts':<7}{name:<16}{seconds:>9.3f}{'':>9}   TRL {others:.3f} s{'':>12}"
+            f"{'':<6}{'starts':<7}{name:<16}{seconds:>9.3f}{'':>9}   TRL {others:.3f} s{'':>20}"
             f"{beside(each['ratios'], before.get(name, {}).get('ratios', {}))}"
         )
 

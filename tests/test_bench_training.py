@@ -83,7 +83,36 @@ def test_a_ratio_that_got_worse_is_marked(benchmark: Any, capsys: pytest.Capture
     assert shown.count("!") == 2
     assert "0.80 [0.70, 0.90] ! was 0.72" in shown  # more than a tenth worse; 0.74 is less
     assert "0.80 ! was 0.50" in shown
+    assert "1.000    1.000        10                 0.80 " in shown, "no samples are counted"
     assert benchmark.like(part, {"new": other}) == {}
+
+
+def test_an_evaluation_has_samples_a_second(benchmark: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    turns = [
+        {"seconds": seconds, "cpu_seconds": 1.0, "tokens": 3000, "samples": 256} for seconds in (1, 2, 40)
+    ]
+    part = {"model": "tiny", "part": "eval", "ways": {"loop": {"peak": 1.0, "turns": turns}}, "ratios": {}}
+    benchmark.heads()
+    benchmark.show(part, {})
+    _, head, line = capsys.readouterr().out.splitlines()
+    cells = {name: line[: head.index(name) + len(name)].split()[-1] for name in ("tokens/s", "samples/s")}
+    assert cells == {"tokens/s": "1,500", "samples/s": "128"}
+
+
+def test_starts_are_timed_beside_one_another(
+    benchmark: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of commands that do little: TRL's own take half a minute of CPU."""
+    fast, slow = ("-c", "pass"), ("-c", "import time\nwhile time.process_time() < 0.2: pass")
+    monkeypatch.setattr(benchmark, "STARTS", {"import": (fast, slow)})
+    found = benchmark.starts(2)
+    assert [len(found["import"][way]) for way in ("prl", "trl")] == [2, 2]
+    assert found["import"]["ratios"]["cpu_seconds"]["median"] < 1
+    worse = {"median": 0.001}
+    benchmark.show_starts(found, {"import": {"ratios": {"seconds": worse, "cpu_seconds": worse}}})
+    shown = capsys.readouterr().out
+    assert shown.startswith("      starts import ")
+    assert shown.count("! was 0.00") == 2
 
 
 @pytest.mark.parametrize("part", ["sft", "grpo", "eval"])
