@@ -164,7 +164,7 @@ $(REAL_MODEL)/model.safetensors: $(VENV)/.real
 bench: $(INSTALLED) ## training, evaluation and start beside plain TRL, marked where worse than docs/benchmarks; with `make real` on the 135M model too
 	$(BIN)/python benchmarks/training.py $(ARGS)
 
-gpu: $(INSTALLED) ## what a CUDA card says, in six minutes: exactness, memory beside the forecast, speed (docs/cards/); ARGS="--device cpu --shape mini" runs it without
+gpu: $(INSTALLED) ## what a CUDA card says, in six minutes: exactness, speed, memory beside the forecast (docs/cards/); ARGS="--device cpu --shape mini" runs it without
 	$(BIN)/python benchmarks/cards.py $(ARGS)
 
 bench-decode: $(INSTALLED) ## fork/join decoding: agreement with training, speed and memory beside other ways; needs `make real`

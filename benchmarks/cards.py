@@ -2,12 +2,12 @@
 
     look            `prl doctor`, and how fast the card's memory is
     agreement       sampled log-probabilities beside scored ones, float32 and bfloat16, both attentions
-    sft, rl         steps with LoRA and QLoRA, both attentions: peak memory beside the forecast
-    held            steps of each recipe with the card held to that recipe's memory
-    graphs          a step as one launch, beside the same kernel by kernel: the same tokens, and how fast
     decode          tokens a second, four ways
+    graphs          a step as one launch, beside the same kernel by kernel: the same tokens, and how fast
     step            a step of prl's trainings beside plain TRL's, on the same tokens
     profile         one step of decoding, and one update: time, kernels, copies, waits
+    sft, rl         steps with LoRA and QLoRA, both attentions: peak memory beside the forecast
+    held            steps of each recipe with the card held to that recipe's memory
 
 Each part has a process of its own and a time limit: one that fails or hangs is recorded with its last line,
 and the rest goes on. The file is written after each part, so that nothing computed is lost, and read when it
@@ -73,12 +73,22 @@ class Part:
 
 
 def _parts() -> Iterator[Part]:
-    """All, the most worth knowing first."""
+    """All, the most worth knowing first: one model answers each question before memory is looked at in all
+    its kinds, and in other models."""
     yield Part("look", {"do": "look"}, 90)
     for dtype in ("float32", "bfloat16"):
         yield Part(f"agreement-{dtype}", {"do": "agree", "dtype": dtype})
     for adapter in ("lora", "qlora"):
         yield Part(f"agreement-rl-{adapter}", {"do": "agree_in_rl", "four_bit": adapter == "qlora"})
+    yield Part("decode", {"do": "decode"}, 90)
+    yield Part("graphs", {"do": "graphs"}, 90)
+    for command, ways in (("rl", ("trl", "prl", "prl structured")), ("sft", ("trl", "prl"))):
+        for way in ways:
+            name = f"step-{command}-{way.split()[-1]}"
+            beside = "" if way == "trl" else f"step-{command}-trl"
+            yield Part(name, {"do": "step", "command": command, "way": way}, beside=beside)
+    yield Part("profile-decode", {"do": "profile_decode"})
+    yield Part("profile-update", {"do": "profile_update", "four_bit": True})
     for adapter in ("qlora", "lora"):
         for attention in ("causal", "structured"):
             for command in ("sft", "rl"):
@@ -89,15 +99,6 @@ def _parts() -> Iterator[Part]:
         for command in ("sft", "rl"):
             given = {"do": "remember", "command": command, "attention": "causal", "recipe": f"{size}gb"}
             yield Part(f"held-{size}gb-{command}", given | {"four_bit": True, "held": True}, 90)
-    yield Part("profile-decode", {"do": "profile_decode"})
-    yield Part("graphs", {"do": "graphs"}, 90)
-    yield Part("decode", {"do": "decode"}, 90)
-    for command, ways in (("rl", ("trl", "prl", "prl structured")), ("sft", ("trl", "prl"))):
-        for way in ways:
-            name = f"step-{command}-{way.split()[-1]}"
-            beside = "" if way == "trl" else f"step-{command}-trl"
-            yield Part(name, {"do": "step", "command": command, "way": way}, beside=beside)
-    yield Part("profile-update", {"do": "profile_update", "four_bit": True})
 
 
 PARTS = tuple(_parts())

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -236,6 +237,39 @@ def test_when_the_minutes_are_over_the_rest_is_not_reached(main: Any) -> None:
     assert status == 1
     assert results["parts"]["fine"]["status"] == "not reached"
     assert results["parts"]["fine"]["said"] == "0 minutes were over"
+
+
+def test_a_part_has_no_more_than_what_is_left_of_the_minutes(
+    main: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, limits = [0.0], {}
+
+    def run_part(part: cards.Part, job: Any, folder: Path, limit: float) -> dict[str, Any]:
+        limits[part.name] = limit
+        now[0] += 50
+        return cards.ended("failed", "took 50 s", limit)
+
+    monkeypatch.setattr(cards, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(cards, "run_part", run_part)
+    _, results = main(
+        [part("fine", 90), part("fails", 90), part("hangs", 90), part("dies", 90)], "--minutes", "2"
+    )
+    assert limits == {"fine": 90, "fails": 70, "hangs": 20}
+    assert results["parts"]["dies"]["status"] == "not reached"
+
+
+def test_one_model_answers_each_question_before_others_are_asked() -> None:
+    """As the docs list them, so that six minutes reach an answer to each."""
+    names = [part.name for part in cards.PARTS]
+    text = (ROOT / "docs" / "cards" / "README.md").read_text(encoding="utf-8")
+    told = re.findall(r"^\| `([a-z0-9-]+)…?`", text, re.MULTILINE)
+    begun = [next(i for i, name in enumerate(names) if name.startswith(each)) for each in told]
+    assert len(told) == 10
+    assert begun == sorted(begun)
+    kinds = list(dict.fromkeys(name.split("-")[0] for name in names))
+    assert kinds == ["look", "agreement", "decode", "graphs", "step", "profile", "sft", "rl", "held"]
+    for part in cards.PARTS:
+        assert part.beside in ("", *names[: names.index(part.name)])
 
 
 def test_where_a_forked_process_may_not_use_the_card_new_ones_are_begun(main: Any) -> None:
