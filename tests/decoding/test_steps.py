@@ -116,6 +116,36 @@ def test_sizes_are_few(card, structured, tokenizer):
 
 
 @pytest.mark.parametrize("card", ["captured"], indirect=True)
+def test_graphs_are_gone_before_the_cache_grows(card, structured, tokenizer, monkeypatch):
+    """Else their memory would lie beside that of the cache twice."""
+    made: list[weakref.ref[Tensor]] = []
+    alive: list[int] = []  # of those, as the cache grows
+    grow = RowCache._grow
+
+    def capture(*given: Any) -> Captured:
+        captured = card.capture(*given)
+        card.graphs.clear()
+        made.append(weakref.ref(captured.hidden))
+        return captured
+
+    def noted(cache: RowCache, slots: int) -> None:
+        if made:
+            alive.append(sum(hidden() is not None for hidden in made))
+        grow(cache, slots)
+
+    monkeypatch.setattr(steps, "capture", capture)
+    monkeypatch.setattr(RowCache, "_grow", noted)
+    decoder = ForkJoinDecoder(structured, tokenizer, limits=Limits(200, 3), batch_size=6)
+    gc.disable()
+    try:
+        decoder.generate(PROMPTS[:4], seeds=SEEDS[:4])
+    finally:
+        gc.enable()
+    assert alive
+    assert set(alive) == {0}
+
+
+@pytest.mark.parametrize("card", ["captured"], indirect=True)
 def test_what_cannot_be_captured_is_said_once_and_decoded_as_it_is(
     card, make_model, tokenizer, monkeypatch, caplog
 ):

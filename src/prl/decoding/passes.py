@@ -39,6 +39,8 @@ class Passes:
         """
         table = np.array(columns, dtype=np.int64)
         sizes = Sizes(len(table), rows, width=int(table[:, 2].max()) + 1, used=int(table[:, 3].max()) + 1)
+        if sizes.used > self.cache.slots:
+            self._steps.drop()
         self.cache.make_room(sizes.used)
         if cache_rows is None:
             return self._steps.forward(self._compute, table, sizes, self.cache.slots)

@@ -68,7 +68,6 @@ class Steps:
         self.backbone, self.capacity = backbone, capacity
         self.device = backbone.get_input_embeddings().weight.device
         self._met: dict[Sizes, Captured | None] = {}  # None: warmed up
-        self._slots = 0
         self._pool: Any = None
         self._has_room = True
 
@@ -84,8 +83,6 @@ class Steps:
         rows = min(_rounded(sizes.rows), self.capacity)
         sizes = Sizes(_rounded(count), rows, _rounded(sizes.width), slots)
         placed = uploaded(table[np.minimum(np.arange(sizes.tokens), count - 1)].T, self.device)
-        if slots != self._slots:  # the cache has grown, and graphs know the tensors of before
-            self._met, self._slots, self._pool = {}, slots, None
         if way == "captured" and sizes in self._met:
             captured = self._met[sizes] = self._met[sizes] or self._captured(compute, placed, sizes)
             if captured:
@@ -94,6 +91,11 @@ class Steps:
                 return captured.hidden[:count]
         self._met.setdefault(sizes)
         return compute(placed, sizes)[:count]
+
+    def drop(self) -> None:
+        """Forget all graphs, before the cache grows: they know its tensors, and what they take would lie
+        beside both the old and the new ones."""
+        self._met, self._pool = {}, None
 
     def _is_captured(self) -> bool:
         return self._has_room and self.backbone not in _UNCAPTURED
