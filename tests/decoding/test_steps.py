@@ -17,7 +17,7 @@ from test_openings_decoded import PLANNED
 from torch import Tensor
 
 from prl.decoding import ForkJoinDecoder, Limits, Sampling, passes, steps
-from prl.decoding.rows import CHUNK, RowCache
+from prl.decoding.rows import CHUNK, RowCache, last_growth
 from prl.decoding.steps import Captured, Compute, Sizes
 from prl.structure import attach_structure
 
@@ -143,6 +143,16 @@ def test_graphs_are_gone_before_the_cache_grows(card, structured, tokenizer, mon
         gc.enable()
     assert alive
     assert set(alive) == {0}
+
+
+@pytest.mark.parametrize("card", ["captured"], indirect=True)
+def test_a_rehearsal_captures_a_step_in_the_largest_cache(card, make_model, tokenizer):
+    decoder = ForkJoinDecoder(make_model(), tokenizer, limits=Limits(200), batch_size=6)
+    prompt = tokenizer(PROMPTS[0], add_special_tokens=False)["input_ids"]
+    decoder.rehearse(prompt, prompts=2, samples=3)
+    largest = last_growth(len(prompt), len(prompt) + 200)
+    assert max(each.used for each in card.replays) > largest
+    assert max(each.rows for each in card.replays) == 6
 
 
 @pytest.mark.parametrize("card", ["captured"], indirect=True)

@@ -171,8 +171,8 @@ class ForkJoinDecoder:
             with decoding(self.model, merges=self.merges):
                 batch = _Batch(self, encoded, min(self.batch_size, len(queue)), None)
                 batch.admit(queue, [list(range(each))] * len(encoded))
-                batch.step()
-                batch.step()
+                for _ in range(3):  # tokens after the prompts, a step that warms up, one that a card captures
+                    batch.step()
 
     def _encode(self, prompts: Sequence[str | Sequence[int]]) -> list[list[int]]:
         encoded: list[list[int]] = []
