@@ -1,5 +1,5 @@
 """Groups, the responses to one problem: which of them teach nothing, and the rows of each side by side in a
-step's micro-batches, so that packing computes their prompt once."""
+step's micro-batches, so that packing computes their prompt once in each."""
 
 from __future__ import annotations
 

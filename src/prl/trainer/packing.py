@@ -1,11 +1,11 @@
 """The rows of a micro-batch in one row: no padding, and what several rows begin with computed once.
 
 A packed row holds the tokens of each row but those that it begins with as one before it does: they are there
-already, and their keys and values are shared, where the gradients of all these rows meet. So the instruction
-that all prompts begin with is computed once, and so are a problem that several traces solve, the prompt of a
-group in RL, whose responses are branches of it as paths are of a response, and a row that is there twice.
-Linear layers see one long row; attention takes rows that are alike in length together, so there is no mask
-over all of them.
+already. Their keys and values, where the gradients of all these rows meet, are computed once and copied for
+each row and layer, as SDPA takes keys in one piece. So the instruction that all prompts begin with is
+computed once, and so are a problem that several traces solve, the prompt of a group in RL, whose responses
+are branches of it as paths are of a response, and a row that is there twice. Linear layers see one long row;
+attention takes rows that are alike in length together, so there is no mask over all of them.
 
 Loss and gradients are the same to rounding. Unlike TRL's `packing`, nothing is cut, and a step has the rows
 that it had; unlike its `padding_free`, a CPU needs no kernel for it and path windows hold.
