@@ -163,7 +163,9 @@ PAPER_MINI = Design(
         "*products*, where paths go different ways to one result and vote. Compare directions, not sizes. "
         "Each claim stands in a setting in which it could have been refuted; the arms of a claim are named "
         "under Terms. A held-out problem is one never asked as it is written: of the products three in four "
-        "are known with their factors the other way round (README). Part `scaffold` was looked at with five "
+        "are known with their factors the other way round (README). Cold starts that are compared have "
+        "as many steps, so as many problems; with four ways they have 3.6 times the tokens of those in "
+        "sequence, and part `tokens` has one in sequence of as many. Part `scaffold` was looked at with five "
         "seeds, at which its first claim was undecided (+2.0 [−0.5, +4.5]), before it was given ten; the "
         "rate of part `harm` was chosen so that harm shows."
     ),
