@@ -68,11 +68,10 @@ class ForkJoinDecoder:
 
     `attention` None: structured where `attach_structure` was called on the model. `merges`: with its adapter
     in the weights, rounded where these are of 16 or 4 bits (`prl.decoding.weights`): faster, and another
-    model. Raises UsageError for
-    limits that cannot hold one block and for an attention other than the model's; ModelError for a tokenizer
-    without the tags and for a model that decodes otherwise than its own forward pass computes, which is tried
-    on a few tokens, once a model. After `generate`, `steps` counts forward passes (prefill aside) and
-    `cache_bytes` is the largest size of the keys and values.
+    model. Raises UsageError for limits that cannot hold one block and for an attention other than the
+    model's; ModelError for a tokenizer without the tags and for a model that decodes otherwise than its own
+    forward pass computes, which is tried on a few tokens, once a model. After `generate`, `steps` counts
+    forward passes (prefill aside) and `cache_bytes` is the largest size of the keys and values.
     """
 
     def __init__(
