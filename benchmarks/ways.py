@@ -425,7 +425,7 @@ def evaluate(work: Work, turns: Turns) -> None:
 
     def loop(asked: int) -> None:
         for i in range(0, asked, side_by_side):
-            batch = responses[i * work.samples : min(i + side_by_side, asked) * work.samples]
+            batch = responses[i * work.samples : (i + side_by_side) * work.samples]
             written.extend(
                 generate(way, model, tokenizer, prompts[i : i + side_by_side], batch, samples=work.samples)
             )

@@ -60,9 +60,7 @@ def divided(
     problem first, and the block does it again.
     """
     assert problem.target is not None
-    if (
-        plan
-    ):  # which says how many there are: a path of a numbered block may have nothing to do, a line may not
+    if plan:  # a number may be dealt nothing to do; what has nothing to do is not planned
         paths = min(paths, problem.level)
     shares = [problem.alternatives[start::paths] for start in range(paths)]
     if shuffled:
