@@ -32,8 +32,7 @@ def test_groups_come_together_within_their_step() -> None:
 
     def trainer(**given: Any) -> Any:
         args = SimpleNamespace(steps_per_generation=8, gradient_accumulation_steps=4)
-        alone = SimpleNamespace(num_processes=given.pop("num_processes", 1))
-        asked = {"args": args, "accelerator": alone, "loss_type": "dapo", "_buffered_inputs": batches()}
+        asked = {"args": args, "loss_type": "dapo", "_buffered_inputs": batches()}
         return SimpleNamespace(**asked | given)
 
     found = trainer()
@@ -46,10 +45,10 @@ def test_groups_come_together_within_their_step() -> None:
         assert [ids[int(row)] for row in rows] == sorted(ids[int(row)] for row in rows)
         assert {each.shape for batch in after for each in [batch["prompt_ids"]]} == {(4, 3)}
         assert all(batch["num_items_in_batch"] == 7 and batch["none"] is None for batch in after)
-    for left_alone in (trainer(loss_type="bnpo"), trainer(num_processes=2)):
-        keep_groups_together(left_alone)
-        rows = [row for batch in left_alone._buffered_inputs for row in batch["advantages"].tolist()]
-        assert rows == [*range(32)]
+    left_alone = trainer(loss_type="bnpo")
+    keep_groups_together(left_alone)
+    rows = [row for batch in left_alone._buffered_inputs for row in batch["advantages"].tolist()]
+    assert rows == [*range(32)]
 
 
 def test_a_group_teaches_where_it_was_paid_differently() -> None:

@@ -240,14 +240,17 @@ def test_what_is_read_another_way_is_not_shared() -> None:
 def trainer(**given: Any) -> Any:
     noise = given.pop("neftune_noise_alpha", None)
     args = SimpleNamespace(packing=given.pop("packing", False), neftune_noise_alpha=noise)
-    alone = SimpleNamespace(num_processes=given.pop("num_processes", 1))
-    return SimpleNamespace(args=args, accelerator=alone, **given)
+    return SimpleNamespace(args=args, **given)
 
 
-def test_where_it_would_not_be_the_same_it_is_not_done() -> None:
+def test_where_it_would_not_be_the_same_it_is_not_done(monkeypatch: pytest.MonkeyPatch) -> None:
     model = made()
     assert why_padded(trainer(), model) is None
-    assert why_padded(trainer(num_processes=2), torch.nn.Module()) == "several processes share the work"
+    for plugin in ("FSDP", "DEEPSPEED"):
+        with monkeypatch.context() as patch:
+            patch.setenv(f"ACCELERATE_USE_{plugin}", "true")
+            reason = why_padded(trainer(), model)
+            assert reason == "FSDP and DeepSpeed run layers in their own way"
     assert why_padded(trainer(packing=True), model) == "TRL's packing takes its place"
     assert why_padded(trainer(padding_free=True), model) == "TRL's packing takes its place"
     assert (

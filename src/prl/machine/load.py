@@ -142,7 +142,7 @@ def load_of(settings: Settings[Any], longest_prompt: int | None = None) -> Load:
         "checkpointing": bool(training.gradient_checkpointing),
         "optimizer": str(getattr(training.optim, "value", training.optim)),
         "is_packed": not (
-            given.lora_dropout or getattr(training, "packing", False) or processes.launched() > 1
+            given.lora_dropout or getattr(training, "packing", False) or processes.wraps_layers()
         ),
     }
     if settings.command == "sft":

@@ -69,12 +69,21 @@ def check_launch(command: str, trains: bool) -> None:
         )
 
 
+def wraps_layers() -> bool:
+    """Whether the launcher has been told of FSDP or DeepSpeed, which run the layers in their own way."""
+    return _is_told_of("FSDP") or _is_told_of("DEEPSPEED")
+
+
+def _is_told_of(plugin: str) -> bool:
+    return os.environ.get(f"ACCELERATE_USE_{plugin}", "").lower() == "true"  # accelerate 1.15
+
+
 def _splits_weights() -> str | None:
-    """What the launcher has been told to split the weights with (the variables are accelerate 1.15's)."""
-    if os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true":
+    """What the launcher has been told to split the weights with."""
+    if _is_told_of("FSDP"):
         return "FSDP"
-    is_deepspeed = os.environ.get("ACCELERATE_USE_DEEPSPEED", "").lower() == "true"
-    return "ZeRO-3" if is_deepspeed and os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE") == "3" else None
+    stage = os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE")
+    return "ZeRO-3" if _is_told_of("DEEPSPEED") and stage == "3" else None
 
 
 def from_main(work: Callable[[], T]) -> T:

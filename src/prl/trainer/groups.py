@@ -61,12 +61,12 @@ def in_groups(trainer: Any, original: Callable[..., Any], batch: Any) -> Any:
 
 def keep_groups_together(trainer: Any) -> None:
     """Put the rows of a group side by side in the micro-batches of a step, where a GRPOTrainer (trl 1.16) has
-    shuffled those of a whole generation. Each step has the rows that it had, so its gradient is the same sum;
-    not of losses whose micro-batches are weighted by their own tokens, nor of several processes."""
+    shuffled those of a whole generation. Each step, and of several processes each, has the rows that it had,
+    so its gradient is the same sum; not of losses whose micro-batches are weighted by their own tokens."""
     steps, accumulated = trainer.args.steps_per_generation, trainer.args.gradient_accumulation_steps
     size = min(steps, accumulated)
     adds_up = trainer.loss_type in {*WEIGHT_BY_ROWS, *ADDED_UP}
-    if size == 1 or max(steps, accumulated) % size or not adds_up or trainer.accelerator.num_processes > 1:
+    if size == 1 or max(steps, accumulated) % size or not adds_up:
         return
     batches = trainer._buffered_inputs
     for start in range(0, len(batches), size):

@@ -66,7 +66,8 @@ class LiveRows:
         live = torch.ones(count, dtype=torch.bool) if self.mask is None else self.mask.cpu()
         # A row ends at its last token; one is always scored.
         ends = prompt + attention_mask[:, prompt:].cpu().sum(dim=1).clamp(min=1)
-        is_packed, most = why_padded(trainer, model) is None, batch_size or count
+        own, most = trainer.accelerator.unwrap_model(model), batch_size or count
+        is_packed = why_padded(trainer, own) is None
         whole: dict[int, Tensor] = {}
         for rows, has_gradient in ((~live, False), (live, True)):
             indices = rows.nonzero().flatten()
@@ -78,9 +79,11 @@ class LiveRows:
             for part in parts:
                 width, of_part = max(lengths[row] for row in part), indices[part].to(input_ids.device)
                 ids, mask = (each[of_part, :width] for each in (input_ids, attention_mask))
-                as_one = packed(model, mask) if is_packed else nullcontext()
+                as_one = packed(own, mask) if is_packed else nullcontext()
+                # Processes meet in each pass of the wrapped model, and not all have rows without a gradient.
+                passed = model if has_gradient else own
                 with torch.set_grad_enabled(has_gradient and torch.is_grad_enabled()), as_one:
-                    scored = original(model, ids, mask, width - prompt, *args, **kwargs)
+                    scored = original(passed, ids, mask, width - prompt, *args, **kwargs)
                 for place, values in enumerate(scored[:2]):
                     if values is not None:
                         if place not in whole:

@@ -73,7 +73,8 @@ class MicroBatches(TrainerCallback, ExportableState):
 
         if self.trainer.accelerator.num_processes > 1:
             # The others would wait for this one in the middle of their backward pass.
-            return self._or_advice(lambda: original(model, *args, **kwargs))
+            with packed_attention(self.trainer.model):
+                return self._or_advice(lambda: original(model, *args, **kwargs))
         self.is_in_step = True
         try:
             with packed_attention(self.trainer.model):

@@ -28,6 +28,7 @@ from transformers.masking_utils import sdpa_mask
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from prl.machine.shape import PACKED
+from prl.runs import processes
 from prl.structure import attention_named, backbone_of
 
 ATTENTION = "prl_packed"
@@ -46,14 +47,13 @@ def drops(model: Any) -> bool:
 
 
 def why_padded(trainer: Any, model: Any) -> str | None:
-    """Why the micro-batches of a trainer are padded, not packed; None where they are packed. As several
-    processes share the work, each must make as many passes, so there they are left as they are."""
-    if trainer.accelerator.num_processes > 1:  # which wrap the model, too
-        return "several processes share the work"
+    """Why the micro-batches of a trainer are padded, not packed; None where they are packed. `model` is its
+    model, not as it is wrapped for several processes."""
     config = backbone_of(model).config
     computed = config._attn_implementation
     packs = getattr(trainer, "padding_free", False) or getattr(trainer.args, "packing", False)
     reasons = {
+        "FSDP and DeepSpeed run layers in their own way": processes.wraps_layers(),
         "dropout is another for each row": drops(model),
         f"{config.model_type} models were not tried": config.model_type not in PACKED,
         "layers have sliding windows": getattr(backbone_of(model), "has_sliding_layers", False),
@@ -73,10 +73,11 @@ def packed_loss(
     num_items_in_batch: Any = None,
 ) -> Any:
     """`compute_loss` of an SFTTrainer (trl 1.16) on rows that are packed where they can be."""
-    padded = trainer.padded if model.training else why_padded(trainer, model)
+    own = trainer.accelerator.unwrap_model(model)
+    padded = trainer.padded if model.training else why_padded(trainer, own)
     if return_outputs or "attention_mask" not in inputs or padded:
         return original(model, inputs, return_outputs, num_items_in_batch=num_items_in_batch)
-    with packed(model, inputs["attention_mask"]):
+    with packed(own, inputs["attention_mask"]):
         return original(model, inputs, num_items_in_batch=num_items_in_batch)
 
 
