@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,18 @@ settings.load_profile("prl")
 
 def pytest_sessionfinish() -> None:
     warm.end()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _environment_stays() -> Iterator[None]:
+    """What a file's tests, or what they import, leave in the environment would reach those behind it, as
+    lm-eval 0.4 leaves a variable of huggingface_hub's: with one more all that the warm server is to start
+    starts cold."""
+    before = dict(os.environ)
+    yield
+    if os.environ != before:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 @pytest.fixture(scope="session")
