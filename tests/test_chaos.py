@@ -55,7 +55,7 @@ elif moment == "sealing":      # all files are there, the manifest is not
     die_at(checkpoints, "write_json", int(number))
 elif moment == "generating":   # between the tokens of a step's responses
     import prl.decoding.forkjoin as forkjoin
-    die_at(forkjoin._Batch, "step", int(number))
+    die_at(forkjoin._Batch, "launch", int(number))
 elif moment == "logging":      # metrics are written, samples are not
     from prl import runs
     die_at(runs.Run, "log_samples", int(number))

@@ -7,6 +7,7 @@ import logging
 import weakref
 from collections import Counter
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from test_forkjoin import PROMPTS, SEEDS, encode, flat, ids_of, widest_gap
 from test_openings_decoded import PLANNED
 from torch import Tensor
 
-from prl.decoding import ForkJoinDecoder, Limits, Sampling, passes, steps
+from prl.decoding import ForkJoinDecoder, Limits, Sampling, forkjoin, passes, steps
 from prl.decoding.rows import CHUNK, RowCache, last_growth
 from prl.decoding.steps import Captured, Compute, Sizes
 from prl.structure import attach_structure
@@ -192,6 +193,22 @@ def test_where_memory_runs_out_in_a_capture_the_next_cache_tries_again(
         both(card, decoder, PROMPTS, seeds=SEEDS)
         assert len(tried) == times
     assert not caplog.records
+
+
+def test_responses_are_told_while_a_card_computes_the_next_step(structured, tokenizer, monkeypatch):
+    """The host waits for a card where it reads tokens, and nowhere else: callbacks come before that."""
+    told: list[str] = []
+    launch, read_back = forkjoin._Batch.launch, forkjoin.read_back
+    monkeypatch.setattr(forkjoin._Batch, "launch", lambda batch: (launch(batch), told.append("launched")))
+    monkeypatch.setattr(forkjoin, "read_back", lambda drawn: (told.append("read"), read_back(drawn))[1])
+    decoder = ForkJoinDecoder(structured, tokenizer, limits=Limits(60, 3), batch_size=3)
+    answers = decoder.generate(
+        PROMPTS[:4], seeds=SEEDS[:4], on_response=lambda i, j, response: told.append("response")
+    )
+    assert told.count("response") == len(flat(answers))
+    after = [before for before, now in pairwise(told) if now == "response"]
+    assert {*after} == {"launched", "response"}
+    assert [now for now in told if now != "response"][:4] == ["launched", "read"] * 2
 
 
 @pytest.mark.parametrize("card", ["rounded"], indirect=True)

@@ -126,7 +126,8 @@ class ForkJoinDecoder:
         A response depends on its prompt and its own seed alone, whatever is decoded beside it: `seeds[i][j]`
         (a prompt gets as many responses as it has seeds), or one derived from (`seed`, i, j). One that comes
         to the end of the model's context is cut off there. `on_response`
-        is called with i, j and the response as soon as it ends, `on_batch` with the number of those. Raises
+        is called with i, j and the response as soon as it ends, while a card computes the next step, and
+        `on_batch` with the number of those. Raises
         UsageError for an empty prompt, for one that leaves nothing of the model's context, and with
         structured attention for one that does not open the response;
         ModelError for logits that are no numbers.
@@ -145,15 +146,18 @@ class ForkJoinDecoder:
         self.steps = self.cache_bytes = done = 0
         with decoding(self.model, merges=self.merges):
             batch = _Batch(self, encoded, min(self.batch_size, len(queue)), on_token)
+            ended: list[Row] = []
             while queue or batch.rows:
                 admitted = batch.admit(queue, seeds)
                 del queue[:admitted]
-                batch.step()
-                for row in batch.finished():
+                batch.launch()
+                for row in ended:
                     response = responses[row.prompt][row.sample] = self._response(row)
                     done += 1
                     on_response(row.prompt, row.sample, response)
                     on_batch(done)
+                batch.take()
+                ended = batch.finished()
                 self.cache_bytes = max(self.cache_bytes, batch.cache.nbytes)
         return [[of_prompt[j] for j in sorted(of_prompt)] for of_prompt in responses]
 
@@ -171,7 +175,8 @@ class ForkJoinDecoder:
                 batch = _Batch(self, encoded, min(self.batch_size, len(queue)), None)
                 batch.admit(queue, [list(range(each))] * len(encoded))
                 for _ in range(3):  # tokens after the prompts, a step that warms up, one that a card captures
-                    batch.step()
+                    batch.launch()
+                    batch.take()
 
     def _encode(self, prompts: Sequence[str | Sequence[int]]) -> list[list[int]]:
         encoded: list[list[int]] = []
@@ -239,6 +244,8 @@ class _Batch:
         self.cache = self.passes.cache
         self.rows: list[Row] = []
         self.new: list[Row] = []  # wait for their first token
+        self.threads: list[tuple[Row, Thread]] = []  # those that go on in the step at hand
+        self.drawn: list[tuple[Tensor, Tensor]] = []  # for each: token and log-probability, on the device
         self.prefilled: dict[int, tuple[Reader, Tensor]] = {}  # with the last hidden state, (size,)
 
     def finished(self) -> list[Row]:
@@ -297,8 +304,9 @@ class _Batch:
                 self.rows[hole] = last
         return admitted
 
-    def step(self) -> None:
-        """Feed every token that the model has not seen, and let each thread go on with a sampled one."""
+    def launch(self) -> None:
+        """Feed every token that the model has not seen, and sample one for each thread that goes on. Nothing
+        here waits for a card: what it draws is in the order of its work."""
         # All tokens of all rows are one line of N columns. A row has as many as its threads wrote since the
         # last step; after a join also those of the joint.
         columns: list[tuple[int, ...]] = []
@@ -323,6 +331,7 @@ class _Batch:
             self.decoder.steps += 1
         threads += [(row, row.main) for row in self.new]
         self.new.clear()
+        self.threads, self.drawn = threads, []
         if not threads:
             return
 
@@ -335,19 +344,23 @@ class _Batch:
             np.array([thread.offset + len(thread.ids) for _, thread in threads]),
         )
         hidden_T_D = torch.cat(states)
-        drawn = []
         for start in range(0, len(threads), DRAWN_TOGETHER):
             part = slice(start, start + DRAWN_TOGETHER)
             logits_P_V = self.passes.logits(hidden_T_D[part])
             sampling = self.decoder.sampling
             if sampling.path_temperature is None:
-                drawn.append(draw(logits_P_V, uniform_T[part], sampling))
+                self.drawn.append(draw(logits_P_V, uniform_T[part], sampling))
             else:
-                drawn.append(draw_apart(logits_P_V, uniform_T[part], sampling, segment_T[part] > 0))
-        tokens, logprobs = read_back(drawn)
+                self.drawn.append(draw_apart(logits_P_V, uniform_T[part], sampling, segment_T[part] > 0))
+
+    def take(self) -> None:
+        """Let each thread go on with the token that was sampled for it, once they are there."""
+        if not self.threads:
+            return
+        tokens, logprobs = read_back(self.drawn)
         if any(map(isnan, logprobs)):
             raise ModelError(NO_NUMBERS)
-        for (row, thread), token, logprob in zip(threads, tokens, logprobs, strict=True):
+        for (row, thread), token, logprob in zip(self.threads, tokens, logprobs, strict=True):
             row.take(thread, token, logprob)
 
     def _row(self, prompt: int, sample: int, seed: int) -> Row:
