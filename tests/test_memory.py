@@ -235,6 +235,20 @@ def test_each_token_of_an_opening_is_a_row_of_its_path_s_mask() -> None:
         assert found(path_opening=opening, attention="causal")[0].opening == 0, "no path begins there"
 
 
+def test_a_card_s_graphs_take_a_pass_of_their_own() -> None:
+    """Of up to twice the tokens, and what each size reads (7 integers a token) and leaves."""
+    load = replace(RL, structured=True, paths=4)
+    on_cpu, on_card = (forecast(SHAPE, replace(load, device=device)).items for device in ("cpu", "cuda"))
+    assert "CUDA graphs" not in {item.name for item in on_cpu}
+    graphs = next(item for item in on_card if item.name == "CUDA graphs")
+    slots, _ = memory.cache_slots(300, 1024)
+    tokens = 16 * 4
+    mask = tokens * (SHAPE.heads // SHAPE.kv_heads) * slots * (2 + 2)
+    mlp = tokens * 2 * (2 * SHAPE.hidden + 3 * SHAPE.intermediate)
+    ends = 8 * tokens * (2 * SHAPE.hidden + 7 * 8)
+    assert (graphs.phase, graphs.bytes) == ("rollout", memory.CUDA_GRAPHS + 2 * (mask + mlp) + ends)
+
+
 def test_the_reference_of_beta_is_a_second_adapter() -> None:
     def items(beta: float) -> dict[str, int]:
         settings = resolve("rl", recipe="tiny", output_dir="r", beta=beta)

@@ -7,11 +7,11 @@ are missing hold no token, as some always do. On other devices, where a launch c
 time, a step keeps its own sizes.
 
 The first step of each size runs kernel by kernel, which warms it up; the second is captured. Graphs last as
-long as their cache: until it grows, or `generate` ends. They share a pool of memory of a few passes, which
-no forecast counts; `rehearse` captures one. LoRA layers and, from bitsandbytes 0.44 on, those in 4 bits wait
-for nothing in a forward pass (vLLM captures them too, pull request 8768). What does wait, and so cannot be
-captured, is said once for a model, and its steps run kernel by kernel; where memory runs out in a capture,
-those of that cache do. **No card has run this so far.**
+long as their cache: until it grows, or `generate` ends. They share a pool of memory of a few passes
+(`prl.machine.memory`, "CUDA graphs"); `rehearse` captures one. LoRA layers and, from bitsandbytes 0.44 on,
+those in 4 bits wait for nothing in a forward pass (vLLM captures them too, pull request 8768). What does
+wait, and so cannot be captured, is said once for a model, and its steps run kernel by kernel; where memory
+runs out in a capture, those of that cache do. **No card has run this so far.**
 """
 
 from __future__ import annotations

@@ -49,9 +49,10 @@ def changes(shape: Shape, load: Load, available: int) -> list[Change]:
     """
     now = Change({}, "as it is", forecast(shape, load).peak, shape, load)
     found: list[Change] = []
-    # As long as it helps: what one saves may be hidden until the others have been at work.
-    while turned := _turned(
-        (_rollout_weights, _micro_batch, _side_by_side, _evaluated), [now, *found][-1], available
+    costing_time = (_rollout_weights, _micro_batch, _side_by_side, _evaluated)
+    # As long as it helps, be it little: what one saves may be hidden until the others have been at work.
+    while any(
+        turned := _turned(costing_time, [now, *found][-1], available, worth) for worth in (_WORTH, 1.0)
     ):
         found += turned
     return found + _turned(
@@ -59,8 +60,9 @@ def changes(shape: Shape, load: Load, available: int) -> list[Change]:
     )
 
 
-def _turned(knobs: Sequence[Knob], now: Change, available: int) -> list[Change]:
-    """What each of `knobs` changes, on top of what the others before it and `now` have, until it fits."""
+def _turned(knobs: Sequence[Knob], now: Change, available: int, worth: float = _WORTH) -> list[Change]:
+    """What each of `knobs` changes, on top of what the others before it and `now` have, until it fits; what
+    leaves less than `worth` of the peak."""
     found: list[Change] = []
     for knob in knobs:
         if now.peak <= available:
@@ -68,7 +70,7 @@ def _turned(knobs: Sequence[Knob], now: Change, available: int) -> list[Change]:
         best = now
         for flags, why, shape, load in knob(now.shape, now.load):
             peak = forecast(shape, load).peak
-            if peak > _WORTH * best.peak:
+            if peak >= worth * best.peak:
                 continue
             best = Change(flags, why, peak, shape, load)
             if peak <= available:

@@ -27,6 +27,9 @@ DRAWN_TOGETHER, PREFILL_TOKENS, SLOTS = 128, 8192, 64
 CUDA_CONTEXT = GIB // 2
 """The driver's context, loaded kernels and cuBLAS workspaces. Assumed: it differs by card and driver."""
 
+CUDA_GRAPHS = GIB // 4
+"""What the driver keeps of a decoder's graphs, some twenty sizes of a thousand kernels. Assumed."""
+
 FRAGMENTATION = 0.05
 """Share of what comes and goes that the caching allocator cannot use. Assumed."""
 
@@ -257,6 +260,13 @@ def _rollout(shape: Shape, load: Load, phase: str = "rollout") -> list[Item]:
         items.append(Item("prefill", prefill, "prompts that take a free place", phase))
     else:
         items.append(Item("drawn logits", drawn + masks, f"of {min(threads, DRAWN_TOGETHER)} threads", phase))
+    if load.device == "cuda":
+        # Their pool holds a pass of its own, beside that of the step that warmed up, with up to twice its
+        # tokens; and of each size what it reads and leaves, whose tokens add up to less than four times that.
+        tokens = threads * (1 + load.opening)
+        left = 4 * 2 * tokens * (shape.hidden * load.weight_bytes + 7 * 8)
+        pool = 2 * (masks + _mlp(shape, load, tokens)) + left + CUDA_GRAPHS
+        items.append(Item("CUDA graphs", pool, "a pass in their own memory, and the driver's part", phase))
     return items
 
 
