@@ -67,7 +67,7 @@ class ForkJoinDecoder:
     """Samples responses from a model, `batch_size` at a time, with structured or causal attention.
 
     `attention` None: structured where `attach_structure` was called on the model. `merges`: with its adapter
-    in the weights, rounded where these are of 16 or 4 bits (`prl.decoding.weights`): faster, and another
+    in the weights, rounded where these are of 16 or 4 bits (`prl.decoding.weights`): less work, and another
     model. Raises UsageError for limits that cannot hold one block and for an attention other than the
     model's; ModelError for a tokenizer without the tags and for a model that decodes otherwise than its own
     forward pass computes, which is tried on a few tokens, once a model. After `generate`, `steps` counts

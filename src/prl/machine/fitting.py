@@ -83,7 +83,7 @@ def _turned(knobs: Sequence[Knob], now: Change, available: int, worth: float = _
 
 def _rollout_weights(shape: Shape, load: Load) -> Iterator[Step]:
     if load.is_merged:
-        yield {"rollout_weights": "adapter"}, "slower rollouts", shape, replace(load, is_merged=False)
+        yield {"rollout_weights": "adapter"}, "more products", shape, replace(load, is_merged=False)
 
 
 def _micro_batch(shape: Shape, load: Load) -> Iterator[Step]:
