@@ -9,6 +9,8 @@
     rollouts    whole rollout batches with the lengths of real traces, against model.generate as GRPOTrainer
                 of trl 1.16 calls it (prompts repeated, left padding, until the last row ends), with and
                 without a LoRA adapter
+    weights     the adapter beside weights in bf16 and merged into them (`--rollout_weights`); where it is
+                asked for
 
 Lengths are prescribed by replacing each sampled token right after it was sampled: the model and the sampler
 compute what they always do. Ways take turns, and a ratio is the median of the ratios within each turn, so
@@ -83,7 +85,7 @@ def main(arguments: Sequence[str] | None = None, size: Size | None = None) -> di
     )
     parser.add_argument("--model", type=Path, default=ROOT / ".cache" / "smollm2-135m", help="the real model")
     parser.add_argument(
-        "--sizes", nargs="*", default=["40M"], choices=SIZES, help="for the part on speed; 135M takes long"
+        "--sizes", nargs="*", default=["40M"], choices=SIZES, help="for speed and weights; 135M takes long"
     )
     parser.add_argument("--rollout-sizes", nargs="*", default=["tiny"], choices=SIZES, help="40M takes long")
     parser.add_argument("--parts", nargs="*", default=["agreement", "speed", "rollouts"])
@@ -117,6 +119,10 @@ def main(arguments: Sequence[str] | None = None, size: Size | None = None) -> di
             for name in options.sizes
             for batch in size.batches
             for paths in (2, 4)
+        ]
+    if "weights" in options.parts:
+        results["weights"] = [
+            weights(name, *models[name], size, batch) for name in options.sizes for batch in size.batches
         ]
     if "rollouts" in options.parts:
         if options.traces.exists() and options.model.exists():
@@ -413,6 +419,7 @@ def decode(
     attention: str = "causal",
     samples: int = 1,
     paths: int | str = 2,
+    merges: bool = False,
 ) -> list[list[int]]:
     """Write `responses` with our decoder, `samples` to a prompt; what was written."""
     tags, longest = Tags.of(tokenizer), max(map(len, responses))
@@ -428,6 +435,7 @@ def decode(
             max_blocks=longest,
         ),
         batch_size=len(responses),
+        merges=merges,
     )
     scripts = [script_of(ids, tags) if structured else {0: ids} for ids in responses]
     seeds = [list(range(i * samples, (i + 1) * samples)) for i in range(len(prompts))]
@@ -586,6 +594,30 @@ def plain_tokens(tokenizer: PreTrainedTokenizerBase) -> list[int]:
         *Tags.of(tokenizer).header,
     }
     return sorted(set(tokenizer.get_vocab().values()) - apart)
+
+
+# -- weights
+
+
+def weights(
+    name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, size: Size, batch: int
+) -> dict[str, Any]:
+    """Responses to one prompt in bf16, with the adapter beside the weights and merged into them."""
+    adapted = get_peft_model(copy.deepcopy(model).bfloat16(), adapter_config(tokenizer)).eval()
+    words, chance = plain_tokens(tokenizer), random.Random(0)
+    prompt = chance.choices(words, k=size.prompt)
+    responses = [[*chance.choices(words, k=size.path), tokenizer.eos_token_id] for _ in range(batch)]
+
+    def written(merges: bool) -> Way:
+        return Way(
+            lambda way: decode(way, adapted, tokenizer, [prompt], responses, samples=batch, merges=merges)
+        )
+
+    ways = {"adapter": written(False), "merged": written(True)}
+    take_turns(ways, responses, size.repetitions)
+    print(f"\n## weights: {name} in bf16, {batch} responses of {size.path + 1} tokens")
+    found = report(ways, responses)
+    return {"model": name, "batch": batch, "ways": found}
 
 
 # -- rollouts

@@ -67,6 +67,13 @@ def test_all_ways_write_the_prescribed_tokens_and_agree_with_training(benchmark:
     assert "rollouts" not in results
 
 
+def test_merged_weights_write_the_prescribed_tokens(benchmark: Any) -> None:
+    size = benchmark.Size(repetitions=1, prompt=8, path=5, batches=(2,))
+    results = benchmark.main(["--sizes", "tiny", "--parts", "weights"], size)
+    (row,) = results["weights"]
+    assert {name: way["steps"] for name, way in row["ways"].items()} == {"adapter": 5, "merged": 5}
+
+
 def test_a_rollout_batch_of_real_lengths(benchmark: Any, tmp_path: Path) -> None:
     from prl.grammar import render
     from prl.model import load_model
