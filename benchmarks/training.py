@@ -26,7 +26,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -119,6 +119,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "parts": [],
     }
     print("  ".join(f"{name} {value}" for name, value in results["machine"].items()))
+    if options.profile:
+        results["profiles"] = []
+        for found in profiles(sizes, options):
+            results["profiles"].append(found)
+            write(results, options.output)
+        print(f"written to {options.output}")
+        return 0
     against = committed(options, results["machine"])
     if against:
         print(f"compared with {', '.join(against)}: ratios marked ! are more than {WORSE - 1:.0%} worse")
@@ -159,6 +166,9 @@ def read(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--size", nargs="+", default=[], metavar="NAME=N", help=f"of {', '.join(SIZES['tiny'].__dict__)}"
     )
     parser.add_argument("--quick", action="store_true", help="little, one turn: that it runs, no more")
+    parser.add_argument(
+        "--profile", action="store_true", help="of prl alone: where a turn goes, operator by operator"
+    )
     parser.add_argument("--output", type=Path, default=ROOT / "runs" / "bench.json")
     parser.add_argument("--compare", type=Path, help="a committed file; the newest of this machine, if none")
     model = Path(os.environ.get("PRL_REAL_MODEL") or ROOT / ".cache" / "smollm2-135m")
@@ -299,25 +309,31 @@ def started(given: Sequence[dict[str, Any]]) -> Iterator[list[Way]]:
             way.process.kill()
 
 
+def work_of(
+    part: str, size: Size, shared: Mapping[str, str], folder: str, options: argparse.Namespace
+) -> Callable[[str], dict[str, Any]]:
+    """What each way of a part is told, but for its number of turns."""
+    given = {
+        **asdict(size),
+        "part": part,
+        "traces": shared["traces"],
+        "folder": folder,
+        "device": options.device,
+        "prompt_style": shared["prompt_style"],
+    }
+    return lambda way: {
+        **given,
+        "way": way,
+        "model": shared["tagged" if way == "prl structured" else "model"],
+    }
+
+
 def measure(
     name: str, part: str, size: Size, shared: Mapping[str, str], folder: str, options: argparse.Namespace
 ) -> dict[str, Any]:
     """What the ways of a part took, turn by turn, and the ratios."""
-    given = [
-        {
-            **asdict(size),
-            "part": part,
-            "way": way,
-            "model": shared["tagged" if way == "prl structured" else "model"],
-            "traces": shared["traces"],
-            "folder": folder,
-            "turns": size.turns + 1,
-            "device": options.device,
-            "prompt_style": shared["prompt_style"],
-        }
-        for way in WAYS[part]
-    ]
-    with started(given) as ways:
+    work = work_of(part, size, shared, folder, options)
+    with started([{**work(way), "turns": size.turns + 1} for way in WAYS[part]]) as ways:
         for _ in range(size.turns + 1):
             for way in ways:
                 way.take_turn()
@@ -345,6 +361,27 @@ def measure(
         for other in others
     )
     return found
+
+
+def profiles(sizes: Mapping[str, Size], options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Where the third turn of each of prl's ways goes, shown as a table; and `turn`, what the second took,
+    which is not profiled."""
+    for name, size in sizes.items():
+        with tempfile.TemporaryDirectory() as folder:
+            shared = prepare(name, folder, options)
+            for part, way in ((each, way) for each in options.parts for way in WAYS.get(each, ())[:-1]):
+                work = work_of(part, size, shared, folder, options)(way)
+                with started([{**work, "turns": 3, "is_profiled": True}]) as (alone,):
+                    for _ in range(3):
+                        alone.take_turn()
+                turn, found = alone.turns[1], alone.turns[2]["profile"]
+                print(
+                    f"\n{name} {part} {way}: {turn['cpu_seconds']:.2f} CPU seconds; "
+                    f"{found['seconds']:.2f} s under the profiler, of which"
+                )
+                print(*found.pop("table"), sep="\n", flush=True)
+                kept = {"model": name, "part": part, "way": way, "size": asdict(size)}
+                yield kept | {"data": shared["data"], "turn": turn, "profile": found}
 
 
 def ratio(of: Sequence[Mapping[str, Any]], to: Sequence[Mapping[str, Any]], clock: str) -> dict[str, float]:
@@ -430,6 +467,9 @@ def show(found: Mapping[str, Any], before: Mapping[str, Any]) -> None:
     for name, way in found["ways"].items():
         if told := split(way["turns"]):
             print(f"{'':<13}{NAMES.get(name, name)}, of a step: {told}")
+    told_of = [way["turns"] for way in found["ways"].values()]
+    if "packed" in told_of[0][0]:
+        print(f"{'':<13}turn by turn: {saved(told_of[0], told_of[-1])}")
 
 
 def rate(turns: Sequence[Mapping[str, Any]], of: str) -> str:
@@ -438,6 +478,15 @@ def rate(turns: Sequence[Mapping[str, Any]], of: str) -> str:
         return ""
     found = median([turn[of] / turn["seconds"] for turn in turns]).mean
     return f"{found:,.0f}" if found >= 100 else f"{found:.3g}"
+
+
+def saved(ours: Sequence[Mapping[str, Any]], theirs: Sequence[Mapping[str, Any]]) -> str:
+    """What packing leaves of the tokens that a padded step computes, and what is left of its CPU seconds."""
+    tokens = ", ".join(f"{turn['packed']} of {turn['padded']}" for turn in theirs)
+    left = ", ".join(f"{turn['packed'] / turn['padded']:.2f}" for turn in theirs)
+    pairs = zip(ours, theirs, strict=True)
+    cpu = ", ".join(f"{one['cpu_seconds'] / other['cpu_seconds']:.2f}" for one, other in pairs)
+    return f"packed tokens {tokens} padded ones ({left}); CPU seconds, of the last way's {cpu}"
 
 
 def split(turns: Sequence[Mapping[str, Any]]) -> str:

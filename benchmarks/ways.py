@@ -32,6 +32,7 @@ quiet_libraries()
 import torch
 from datasets import Dataset
 from peft import get_peft_model
+from profiles import Watched, marked
 from transformers import Qwen3Config, Qwen3ForCausalLM, TrainerCallback
 from trl import GRPOTrainer, SFTTrainer
 from trl.extras.profiling import ProfilingContext
@@ -50,6 +51,7 @@ from prl.prompts import render_prompt
 from prl.rewards import accuracy_reward
 from prl.settings import Settings
 from prl.structure import Tags, forced_tokens
+from prl.trainer.packing import layout_of
 from prl.trainer.problems import load_problems
 
 PATHS = 4
@@ -82,6 +84,7 @@ class Work:
     shorter: int  # responses of an evaluation are as long as the traces, divided by this
     seed: int = 0
     given: dict[str, Any] = field(default_factory=dict)  # settings in place of those that both trainers have
+    is_profiled: bool = False  # the last turn
 
     @property
     def dtype(self) -> str:
@@ -104,7 +107,7 @@ class Turns:
 
     device: str
     left: int
-    channel: Connection
+    channel: Connection | Watched
 
     def ready(self) -> None:
         """Say how much memory what was loaded takes, and wait for the first turn."""
@@ -186,10 +189,21 @@ class Clock(TrainerCallback):
 
     def tokens(self) -> dict[str, Any]:
         """How many tokens passed the model in this step, padding aside, and a sum that tells which: the same
-        in whatever order, and in however many passes."""
+        in whatever order, and in however many passes. As many with padding, and packed."""
         kept = [ids[mask.bool()] if mask is not None else ids.flatten() for ids, mask in self.passed]
         ids = torch.cat(kept).long().cpu()
-        return {"tokens": len(ids), "checksum": int((ids * ids).sum())}
+        return {
+            "tokens": len(ids),
+            "checksum": int((ids * ids).sum()),
+            "padded": sum(rows.numel() for rows, _ in self.passed),
+            "packed": sum(len(layout_of(*placed(*rows)).taken) for rows in self.passed),
+        }
+
+
+def placed(ids: torch.Tensor, mask: torch.Tensor | None) -> tuple[torch.Tensor, ...]:
+    """Rows, where in them each token is, and whether it is one."""
+    real = torch.ones_like(ids) if mask is None else mask
+    return ids, real.cumsum(dim=1) - 1, real.bool()
 
 
 # -- the cold start
@@ -489,7 +503,9 @@ def serve(channel: Connection, log: str, given: dict[str, Any]) -> None:
     """Do the work that `given` says, a turn at a time; what is printed goes to the file `log`."""
     print_to(log)
     work = Work(**given)
-    PARTS[work.part](work, Turns(work.device, work.turns, channel))
+    watched = Watched(channel, work.turns, work.lora_r) if work.is_profiled else channel
+    with marked() if work.is_profiled else contextlib.nullcontext():
+        PARTS[work.part](work, Turns(work.device, work.turns, watched))
 
 
 def serve_prepared(channel: Connection, log: str, given: dict[str, Any]) -> None:

@@ -55,6 +55,12 @@ def test_all_ways_do_the_same_work(tmp_path: Path) -> None:
             assert set(ratio) == {"seconds", "cpu_seconds", "peak"}
     sft, grpo = (by_part[name]["ways"] for name in ("sft", "grpo"))
     assert sft["prl"]["turns"][0]["checksum"] == sft["trl"]["turns"][0]["checksum"]
+    assert (
+        sft["prl"]["turns"][0]["packed"]
+        == sft["trl"]["turns"][0]["packed"]
+        < sft["trl"]["turns"][0]["tokens"]
+    )
+    assert sft["trl"]["turns"][0]["padded"] >= sft["trl"]["turns"][0]["tokens"]
     assert sft["prl"]["turns"][0]["loss"] == pytest.approx(sft["trl"]["turns"][0]["loss"], rel=1e-2)
     for way in grpo.values():
         (turn,) = way["turns"]
@@ -62,6 +68,36 @@ def test_all_ways_do_the_same_work(tmp_path: Path) -> None:
         assert turn["reward"] == 0  # one right, one wrong
         assert turn["dead_groups"] == 0
     assert {"rollout", "verify", "score", "update"} == set(grpo["prl"]["turns"][0]["split"])
+
+
+@pytest.mark.timeout(900)
+def test_a_step_is_profiled(tmp_path: Path) -> None:
+    file = tmp_path / "bench.json"
+    words = ["--models", "tiny", "--parts", "sft", "grpo", "--profile", "--quick", "--output", str(file)]
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "benchmarks" / "training.py"), *words], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr + done.stdout
+    found = json.loads(file.read_text(encoding="utf-8"))
+    assert found["parts"] == []
+    assert [(each["part"], each["way"], *each["profile"]["phases"]) for each in found["profiles"]] == [
+        ("sft", "prl", "forward", "backward", "optimizer"),
+        ("grpo", "prl", "rollout", "forward", "backward", "optimizer"),
+        ("grpo", "prl structured", "rollout", "forward", "backward", "optimizer"),
+    ]
+    for each in found["profiles"]:
+        told, phases = each["profile"], each["profile"]["phases"]
+        measured = sum(kind["seconds"] for phase in phases.values() for kind in phase.values())
+        assert measured + told["outside"] == pytest.approx(told["seconds"])
+        assert 0 < told["outside"] < told["seconds"]
+        assert each["turn"]["cpu_seconds"] > 0
+        assert len(told["longest"]) == 20
+        for phase in ("forward", "backward"):
+            assert {"LM head", "matrices", "attention"} <= set(phases[phase])
+            assert phases[phase]["matrices"]["gflop"] > 0
+        if "rollout" in phases:
+            assert {"LM head", "matrices", "attention"} <= set(phases["rollout"])
+            assert "matrices of the adapter" not in phases["rollout"], "it is in the weights"
 
 
 def test_a_ratio_that_got_worse_is_marked(benchmark: Any, capsys: pytest.CaptureFixture[str]) -> None:
