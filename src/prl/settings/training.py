@@ -73,7 +73,7 @@ class RLArguments(PathFlags, TrainingFlags):
     rollout_weights: RolloutWeights = flag(
         "auto",
         "what samples where weights have 16 or 4 bits. adapter: the model as it trains; merged: a copy of it "
-        "in 16 bits with the adapter rounded in, faster for more memory; auto: merged where that is "
+        "in 16 bits with the adapter rounded in, fewer products for more memory; auto: merged where that is "
         "forecast to fit, as long as it samples what the model scores",
     )
     rewards: list[str] = flag(
