@@ -241,7 +241,7 @@ def answered(right: dict[str, float], **columns: Any) -> Evaluation:
         | {name: float(place) for name in ("length", "critical_path", "seconds", "cpu_seconds")}
         for place, (name, correct) in enumerate(right.items(), 1)
     ]
-    described = {"responses": len(rows), "summary_accuracy": 0.95, "path_majority": 0.9}
+    described = {"responses": len(rows), "summary_accuracy": 0.95, "path_majority": 0.9, "path_accuracy": 0.8}
     return Evaluation("sums", {"accuracy": right}, described, rows=rows)
 
 
@@ -258,10 +258,27 @@ def test_one_seed_decides_no_claim_by_a_single_number() -> None:
     study = Study(
         Path(), {"study": "sums", "seeds": 1}, {}, {"a": ours, "b": theirs}, timed={"a": ours, "b": theirs}
     )
-    for quantity, arms, bound in (("seconds", "ab", 0.9), ("summary", "a", -0.01)):
+    for quantity, arms, bound in (
+        ("seconds", "ab", 0.9),
+        ("summary", "a", -0.01),
+        ("path_accuracy", "ab", -0.01),
+    ):
         found = QUANTITIES[quantity].measure(study, *arms)
         assert found.mean > bound
         assert verdict(found, "above", bound) == "undecided"
+
+
+def test_right_paths_are_compared_where_the_problems_are_the_same() -> None:
+    better, other = answered({"x": 1.0, "y": 0.0}), answered({"z": 1.0})
+    better.described["path_accuracy"], other.described["path_accuracy"] = 0.9, 0.1
+    worse = answered({"x": 1.0, "y": 0.0})
+    none = answered({"x": 1.0, "y": 0.0})
+    none.described["path_accuracy"] = None
+    arms = {"a": dict.fromkeys(range(4), better), "b": {0: worse, 1: worse, 2: other, 3: none}}
+    study = Study(Path(), {"study": "sums", "seeds": 4}, {}, arms)
+    found = QUANTITIES["path_accuracy"].measure(study, "a", "b")
+    assert {seed: round(of, 3) for seed, of in found.seeds.items()} == {0: 0.1, 1: 0.1}
+    assert QUANTITIES["path_accuracy"].measure(study, "a", "c") is None
 
 
 def test_nothing_is_a_multiple_of_no_right_answer() -> None:

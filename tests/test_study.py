@@ -27,10 +27,10 @@ from prl.errors import PrlError, RunError, UsageError
 from prl.settings import Settings
 from prl.settings.arguments import StudyArguments
 from prl.study import parts, results, runner, tasks
-from prl.study.design import Design, cold
+from prl.study.design import Design, Setup, cold
 from prl.study.designs import DESIGNS
 from prl.study.paper_mini import PAPER_MINI
-from prl.study.plan import TIMED, Asked, Schedule, chosen, cold_starts_of, left, plan, told
+from prl.study.plan import TIMED, Asked, Schedule, chosen, cold_starts_of, left, plan, recipe_of, told
 from prl.study.sums import SUMS
 from prl.study.tasks import Task, execute
 from test_report_study import make_study
@@ -401,6 +401,27 @@ def test_arms_begin_with_a_cold_start_that_was_told_the_same() -> None:
                 for setup in (arm.setup, PAPER_MINI.cold_starts[arm.cold_start])
             )
             assert ours == theirs, name
+
+
+def test_an_arm_that_asks_of_one_setting_differs_in_that_alone() -> None:
+    """On the model that ships: beside the arm that a claim holds it against."""
+    asked = Asked(1, PAPER_MINI.recipe_of(None))
+    for name, other, differs in (
+        ("judged", "structured-accuracy", {"wrong_paths": "judged"}),
+        ("taught-judged", "taught-accuracy", {"wrong_paths": "judged"}),
+        ("numbered-high-rate", "numbered", {"learning_rate": 5e-4, "live_rate": False}),
+        ("numbered-high-live-rate", "numbered", {"learning_rate": 5e-4}),
+    ):
+        ours, theirs = (_resolved(PAPER_MINI.arms[arm].setup, asked) for arm in (name, other))
+        assert PAPER_MINI.arms[name].cold_start == PAPER_MINI.arms[other].cold_start
+        assert {key: value for key, value in ours.items() if theirs[key] != value} == differs
+
+
+def _resolved(setup: Setup, asked: Asked) -> dict[str, Any]:
+    """What RL is told, from the recipe and beyond it."""
+    given = told(PAPER_MINI, setup, asked).get("rl", {})
+    resolved = config.resolve("rl", recipe=recipe_of(setup, asked), threads=1, **given).as_dict()
+    return {key: value for key, value in resolved.items() if key != "rl"} | resolved["rl"]
 
 
 def test_the_claim_on_early_accuracy_names_the_share_of_the_steps() -> None:

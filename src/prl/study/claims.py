@@ -136,6 +136,15 @@ def _summary(study: Study, arm: str) -> SeedEstimate | None:
     return student(np.subtract, summary, majority, bounds=_DIFFERENCE)
 
 
+def _path_accuracy(study: Study, first: str, second: str) -> SeedEstimate | None:
+    """The share of the paths of valid blocks that conclude the right answer, minus that of another arm, in
+    the seeds in which both answered the same problems."""
+    ours, theirs = _both(study, first, second)
+    seeds = [seed for seed in ours.keys() & theirs.keys() if ours[seed].problems == theirs[seed].problems]
+    right = [traced({seed: side[seed] for seed in seeds}, "path_accuracy") for side in (ours, theirs)]
+    return student(np.subtract, *right, bounds=_DIFFERENCE)
+
+
 def rl_gain(study: Study, arm: str) -> SeedEstimate | None:
     """The accuracy of an arm minus that of the cold start, or the base, that its RL began with; of an arm
     that is evaluated within a length, both within that."""
@@ -265,6 +274,7 @@ QUANTITIES = {
     "mean_critical_path": Quantity("mean critical path, {1} / {0}", "times", _mean_critical_path),
     "seconds": Quantity("median seconds a problem, {1} / {0}", "times", _seconds),
     "summary": Quantity("right: summary − majority of the paths, {}", "points", _summary),
+    "path_accuracy": Quantity("right paths, {} − {}", "points", _path_accuracy),
     "rl_gain": Quantity("accuracy, {} − where its RL began", "points", rl_gain),
     "early_accuracy": Quantity("accuracy, {} at its checkpoint − {} at its end", "points", _early_accuracy),
 }

@@ -135,6 +135,16 @@ CLAIMS = (
         ("judged", "structured-accuracy"), "accuracy", "above", 0.0, _OURS,
     ),
     Claim(
+        "RL that gives wrong paths of right answers no credit ends more accurate than RL that does, where "
+        "blocks become frequent (a cold start of 280 steps)",
+        ("taught-judged", "taught-accuracy"), "accuracy", "above", 0.0, _OURS,
+    ),
+    Claim(
+        "RL that gives wrong paths of right answers no credit ends with paths that are right more often than "
+        "RL that does, where blocks become frequent",
+        ("taught-judged", "taught-accuracy"), "path_accuracy", "above", 0.0, _OURS,
+    ),
+    Claim(
         "Blocks move later in the response during RL (structured, accuracy alone, late blocks known)",
         ("structured-accuracy",), "block_position", "above",
     ),
@@ -221,6 +231,21 @@ CLAIMS = (
             ("dynamic-sampling", "batches of live groups alone, of up to four times the samples"),
             ("clipped", "a gradient clipped to a norm of 0.005"),
         )
+    ),
+    Claim(
+        "Where six numbered paths divide the work, RL at five times the recipe's rate, whatever the share of "
+        "live groups, takes back what the cold start knew",
+        ("numbered-high-rate",), "rl_gain", "below", 0.0, _OURS,
+    ),
+    Claim(
+        "Where six numbered paths divide the work, RL at the recipe's rate ends more accurate than at five "
+        "times that, whatever the share of live groups",
+        ("numbered", "numbered-high-rate"), "accuracy", "above", 0.0, _OURS,
+    ),
+    Claim(
+        "At five times the recipe's rate, RL keeps what six numbered paths knew (to a point) if a step's "
+        "rate follows the share of live groups",
+        ("numbered-high-live-rate",), "rl_gain", "above", -0.01, _OURS,
     ),
 )  # fmt: skip
 """Percentages in brackets, in the texts of the paper's claims, are its own (arXiv 2509.07980), of 4 B

@@ -9,10 +9,12 @@ rewards     `products`: five rewards, two scaffolds, and no credit for wrong pat
             which is in sequence
 taught      `products`: accuracy alone, alternating and two scaffolds from such a cold start of all steps,
             after which an answer with a block is right as often as one without
+wrong-paths `products`: the same by accuracy alone, where wrong paths of right answers get no credit
 scaffold    `products`: five times the steps of RL, by accuracy alone or by blocks first, from a cold start of
             half the steps
 stages      `products`: causal with and without the stage on easy problems; a cold start without late blocks
 harm        `products`: what RL takes back of what the cold start of `votes` knew, and what keeps it
+rate        `which`: what RL at five times the recipe's rate takes back of what six numbered paths knew
 """
 
 from __future__ import annotations
@@ -79,9 +81,19 @@ def _products(overlay: str, sizes: Given = _SPARSE) -> Setup:
     return Setup(f"products+{overlay}", _ANYWHERE, sizes)
 
 
+def _judged(sizes: Given) -> Setup:
+    """Such an arm by accuracy alone, in which wrong paths of right answers get no credit."""
+    return Setup("products+structured-accuracy", {**_ANYWHERE, "rl": {"wrong_paths": "judged"}}, sizes)
+
+
 def _risky(**rl: object) -> Setup:
     """The arm `votes` at twice the recipe's rate, at which it shows what a step of few live groups does."""
     return Setup("products", {"rl": {"live_rate": False, "learning_rate": 2e-4} | rl}, _VOTING.sizes)
+
+
+def _fast(*, live_rate: bool) -> Setup:
+    """The arm `numbered` at five times the recipe's rate."""
+    return Setup("", {"rl": {"live_rate": live_rate, "learning_rate": 5e-4}})
 
 
 _ARMS = {
@@ -96,16 +108,14 @@ _ARMS = {
     "parallel-only": Arm(_products("parallel-only"), "anywhere"),
     "tiered-only": Arm(_products("tiered-only"), "anywhere"),
     "gated-efficiency": Arm(_products("gated-efficiency"), "anywhere"),
-    "judged": Arm(
-        Setup("products+structured-accuracy", {**_ANYWHERE, "rl": {"wrong_paths": "judged"}}, _SPARSE),
-        "anywhere",
-    ),
+    "judged": Arm(_judged(_SPARSE), "anywhere"),
     "scaffold-early": Arm(_products("scaffold-early"), "anywhere"),
     "scaffold": Arm(_products("scaffold"), "anywhere"),
     "taught-accuracy": Arm(_products("structured-accuracy", _TAUGHT), "anywhere-taught"),
     "taught-alternating": Arm(_products("structured-alternating", _TAUGHT), "anywhere-taught"),
     "taught-scaffold-early": Arm(_products("scaffold-early", _TAUGHT), "anywhere-taught"),
     "taught-scaffold": Arm(_products("scaffold", _TAUGHT), "anywhere-taught"),
+    "taught-judged": Arm(_judged(_TAUGHT), "anywhere-taught"),
     "long-accuracy": Arm(_products("structured-accuracy", _LONG), "anywhere"),
     "blocks-first": Arm(_products("blocks-first", _LONG), "anywhere"),
     "causal": Arm(Setup("products+causal", _CAUSAL, _SPARSE), "anywhere-causal"),
@@ -117,6 +127,8 @@ _ARMS = {
     "large-batch": Arm(_risky(gradient_accumulation_steps=8, max_steps=6), "harm"),
     "dynamic-sampling": Arm(_risky(dynamic_sampling=4), "harm"),
     "clipped": Arm(_risky(max_grad_norm=0.005), "harm"),
+    "numbered-high-rate": Arm(_fast(live_rate=False), "numbered"),
+    "numbered-high-live-rate": Arm(_fast(live_rate=True), "numbered"),
 }
 
 _COLD_STARTS = {
@@ -151,6 +163,7 @@ _REWARDS = (
 )
 _SCAFFOLDS = ("scaffold-early", "scaffold")
 _FROM_TAUGHT = ("taught-accuracy", "taught-alternating", "taught-scaffold-early", "taught-scaffold")
+_HIGH_RATES = ("numbered-high-rate", "numbered-high-live-rate")
 _HARM = ("full-rate", "live-rate", "low-rate", "large-batch", "dynamic-sampling", "clipped")
 
 PAPER_MINI = Design(
@@ -182,9 +195,11 @@ PAPER_MINI = Design(
         "tokens": Part(("products-sequential-longer",), (), ()),
         "rewards": Part((*_REWARDS, "judged", *_SCAFFOLDS), (), ()),
         "taught": Part(_FROM_TAUGHT, (), ()),
+        "wrong-paths": Part(("taught-judged",), (), ()),
         "scaffold": Part(("long-accuracy", "blocks-first"), (), ()),
         "stages": Part(("causal", "causal-no-easy", "never-late"), (), ()),
         "harm": Part(_HARM, (), ()),
+        "rate": Part(_HIGH_RATES, (), ()),
     },
     tables=(
         Table(
@@ -240,7 +255,7 @@ PAPER_MINI = Design(
         ),
         Table(
             "*products*, from a cold start of 280 steps, half of it in sequence",
-            (cold("anywhere-taught"), *_FROM_TAUGHT),
+            (cold("anywhere-taught"), *_FROM_TAUGHT, "taught-judged"),
             "taught-accuracy",
         ),
         Table(
@@ -252,6 +267,11 @@ PAPER_MINI = Design(
             "*products*, what RL takes back, and what keeps it",
             (cold("harm"), *_HARM),
             cold("harm"),
+        ),
+        Table(
+            "*which*, what RL takes back at five times the recipe's rate",
+            (cold("numbered"), "numbered", *_HIGH_RATES),
+            cold("numbered"),
         ),
     ),
     claims=CLAIMS,
@@ -275,6 +295,7 @@ PAPER_MINI = Design(
             "taught-alternating": RED,
             "taught-scaffold-early": ORANGE,
             "taught-scaffold": GREEN,
+            "taught-judged": SKY,
         },
         "structured, 120 steps": {"long-accuracy": BLUE, "blocks-first": GREEN},
         "causal": {"causal": BLUE, "causal-no-easy": RED},
@@ -292,9 +313,10 @@ PAPER_MINI = Design(
         "products": ("products-sequential", "products-sequential-longer", "votes", "structured-accuracy"),
         "rewards": (*_REWARDS, "judged"),
         "stages": ("structured-accuracy", *_SCAFFOLDS, "causal", "causal-no-easy", "never-late"),
-        "taught": _FROM_TAUGHT,
+        "taught": (*_FROM_TAUGHT, "taught-judged"),
         "blocks-first": ("long-accuracy", "blocks-first"),
         "harm": (cold("harm"), *_HARM),
+        "rate": (cold("numbered"), "numbered", *_HIGH_RATES),
     },
     budget=BUDGET,
     votes=VOTES,
