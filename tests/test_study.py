@@ -453,6 +453,17 @@ def test_the_order_of_a_study(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(("fewer", "more"), [(3, 5), (5, 10)])
+def test_a_part_can_be_run_in_turns(tmp_path: Path, fewer: int, more: int) -> None:
+    """The tasks of fewer seeds are the first of those of more, told the same."""
+    first, then = (
+        [*planned(tmp_path, design=PAPER_MINI, part="scaffold", ships=True, seeds=seeds).values()]
+        for seeds in (fewer, more)
+    )
+    assert then[: len(first)] == first
+    assert len(then) * fewer == len(first) * more
+
+
 def test_a_whole_study(tmp_path: Path) -> None:
     tasks = planned(tmp_path, seeds=3)
     # An RL run and an evaluation an arm, two early ones; four cold starts, evaluated as the base is.

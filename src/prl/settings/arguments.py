@@ -80,8 +80,8 @@ class StudyArguments:
     part: str | None = flag(
         None,
         "one part, in OUTPUT_DIR/PART; the report is of all that are there. Of paper-mini: latency, "
-        "openings, widths, votes, tokens, rewards, taught, wrong-paths, scaffold, stages, harm, rate; of "
-        "sums: causal, structured, levels, prompts",
+        "openings, widths, votes, tokens, rewards, more-rewards, taught, wrong-paths, scaffold, stages, "
+        "harm, harm-batches, rate; of sums: causal, structured, levels, prompts",
     )
     seeds: int = flag(5, "runs of each arm, with seeds 0, 1 …; a study of fewer goes on")
     recipe: str | None = None

@@ -1,20 +1,22 @@
 """The study `paper-mini`: the paper's experiments, and ours, on problems in which alternatives matter.
 
-latency     `which`: six numbered paths that divide the work, beside GRPO in sequence, free and held short
-openings    `which`: what tells paths apart: nothing, numbers, numbers that mean nothing, a plan; and causal
-widths      `which`: two and four paths
-votes       `products`: four ways that vote, beside GRPO in sequence at as many steps
-tokens      `products`: GRPO in sequence whose cold start saw as many tokens as that of the four ways
-rewards     `products`: five rewards, two scaffolds, and no credit for wrong paths, from a cold start half of
-            which is in sequence
-taught      `products`: accuracy alone, alternating and two scaffolds from such a cold start of all steps,
-            after which an answer with a block is right as often as one without
-wrong-paths `products`: the same by accuracy alone, where wrong paths of right answers get no credit
-scaffold    `products`: five times the steps of RL, by accuracy alone or by blocks first, from a cold start of
-            half the steps
-stages      `products`: causal with and without the stage on easy problems; a cold start without late blocks
-harm        `products`: what RL takes back of what the cold start of `votes` knew, and what keeps it
-rate        `which`: what RL at five times the recipe's rate takes back of what six numbered paths knew
+latency       `which`: six numbered paths that divide the work, beside GRPO in sequence, free and held short
+openings      `which`: what tells paths apart: nothing, numbers, numbers that mean nothing, a plan; and causal
+widths        `which`: two and four paths
+votes         `products`: four ways that vote, beside GRPO in sequence at as many steps
+tokens        `products`: GRPO in sequence whose cold start saw as many tokens as that of the four ways
+rewards       `products`: four rewards, from a cold start half of which is in sequence
+more-rewards  `products`: from the same a reward for short critical paths, no credit for wrong paths, and two
+              scaffolds
+taught        `products`: accuracy alone, alternating and two scaffolds from such a cold start of all steps,
+              after which an answer with a block is right as often as one without
+wrong-paths   `products`: from the same, by accuracy alone, no credit for wrong paths of right answers
+scaffold      `products`: five times the steps of RL, by accuracy alone or by blocks first, from a cold start
+              of half the steps
+stages        `products`: causal with and without the stage on easy problems; a cold start without late blocks
+harm          `products`: what RL takes back of what the cold start of `votes` knew, and what rate keeps it
+harm-batches  `products`: the same, with other batches
+rate          `which`: what RL at five times the recipe's rate takes back of what six numbered paths knew
 """
 
 from __future__ import annotations
@@ -154,16 +156,13 @@ _COLD_STARTS = {
     "harm": _VOTING,
 }
 
-_REWARDS = (
-    "structured-accuracy",
-    "structured-alternating",
-    "parallel-only",
-    "tiered-only",
-    "gated-efficiency",
-)
+_FOUR_REWARDS = ("structured-accuracy", "structured-alternating", "parallel-only", "tiered-only")
+_REWARDS = (*_FOUR_REWARDS, "gated-efficiency")
 _SCAFFOLDS = ("scaffold-early", "scaffold")
 _FROM_TAUGHT = ("taught-accuracy", "taught-alternating", "taught-scaffold-early", "taught-scaffold")
 _HIGH_RATES = ("numbered-high-rate", "numbered-high-live-rate")
+_RATES = ("full-rate", "live-rate", "low-rate", "clipped")
+_BATCHES = ("large-batch", "dynamic-sampling")
 _HARM = ("full-rate", "live-rate", "low-rate", "large-batch", "dynamic-sampling", "clipped")
 
 PAPER_MINI = Design(
@@ -180,7 +179,9 @@ PAPER_MINI = Design(
         "as many steps, so as many problems; with four ways they have 3.6 times the tokens of those in "
         "sequence, and part `tokens` has one in sequence of as many. Part `scaffold` was looked at with five "
         "seeds, at which its first claim was undecided (+2.0 [−0.5, +4.5]), before it was given ten; the "
-        "rate of part `harm` was chosen so that harm shows."
+        "rate of part `harm` was chosen so that harm shows. Parts `rewards` and `more-rewards` ran as one, "
+        "and so did `harm` and `harm-batches`: the time of the whole is shared out by what RL took in each, "
+        "and for the rest by the number of evaluations. Run alone, each makes the cold start of both anew."
     ),
     recipe="tiny-search",
     always_overlaid=True,
@@ -193,12 +194,14 @@ PAPER_MINI = Design(
         "widths": Part((), ("two", "four"), ()),
         "votes": Part(("products-sequential", "votes"), (), ("base-products",)),
         "tokens": Part(("products-sequential-longer",), (), ()),
-        "rewards": Part((*_REWARDS, "judged", *_SCAFFOLDS), (), ()),
+        "rewards": Part(_FOUR_REWARDS, (), ()),
+        "more-rewards": Part(("gated-efficiency", "judged", *_SCAFFOLDS), (), ()),
         "taught": Part(_FROM_TAUGHT, (), ()),
         "wrong-paths": Part(("taught-judged",), (), ()),
         "scaffold": Part(("long-accuracy", "blocks-first"), (), ()),
         "stages": Part(("causal", "causal-no-easy", "never-late"), (), ()),
-        "harm": Part(_HARM, (), ()),
+        "harm": Part(_RATES, (), ()),
+        "harm-batches": Part(_BATCHES, (), ()),
         "rate": Part(_HIGH_RATES, (), ()),
     },
     tables=(
