@@ -408,12 +408,14 @@ def test_an_arm_that_asks_of_one_setting_differs_in_that_alone() -> None:
     asked = Asked(1, PAPER_MINI.recipe_of(None))
     for name, other, differs in (
         ("judged", "structured-accuracy", {"wrong_paths": "judged"}),
-        ("taught-judged", "taught-accuracy", {"wrong_paths": "judged"}),
+        ("taught-judged", "taught-credited", {"wrong_paths": "judged"}),
+        ("taught-credited", "taught-accuracy", {}),
         ("numbered-high-rate", "numbered", {"learning_rate": 5e-4, "live_rate": False}),
         ("numbered-high-live-rate", "numbered", {"learning_rate": 5e-4}),
     ):
         ours, theirs = (_resolved(PAPER_MINI.arms[arm].setup, asked) for arm in (name, other))
-        assert PAPER_MINI.arms[name].cold_start == PAPER_MINI.arms[other].cold_start
+        starts = [PAPER_MINI.cold_starts[PAPER_MINI.arms[arm].cold_start or ""] for arm in (name, other)]
+        assert starts[0] == starts[1]
         assert {key: value for key, value in ours.items() if theirs[key] != value} == differs
 
 

@@ -137,12 +137,12 @@ CLAIMS = (
     Claim(
         "RL that gives wrong paths of right answers no credit ends more accurate than RL that does, where "
         "blocks become frequent (a cold start of 280 steps)",
-        ("taught-judged", "taught-accuracy"), "accuracy", "above", 0.0, _OURS,
+        ("taught-judged", "taught-credited"), "accuracy", "above", 0.0, _OURS,
     ),
     Claim(
         "RL that gives wrong paths of right answers no credit ends with paths that are right more often than "
         "RL that does, where blocks become frequent",
-        ("taught-judged", "taught-accuracy"), "path_accuracy", "above", 0.0, _OURS,
+        ("taught-judged", "taught-credited"), "path_accuracy", "above", 0.0, _OURS,
     ),
     Claim(
         "Blocks move later in the response during RL (structured, accuracy alone, late blocks known)",

@@ -10,7 +10,7 @@ more-rewards  `products`: from the same a reward for short critical paths, no cr
               scaffolds
 taught        `products`: accuracy alone, alternating and two scaffolds from such a cold start of all steps,
               after which an answer with a block is right as often as one without
-wrong-paths   `products`: from the same, by accuracy alone, no credit for wrong paths of right answers
+wrong-paths   `products`: from such a cold start, by accuracy alone, with and without credit for wrong paths
 scaffold      `products`: five times the steps of RL, by accuracy alone or by blocks first, from a cold start
               of half the steps
 stages        `products`: causal with and without the stage on easy problems; a cold start without late blocks
@@ -117,7 +117,8 @@ _ARMS = {
     "taught-alternating": Arm(_products("structured-alternating", _TAUGHT), "anywhere-taught"),
     "taught-scaffold-early": Arm(_products("scaffold-early", _TAUGHT), "anywhere-taught"),
     "taught-scaffold": Arm(_products("scaffold", _TAUGHT), "anywhere-taught"),
-    "taught-judged": Arm(_judged(_TAUGHT), "anywhere-taught"),
+    "taught-credited": Arm(_products("structured-accuracy", _TAUGHT), "wrong-paths"),
+    "taught-judged": Arm(_judged(_TAUGHT), "wrong-paths"),
     "long-accuracy": Arm(_products("structured-accuracy", _LONG), "anywhere"),
     "blocks-first": Arm(_products("blocks-first", _LONG), "anywhere"),
     "causal": Arm(Setup("products+causal", _CAUSAL, _SPARSE), "anywhere-causal"),
@@ -129,8 +130,8 @@ _ARMS = {
     "large-batch": Arm(_risky(gradient_accumulation_steps=8, max_steps=6), "harm"),
     "dynamic-sampling": Arm(_risky(dynamic_sampling=4), "harm"),
     "clipped": Arm(_risky(max_grad_norm=0.005), "harm"),
-    "numbered-high-rate": Arm(_fast(live_rate=False), "numbered"),
-    "numbered-high-live-rate": Arm(_fast(live_rate=True), "numbered"),
+    "numbered-high-rate": Arm(_fast(live_rate=False), "rate"),
+    "numbered-high-live-rate": Arm(_fast(live_rate=True), "rate"),
 }
 
 _COLD_STARTS = {
@@ -151,15 +152,18 @@ _COLD_STARTS = {
     "products-sequential-longer": _LONGER,
     "anywhere": _products("structured-accuracy"),
     "anywhere-taught": _products("structured-accuracy", _TAUGHT),
+    "wrong-paths": _products("structured-accuracy", _TAUGHT),
     "anywhere-causal": Setup("products+causal", _CAUSAL, _SPARSE),
     "never-late": Setup("products+structured-accuracy", _MIXED, _SPARSE),
     "harm": _VOTING,
+    "rate": _NUMBERED,
 }
 
 _FOUR_REWARDS = ("structured-accuracy", "structured-alternating", "parallel-only", "tiered-only")
 _REWARDS = (*_FOUR_REWARDS, "gated-efficiency")
 _SCAFFOLDS = ("scaffold-early", "scaffold")
 _FROM_TAUGHT = ("taught-accuracy", "taught-alternating", "taught-scaffold-early", "taught-scaffold")
+_PATHS_PAID = ("taught-credited", "taught-judged")
 _HIGH_RATES = ("numbered-high-rate", "numbered-high-live-rate")
 _RATES = ("full-rate", "live-rate", "low-rate", "clipped")
 _BATCHES = ("large-batch", "dynamic-sampling")
@@ -197,7 +201,7 @@ PAPER_MINI = Design(
         "rewards": Part(_FOUR_REWARDS, (), ()),
         "more-rewards": Part(("gated-efficiency", "judged", *_SCAFFOLDS), (), ()),
         "taught": Part(_FROM_TAUGHT, (), ()),
-        "wrong-paths": Part(("taught-judged",), (), ()),
+        "wrong-paths": Part(_PATHS_PAID, (), ()),
         "scaffold": Part(("long-accuracy", "blocks-first"), (), ()),
         "stages": Part(("causal", "causal-no-easy", "never-late"), (), ()),
         "harm": Part(_RATES, (), ()),
@@ -258,8 +262,13 @@ PAPER_MINI = Design(
         ),
         Table(
             "*products*, from a cold start of 280 steps, half of it in sequence",
-            (cold("anywhere-taught"), *_FROM_TAUGHT, "taught-judged"),
+            (cold("anywhere-taught"), *_FROM_TAUGHT),
             "taught-accuracy",
+        ),
+        Table(
+            "*products*, from a cold start of 280 steps once more: with and without credit for wrong paths",
+            (cold("wrong-paths"), *_PATHS_PAID),
+            "taught-credited",
         ),
         Table(
             "*products*, five times the steps of RL: accuracy alone, and blocks first",
@@ -273,8 +282,8 @@ PAPER_MINI = Design(
         ),
         Table(
             "*which*, what RL takes back at five times the recipe's rate",
-            (cold("numbered"), "numbered", *_HIGH_RATES),
-            cold("numbered"),
+            (cold("rate"), "numbered", *_HIGH_RATES),
+            cold("rate"),
         ),
     ),
     claims=CLAIMS,
@@ -298,6 +307,7 @@ PAPER_MINI = Design(
             "taught-alternating": RED,
             "taught-scaffold-early": ORANGE,
             "taught-scaffold": GREEN,
+            "taught-credited": PINK,
             "taught-judged": SKY,
         },
         "structured, 120 steps": {"long-accuracy": BLUE, "blocks-first": GREEN},
@@ -316,10 +326,11 @@ PAPER_MINI = Design(
         "products": ("products-sequential", "products-sequential-longer", "votes", "structured-accuracy"),
         "rewards": (*_REWARDS, "judged"),
         "stages": ("structured-accuracy", *_SCAFFOLDS, "causal", "causal-no-easy", "never-late"),
-        "taught": (*_FROM_TAUGHT, "taught-judged"),
+        "taught": _FROM_TAUGHT,
+        "wrong-paths": (cold("wrong-paths"), *_PATHS_PAID),
         "blocks-first": ("long-accuracy", "blocks-first"),
         "harm": (cold("harm"), *_HARM),
-        "rate": (cold("numbered"), "numbered", *_HIGH_RATES),
+        "rate": (cold("rate"), "numbered", *_HIGH_RATES),
     },
     budget=BUDGET,
     votes=VOTES,

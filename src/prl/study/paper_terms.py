@@ -9,7 +9,7 @@ from prl.study.design import BASE, cold
 _REWARDED = "RL of 24 steps from `cold start anywhere`, structured; rewarded: "
 _TAUGHT = "RL of 24 steps from `cold start anywhere-taught`, structured; rewarded: "
 _RISKY = "RL from `cold start harm` at 2e-4, twice the recipe's rate"
-_FAST = "RL of 24 steps from `cold start numbered` at 5e-4, five times the recipe's rate"
+_FAST = "RL of 24 steps from `cold start rate` at 5e-4, five times the recipe's rate"
 _SIX = "*which*, 120 steps on traces with six paths"
 
 TERMS: Mapping[str, str] = {
@@ -54,7 +54,9 @@ TERMS: Mapping[str, str] = {
     "taught-alternating": f"{_TAUGHT}alternating",
     "taught-scaffold-early": f"{_TAUGHT}alternating for a third of the steps, then accuracy alone",
     "taught-scaffold": f"{_TAUGHT}alternating for two thirds of the steps, then accuracy alone",
-    "taught-judged": "`taught-accuracy` where wrong paths of right answers get no credit",
+    cold("wrong-paths"): "`cold start anywhere-taught` once more",
+    "taught-credited": "`taught-accuracy` from there",
+    "taught-judged": "the same where wrong paths of right answers get no credit",
     "long-accuracy": "RL of 120 steps from `cold start anywhere` by accuracy alone",
     "blocks-first": "the same, paid for right answers with a block for the first 48 steps",
     cold("anywhere-causal"): "`cold start anywhere` with paths written one after another, without numbers",
@@ -69,6 +71,7 @@ TERMS: Mapping[str, str] = {
     "large-batch": f"{_RISKY}, 6 steps of four times the batch",
     "dynamic-sampling": f"{_RISKY}, on live groups alone, of up to four times the samples",
     "clipped": f"{_RISKY}, the norm of a gradient clipped to 0.005",
+    cold("rate"): "`cold start numbered` once more",
     "numbered-high-rate": f"{_FAST}, whatever the share of live groups",
     "numbered-high-live-rate": f"{_FAST}, times the share of live groups",
 }
