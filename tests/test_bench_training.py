@@ -26,15 +26,18 @@ def benchmark(monkeypatch: pytest.MonkeyPatch) -> Any:
     return module
 
 
+def results_of(file: Path, *words: str) -> dict[str, Any]:
+    """What `make bench` writes to `file` of little of the tiny model."""
+    command = [sys.executable, str(ROOT / "benchmarks" / "training.py"), "--models", "tiny", *words]
+    done = subprocess.run([*command, "--quick", "--output", str(file)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr + done.stdout
+    found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return found
+
+
 @pytest.mark.timeout(900)  # a dozen processes, one after the other on a busy machine
 def test_all_ways_do_the_same_work(tmp_path: Path) -> None:
-    file = tmp_path / "bench.json"
-    words = ["--models", "tiny", "--parts", "sft", "grpo", "eval", "--quick", "--output", str(file)]
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "benchmarks" / "training.py"), *words], capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr + done.stdout
-    found = json.loads(file.read_text(encoding="utf-8"))
+    found = results_of(tmp_path / "bench.json", "--parts", "sft", "grpo", "eval")
     assert {"date", "command", "commit", "machine", "versions", "parts"} <= set(found)
     assert {(part["part"], *part["ways"]) for part in found["parts"]} == {
         ("sft", "prl", "trl"),
@@ -72,13 +75,7 @@ def test_all_ways_do_the_same_work(tmp_path: Path) -> None:
 
 @pytest.mark.timeout(900)
 def test_a_step_is_profiled(tmp_path: Path) -> None:
-    file = tmp_path / "bench.json"
-    words = ["--models", "tiny", "--parts", "sft", "grpo", "--profile", "--quick", "--output", str(file)]
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "benchmarks" / "training.py"), *words], capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr + done.stdout
-    found = json.loads(file.read_text(encoding="utf-8"))
+    found = results_of(tmp_path / "bench.json", "--parts", "sft", "grpo", "--profile")
     assert found["parts"] == []
     assert [(each["part"], each["way"], *each["profile"]["phases"]) for each in found["profiles"]] == [
         ("sft", "prl", "forward", "backward", "optimizer"),

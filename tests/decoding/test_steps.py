@@ -199,7 +199,7 @@ def test_responses_are_told_while_a_card_computes_the_next_step(structured, toke
     """The host waits for a card where it reads tokens, and nowhere else: callbacks come before that."""
     told: list[str] = []
     launch, read_back = forkjoin._Batch.launch, forkjoin.read_back
-    monkeypatch.setattr(forkjoin._Batch, "launch", lambda batch: (launch(batch), told.append("launched")))
+    monkeypatch.setattr(forkjoin._Batch, "launch", lambda batch: (launch(batch), told.append("launched"))[0])
     monkeypatch.setattr(forkjoin, "read_back", lambda drawn: (told.append("read"), read_back(drawn))[1])
     decoder = ForkJoinDecoder(structured, tokenizer, limits=Limits(60, 3), batch_size=3)
     answers = decoder.generate(

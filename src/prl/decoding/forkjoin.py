@@ -125,12 +125,11 @@ class ForkJoinDecoder:
 
         A response depends on its prompt and its own seed alone, whatever is decoded beside it: `seeds[i][j]`
         (a prompt gets as many responses as it has seeds), or one derived from (`seed`, i, j). One that comes
-        to the end of the model's context is cut off there. `on_response`
-        is called with i, j and the response as soon as it ends, while a card computes the next step, and
-        `on_batch` with the number of those. Raises
-        UsageError for an empty prompt, for one that leaves nothing of the model's context, and with
-        structured attention for one that does not open the response;
-        ModelError for logits that are no numbers.
+        to the end of the model's context is cut off there. `on_response` is called with i, j and the response
+        once it has ended, while a card computes the next step, and `on_batch` with the number of those.
+        Raises UsageError for an empty prompt, for one that leaves nothing of the model's context, and with
+        structured attention for one that does not open the response; ModelError for logits that are no
+        numbers.
         """
         encoded = self._encode(prompts)
         if seeds is None:
@@ -150,13 +149,13 @@ class ForkJoinDecoder:
             while queue or batch.rows:
                 admitted = batch.admit(queue, seeds)
                 del queue[:admitted]
-                batch.launch()
+                threads, drawn = batch.launch()
                 for row in ended:
                     response = responses[row.prompt][row.sample] = self._response(row)
                     done += 1
                     on_response(row.prompt, row.sample, response)
                     on_batch(done)
-                batch.take()
+                _take(threads, drawn)
                 ended = batch.finished()
                 self.cache_bytes = max(self.cache_bytes, batch.cache.nbytes)
         return [[of_prompt[j] for j in sorted(of_prompt)] for of_prompt in responses]
@@ -175,8 +174,7 @@ class ForkJoinDecoder:
                 batch = _Batch(self, encoded, min(self.batch_size, len(queue)), None)
                 batch.admit(queue, [list(range(each))] * len(encoded))
                 for _ in range(3):  # tokens after the prompts, a step that warms up, one that a card captures
-                    batch.launch()
-                    batch.take()
+                    _take(*batch.launch())
 
     def _encode(self, prompts: Sequence[str | Sequence[int]]) -> list[list[int]]:
         encoded: list[list[int]] = []
@@ -244,8 +242,6 @@ class _Batch:
         self.cache = self.passes.cache
         self.rows: list[Row] = []
         self.new: list[Row] = []  # wait for their first token
-        self.threads: list[tuple[Row, Thread]] = []  # those that go on in the step at hand
-        self.drawn: list[tuple[Tensor, Tensor]] = []  # for each: token and log-probability, on the device
         self.prefilled: dict[int, tuple[Reader, Tensor]] = {}  # with the last hidden state, (size,)
 
     def finished(self) -> list[Row]:
@@ -304,9 +300,10 @@ class _Batch:
                 self.rows[hole] = last
         return admitted
 
-    def launch(self) -> None:
-        """Feed every token that the model has not seen, and sample one for each thread that goes on. Nothing
-        here waits for a card: what it draws is in the order of its work."""
+    def launch(self) -> tuple[list[tuple[Row, Thread]], list[tuple[Tensor, Tensor]]]:
+        """Feed every token that the model has not seen, and sample one for each thread that goes on: these,
+        and what was drawn for them, on the device, in parts. Nothing here waits for a card.
+        """
         # All tokens of all rows are one line of N columns. A row has as many as its threads wrote since the
         # last step; after a join also those of the joint.
         columns: list[tuple[int, ...]] = []
@@ -331,9 +328,9 @@ class _Batch:
             self.decoder.steps += 1
         threads += [(row, row.main) for row in self.new]
         self.new.clear()
-        self.threads, self.drawn = threads, []
+        drawn: list[tuple[Tensor, Tensor]] = []
         if not threads:
-            return
+            return threads, drawn
 
         # One number for each of the T threads that go on, before any of them takes its token: the number
         # depends on how many tokens the thread has written so far.
@@ -349,19 +346,10 @@ class _Batch:
             logits_P_V = self.passes.logits(hidden_T_D[part])
             sampling = self.decoder.sampling
             if sampling.path_temperature is None:
-                self.drawn.append(draw(logits_P_V, uniform_T[part], sampling))
+                drawn.append(draw(logits_P_V, uniform_T[part], sampling))
             else:
-                self.drawn.append(draw_apart(logits_P_V, uniform_T[part], sampling, segment_T[part] > 0))
-
-    def take(self) -> None:
-        """Let each thread go on with the token that was sampled for it, once they are there."""
-        if not self.threads:
-            return
-        tokens, logprobs = read_back(self.drawn)
-        if any(map(isnan, logprobs)):
-            raise ModelError(NO_NUMBERS)
-        for (row, thread), token, logprob in zip(self.threads, tokens, logprobs, strict=True):
-            row.take(thread, token, logprob)
+                drawn.append(draw_apart(logits_P_V, uniform_T[part], sampling, segment_T[part] > 0))
+        return threads, drawn
 
     def _row(self, prompt: int, sample: int, seed: int) -> Row:
         """A row that goes on after a prompt that was prefilled."""
@@ -391,6 +379,17 @@ class _Batch:
         hidden = self.passes.forward(columns, cache_rows, len(prompts))  # (N, size)
         for prompt, (reader, end) in zip(prompts, read, strict=True):
             self.prefilled[prompt] = reader, hidden[end].clone()  # a view would keep all of them
+
+
+def _take(threads: Sequence[tuple[Row, Thread]], drawn: Sequence[tuple[Tensor, Tensor]]) -> None:
+    """Let each thread go on with the token that was sampled for it, once it is there."""
+    if not threads:
+        return
+    tokens, logprobs = read_back(drawn)
+    if any(map(isnan, logprobs)):
+        raise ModelError(NO_NUMBERS)
+    for (row, thread), token, logprob in zip(threads, tokens, logprobs, strict=True):
+        row.take(thread, token, logprob)
 
 
 def _response_start(ids: Sequence[int], tags: Tags) -> int | None:
