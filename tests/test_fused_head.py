@@ -121,6 +121,29 @@ def test_numbers_and_gradients_are_the_same_to_rounding(case: dict[str, Any], en
     assert any(p.norm() > 0.1 for name, p in our_gradients.items() if "trainable_tokens" in name)
 
 
+def test_narrow_tiles_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The vocabulary of these models fits one tile: tiles of 40 words divide it, the last one narrower."""
+    theirs, their_gradients = numbers(made(), entropy=True)
+    monkeypatch.setattr(fused_head, "CPU_TILE", 40 * int((batch()["labels"][:, 1:] != -100).sum()))
+    widths: list[int] = []
+    apply = fused_head._TRL_HEAD.apply
+
+    def noted(*given: Any) -> Any:
+        widths.append(given[5])
+        return apply(*given)
+
+    monkeypatch.setattr(fused_head._TRL_HEAD, "apply", noted)
+    model = made()
+    spare_the_head(model)
+    ours, our_gradients = numbers(model, entropy=True)
+    assert widths == [40]
+    for name in ("log_probs", "entropy", "is_top1"):
+        labelled = batch()["labels"][:, 1:] != -100
+        found, expected = (getattr(x, name)[labelled] for x in (ours, theirs))
+        torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
+    assert_same_gradients(our_gradients, their_gradients)
+
+
 def test_in_half_precision_gradients_are_as_near_as_the_precision() -> None:
     _, exact = numbers(made())
     _, theirs = numbers(made(dtype=torch.bfloat16))

@@ -19,8 +19,9 @@ from torch.nn import functional
 
 from prl import sft
 from prl.config import resolve
+from prl.machine.shape import is_one_matrix
 from prl.model import Lora, add_up_narrow_adapters, load_model
-from prl.model.narrow import LEAST, is_less_work, product
+from prl.model.narrow import LEAST, product
 from prl.trainer import setup
 
 WIDTH, OUTPUTS, RANK, TOKENS = 24, 40, 16, 200
@@ -158,13 +159,13 @@ def test_two_adapters_are_computed_by_peft(monkeypatch: pytest.MonkeyPatch) -> N
 def test_less_work_is_fewer_multiplications(tokens: int, rank: int, inputs: int, outputs: int) -> None:
     peft = tokens * (2 * inputs * outputs + 3 * rank * (inputs + outputs))
     one = tokens * 3 * inputs * outputs + 3 * rank * inputs * outputs
-    assert is_less_work(tokens, rank, inputs, outputs) is (one < peft)
+    assert is_one_matrix(tokens, rank, inputs, outputs) is (one < peft)
 
 
 def test_the_layers_of_large_models_are_not_narrow() -> None:
-    assert not is_less_work(10**6, 64, 1024, 1024)
-    assert not is_less_work(10**6, 16, 576, 576)
-    assert is_less_work(4096, 64, 128, 384)
+    assert not is_one_matrix(10**6, 64, 1024, 1024)
+    assert not is_one_matrix(10**6, 16, 576, 576)
+    assert is_one_matrix(4096, 64, 128, 384)
 
 
 def test_a_cold_start_is_the_one_that_peft_computes(

@@ -299,7 +299,7 @@ def _most(load: Load, extent: Extent) -> Load:
             load,
             rows=min(load.rows, extent.rows),
             eval_rows=min(load.eval_rows, extent.held_out),
-            rollout_rows=min(load.rollout_rows, extent.held_out),
+            rollout_rows=max(1, min(load.rollout_rows, extent.held_out)),
             shared=extent.shared,
         )
         return _of_length(load, max(extent.longest, extent.longest_held_out))

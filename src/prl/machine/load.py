@@ -19,6 +19,10 @@ TILE_ROWS, TILE_COLUMNS = 4096, 32768
 """Tokens and vocabulary that TRL's fused LM head takes at a time (`TOKEN_CHUNK_SIZE` and
 `_CHUNKED_LOGPROB_CHUNK_SIZE` of trl 1.16)."""
 
+CPU_TILE = 2**21
+"""Logits of a tile on a CPU, 8 MiB in float32: torch goes over a tile again and again, and over one that no
+cache holds it waits for memory each time."""
+
 OPENING_TOKENS = {"none": 0, "number": 4, "plan": 2 + LONGEST_OPENING // 4}
 """What a path begins with, at four letters a token."""
 
@@ -152,7 +156,7 @@ def load_of(settings: Settings[Any], longest_prompt: int | None = None) -> Load:
             prompt=min(prompt, length // 2),
             completion=length - min(prompt, length // 2),
             eval_rows=evaluated,
-            rollout_rows=min(given.sample_count, evaluated),
+            rollout_rows=max(1, min(given.sample_count, evaluated)),  # the decoder is tried before it trains
             rollout_completion=training.max_length or 512,
             is_refilled=given.sample_count > evaluated,
             **common,

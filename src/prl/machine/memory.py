@@ -16,8 +16,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from prl.machine.load import Load
-from prl.machine.shape import HEAD_NORMED, NORMS, PACKED, Shape
+from prl.machine.load import CPU_TILE, Load
+from prl.machine.shape import HEAD_NORMED, NORMS, PACKED, Shape, is_one_matrix
 
 GIB = 2**30
 
@@ -190,7 +190,8 @@ def _kept_by_layer(shape: Shape, load: Load) -> tuple[int, int]:
         inputs += stream * shape.hidden * bool({"q_proj", "k_proj", "v_proj"} & {*adapted})
         inputs += stream * shape.hidden * bool({"gate_proj", "up_proj"} & {*adapted})
         inputs += stream * shape.intermediate * ("down_proj" in adapted)
-    ranks = load.lora_r * len(adapted) * (2 if load.is_mixed or load.four_bit else 4)
+    apart = [size for size in adapted.values() if not _is_one_matrix(load, *size)]
+    ranks = load.lora_r * len(apart) * (2 if load.is_mixed or load.four_bit else 4)
     repeated = queries if masked and queries != keys else keys
     asking = 2 * queries * attention + 4 * shape.heads
     seen = load.rows * length * 2 * repeated * attention  # of shared prompts too each row has its own
@@ -198,6 +199,11 @@ def _kept_by_layer(shape: Shape, load: Load) -> tuple[int, int]:
     asked = length if load.prompts == load.rows else load.completion
     mask = load.rows * asked * length * attention if masked else 0
     return tokens * (wide + inputs + ranks + asking + mlp) + seen, mask
+
+
+def _is_one_matrix(load: Load, inputs: int, outputs: int) -> bool:
+    is_whole = load.dtype == "float32" and not load.four_bit
+    return is_whole and is_one_matrix(load.tokens, load.lora_r, inputs, outputs)
 
 
 def _mlp(shape: Shape, load: Load, tokens: int) -> int:
@@ -211,13 +217,16 @@ def _head(shape: Shape, load: Load, rows: int, *, grad: bool = True) -> int:
     on_gpu = load.device == "cuda"
     tokens = rows * load.completion
     compute = 2 if load.is_mixed else 4
-    tile, width = min(tokens, load.tile_rows), min(shape.vocabulary, load.tile_columns)
-    size = tile * width * compute
+    width = min(shape.vocabulary, load.tile_columns)
+    tile = min(tokens, load.tile_rows) * width
+    if not on_gpu:
+        tile = min(tile, CPU_TILE)
+    size = tile * compute
     size += tokens * shape.hidden * load.weight_bytes
     if load.is_mixed and load.weight_bytes == 4:
         size += width * shape.hidden * 2
     if not on_gpu:  # without Triton the tile is worked on by torch, which makes copies
-        size += int(tile * width * (29 if grad else 17))
+        size += tile * (29 if grad else 17)
     if grad:
         size += tokens * shape.hidden * 4
     return size

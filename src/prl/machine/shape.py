@@ -171,3 +171,11 @@ def read_config(file: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise ModelError(f"{file} holds no JSON object; name another --model_name_or_path")
     return config
+
+
+def is_one_matrix(tokens: int, rank: int, inputs: int, outputs: int) -> bool:
+    """Whether a layer and its adapter are computed as one matrix (`prl.model.narrow`), because that takes
+    fewer multiplications: its own gradient costs what that of a layer without an adapter spares, the products
+    of the adapter with all tokens go, and the sum and its gradient are to be made."""
+    spared = 3 * rank * (inputs + outputs) - inputs * outputs
+    return tokens * spared > 3 * rank * inputs * outputs

@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import linear
 
+from prl.machine.shape import is_one_matrix
+
 LEAST = 2**20
 """Multiplications of the smallest product for oneDNN, whose call costs more than MKL's."""
 
@@ -34,14 +36,6 @@ def add_up_narrow_adapters(model: nn.Module) -> int:
     for layer in layers:
         layer.forward = functools.partial(_forward, layer)
     return len(layers)
-
-
-def is_less_work(tokens: int, rank: int, inputs: int, outputs: int) -> bool:
-    """Whether forward and backward pass take fewer multiplications with one matrix: its own gradient costs
-    what that of a layer without an adapter spares, the adapter's products with all tokens go, and the sum
-    and its gradient are to be made."""
-    spared = 3 * rank * (inputs + outputs) - inputs * outputs
-    return tokens * spared > 3 * rank * inputs * outputs
 
 
 def _is_plain(module: Any) -> bool:
@@ -64,7 +58,7 @@ def _forward(layer: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     if not is_whole or up.bias is not None or torch.is_autocast_enabled(x.device.type):
         return LoraLinear.forward(layer, x)
     inputs, outputs = base.in_features, base.out_features
-    if not is_less_work(x.numel() // inputs, len(down), inputs, outputs):
+    if not is_one_matrix(x.numel() // inputs, len(down), inputs, outputs):
         return LoraLinear.forward(layer, x)
     weight = torch.addmm(base.weight, up.weight, down, alpha=layer.scaling[name])
     return product(x, weight, base.bias)

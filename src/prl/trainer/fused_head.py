@@ -21,6 +21,8 @@ from peft.tuners.trainable_tokens.layer import TrainableTokensLayer
 from torch import Tensor, nn
 from trl.trainer import utils as trl_utils
 
+from prl.machine.load import CPU_TILE
+
 _TOKENS = 4096
 """Positions whose gradient is worked out at once, as trl's kernel does."""
 
@@ -149,6 +151,8 @@ class _Head:
         outputs: Sequence[str] = (),
     ) -> tuple[Any, ...]:
         chunk_size = min(chunk_size, len(weight))  # a tile of logits is made as wide, filled or not
+        if hidden.device.type == "cpu":
+            chunk_size = min(chunk_size, CPU_TILE // max(1, min(len(hidden), _TOKENS)))
         given = (bias, targets, temperature, chunk_size, softcap, scale, outputs)
         rows: Rows | None = getattr(weight, "trained_rows", None)
         if rows is None:
