@@ -419,6 +419,26 @@ def test_each_token_and_each_response_is_told_once(structured, tokenizer):
                 assert said == response.token_ids[slice(*path)]
 
 
+@pytest.mark.parametrize("step", ["admit", "launch"])
+def test_what_ended_before_a_step_that_fails_is_told(step, structured, tokenizer, monkeypatch):
+    """So that a run which is interrupted, or has no memory for more, keeps it."""
+    ended: list[Any] = []
+    told: list[Response] = []
+    finished, before = forkjoin._Batch.finished, getattr(forkjoin._Batch, step)
+
+    def fails(batch, *given):
+        if ended:
+            raise KeyboardInterrupt
+        return before(batch, *given)
+
+    monkeypatch.setattr(forkjoin._Batch, "finished", lambda b: (rows := finished(b), ended.extend(rows))[0])
+    monkeypatch.setattr(forkjoin._Batch, step, fails)
+    decoder = ForkJoinDecoder(structured, tokenizer, limits=Limits(60), batch_size=4)
+    with pytest.raises(KeyboardInterrupt):
+        decoder.generate(PROMPTS, samples=2, on_response=lambda i, j, response: told.append(response))
+    assert len(told) == len(ended) > 0
+
+
 # --- what is refused ---------------------------------------------------------------------------------------
 
 

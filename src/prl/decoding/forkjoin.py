@@ -147,14 +147,16 @@ class ForkJoinDecoder:
             batch = _Batch(self, encoded, min(self.batch_size, len(queue)), on_token)
             ended: list[Row] = []
             while queue or batch.rows:
-                admitted = batch.admit(queue, seeds)
-                del queue[:admitted]
-                threads, drawn = batch.launch()
-                for row in ended:
-                    response = responses[row.prompt][row.sample] = self._response(row)
-                    done += 1
-                    on_response(row.prompt, row.sample, response)
-                    on_batch(done)
+                try:
+                    admitted = batch.admit(queue, seeds)
+                    del queue[:admitted]
+                    threads, drawn = batch.launch()
+                finally:  # where the step fails too: what ended before it is not lost
+                    for row in ended:
+                        response = responses[row.prompt][row.sample] = self._response(row)
+                        done += 1
+                        on_response(row.prompt, row.sample, response)
+                        on_batch(done)
                 _take(threads, drawn)
                 ended = batch.finished()
                 self.cache_bytes = max(self.cache_bytes, batch.cache.nbytes)
