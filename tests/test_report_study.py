@@ -858,3 +858,24 @@ def test_figures_without_runs_are_left_out(tmp_path: Path) -> None:
         some = Study(tmp_path, {"study": "sums"}, {"causal": {0: training({1: 0.5}, blocks=20)}})
         with pytest.raises(UsageError, match="curves need matplotlib"):
             figures.draw(some)
+
+
+def test_a_study_takes_as_long_as_runs_were_under_way(tmp_path: Path) -> None:
+    """Two side by side, one within another's time, and one after a pause of an hour."""
+    times = {
+        "arms/a/seed-0/rl": ("10:00", "10:20"),
+        "arms/a/seed-1/rl": ("10:10", "10:30"),
+        "arms/a/seed-0/eval": ("10:12", "10:15"),
+        "arms/a/seed-1/eval": ("11:30", "11:40"),
+    }
+    for number, (name, (start, end)) in enumerate(times.items()):
+        folder = tmp_path / name
+        folder.mkdir(parents=True)
+        day = "2026-12-01T"
+        told = {"started_at": f"{day}{start}:00+00:00", "finished_at": f"{day}{end}:00+00:00"}
+        (folder / "DONE").write_text(json.dumps(told | {"wall_seconds": 60.0}))
+        (folder / "environment.json").write_text(json.dumps({"git_commit": f"abc{number % 2}"}))
+    study = Study(tmp_path, {})
+    results._read_costs(study)
+    assert (study.elapsed_seconds, study.run_seconds) == (40 * 60, 4 * 60)
+    assert study.commits == ["abc0", "abc1"]

@@ -57,7 +57,7 @@ def _alone(study: Study) -> Grid:
         "commit": ", ".join(f"`{commit}`" for commit in study.commits) or "unknown",
         "machine": _machine(environment),
         "versions": _versions(environment),
-        "time": f"{_hours(study.elapsed_seconds)} from the start of the first run to the end of the last, "
+        "time": f"{_hours(study.elapsed_seconds)} in which runs were under way, "
         f"{_hours(study.run_seconds)} in all runs together",
         "held-out problems": _problems(held_out(study)),
     }
@@ -71,8 +71,8 @@ def _of_parts(study: Study, parts: Mapping[str, Mapping[str, Any]]) -> list[Part
     versions = [f"{each} ({', '.join(names)})" if len(having) > 1 else each for each, names in having.items()]
     facts = {
         "versions": "; ".join(versions),
-        "time": f"{_hours(study.elapsed_seconds)}, the sum over parts of the time from the start of the "
-        f"first run to the end of the last; {_hours(study.run_seconds)} in all runs together",
+        "time": f"{_hours(study.elapsed_seconds)}, the sum over parts of the time in which runs were under "
+        f"way; {_hours(study.run_seconds)} in all runs together",
     }
     rows = [
         [

@@ -83,8 +83,8 @@ class Study:
 
     `evaluations` are of the final models, and of base and cold starts; `checkpoints` of models on the way;
     `timed` of final models, one response at a time, three times, of which the fastest counts.
-    `run_seconds` is the sum over all runs, `elapsed_seconds` from the first's start to the last's end; of
-    several parts their sum.
+    `run_seconds` is the sum over all runs, `elapsed_seconds` the time in which one was under way; of several
+    parts their sum.
     """
 
     folder: Path
@@ -285,7 +285,11 @@ def _read_costs(study: Study) -> None:
     environments = [json.loads((run_dir / "environment.json").read_bytes()) for run_dir in finished]
     study.commits = sorted({each["git_commit"] for each in environments if each["git_commit"]})
     study.run_seconds = sum(each["wall_seconds"] for each in summaries)
-    if summaries:
-        first = min(datetime.fromisoformat(each["started_at"]) for each in summaries)
-        last = max(datetime.fromisoformat(each["finished_at"]) for each in summaries)
-        study.elapsed_seconds = (last - first).total_seconds()
+    times = (
+        [datetime.fromisoformat(each[name]).timestamp() for name in ("started_at", "finished_at")]
+        for each in summaries
+    )
+    ended = 0.0  # a study that is taken up again has pauses
+    for start, end in sorted(times):
+        study.elapsed_seconds += max(0.0, end - max(start, ended))
+        ended = max(ended, end)
