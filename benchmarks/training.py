@@ -203,6 +203,7 @@ def write(results: Mapping[str, Any], file: Path) -> None:
 def machine(options: argparse.Namespace, cores: int) -> dict[str, Any]:
     return {
         "device": this_machine().name if options.device == "cuda" else cpu_name(),
+        "has_avx512": "avx512f" in (cpu("flags") or "").split(),
         "cores": cores,
         "threads": options.threads,
         "python": platform.python_version(),
@@ -211,10 +212,14 @@ def machine(options: argparse.Namespace, cores: int) -> dict[str, Any]:
 
 
 def cpu_name() -> str:
+    return cpu("model name") or platform.machine()
+
+
+def cpu(fact: str) -> str | None:
+    """What Linux says of the first core; None elsewhere."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
-    names = (line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.machine())
+    return next((line.split(":")[1].strip() for line in lines if line.startswith(fact)), None)
 
 
 # -- measuring
@@ -431,8 +436,13 @@ def committed(options: argparse.Namespace, here: Mapping[str, Any]) -> dict[str,
         return {str(options.compare): json.loads(options.compare.read_text(encoding="utf-8"))}
     read = {file.name: json.loads(file.read_text(encoding="utf-8")) for file in COMMITTED.glob("*.json")}
     newest = sorted(read.items(), key=lambda each: each[1]["date"], reverse=True)
-    kinds = ("device", "threads")
-    return {name: each for name, each in newest if all(each["machine"][kind] == here[kind] for kind in kinds)}
+    return {name: each for name, each in newest if is_alike(each["machine"], here)}
+
+
+def is_alike(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """CPUs of one name differ in what they can: where both files say it, that counts too."""
+    known = [kind for kind in ("device", "threads", "has_avx512") if kind in one and kind in other]
+    return all(one[kind] == other[kind] for kind in known)
 
 
 def like(found: Mapping[str, Any], against: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

@@ -182,10 +182,13 @@ def test_what_is_committed_is_found_by_machine_and_date(
         ("old", "2030-01-01T00:00:00+00:00", here),
         ("new", "2031-01-01T00:00:00+00:00", here | {"load": 9.0}),
         ("other", "2032-01-01T00:00:00+00:00", here | {"threads": 2}),
+        ("wide", "2029-01-01T00:00:00+00:00", here | {"has_avx512": True}),
     ):
         benchmark.write({"date": date, "machine": machine, "parts": []}, tmp_path / f"{name}.json")
     options = benchmark.read(["--models", "tiny"])
-    assert list(benchmark.committed(options, here)) == ["new.json", "old.json"]
+    assert list(benchmark.committed(options, here)) == ["new.json", "old.json", "wide.json"]
+    plain = here | {"has_avx512": False}
+    assert list(benchmark.committed(options, plain)) == ["new.json", "old.json"], "CPUs of one name differ"
     assert benchmark.committed(options, {"device": "a card", "threads": 1}) == {}
     options = benchmark.read(["--models", "tiny", "--compare", str(tmp_path / "old.json")])
     (found,) = benchmark.committed(options, here).values()

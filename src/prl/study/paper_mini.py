@@ -185,7 +185,9 @@ PAPER_MINI = Design(
         "seeds, at which its first claim was undecided (+2.0 [−0.5, +4.5]), before it was given ten; the "
         "rate of part `harm` was chosen so that harm shows. Parts `rewards` and `more-rewards` ran as one, "
         "and so did `harm` and `harm-batches`: the time of the whole is shared out by what RL took in each, "
-        "and for the rest by the number of evaluations. Run alone, each makes the cold start of both anew."
+        "and for the rest by the number of evaluations. Run alone, each makes the cold start of both anew. "
+        "Parts `wrong-paths` and `rate` had other work beside them; the time of the others counts from the "
+        "start of their first run to the end of their last."
     ),
     recipe="tiny-search",
     always_overlaid=True,
