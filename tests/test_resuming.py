@@ -92,6 +92,16 @@ def test_the_best_checkpoint_is_what_is_kept_also_by_a_run_that_was_killed(tmp_p
         assert metrics(resumed) == metrics(tmp_path / "run"), "the evaluation at the start is not repeated"
 
 
+def test_what_was_best_between_two_checkpoints_is_not_what_is_kept(tmp_path: Path) -> None:
+    """Best by the highest loss, at step 1, and saved at step 3 alone (transformers 5.23)."""
+    best = {"load_best_model_at_end": True, "metric_for_best_model": "loss", "greater_is_better": True}
+    run("sft", tmp_path, save_steps=3, **best)
+    assert state_of(tmp_path / "checkpoint-3")["best_global_step"] == 1
+    assert adapter(tmp_path / "adapter") == adapter(tmp_path / "checkpoint-3")
+    (last,) = [line for line in metrics(tmp_path) if line["step"] == 3 and "eval_loss" in line]
+    assert reported(tmp_path) == last["eval_loss"]
+
+
 def test_what_was_best_by_another_measure_is_forgotten(tmp_path: Path) -> None:
     """A loss of 3 is no share of valid responses that none could ever beat."""
     by_loss = {"load_best_model_at_end": True, "metric_for_best_model": "loss", "greater_is_better": True}

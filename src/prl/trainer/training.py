@@ -127,9 +127,11 @@ def _is_done(saved: TrainerState, training: TrainingArguments) -> bool:
 
 def of_best(trainer: Trainer, folder: runs.Run) -> dict[str, Any]:
     """The evaluation of the adapter that the trainer has loaded in the place of the last one
-    (--load_best_model_at_end), out of the run's metrics; empty where the last one stays."""
-    best = trainer.state.best_global_step if trainer.args.load_best_model_at_end else None
-    if not best or best == trainer.state.global_step:
+    (--load_best_model_at_end), out of the run's metrics; empty where the last one stays. That is the best of
+    those that were saved: where evaluations are more frequent, not the one at `best_global_step`."""
+    loaded = trainer.state.best_model_checkpoint if trainer.args.load_best_model_at_end else None
+    best = int(loaded.rpartition("-")[2]) if loaded else None
+    if best in (None, trainer.state.global_step):
         return {}
     lines = [line for line in runs.read_metrics(folder.folder) if line["step"] == best]
     return {name: value for line in lines for name, value in line.items() if name.startswith("eval_")}
