@@ -104,6 +104,7 @@ def test_rl_batches_hold_whole_groups(name: str) -> None:
     step = trainer.per_device_train_batch_size * trainer.gradient_accumulation_steps
     assert step % trainer.num_generations == 0
     assert trainer.generation_batch_size % trainer.num_generations == 0
+    assert trainer.per_device_train_batch_size % trainer.num_generations == 0, "its prompt is computed once"
     # Otherwise some responses of a step come from an older policy, and TRL scores them once more.
     assert trainer.gradient_accumulation_steps % trainer.steps_per_generation == 0
     assert step // trainer.num_generations >= 8, (
