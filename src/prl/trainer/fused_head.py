@@ -4,7 +4,8 @@ peft 0.21 puts the trained rows of the tags into the embedding, and into a head 
 of the whole matrix at each pass. Its gradient is another such matrix, a third product as large as the head's
 own, of which six rows are kept. Here those rows stand in the frozen matrix itself, and have their gradient
 from their own columns. And off a GPU trl 1.16 (`add_fused_lm_head`) projects all positions to the vocabulary,
-those of prompts and padding too; here only those with a label, as it does on one.
+those of prompts and padding too; here only those with a label, as it does on one. On a CPU its tiles are no
+larger than a cache.
 
 Log-probabilities, entropies, loss and gradients are the same to rounding.
 """
