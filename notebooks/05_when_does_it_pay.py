@@ -164,7 +164,7 @@ for name, other in {"in sequence": IN_SEQUENCE, "its four votes": FOUR_VOTES}.it
 # | RL on easy problems first helps (+2.3) | −15.6 points [−20.3, −10.8] |
 # | scaffold: alternating first, then accuracy alone | undecided: −0.8 points [−3.7, 2.0] |
 #
-# `prl study paper-mini --part votes` runs it again; a part takes from half an hour to two hours on two cores.
+# `prl study paper-mini --part votes` runs it again, in 47 minutes on two cores; other parts took 22 minutes to three and a half hours.
 
 # %% [markdown]
 # ## Homework
