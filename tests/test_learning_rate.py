@@ -87,11 +87,11 @@ def run(folder: Path, recipe: str = "6gb", **given: Any) -> sft.SFTResult:
         (
             {"limit": 32},
             "30 rows make 1 optimizer step of 32 rows, none at a learning rate above 0; pass "
-            "--warmup_steps 0 or raise --num_train_epochs 1 or lower --gradient_accumulation_steps 16",
+            "--warmup_steps 0 or raise --num_train_epochs 1 or lower --gradient_accumulation_steps 4",
         ),
         (
             {"limit": 9, "gradient_accumulation_steps": 500},
-            "8 rows make 1 optimizer step of 1000 rows, none at a learning rate above 0; pass "
+            "8 rows make 1 optimizer step of 4000 rows, none at a learning rate above 0; pass "
             "--warmup_steps 0 or raise --num_train_epochs 1 or lower --gradient_accumulation_steps 500",
         ),
         (
@@ -124,7 +124,8 @@ def test_what_it_advises_learns(tmp_path: Path, capsys: pytest.CaptureFixture[st
 
 
 def test_a_handful_of_steps_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run(tmp_path / "run", limit=9, num_train_epochs=2, gradient_accumulation_steps=4, warmup_steps=3)
+    batch = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 4}
+    run(tmp_path / "run", limit=9, num_train_epochs=2, warmup_steps=3, **batch)
     assert (
         "warning: 8 rows make 2 optimizer steps of 8 rows, 1 at a learning rate above 0, all in the "
         "warm-up to 0.01; pass --warmup_steps 0 or raise --num_train_epochs 2 or lower "
