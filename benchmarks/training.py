@@ -201,9 +201,10 @@ def write(results: Mapping[str, Any], file: Path) -> None:
 
 
 def machine(options: argparse.Namespace, cores: int) -> dict[str, Any]:
+    on_cpu = options.device == "cpu"
     return {
-        "device": this_machine().name if options.device == "cuda" else cpu_name(),
-        "has_avx512": "avx512f" in (cpu("flags") or "").split(),
+        "device": cpu_name() if on_cpu else this_machine().name,
+        **({"has_avx512": "avx512f" in (cpu("flags") or "").split()} if on_cpu else {}),
         "cores": cores,
         "threads": options.threads,
         "python": platform.python_version(),

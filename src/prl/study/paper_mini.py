@@ -186,8 +186,8 @@ PAPER_MINI = Design(
         "rate of part `harm` was chosen so that harm shows. Parts `rewards` and `more-rewards` ran as one, "
         "and so did `harm` and `harm-batches`: the time of the whole is shared out by what RL took in each, "
         "and for the rest by the number of evaluations. Run alone, each makes the cold start of both anew. "
-        "Parts `wrong-paths` and `rate` had other work beside them; the time of the others counts from the "
-        "start of their first run to the end of their last."
+        "Part `wrong-paths` had other work beside it; the time of the others counts from the start of their "
+        "first run to the end of their last."
     ),
     recipe="tiny-search",
     always_overlaid=True,

@@ -22,10 +22,7 @@ from peft.tuners.trainable_tokens.layer import TrainableTokensLayer
 from torch import Tensor, nn
 from trl.trainer import utils as trl_utils
 
-from prl.machine.load import CPU_TILE
-
-_TOKENS = 4096
-"""Positions whose gradient is worked out at once, as trl's kernel does."""
+from prl.machine.load import CPU_TILE, TILE_ROWS
 
 
 class Rows(NamedTuple):
@@ -153,7 +150,7 @@ class _Head:
     ) -> tuple[Any, ...]:
         chunk_size = min(chunk_size, len(weight))  # a tile of logits is made as wide, filled or not
         if hidden.device.type == "cpu":
-            chunk_size = min(chunk_size, CPU_TILE // max(1, min(len(hidden), _TOKENS)))
+            chunk_size = min(chunk_size, CPU_TILE // max(1, min(len(hidden), TILE_ROWS)))
         given = (bias, targets, temperature, chunk_size, softcap, scale, outputs)
         rows: Rows | None = getattr(weight, "trained_rows", None)
         if rows is None:
@@ -203,8 +200,8 @@ class _Scored(torch.autograd.Function):
         of_log_probs, of_entropy = grads
         log_probs, entropy, hidden, weight, bias, targets, index, rows = ctx.saved_tensors
         of_rows = torch.zeros_like(rows, dtype=torch.float32)
-        for start in range(0, len(hidden), _TOKENS):
-            part = slice(start, start + _TOKENS)
+        for start in range(0, len(hidden), TILE_ROWS):
+            part = slice(start, start + TILE_ROWS)
             asked = targets[part]
             states = hidden[part].to(ctx.dtype).float()
             at = (states * weight[asked].to(ctx.dtype).float()).sum(-1)

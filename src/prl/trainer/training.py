@@ -16,6 +16,7 @@ from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, Traine
 from prl import runs
 from prl.console import console
 from prl.errors import RunError, UsageError
+from prl.runs.checkpoints import step_of
 from prl.trainer.learning_rate import ScheduleCheck
 from prl.trainer.sealing import export_from_here, exported_state
 
@@ -130,8 +131,8 @@ def of_best(trainer: Trainer, folder: runs.Run) -> dict[str, Any]:
     (--load_best_model_at_end), out of the run's metrics; empty where the last one stays. That is the best of
     those that were saved: where evaluations are more frequent, not the one at `best_global_step`."""
     loaded = trainer.state.best_model_checkpoint if trainer.args.load_best_model_at_end else None
-    best = int(loaded.rpartition("-")[2]) if loaded else None
-    if best in (None, trainer.state.global_step):
+    best = step_of(Path(loaded)) if loaded else trainer.state.global_step
+    if best == trainer.state.global_step:
         return {}
     lines = [line for line in runs.read_metrics(folder.folder) if line["step"] == best]
     return {name: value for line in lines for name, value in line.items() if name.startswith("eval_")}
